@@ -1,0 +1,242 @@
+"""Checkpoints: one folder each, named by its step, whole or absent, checked before it is believed.
+
+step_00000060/
+  model.safetensors          weights by canonical name
+  optimizer.safetensors      optimizer state as <parameter name>/<state name>
+  rng_00000.safetensors      one for each rank
+  manifest.json              written last: what the checkpoint is, and the SHA-256 of every other file
+"""
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim import Optimizer
+
+from llm.errors import CheckpointError
+from llm.files import read_json, sha256, sync, write_json
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+MODEL = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state."
+
+Manifest = dict[str, Any]
+
+
+def folder_name(step: int) -> str:
+    """The name of a step's folder."""
+    return f"step_{step:08d}"
+
+
+def rng_file(rank: int) -> str:
+    """The name of a rank's random state."""
+    return f"rng_{rank:05d}.safetensors"
+
+
+class CheckpointWriter:
+    """Writes one checkpoint: every rank its own files, rank 0 the shared ones and at last the manifest.
+
+    Args:
+        root: the run's checkpoints folder.
+        step: the optimizer steps done.
+
+    Call `write` on each rank, then `publish` on rank 0 once every rank has written, or `discard`.
+    """
+
+    def __init__(self, root: Path, step: int) -> None:
+        self.target = root / folder_name(step)
+        self.folder = root / f".{folder_name(step)}.tmp"
+
+    def write(self, tensors: dict[str, dict[str, Tensor]]) -> None:
+        """Write each named file of tensors and push it to the disk."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, content in tensors.items():
+            save_file(content, self.folder / name)
+            sync(self.folder / name)
+
+    def publish(self, about: Manifest) -> Path:
+        """Seal the folder with its manifest and give it its name."""
+        files = {
+            path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
+            for path in sorted(self.folder.iterdir())
+        }
+        write_json(self.folder / MANIFEST, {"format": FORMAT, **about, "files": files})
+        if self.target.exists():
+            shutil.rmtree(self.target)
+        self.folder.rename(self.target)
+        sync(self.target.parent)
+        return self.target
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def verify(folder: Path) -> Manifest:
+    """The manifest of a checkpoint whose every file has the size and SHA-256 that it states.
+
+    Raises:
+        CheckpointError: there is no manifest, or a file is missing, cut short or changed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: it holds no {MANIFEST}.")
+    try:
+        manifest = read_json(path)
+        files = dict(manifest["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}).") from None
+    if manifest["format"] != FORMAT:
+        raise CheckpointError(f"{folder} has format {manifest['format']}; this version reads {FORMAT}.")
+    for name, stated in files.items():
+        _verify_file(folder / name, stated)
+    return manifest
+
+
+def _verify_file(path: Path, stated: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing.")
+    if path.stat().st_size != stated["bytes"]:
+        raise CheckpointError(
+            f"{path} has {path.stat().st_size} bytes, not the {stated['bytes']} it was saved with."
+        )
+    if sha256(path) != stated["sha256"]:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}.")
+
+
+def steps(root: Path) -> list[Path]:
+    """The checkpoint folders under `root`, newest first."""
+    return sorted(root.glob("step_" + "[0-9]" * 8), reverse=True)
+
+
+def step_of(folder: Path) -> int:
+    """The step that a checkpoint folder's name states."""
+    return int(folder.name.removeprefix("step_"))
+
+
+def newest(root: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that verifies, or None; each damaged one passed over is said.
+
+    Raises:
+        CheckpointError: there are checkpoints and all are damaged.
+    """
+    found = steps(root)
+    for folder in found:
+        try:
+            verify(folder)
+            return folder
+        except CheckpointError as error:
+            say(f"Passing over a damaged checkpoint: {error}")
+    if found:
+        raise CheckpointError(
+            f"All {len(found)} checkpoints in {root} are damaged. Use resume=never to start anew "
+            "(the folder is moved aside, not deleted)."
+        )
+    return None
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read one safetensors file on the CPU.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's weights by name, a tied one once."""
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
+    """Copy `tensors` into the model's parameters.
+
+    Raises:
+        CheckpointError: a name or shape differs; the model is then unchanged.
+    """
+    own = dict(model.named_parameters())
+    wrong = sorted(own.keys() ^ tensors.keys()) or sorted(n for n in own if own[n].shape != tensors[n].shape)
+    if wrong:
+        raise CheckpointError(
+            f"{origin} holds another model: {', '.join(wrong[:4])} differ in name or shape."
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+
+
+def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as `<parameter name>/<state name>`; learning rates and the like belong to the config."""
+    return {
+        f"{name}/{key}": value
+        for name, state in _named_state(model, optimizer)["state"].items()
+        for key, value in state.items()
+    }
+
+
+def load_optimizer_state(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_state` gave, by parameter name, keeping the optimizer's own settings."""
+    named = _named_state(model, optimizer)
+    named["state"] = {name: {} for name in named["state"]}
+    for path, value in tensors.items():
+        name, _, key = path.rpartition("/")
+        named["state"][name][key] = value
+    set_optimizer_state_dict(model, optimizer, named)
+
+
+def _named_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    return dict(get_optimizer_state_dict(model, optimizer, options=StateDictOptions()))
+
+
+def random_state() -> dict[str, Tensor]:
+    """This process's random states: torch, its accelerator, NumPy and Python."""
+    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    version, internal, gauss_next = random.getstate()
+    states = {
+        "torch": torch.get_rng_state(),
+        "numpy.keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+        "numpy.rest": torch.tensor([position, has_gauss, gauss], dtype=torch.float64),
+        "python": torch.tensor([version, *internal], dtype=torch.int64),
+        "python.gauss": torch.tensor([] if gauss_next is None else [gauss_next], dtype=torch.float64),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_state(states: dict[str, Tensor]) -> None:
+    """Put back what `random_state` gave."""
+    torch.set_rng_state(states["torch"])
+    position, has_gauss, gauss = states["numpy.rest"].tolist()
+    keys = states["numpy.keys"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, int(position), int(has_gauss), gauss))  # noqa: NPY002
+    version, *internal = states["python"].tolist()
+    random.setstate((version, tuple(internal), next(iter(states["python.gauss"].tolist()), None)))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def expendable(root: Path, keep_last: int, keep_every: int | None, best: int | None) -> Iterator[Path]:
+    """The checkpoints that retention lets go: not among the last, the best, or every n-th step."""
+    for folder in steps(root)[keep_last:]:
+        step = step_of(folder)
+        if step != best and not (keep_every and step % keep_every == 0):
+            yield folder

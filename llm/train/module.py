@@ -1,0 +1,111 @@
+"""The LightningModule: one transformer, one objective, and what an optimizer step does with their gradients."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from llm.data.collate import Batch
+from llm.errors import TrainingError
+from llm.model import Transformer
+from llm.objective import Loss
+
+Objective = Callable[[nn.Module, Batch], Loss]
+OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
+Schedule = Callable[[int], float]
+
+
+class LanguageModule(L.LightningModule):
+    """A transformer in training.
+
+    Args:
+        model: the network; everything else about training stays outside it.
+        objective: scores a batch by the model.
+        optimizer: makes the optimizer of the model's named parameters.
+        schedule: the learning rate's multiplier at each optimizer step, counted from 0.
+        compile: whether model and objective run as one compiled graph in training.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        objective: Objective,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.optimizer_factory = optimizer
+        self.schedule = schedule
+        self.score: Objective = torch.compile(objective) if compile else objective
+        self.grad_norm = math.nan
+        self.val_loss = math.nan
+        self._last_loss = torch.tensor(math.nan)
+        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._val_total = self._val_count = 0.0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean loss of one micro-batch, in nats per target."""
+        loss = self.score(self.model, batch).mean
+        self._pending.append((loss.detach(), batch.ids))
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by global norm and stop before an update that is not finite; Lightning calls this once a step."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+        self.grad_norm = norm.item()
+        self._close_step(optimizer)
+
+    def _close_step(self, optimizer: Optimizer) -> None:
+        losses, ids = zip(*self._pending, strict=True)
+        self._pending = []
+        self._last_loss = torch.stack(losses).mean()
+        if not math.isfinite(self.grad_norm):
+            raise TrainingError(
+                f"The gradient of step {self.trainer.global_step + 1} is not finite (loss {self._last_loss.item()}, "
+                f"gradient norm {self.grad_norm}, lr {optimizer.param_groups[0]['lr']:.3g}). The update was not "
+                f"made. Its samples: {torch.cat(ids).tolist()}. Try a smaller optimizer.lr, a longer "
+                "schedule.warmup_steps, trainer.gradient_clip_val=1 or trainer.precision=32-true."
+            )
+
+    def step_loss(self) -> float:
+        """The last optimizer step's loss over the global batch: all micro-batches and all ranks, nats per target.
+
+        A collective call: every rank must make it.
+        """
+        return float(self.trainer.strategy.reduce(self._last_loss.clone(), reduce_op="mean"))
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin a new sum."""
+        self._val_total = self._val_count = 0.0
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add one batch to the sum, scored as in training but without dropout."""
+        loss = self.objective(self.model, batch)
+        self._val_total += loss.total.item()
+        self._val_count += loss.count.item()
+
+    def on_validation_epoch_end(self) -> None:
+        """Make `val_loss` the mean over every target of every rank."""
+        sums = torch.tensor([self._val_total, self._val_count], device=self.device)
+        total, count = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        self.val_loss = total / count
+
+    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
+        """The optimizer over named parameters and the schedule, stepped once an update."""
+        optimizer = self.optimizer_factory(self.model.named_parameters())
+        scheduler = LambdaLR(optimizer, self.schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

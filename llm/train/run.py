@@ -1,0 +1,141 @@
+"""A run is one folder: what stands in it, who may write to it, and what is known about it."""
+
+import datetime
+import platform
+import re
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from llm.errors import CheckpointError
+from llm.files import read_json, write_atomically, write_json
+
+RECORD = "run.json"
+SECRET = re.compile(r"(api_?key|token|secret|password|passwd|credential)s?$", re.IGNORECASE)
+REDACTED = "<redacted>"
+PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "sentencepiece", "tokenizers", "safetensors")
+
+
+class Run:
+    """One run's folder.
+
+    The record (run.json) is a plain dict; `update` merges keys into it and writes it whole.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+        self.tokenizer = folder / "tokenizer"
+        self.metrics = folder / "metrics.csv"
+        self.samples = folder / "samples.jsonl"
+        self.results = folder / "results.json"
+        self.evaluation = folder / "evaluation.json"
+        self._lock = FileLock(folder / ".lock", timeout=0)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """An existing run.
+
+        Raises:
+            CheckpointError: `folder` is missing or is not a run.
+        """
+        run = cls(Path(folder))
+        if not run.exists():
+            found = "does not exist" if not run.folder.exists() else f"holds no {RECORD}"
+            raise CheckpointError(
+                f"run={folder}: not a run folder, it {found}. A run is what train.py makes under runs/."
+            )
+        return run
+
+    def exists(self) -> bool:
+        """Whether the folder is a run's."""
+        return (self.folder / RECORD).is_file()
+
+    def hold(self) -> None:
+        """Keep every other process out until this one ends.
+
+        Raises:
+            CheckpointError: another process trains here, or the folder holds something else.
+        """
+        if self.folder.exists() and not self.exists() and self._foreign():
+            raise CheckpointError(
+                f"{self.folder} exists and is not a run folder (it holds no {RECORD}). Nothing was changed. "
+                "Choose another name= or runs_dir=."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise CheckpointError(
+                f"Another process is training in {self.folder}. Wait for it, stop it, or choose another name=."
+            ) from None
+
+    def release(self) -> None:
+        """Let others in."""
+        self._lock.release()
+
+    def _foreign(self) -> bool:
+        return any(entry.name != ".lock" for entry in self.folder.iterdir())
+
+    def set_aside(self) -> Path:
+        """Move an earlier run's content to the first free `<folder>.old-N`, keeping the lock; returns that folder."""
+        target = next(p for n in range(1, 10_000) if not (p := Path(f"{self.folder}.old-{n}")).exists())
+        target.mkdir()
+        for entry in self.folder.iterdir():
+            if entry.name != ".lock":
+                shutil.move(entry, target / entry.name)
+        return target
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What run.json says; empty before the first `update`."""
+        path = self.folder / RECORD
+        return read_json(path) if path.exists() else {}
+
+    def update(self, **changes: Any) -> None:
+        """Merge `changes` into run.json."""
+        write_json(self.folder / RECORD, {**self.record, **changes})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The composed config that the run was last started with."""
+        return yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write the composed config, secrets redacted."""
+        text = yaml.safe_dump(redacted(config), sort_keys=False, allow_unicode=True)
+        write_atomically(self.folder / "config.yaml", text)
+
+    def append_evaluation(self, entries: list[dict[str, Any]]) -> None:
+        """Add to evaluation.json; an entry replaces the earlier one of the same checkpoint, data, split and kind."""
+
+        def key(entry: dict[str, Any]) -> tuple:
+            return tuple(entry[name] for name in ("evaluation", "data", "split", "checkpoint"))
+
+        known = read_json(self.evaluation) if self.evaluation.exists() else []
+        fresh = {key(entry) for entry in entries}
+        write_json(self.evaluation, [e for e in known if key(e) not in fresh] + entries)
+
+
+def redacted(value: Any, key: str = "") -> Any:
+    """`value` with every string whose key names a secret replaced."""
+    if isinstance(value, dict):
+        return {name: redacted(item, str(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [redacted(item, key) for item in value]
+    return REDACTED if isinstance(value, str) and SECRET.search(key) else value
+
+
+def environment() -> dict[str, str]:
+    """The versions that a run was made with."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "platform": platform.platform(), **versions}
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
