@@ -32,7 +32,6 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
-STATE = "state."
 
 Manifest = dict[str, Any]
 
@@ -195,10 +194,10 @@ def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
 def load_optimizer_state(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put back what `optimizer_state` gave, by parameter name, keeping the optimizer's own settings."""
     named = _named_state(model, optimizer)
-    named["state"] = {name: {} for name in named["state"]}
+    named["state"] = {}
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
-        named["state"][name][key] = value
+        named["state"].setdefault(name, {})[key] = value
     set_optimizer_state_dict(model, optimizer, named)
 
 

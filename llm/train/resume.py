@@ -72,7 +72,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
     before, after = dict(flatten(old)), dict(flatten(new))
     differing = sorted(
         k for k in before.keys() | after.keys() if before.get(k, MISSING) != after.get(k, MISSING)
-    )  # noqa: SIM401
+    )
     return [
         Change(key, before.get(key, MISSING), after.get(key, MISSING))
         for key in differing
