@@ -1,0 +1,18 @@
+"""The one transformer: torch only, composed of small parts."""
+
+from llm.model.cache import KVCache
+from llm.model.config import ModelConfig, RopeScaling
+from llm.model.flops import flops_per_token, parameter_count
+from llm.model.init import init_weights, initial_value
+from llm.model.transformer import Transformer
+
+__all__ = [
+    "KVCache",
+    "ModelConfig",
+    "RopeScaling",
+    "Transformer",
+    "flops_per_token",
+    "init_weights",
+    "initial_value",
+    "parameter_count",
+]

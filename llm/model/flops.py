@@ -1,0 +1,32 @@
+"""How many parameters a config has and how many floating-point operations a token costs."""
+
+import torch
+
+from llm.model.config import GATED, ModelConfig
+from llm.model.transformer import Transformer
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Return the number of trained values, counted on a model without storage; tied ones count once."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in Transformer(config).parameters())
+
+
+def flops_per_token(config: ModelConfig, training: bool = True, length: int | None = None) -> float:
+    """Return the operations of the matrix products for one token of a sequence of `length` (context_length).
+
+    A multiplication and an addition count as two. Attention counts as if no position were masked, and a training
+    step as three forward passes: the convention of model-FLOPs utilisation (arXiv 2204.02311, appendix B).
+    """
+    length = config.context_length if length is None else length
+    attended = 2 * length * config.n_heads * config.head_size * config.n_layers
+    forward = 2 * (_matrix_weights(config) + attended)
+    return float(3 * forward if training else forward)
+
+
+def _matrix_weights(config: ModelConfig) -> int:
+    """Return the number of weights that multiply each token: every matrix but the tables that are looked up."""
+    head = config.vocabulary * config.d_model
+    heads = config.head_size * (2 * config.n_heads + 2 * config.kv_heads)
+    matrices = 3 if config.activation in GATED else 2
+    return head + config.n_layers * config.d_model * (heads + matrices * config.ff_size)

@@ -1,0 +1,84 @@
+"""The parts that work on one position at a time: norms, activations and feed-forward networks."""
+
+# Shape legend: b batch, t time, d width, f inner width of the feed-forward.
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llm.model.config import GATED, ModelConfig
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square, then scale; statistics over the last dimension (arXiv 1910.07467)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised `x` (..., size), of the same dtype."""
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def build_norm(config: ModelConfig, size: int) -> nn.Module:
+    """Return the configured norm over a last dimension of `size`."""
+    if config.norm == "rms":
+        return RMSNorm(size, config.norm_eps)
+    return nn.LayerNorm(size, config.norm_eps, bias=config.norm_bias)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0) squared, the activation of Primer (arXiv 2109.08668)."""
+    return F.relu(x).square()
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by its tanh approximation, GPT-2's (arXiv 1606.08415)."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": F.relu,
+    "relu2": squared_relu,
+    "swiglu": F.silu,
+}
+
+
+class FeedForward(nn.Module):
+    """Widen, activate, narrow."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.activate = ACTIVATIONS[config.activation]
+        self.up = nn.Linear(config.d_model, config.ff_size, bias=config.mlp_bias)
+        self.down = nn.Linear(config.ff_size, config.d_model, bias=config.mlp_bias)
+
+    def forward(self, x_btd: Tensor) -> Tensor:
+        """Map each position by itself; the shape stays."""
+        return self.down(self.activate(self.up(x_btd)))
+
+
+class GatedFeedForward(nn.Module):
+    """Widen twice, let one activated half gate the other, narrow (arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.activate = ACTIVATIONS[config.activation]
+        self.gate = nn.Linear(config.d_model, config.ff_size, bias=config.mlp_bias)
+        self.up = nn.Linear(config.d_model, config.ff_size, bias=config.mlp_bias)
+        self.down = nn.Linear(config.ff_size, config.d_model, bias=config.mlp_bias)
+
+    def forward(self, x_btd: Tensor) -> Tensor:
+        """Map each position by itself; the shape stays."""
+        return self.down(self.activate(self.gate(x_btd)) * self.up(x_btd))
+
+
+def build_feed_forward(config: ModelConfig) -> nn.Module:
+    """Return the feed-forward network of the configured activation."""
+    return GatedFeedForward(config) if config.activation in GATED else FeedForward(config)

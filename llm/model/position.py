@@ -1,0 +1,121 @@
+"""How a model knows order: learned and sinusoidal vectors that are added, and rotary turns of queries and keys."""
+
+# Shape legend: b batch, t time, h heads, d width, e width of a head, p longest position.
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from llm.model.config import ModelConfig, RopeScaling
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of the angles of some positions, each (t, 1, e / 2), to broadcast over heads."""
+
+    cos_t1e: Tensor
+    sin_t1e: Tensor
+
+
+class _Tabled(nn.Module):
+    """Holds tables that follow from the config alone, so that they are neither saved nor loaded."""
+
+    def _fill(self) -> None:
+        raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Tabled":
+        # Moves, casts and `to_empty` all pass here. Filling afresh makes a model that was built on the meta device
+        # right without a word from its user, and one cast to float64 exact.
+        super()._apply(fn, recurse)
+        self._fill()
+        return self
+
+
+class Rotary(_Tabled):
+    """Rotary position embedding, pairing element i with i + e/2 (arXiv 2104.09864)."""
+
+    cos_pe: Tensor
+    sin_pe: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.theta, self.scaling, self.head_size = config.rope_theta, config.rope_scaling, config.head_size
+        shape = (config.context_length, config.head_size // 2)
+        self.register_buffer("cos_pe", torch.empty(shape), persistent=False)
+        self.register_buffer("sin_pe", torch.empty(shape), persistent=False)
+        self._fill()
+
+    @torch.no_grad()
+    def _fill(self) -> None:
+        dtype = torch.promote_types(self.cos_pe.dtype, torch.float32)
+        steps_e = torch.arange(0, self.head_size, 2, dtype=dtype, device=self.cos_pe.device)
+        frequency_e = 1.0 / self.theta ** (steps_e / self.head_size)
+        if self.scaling is not None:
+            frequency_e = stretch(frequency_e, self.scaling)
+        position_p = torch.arange(len(self.cos_pe), dtype=dtype, device=self.cos_pe.device)
+        angle_pe = torch.outer(position_p, frequency_e)
+        self.cos_pe.copy_(angle_pe.cos())
+        self.sin_pe.copy_(angle_pe.sin())
+
+    def forward(self, start: int, length: int) -> Rotation:
+        """Return the rotation of positions `start` to `start + length`."""
+        window = slice(start, start + length)
+        return Rotation(self.cos_pe[window, None], self.sin_pe[window, None])
+
+
+def stretch(frequency_e: Tensor, scaling: RopeScaling) -> Tensor:
+    """Lower the rotary frequencies as `RopeScaling` says."""
+    turns_e = scaling.original_context_length * frequency_e / (2 * math.pi)
+    blend_e = (turns_e - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    return torch.lerp(frequency_e / scaling.factor, frequency_e, blend_e.clamp(0, 1))
+
+
+def rotate(x_bthe: Tensor, rotation: Rotation) -> Tensor:
+    """Turn each pair (i, i + e/2) of every head by its position's angle."""
+    cos, sin = rotation.cos_t1e.to(x_bthe.dtype), rotation.sin_t1e.to(x_bthe.dtype)
+    first, second = x_bthe.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class LearnedPositions(nn.Module):
+    """One trained vector a position."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.context_length, config.d_model))
+
+    def forward(self, x_btd: Tensor, start: int) -> Tensor:
+        """Add to `x_btd`, whose first position is `start`."""
+        return x_btd + self.weight[start : start + x_btd.shape[1]]
+
+
+class SinusoidalPositions(_Tabled):
+    """Fixed sines, then cosines, of geometrically spaced wavelengths (arXiv 1706.03762)."""
+
+    table_pd: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.register_buffer("table_pd", torch.empty(config.context_length, config.d_model), persistent=False)
+        self._fill()
+
+    @torch.no_grad()
+    def _fill(self) -> None:
+        dtype = torch.promote_types(self.table_pd.dtype, torch.float32)
+        length, width = self.table_pd.shape
+        steps_d = torch.arange(0, width, 2, dtype=dtype, device=self.table_pd.device)
+        position_p = torch.arange(length, dtype=dtype, device=self.table_pd.device)
+        angle_pd = torch.outer(position_p, 10000.0 ** (-steps_d / width))
+        self.table_pd.copy_(torch.cat((angle_pd.sin(), angle_pd.cos()), dim=-1))
+
+    def forward(self, x_btd: Tensor, start: int) -> Tensor:
+        """Add to `x_btd`, whose first position is `start`."""
+        return x_btd + self.table_pd[start : start + x_btd.shape[1]]
+
+
+ADDED_POSITIONS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "learned": LearnedPositions,
+    "sinusoidal": SinusoidalPositions,
+}
