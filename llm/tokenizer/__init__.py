@@ -1,0 +1,23 @@
+"""One protocol for text to ids and back: SentencePiece, bytes, a pretrained Hugging Face tokenizer."""
+
+from llm.tokenizer.base import END_OF_TEXT, PAD, SPECIAL_TOKENS, UNKNOWN, Tokenizer, TokenizerSpec
+from llm.tokenizer.byte import ByteSpec, ByteTokenizer
+from llm.tokenizer.load import load_tokenizer
+from llm.tokenizer.pretrained import PretrainedSpec, PretrainedTokenizer
+from llm.tokenizer.sentencepiece import SentencePieceSpec, SentencePieceTokenizer
+
+__all__ = [
+    "END_OF_TEXT",
+    "PAD",
+    "SPECIAL_TOKENS",
+    "UNKNOWN",
+    "ByteSpec",
+    "ByteTokenizer",
+    "PretrainedSpec",
+    "PretrainedTokenizer",
+    "SentencePieceSpec",
+    "SentencePieceTokenizer",
+    "Tokenizer",
+    "TokenizerSpec",
+    "load_tokenizer",
+]

@@ -1,0 +1,173 @@
+"""A pretrained Hugging Face tokenizer, from a folder with tokenizer.json or a hub id."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from llm.errors import ConfigError, DataError
+from llm.tokenizer.base import END_OF_TEXT, TableTokenizer, utf8
+
+TOKENIZER_FILE = "tokenizer.json"
+_SIDE_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+# Where a folder names no end, the usual spellings, in this order.
+_USUAL_ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
+
+
+class PretrainedTokenizer(TableTokenizer):
+    """tokenizer.json run by the `tokenizers` library; what a special token spells is plain text here.
+
+    Its own normaliser may change text (lower case, say): then `decode(encode(t))` is not `t`.
+    """
+
+    kind = "pretrained"
+
+    def _bytes_by_id(self) -> dict[int, bytes]:
+        self.backend = tokenizers.Tokenizer.from_str(self.files[TOKENIZER_FILE].decode())
+        self.backend.encode_special_tokens = True
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        to_bytes = _piece_decoder(json.loads(self.backend.to_str()))
+        added = self.backend.get_added_tokens_decoder()
+        pieces = {id_: to_bytes(piece) for piece, id_ in self.backend.get_vocab().items()}
+        literal = {id_: token.content.encode() for id_, token in added.items()}
+        specials = set(self.special_tokens.values()) | {self.end_of_text}
+        return {id_: piece for id_, piece in (pieces | literal).items() if id_ not in specials}
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of each text as int32 arrays, in parallel where the library may."""
+        for text in texts:
+            utf8(text)
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+
+def _piece_decoder(config: dict[str, Any]) -> Callable[[str], bytes]:
+    """How a piece spells bytes, by the decoder that tokenizer.json declares."""
+    parts = {part["type"]: part for part in _parts(config.get("decoder"))}
+    if "ByteLevel" in parts:
+        return _byte_level
+    if "WordPiece" in parts:
+        prefix = parts["WordPiece"]["prefix"]
+        return lambda piece: (piece[len(prefix) :] if piece.startswith(prefix) else " " + piece).encode()
+    if "BPEDecoder" in parts:
+        suffix = parts["BPEDecoder"]["suffix"]
+        return lambda piece: piece.replace(suffix, " ").encode()
+    fallback = "ByteFallback" in parts
+    return lambda piece: _metaspace(piece, fallback)
+
+
+def _parts(component: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    if component and component["type"] == "Sequence":
+        for part in component["decoders"]:
+            yield from _parts(part)
+    elif component:
+        yield component
+
+
+def _metaspace(piece: str, byte_fallback: bool) -> bytes:
+    if byte_fallback and (byte := re.fullmatch("<0x([0-9A-F]{2})>", piece)):
+        return bytes([int(byte[1], 16)])
+    return piece.replace("\u2581", " ").encode()
+
+
+def _byte_level(piece: str) -> bytes:
+    try:
+        return bytes(_BYTE_LEVEL[character] for character in piece)
+    except KeyError:
+        return piece.encode()
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """GPT-2's printable character for each byte: itself where printable, else the next from U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+_BYTE_LEVEL = _byte_level_alphabet()
+
+
+@dataclass(frozen=True)
+class PretrainedSpec:
+    """conf/tokenizer/pretrained.yaml: a local folder with tokenizer.json, or a Hugging Face hub id.
+
+    `end_of_text` spells the token that separates documents; by default the tokenizer's own end.
+    """
+
+    path: str
+    end_of_text: str | None = None
+    needs_text = False
+
+    def build(self, texts: Iterable[str] = ()) -> PretrainedTokenizer:
+        """The tokenizer; `texts` are not read. ConfigError where nothing loads from `path`."""
+        return self._tokenizer
+
+    def fingerprint(self) -> str:
+        """The hash of the tokenizer itself: another file at the same path is another tokenizer."""
+        return self._tokenizer.hash
+
+    @cached_property
+    def _tokenizer(self) -> PretrainedTokenizer:
+        source, named_ends = _read(self.path)
+        backend = tokenizers.Tokenizer.from_str(source)
+        added = backend.get_added_tokens_decoder()
+        special_tokens = {token.content: id_ for id_, token in sorted(added.items()) if token.special}
+        end = self._end_of_text(backend, named_ends)
+        return PretrainedTokenizer({TOKENIZER_FILE: source.encode()}, special_tokens, end)
+
+    def _end_of_text(self, backend: tokenizers.Tokenizer, named: Sequence[str]) -> int:
+        names = [self.end_of_text] if self.end_of_text else [*named, *_USUAL_ENDS]
+        for name in names:
+            if (id_ := backend.token_to_id(name)) is not None:
+                return id_
+        raise ConfigError(
+            f"The tokenizer of {self.path} has no token {' or '.join(names)} to end a text with. Set "
+            "tokenizer.end_of_text to one of its tokens."
+        )
+
+
+def _read(path: str) -> tuple[str, list[str]]:
+    """The content of tokenizer.json and the names that its neighbours give for the end of text."""
+    folder = Path(path)
+    if folder.name == TOKENIZER_FILE:
+        folder = folder.parent
+    if (folder / TOKENIZER_FILE).is_file():
+        return _read_folder(folder)
+    return _read_with_transformers(path)
+
+
+def _read_folder(folder: Path) -> tuple[str, list[str]]:
+    source = (folder / TOKENIZER_FILE).read_text(encoding="utf-8")
+    try:
+        tokenizers.Tokenizer.from_str(source)
+        side = [json.loads((folder / n).read_text("utf-8")) for n in _SIDE_FILES if (folder / n).is_file()]
+    except Exception as error:  # `tokenizers` raises bare Exception
+        raise DataError(f"The tokenizer in {folder} cannot be read: {error}") from error
+    ends = [config.get("eos_token") for config in side]
+    return source, [end["content"] if isinstance(end, dict) else end for end in ends if end]
+
+
+def _read_with_transformers(path: str) -> tuple[str, list[str]]:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ConfigError(
+            f"tokenizer.path={path} is no folder with {TOKENIZER_FILE}; a hub id needs transformers: "
+            "pip install 'llm[huggingface]'."
+        ) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        source = tokenizer.backend_tokenizer.to_str()
+    except Exception as error:
+        raise ConfigError(
+            f"tokenizer.path={path} is neither a folder with {TOKENIZER_FILE} nor a tokenizer that transformers "
+            f"can load: {error}"
+        ) from error
+    return source, [tokenizer.eos_token] if tokenizer.eos_token else []
