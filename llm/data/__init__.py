@@ -1,0 +1,20 @@
+"""Text to token shards, and token shards to batches; light to import (`module` and `collate` are not)."""
+
+from typing import TYPE_CHECKING, Any
+
+from llm.data.documents import Document, Piece, Plan, Source
+from llm.data.prepare import prepare
+from llm.data.shards import Corpus, TokenStream
+
+if TYPE_CHECKING:
+    from llm.data.module import CorpusDataModule
+
+__all__ = ["Corpus", "CorpusDataModule", "Document", "Piece", "Plan", "Source", "TokenStream", "prepare"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CorpusDataModule":
+        from llm.data.module import CorpusDataModule
+
+        return CorpusDataModule
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

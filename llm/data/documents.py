@@ -1,0 +1,103 @@
+"""What a source of text is: documents, the pieces that they are read in, and the plan that is made of them."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from llm.data.inputs import InputFiles
+
+
+@dataclass(frozen=True)
+class Document:
+    """One UTF-8 text, or a part of one that is too long to be held whole.
+
+    `offset` is the byte at which the part starts in its document (0: the document starts here), `size` the
+    bytes of the whole document and `whole_digest` its hex SHA-256, where the text at hand isn't the whole.
+    """
+
+    id: str
+    data: bytes
+    offset: int = 0
+    size: int | None = None
+    whole_digest: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of this part."""
+        return self.data.decode("utf-8")
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of the whole document's bytes."""
+        return self.whole_digest or hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def total(self) -> int:
+        """Bytes of the whole document."""
+        return len(self.data) if self.size is None else self.size
+
+
+class Piece(Protocol):
+    """A picklable unit of work, of tens of megabytes at most where the source can be cut."""
+
+    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+        """Read the documents in order; what had to be left out is counted in `skipped` by reason."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a document in one of the two streams; `starts` where that stream sees it begin."""
+
+    held_out: bool
+    starts: bool
+    document: Document
+
+
+class Split(Protocol):
+    """Decides, document by document and without state, what is held out."""
+
+    def parts(self, document: Document) -> Iterator[Part]:
+        """The document's stretches, in order."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the split besides the contents, for the fingerprint."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a source found: enough to name the corpus, to do the work in pieces and to tell its progress."""
+
+    fingerprint: str
+    pieces: Sequence[Piece]
+    split: Split
+    n_bytes: int | None
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+class Source(Protocol):
+    """Where text comes from."""
+
+    name: str
+
+    def plan(self, files: "InputFiles") -> Plan:
+        """Look at the source (contents hashed through `files`) and plan the work.
+
+        Raises ConfigError where the settings are wrong, DataError where the contents are.
+        """
+        ...
+
+
+def fingerprint(settings: dict[str, Any], contents: Iterable[str] = ()) -> str:
+    """Hex SHA-256 of JSON-like settings and of any number of content hashes."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for content in contents:
+        digest.update(b"\n" + content.encode())
+    return digest.hexdigest()

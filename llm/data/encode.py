@@ -1,0 +1,185 @@
+"""One piece of a corpus from text to tokens: what a worker process does, whole or not at all."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llm.data.cutting import chunks
+from llm.data.documents import Document, Part, Piece, Split
+from llm.data.shards import token_dtype
+from llm.files import read_json, sha256, sync, write_json
+
+if TYPE_CHECKING:
+    from llm.tokenizer import Tokenizer
+
+BATCH_BYTES = 1 << 22
+LONGEST_KEPT = 5
+# A row is a chunk of a document. A digest of 0 stands for a document that can't be a duplicate.
+ROW = np.dtype([("digest", "<u8"), ("bytes", "<u8"), ("tokens", "<u8"), ("held_out", "u1"), ("starts", "u1")])
+
+
+@dataclass(frozen=True)
+class PieceFiles:
+    """Where the work on piece `number` lies: tokens and rows first, the record that vouches for them last."""
+
+    folder: Path
+    number: int
+
+    def _path(self, suffix: str) -> Path:
+        return self.folder / f"{self.number:06d}.{suffix}"
+
+    @property
+    def tokens(self) -> Path:
+        """Token ids of both streams, in the order of the text."""
+        return self._path("tokens.bin")
+
+    @property
+    def rows(self) -> Path:
+        """The table of chunks, `ROW` each."""
+        return self._path("rows.bin")
+
+    @property
+    def record(self) -> Path:
+        """JSON: counts and the SHA-256 of the other two."""
+        return self._path("json")
+
+    def finished(self) -> dict[str, Any] | None:
+        """The record, if the piece is whole and undamaged."""
+        try:
+            record = dict(read_json(self.record))
+            whole = record["tokens_sha256"] == sha256(self.tokens) and record["rows_sha256"] == sha256(
+                self.rows
+            )
+        except (OSError, ValueError, KeyError):
+            return None
+        return record if whole else None
+
+
+class HashedFile:
+    """A new file that is hashed while it is written, and that takes its name when it is whole and synced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._digest = hashlib.sha256()
+        self.sha256 = ""
+        self.n_bytes = 0
+
+    def __enter__(self) -> "HashedFile":
+        self._file = self._neighbour.open("wb")
+        return self
+
+    def write(self, array: np.ndarray) -> None:
+        """Append an array's bytes."""
+        data = array.tobytes()
+        self._file.write(data)
+        self._digest.update(data)
+        self.n_bytes += len(data)
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._neighbour.replace(self._path)
+                sync(self._path.parent)
+                self.sha256 = self._digest.hexdigest()
+        finally:
+            self._file.close()
+            self._neighbour.unlink(missing_ok=True)
+
+
+@dataclass
+class Counts:
+    """What a piece held, for the report and the progress."""
+
+    documents: int = 0
+    n_bytes: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    longest: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def add(self, document: Document) -> None:
+        """Count a document, or a part of one."""
+        self.n_bytes += len(document.data)
+        if document.offset == 0:
+            self.documents += 1
+            self.longest = sorted(
+                [*self.longest, (document.total, document.id, document.digest)], reverse=True
+            )[:LONGEST_KEPT]
+
+
+def kept_parts(piece: Piece, split: Split, counts: Counts) -> Iterator[Part]:
+    """The piece's text by stream, in chunks that a tokenizer takes at once."""
+    for document in piece.documents(counts.skipped):
+        if not document.data:
+            counts.skipped["empty"] += 1
+            continue
+        counts.add(document)
+        for part in split.parts(document):
+            yield from _chunk(part)
+
+
+def _chunk(part: Part) -> Iterator[Part]:
+    whole = part.document
+    for number, data in enumerate(chunks(whole.data)):
+        yield Part(
+            part.held_out, part.starts and number == 0, Document(whole.id, data, 0, whole.total, whole.digest)
+        )
+
+
+def _batches(parts: Iterator[Part]) -> Iterator[list[Part]]:
+    batch: list[Part] = []
+    n_bytes = 0
+    for part in parts:
+        batch.append(part)
+        n_bytes += len(part.document.data)
+        if n_bytes >= BATCH_BYTES:
+            yield batch
+            batch, n_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def encode_piece(piece: Piece, split: Split, tokenizer: "Tokenizer", files: PieceFiles) -> dict[str, Any]:
+    """Tokenize a piece into its files; returns its record."""
+    counts = Counts()
+    dtype = token_dtype(tokenizer.vocab_size)
+    with HashedFile(files.tokens) as tokens, HashedFile(files.rows) as rows:
+        for batch in _batches(kept_parts(piece, split, counts)):
+            ids = _encode(batch, tokenizer, dtype)
+            tokens.write(np.concatenate(ids))
+            rows.write(np.array([_row(part, len(row)) for part, row in zip(batch, ids, strict=True)], ROW))
+    record = {
+        "documents": counts.documents,
+        "bytes": counts.n_bytes,
+        "skipped": dict(counts.skipped),
+        "longest": counts.longest,
+        "rows": rows.n_bytes // ROW.itemsize,
+        "tokens_sha256": tokens.sha256,
+        "rows_sha256": rows.sha256,
+    }
+    write_json(files.record, record)
+    return json.loads(json.dumps(record))
+
+
+def _encode(batch: list[Part], tokenizer: "Tokenizer", dtype: np.dtype) -> list[np.ndarray]:
+    """The ids of each part, an end-of-text token before each document."""
+    start = np.array([tokenizer.end_of_text], dtype)
+    encoded = tokenizer.encode_batch([part.document.text for part in batch])
+    ids = [np.asarray(row).astype(dtype) for row in encoded]
+    return [
+        np.concatenate([start, row]) if part.starts else row for part, row in zip(batch, ids, strict=True)
+    ]
+
+
+def _row(part: Part, n_tokens: int) -> tuple[int, int, int, bool, bool]:
+    document = part.document
+    digest = int(document.digest[:16], 16) if part.starts else 0
+    return digest, len(document.data), n_tokens, part.held_out, part.starts

@@ -1,0 +1,254 @@
+"""Text to a corpus, once: planned, tokenized in pieces by several processes, put together, vouched for last."""
+
+import errno
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from llm.data.assemble import assemble
+from llm.data.documents import Piece, Plan, Source, Split, fingerprint
+from llm.data.encode import Counts, PieceFiles, encode_piece, kept_parts
+from llm.data.inputs import InputFiles
+from llm.data.progress import PrepareProgress, Silent
+from llm.data.report import make_report, samples
+from llm.data.shards import FORMAT_VERSION, INDEX, Corpus, token_dtype
+from llm.errors import DataError
+from llm.files import sha256, sync, write_json
+
+if TYPE_CHECKING:
+    from llm.tokenizer import Tokenizer, TokenizerSpec
+
+SAMPLE_BYTES = 1 << 27
+SAMPLED_PIECES = 256
+BYTES_PER_PROCESS = 1 << 23
+PIECES = "pieces"
+
+
+def prepare(
+    source: Source,
+    spec: "TokenizerSpec",
+    shards_dir: Path | str,
+    *,
+    processes: int | None = None,
+    progress: PrepareProgress | None = None,
+) -> Corpus:
+    """The corpus of `source` and `spec` under `shards_dir`, made unless it is there already.
+
+    The result is the same for any number of `processes` (None: as many as pay), and a killed preparation
+    goes on with the pieces that it had finished. Raises ConfigError and DataError.
+    """
+    folder, progress = Path(shards_dir), progress or Silent()
+    with _room_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        progress.stage("Looking at the text")
+        plan = source.plan(InputFiles(folder / "file_hashes.json"))
+        tokenizer = _tokenizer(plan, spec, folder / "tokenizers", progress)
+        corpus_fingerprint = fingerprint(
+            {"format": FORMAT_VERSION, "text": plan.fingerprint, "tokenizer": tokenizer.hash}
+        )
+        target = folder / f"{source.name}-{corpus_fingerprint[:12]}"
+        with _only_one(target, progress):
+            if not (target / INDEX).is_file():
+                _Preparation(plan, tokenizer, target, progress).run(
+                    source.name, corpus_fingerprint, processes
+                )
+            shutil.rmtree(target / PIECES, ignore_errors=True)
+            return Corpus.open(target)
+
+
+@contextmanager
+def _room_named(folder: Path) -> Iterator[None]:
+    """Turn a full disk into an error that says where and what was kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(
+            f"The disk of {folder} is full ({shutil.disk_usage(folder).free / 1e6:,.0f} MB are free). Preparing needs about twice "
+            "the size of the text there. Make room, or set shards_dir= to another disk; the pieces that were "
+            "finished are kept, and the same command goes on from them."
+        ) from error
+
+
+@contextmanager
+def _only_one(target: Path, progress: PrepareProgress) -> Iterator[None]:
+    """Keep other preparations of the same thing waiting."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.stage("Waiting for another preparation of the same data")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _tokenizer(plan: Plan, spec: "TokenizerSpec", folder: Path, progress: PrepareProgress) -> "Tokenizer":
+    """The tokenizer, trained on training text alone and only once for the same text."""
+    from llm.tokenizer import load_tokenizer
+
+    if not spec.needs_text:
+        return spec.build(())
+    name = fingerprint({"sample": SAMPLE_BYTES, "text": plan.fingerprint, "spec": spec.fingerprint()})
+    target = folder / name[:12]
+    with _only_one(target, progress):
+        if not target.is_dir():
+            progress.stage("Training the tokenizer")
+            new = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            spec.build(training_texts(plan)).save(new)
+            sync(new)
+            new.replace(target)
+            sync(folder)
+        return load_tokenizer(target)
+
+
+def training_texts(plan: Plan, budget: int = SAMPLE_BYTES) -> Iterator[str]:
+    """Text that isn't held out, about `budget` bytes at most, taken evenly from pieces spread over the whole."""
+    pieces = plan.pieces[:: -(-len(plan.pieces) // SAMPLED_PIECES)]
+    share = budget // len(pieces)
+    for piece in pieces:
+        left = share
+        for part in kept_parts(piece, plan.split, Counts()):
+            if left <= 0:
+                break
+            if not part.held_out:
+                left -= len(part.document.data)
+                yield part.document.text
+
+
+class _Preparation:
+    """One preparation at work in its folder."""
+
+    def __init__(self, plan: Plan, tokenizer: "Tokenizer", folder: Path, progress: PrepareProgress) -> None:
+        self.plan, self.tokenizer, self.folder, self.progress = plan, tokenizer, folder, progress
+        self.pieces = [PieceFiles(folder / PIECES, number) for number in range(len(plan.pieces))]
+
+    def run(self, name: str, corpus_fingerprint: str, processes: int | None) -> None:
+        """From text to the index."""
+        (self.folder / PIECES).mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save(self.folder / "tokenizer")
+        records = self._encode(processes)
+        self.progress.stage("Putting the pieces together")
+        assembled = assemble(self.folder, self.pieces, self.tokenizer.vocab_size)
+        if not assembled.id_counts.sum():
+            raise DataError(f"The source {name} has no text: every document is empty or was left out.")
+        index = {
+            "format_version": FORMAT_VERSION,
+            "name": name,
+            "fingerprint": corpus_fingerprint,
+            "tokenizer_hash": self.tokenizer.hash,
+            "vocab_size": self.tokenizer.vocab_size,
+            "dtype": token_dtype(self.tokenizer.vocab_size).str,
+            "streams": {stream: vars(counts) for stream, counts in assembled.streams.items()},
+            "files": assembled.files,
+        }
+        report = make_report(assembled, records, self.plan.skipped, self.tokenizer)
+        report["samples"] = samples(Corpus(self.folder, index).train, self.tokenizer)
+        write_json(self.folder / "report.json", report)
+        for path in (self.folder / "report.json", *sorted((self.folder / "tokenizer").iterdir())):
+            entry = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            index["files"][path.relative_to(self.folder).as_posix()] = entry
+        write_json(self.folder / INDEX, index)
+
+    def _encode(self, processes: int | None) -> list[dict[str, Any]]:
+        """The records of all pieces, those made that weren't finished before."""
+        self.progress.stage("Tokenizing")
+        done = {files.number: record for files in self.pieces if (record := files.finished())}
+        self._tell(done)
+        waiting = [files.number for files in self.pieces if files.number not in done]
+        for number, record in self._finish(waiting, self._how_many(processes, len(waiting))):
+            done[number] = record
+            self._tell(done)
+        return [done[files.number] for files in self.pieces]
+
+    def _tell(self, done: dict[int, dict[str, Any]]) -> None:
+        documents = sum(record["documents"] for record in done.values())
+        self.progress.update(documents, sum(record["bytes"] for record in done.values()), self.plan.n_bytes)
+
+    def _how_many(self, processes: int | None, waiting: int) -> int:
+        if processes is None:
+            pay = waiting if self.plan.n_bytes is None else self.plan.n_bytes // BYTES_PER_PROCESS
+            processes = min(
+                len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, pay
+            )
+        return max(1, min(processes, waiting))
+
+    def _finish(self, waiting: Sequence[int], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        if processes == 1:
+            for number in waiting:
+                yield (
+                    number,
+                    encode_piece(
+                        self.plan.pieces[number], self.plan.split, self.tokenizer, self.pieces[number]
+                    ),
+                )
+            return
+        start = partial(_Worker.start, self.plan.split, self.folder / "tokenizer")
+        with _pool(processes, start) as pool:
+            futures = {
+                pool.submit(_Worker.work, self.plan.pieces[number], self.pieces[number]): number
+                for number in waiting
+            }
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            except BrokenProcessPool as error:
+                raise DataError(
+                    "A process that was tokenizing died, perhaps for want of memory. Finished pieces are kept: run the "
+                    "same command again, with fewer processes if it happens again."
+                ) from error
+
+
+@contextmanager
+def _pool(processes: int, start: partial) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes, started afresh: a fork of a process with threads may hang."""
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+class _Worker:
+    """The state of a worker process."""
+
+    split: Split
+    tokenizer: "Tokenizer"
+
+    @classmethod
+    def start(cls, split: Split, tokenizer: Path) -> None:
+        """Get ready, and die with the parent, which may be killed without a chance to say so."""
+        from llm.tokenizer import load_tokenizer
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_die_with_parent, daemon=True).start()
+        cls.split, cls.tokenizer = split, load_tokenizer(tokenizer)
+
+    @classmethod
+    def work(cls, piece: Piece, files: PieceFiles) -> dict[str, Any]:
+        """Encode one piece."""
+        return encode_piece(piece, cls.split, cls.tokenizer, files)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,102 @@
+"""What a preparation found, as report.json and as the text that the command prints."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llm.data.assemble import Assembled
+from llm.data.encode import LONGEST_KEPT
+from llm.data.shards import TokenStream
+
+if TYPE_CHECKING:
+    from llm.tokenizer import Tokenizer
+
+SAMPLES = 3
+SAMPLE_TOKENS = 64
+
+
+def make_report(
+    assembled: Assembled, records: Sequence[dict[str, Any]], skipped: Counter[str], tokenizer: "Tokenizer"
+) -> dict[str, Any]:
+    """The report, but for its samples."""
+    streams = {name: vars(counts) for name, counts in assembled.streams.items()}
+    total = {key: sum(stream[key] for stream in streams.values()) for key in ("documents", "bytes", "tokens")}
+    for record in records:
+        skipped = skipped + Counter(record["skipped"])
+    duplicates = skipped.pop("duplicate", 0) + assembled.duplicates
+    return {
+        **total,
+        "streams": streams,
+        "validation_share": streams["validation"]["bytes"] / max(1, total["bytes"]),
+        "bytes_per_token": total["bytes"] / max(1, total["tokens"]),
+        "unknown_share": _share(assembled.id_counts, _unknown_ids(tokenizer)),
+        "duplicates_dropped": duplicates,
+        "skipped": dict(sorted(skipped.items())),
+        "longest_documents": _longest(records),
+        "vocabulary_used": int((assembled.id_counts > 0).sum()),
+        "vocab_size": tokenizer.vocab_size,
+    }
+
+
+def _share(counts: np.ndarray, ids: list[int]) -> float:
+    return float(counts[ids].sum() / max(1, counts.sum()))
+
+
+def _unknown_ids(tokenizer: "Tokenizer") -> list[int]:
+    """Ids that stand for no whole character: unknown text, and the bytes that it is spelled in instead."""
+    special = set(tokenizer.special_tokens.values()) - {tokenizer.special_tokens.get("<unk>")}
+    return [
+        id_
+        for id_ in range(tokenizer.vocab_size)
+        if id_ not in special and _is_unknown(tokenizer.decode_bytes([id_]))
+    ]
+
+
+def _is_unknown(data: bytes) -> bool:
+    try:
+        return not data.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+
+
+def _longest(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    by_digest = {
+        digest: (size, id_) for record in reversed(records) for size, id_, digest in record["longest"]
+    }
+    longest = sorted(by_digest.values(), key=lambda item: (-item[0], item[1]))[:LONGEST_KEPT]
+    return [{"id": id_, "bytes": size} for size, id_ in longest]
+
+
+def samples(stream: TokenStream, tokenizer: "Tokenizer") -> list[str]:
+    """How the beginnings of a few documents, spread over the stream, read when they are decoded from their tokens."""
+    if not stream.n_documents:
+        return []
+    chosen = np.unique(np.linspace(0, stream.n_documents - 1, SAMPLES).astype(int))
+    starts = stream.documents[chosen].astype(np.int64)
+    ends = np.append(stream.documents[1:], len(stream))[chosen].astype(np.int64)
+    return [
+        tokenizer.decode(stream.tokens[start : min(end, start + SAMPLE_TOKENS)].tolist())
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def render(report: dict[str, Any]) -> str:
+    """The report for a person to read."""
+    streams, skipped = report["streams"], report["skipped"]
+    lines = [
+        f"{report['documents']:,} documents, {report['bytes'] / 1e6:,.2f} MB, {report['tokens']:,} tokens "
+        f"({report['bytes_per_token']:.2f} bytes per token, {report['unknown_share']:.2%} in bytes or unknown)",
+        f"training {streams['train']['documents']:,} documents, {streams['train']['tokens']:,} tokens; "
+        f"held out {streams['validation']['documents']:,} documents, {streams['validation']['tokens']:,} tokens "
+        f"({report['validation_share']:.1%} of the text)",
+        f"vocabulary {report['vocabulary_used']:,} of {report['vocab_size']:,} ids used; "
+        f"{report['duplicates_dropped']:,} duplicates dropped"
+        + "".join(f"; {count:,} {reason} skipped" for reason, count in skipped.items()),
+        "longest documents:",
+        *(f"  {document['bytes']:>13,} bytes  {document['id']}" for document in report["longest_documents"]),
+        "decoded from tokens:",
+        *(f"  {sample[:100]!r}" for sample in report["samples"]),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,193 @@
+"""A prepared corpus on disk: two memory-mapped token streams, their documents, and the index that vouches for them.
+
+Shapes: n windows or documents, t time.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from llm.errors import DataError
+from llm.files import read_json, sha256, write_json
+
+if TYPE_CHECKING:
+    from llm.tokenizer import Tokenizer
+
+FORMAT_VERSION = 1
+INDEX = "index.json"
+VERIFIED = ".verified.json"
+STREAMS = ("train", "validation")
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest of uint16 and uint32 that holds every id, little-endian."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+def tokens_name(stream: str) -> str:
+    """The file with the token ids of a stream."""
+    return f"{stream}.tokens.bin"
+
+
+def documents_name(stream: str) -> str:
+    """The file with, for each document of a stream, the position of its first token, as uint64."""
+    return f"{stream}.documents.bin"
+
+
+def _map(path: Path, dtype: np.dtype) -> np.ndarray:
+    """The file as an array, memory-mapped (which an empty file can't be)."""
+    if path.stat().st_size == 0:
+        return np.zeros(0, dtype)
+    return np.asarray(np.memmap(path, dtype, mode="r"))
+
+
+class TokenStream:
+    """Documents end to end, each behind an end-of-text token, as one memory-mapped array of ids."""
+
+    def __init__(self, folder: Path, stream: str, dtype: np.dtype, n_bytes: int) -> None:
+        self._state = (folder, stream, dtype, n_bytes)
+        self.n_bytes = n_bytes
+        self.tokens = _map(folder / tokens_name(stream), dtype)
+        self.documents = _map(folder / documents_name(stream), np.dtype("<u8"))
+        self._windows: dict[int, np.ndarray] = {}
+
+    def __reduce__(self) -> tuple[type["TokenStream"], tuple[Any, ...]]:
+        # A worker process maps the file itself: a pickled map would carry the whole corpus.
+        return TokenStream, self._state
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def n_documents(self) -> int:
+        """How many documents begin in the stream."""
+        return len(self.documents)
+
+    def read(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """The ids (n, length), int64, that begin at the positions `starts` (n,); IndexError past the end."""
+        if length not in self._windows:
+            if length > len(self):
+                raise IndexError(f"{length} tokens asked for of a stream of {len(self)}")
+            self._windows[length] = sliding_window_view(self.tokens, length)
+        return self._windows[length][starts].astype(np.int64)
+
+    def read_padded(self, starts: np.ndarray, length: int, fill: int) -> np.ndarray:
+        """As `read`, with `fill` past the end of the stream."""
+        ids_nt = np.full((len(starts), length), fill, np.int64)
+        for row, start in zip(ids_nt, starts, strict=True):
+            part = self.tokens[start : start + length]
+            row[: len(part)] = part
+        return ids_nt
+
+
+class Corpus:
+    """A prepared corpus; `Corpus.open` is the way to one."""
+
+    def __init__(self, folder: Path, index: dict[str, Any]) -> None:
+        self.folder = folder
+        self.index = index
+        self.name: str = index["name"]
+        self.fingerprint: str = index["fingerprint"]
+        self.tokenizer_hash: str = index["tokenizer_hash"]
+        self.vocab_size: int = index["vocab_size"]
+        self.train, self.validation = (self._stream(stream) for stream in STREAMS)
+
+    def _stream(self, stream: str) -> TokenStream:
+        dtype = np.dtype(self.index["dtype"])
+        return TokenStream(self.folder, stream, dtype, self.index["streams"][stream]["bytes"])
+
+    @classmethod
+    def open(cls, folder: Path | str, *, verify: bool = False) -> "Corpus":
+        """Open and check a corpus: sizes always, SHA-256 of each file that changed since the last check.
+
+        `verify=True` hashes every file. Raises DataError naming the file and the cure.
+        """
+        folder = Path(folder)
+        index = _read_index(folder)
+        _verify(folder, index, everything=verify)
+        return cls(folder, index)
+
+    @cached_property
+    def tokenizer(self) -> "Tokenizer":
+        """The tokenizer that the corpus was made with."""
+        from llm.tokenizer import load_tokenizer
+
+        tokenizer = load_tokenizer(self.folder / "tokenizer")
+        self.require_tokenizer(tokenizer.hash)
+        return tokenizer
+
+    def require_tokenizer(self, tokenizer_hash: str) -> None:
+        """Raise DataError unless the corpus was made with the tokenizer of this hash."""
+        if tokenizer_hash != self.tokenizer_hash:
+            raise DataError(
+                f"{self.folder} was made with another tokenizer ({self.tokenizer_hash[:12]}, not {tokenizer_hash[:12]}): "
+                "its ids mean other text. Prepare the data with this tokenizer (llm prepare, or train again)."
+            )
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of text per token, end-of-text tokens counted, over both streams."""
+        return (self.train.n_bytes + self.validation.n_bytes) / (len(self.train) + len(self.validation))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the preparation found (see llm.data.report)."""
+        return dict(read_json(self.folder / "report.json"))
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX
+    if not path.is_file():
+        raise DataError(
+            f"{folder} is no prepared corpus: it has no {INDEX}. Prepare the data again; finished pieces are kept."
+        )
+    try:
+        index = dict(read_json(path))
+    except ValueError as error:
+        raise DataError(
+            f"{path} is damaged ({error}): delete {folder} and prepare the data again."
+        ) from error
+    if index.get("format_version") != FORMAT_VERSION:
+        raise DataError(
+            f"{folder} has another format version than {FORMAT_VERSION}: delete it and prepare the data again."
+        )
+    return index
+
+
+def _verify(folder: Path, index: dict[str, Any], *, everything: bool) -> None:
+    """Check the files against the index, and note what was checked."""
+    checked = {} if everything else _checked_before(folder)
+    states = dict(_file_states(folder, index, checked))
+    if states != checked:
+        # A corpus may lie on a disk that can only be read.
+        with suppress(OSError):
+            write_json(folder / VERIFIED, states)
+
+
+def _checked_before(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(read_json(folder / VERIFIED))
+    except (OSError, ValueError):
+        return {}
+
+
+def _file_states(folder: Path, index: dict[str, Any], checked: dict[str, Any]) -> Iterator[tuple[str, list]]:
+    for name, known in index["files"].items():
+        path = folder / name
+        cure = f"Delete {folder} and prepare the data again."
+        if not path.is_file():
+            raise DataError(f"{path} is missing. {cure}")
+        status = path.stat()
+        if status.st_size != known["bytes"]:
+            raise DataError(
+                f"{path} has {status.st_size} bytes instead of {known['bytes']}: it was cut or changed. {cure}"
+            )
+        state = [known["sha256"], status.st_mtime_ns]
+        if checked.get(name) != state and sha256(path) != known["sha256"]:
+            raise DataError(f"{path} is damaged: its SHA-256 is not the one in {INDEX}. {cure}")
+        yield name, state

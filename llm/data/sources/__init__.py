@@ -1,0 +1,6 @@
+"""Where text comes from: one source a file, each named by a file in conf/data."""
+
+from llm.data.sources.stdlib import StandardLibrary
+from llm.data.sources.text import TextFiles
+
+__all__ = ["StandardLibrary", "TextFiles"]

@@ -1,0 +1,58 @@
+"""The corpus that is always there: Python's own standard library, read from the interpreter that runs."""
+
+import sysconfig
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from llm.data.documents import Plan
+from llm.data.inputs import InputFiles, OnBadFile
+from llm.data.sources.text import plan_text, usable_files
+from llm.data.split import HashSplit, PathSplit, check_share
+
+LEFT_OUT = frozenset(
+    ["site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__", "pydoc_data", "encodings"]
+)
+HELD_OUT_MODULO = 20
+
+
+def stdlib_folder() -> Path:
+    """Where the running interpreter keeps its library."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def stdlib_files() -> list[tuple[str, Path]]:
+    """The corpus as (POSIX path relative to the library, path), sorted; on CPython 3.11.7 these are 476 files."""
+    root = stdlib_folder()
+    return sorted((path.relative_to(root).as_posix(), path) for path in _python_files(root))
+
+
+def _python_files(root: Path) -> Iterator[Path]:
+    for path in root.rglob("*.py"):
+        folders = path.relative_to(root).parts[:-1]
+        if not any(folder in LEFT_OUT or folder.startswith("config-") for folder in folders):
+            yield path
+
+
+@dataclass(frozen=True)
+class StandardLibrary:
+    """Source: the standard library, a document a file.
+
+    Held out is each file whose relative path has a SHA-256 of 0 modulo 20 (5% of the text); a
+    `validation_share` holds out that share by content instead.
+    """
+
+    validation_share: float | None = None
+    on_bad_file: OnBadFile = "skip"
+    name: str = "stdlib"
+
+    def plan(self, files: InputFiles) -> Plan:
+        """Hash the files and plan the work."""
+        skipped: Counter[str] = Counter()
+        kept = usable_files(stdlib_files(), files, self.on_bad_file, skipped)
+        share = self.validation_share
+        split = PathSplit(HELD_OUT_MODULO) if share is None else HashSplit(check_share(share))
+        contents = chain.from_iterable((file.id, file.facts.sha256) for file in kept)
+        return plan_text(kept, split, skipped, contents)
