@@ -132,6 +132,19 @@ class ModelConfig(_Checked):
             )
         return self.vocab_size
 
+    def resolved(self) -> "ModelConfig":
+        """The same model with every derived size written out, and keys that do not act on it at their defaults."""
+        values: dict[str, Any] = {
+            "n_kv_heads": self.kv_heads,
+            "head_dim": self.head_size,
+            "d_ff": self.ff_size,
+        }
+        if self.norm == "rms":
+            values["norm_bias"] = True
+        if self.position != "rotary":
+            values["rope_theta"] = 10000.0
+        return dataclasses.replace(self, **values)
+
     def with_vocab_size(self, vocab_size: int) -> "ModelConfig":
         """The same shape for a tokenizer of `vocab_size` ids; a ConfigError if another size was asked for."""
         if self.vocab_size not in (None, vocab_size):

@@ -27,7 +27,7 @@ class _Tabled(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Tabled":
         # Moves, casts and `to_empty` all pass here. Filling afresh makes a model that was built on the meta device
-        # right without a word from its user, and one cast to float64 exact.
+        # right without a word from its user, and one that was cast to bfloat16 and back exact again.
         super()._apply(fn, recurse)
         self._fill()
         return self
@@ -49,13 +49,13 @@ class Rotary(_Tabled):
 
     @torch.no_grad()
     def _fill(self) -> None:
-        dtype = torch.promote_types(self.cos_pe.dtype, torch.float32)
-        steps_e = torch.arange(0, self.head_size, 2, dtype=dtype, device=self.cos_pe.device)
+        # In float32 whatever the model's dtype: the angles that published weights were trained with, to the bit.
+        device = self.cos_pe.device
+        steps_e = torch.arange(0, self.head_size, 2, dtype=torch.float32, device=device)
         frequency_e = 1.0 / self.theta ** (steps_e / self.head_size)
         if self.scaling is not None:
             frequency_e = stretch(frequency_e, self.scaling)
-        position_p = torch.arange(len(self.cos_pe), dtype=dtype, device=self.cos_pe.device)
-        angle_pe = torch.outer(position_p, frequency_e)
+        angle_pe = torch.outer(torch.arange(len(self.cos_pe), dtype=torch.float32, device=device), frequency_e)
         self.cos_pe.copy_(angle_pe.cos())
         self.sin_pe.copy_(angle_pe.sin())
 
@@ -67,9 +67,11 @@ class Rotary(_Tabled):
 
 def stretch(frequency_e: Tensor, scaling: RopeScaling) -> Tensor:
     """Lower the rotary frequencies as `RopeScaling` says."""
-    turns_e = scaling.original_context_length * frequency_e / (2 * math.pi)
-    blend_e = (turns_e - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-    return torch.lerp(frequency_e / scaling.factor, frequency_e, blend_e.clamp(0, 1))
+    wavelength_e = 2 * math.pi / frequency_e
+    turns_e = scaling.original_context_length / wavelength_e
+    kept_e = (turns_e - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    kept_e = kept_e.clamp(0, 1)
+    return (1 - kept_e) * frequency_e / scaling.factor + kept_e * frequency_e
 
 
 def rotate(x_bthe: Tensor, rotation: Rotation) -> Tensor:
@@ -103,10 +105,10 @@ class SinusoidalPositions(_Tabled):
 
     @torch.no_grad()
     def _fill(self) -> None:
-        dtype = torch.promote_types(self.table_pd.dtype, torch.float32)
         length, width = self.table_pd.shape
-        steps_d = torch.arange(0, width, 2, dtype=dtype, device=self.table_pd.device)
-        position_p = torch.arange(length, dtype=dtype, device=self.table_pd.device)
+        device = self.table_pd.device
+        steps_d = torch.arange(0, width, 2, dtype=torch.float32, device=device)
+        position_p = torch.arange(length, dtype=torch.float32, device=device)
         angle_pd = torch.outer(position_p, 10000.0 ** (-steps_d / width))
         self.table_pd.copy_(torch.cat((angle_pd.sin(), angle_pd.cos()), dim=-1))
 

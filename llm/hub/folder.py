@@ -1,0 +1,59 @@
+"""Reading a Hugging Face model folder: config.json and safetensors, never a pickle and never code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from llm.errors import CheckpointError
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return config.json of `folder`; a CheckpointError if there is none or it isn't one."""
+    return _read_json(folder / "config.json")
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Return every tensor of the one weights file or of all the shards that the index names."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    state: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        try:
+            state |= load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} cannot be read ({error}): copy or download it again") from error
+    return state
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / WHOLE).is_file():
+        return [folder / WHOLE]
+    if not (folder / INDEX).is_file():
+        raise CheckpointError(
+            f"{folder} has neither {WHOLE} nor {INDEX}; other formats are not read, since a pickle can run code"
+        )
+    names = _read_json(folder / INDEX).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise CheckpointError(f"{folder / INDEX} has no weight_map from tensors to files")
+    files = sorted(set(names.values()))
+    for name in files:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise CheckpointError(f"{folder / INDEX} names {name!r}, which is not a file of that folder")
+    return [folder / name for name in files]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}): is it a Hugging Face model folder?"
+        ) from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds no object")
+    return values

@@ -1,0 +1,39 @@
+"""Qwen3 as Hugging Face writes it: Llama's layout with normalised queries and keys."""
+
+from llm.errors import ConfigError
+from llm.hub.llama import CONSTANTS, DEFAULTS, KEYS, LAYER_RULES, RULES, read_rope, write_rope
+from llm.hub.rules import Family, Rule, Values
+
+
+def read_qwen3(theirs: Values) -> Values:
+    """Return our rotary keys, once no layer looks through a window."""
+    kinds = set(theirs.get("layer_types") or ()) - {"full_attention"}
+    if kinds:
+        raise ConfigError(
+            f"qwen3: layer_types with {', '.join(sorted(kinds))} are not supported, only full_attention"
+        )
+    return read_rope(theirs)
+
+
+QWEN3 = Family(
+    model_type="qwen3",
+    architecture="Qwen3ForCausalLM",
+    keys=KEYS,
+    constants=CONSTANTS | {"qk_norm": True},
+    required={"use_sliding_window": False},
+    defaults=DEFAULTS | {"head_dim": 128},
+    activation_key="hidden_act",
+    activations={"silu": "swiglu"},
+    base="model.",
+    tokens="embed_tokens.weight",
+    rules=RULES,
+    layer=("model.layers.{}", "stack.blocks.{}"),
+    layer_rules=(
+        *LAYER_RULES,
+        Rule("self_attn.q_norm", "attention.query_norm"),
+        Rule("self_attn.k_norm", "attention.key_norm"),
+    ),
+    ignored=r".*\.rotary_emb\.inv_freq",
+    write_more=write_rope,
+    read_more=read_qwen3,
+)
