@@ -1,0 +1,7 @@
+"""`python -m llm <verb>`: the same as `llm <verb>`."""
+
+import sys
+
+from llm.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,102 @@
+"""The words after a verb: flags, chosen groups and `key=value`s, with an error for each that isn't one of these."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llm.errors import ConfigError
+
+_FLAGS_WITH_VALUE = {
+    "--cfg": "cfg",
+    "-c": "cfg",
+    "--config-dir": "config_dir",
+    "-cd": "config_dir",
+    "--info": "info",
+}
+_SWITCHES = {
+    "-h": "help",
+    "--help": "help",
+    "-m": "multirun",
+    "--multirun": "multirun",
+    "--resolve": "resolve",
+}
+
+
+@dataclass(frozen=True)
+class Strange:
+    """A word with dashes that is no flag of ours, as typed, and the key and value that it most likely means."""
+
+    typed: str
+    key: str
+    value: str
+
+
+@dataclass
+class Words:
+    """A command line taken apart: `values` maps each key to what stands after its first `=`."""
+
+    flags: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    strange: list[Strange] = field(default_factory=list)
+    bare: list[str] = field(default_factory=list)
+
+
+def split_words(argv: Sequence[str]) -> Words:
+    """Take a command line apart; what fits nowhere is kept, to be refused once the right names are known.
+
+    Raises:
+        ConfigError: a key is given twice, removed by `~`, or a flag lacks its value.
+    """
+    words, rest = Words(), list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("-"):
+            _take_flag(words, word, rest)
+        elif "=" in word:
+            _take_value(words, word)
+        else:
+            words.bare.append(word)
+    return words
+
+
+def _take_flag(words: Words, word: str, rest: list[str]) -> None:
+    name, equals, value = word.partition("=")
+    if name in _SWITCHES and not equals:
+        words.flags[_SWITCHES[name]] = ""
+    elif name in _FLAGS_WITH_VALUE:
+        if not equals and not rest:
+            raise ConfigError(f"{word}: a value is missing.")
+        words.flags[_FLAGS_WITH_VALUE[name]] = value if equals else rest.pop(0)
+    else:
+        follows = not equals and rest and not rest[0].startswith("-") and "=" not in rest[0]
+        value = rest.pop(0) if follows else value
+        typed = f"{word} {value}" if follows else word
+        words.strange.append(Strange(typed, name.lstrip("-").replace("-", "_"), value or "true"))
+
+
+def _take_value(words: Words, word: str) -> None:
+    key, _, value = word.partition("=")
+    key = key.lstrip("+").strip()
+    if key.startswith("~"):
+        raise ConfigError(f"{word}: keys can't be removed; write {key[1:]}= for none.")
+    if key in words.values:
+        raise ConfigError(f"{key}: this is given twice, as {words.values[key]} and as {value}; keep one.")
+    words.values[key] = value
+
+
+def read_list(key: str, text: str) -> list[str]:
+    """`[a b, 'c, d', "e"]` as its items; blanks around an item and the quotes around it don't belong to it.
+
+    Raises:
+        ConfigError: the list is not closed.
+    """
+    if not text.rstrip().endswith("]"):
+        raise ConfigError(f"{key}={text}: a leading [ begins a list, and this one isn't closed by ].")
+    inside = text.strip()[1:-1]
+    items = [match.group(0).strip() for match in _ITEM.finditer(inside)]
+    return [
+        item[1:-1] if item[:1] in ("'", '"') and item[-1:] == item[:1] else item for item in items if item
+    ]
+
+
+_ITEM = re.compile(r"""\s*(?:'[^']*'|"[^"]*")\s*(?=,|$)|[^,]+""")

@@ -1,0 +1,20 @@
+"""The typed config: its keys, the check of a composed one, and the classes that it may name."""
+
+from llm.config.check import Problem, check, checked, known_keys
+from llm.config.schema import SCHEMAS, EvaluateConfig, GenerateConfig, PrepareConfig, TrainConfig
+from llm.config.targets import allowed, check_targets, resolve
+
+__all__ = [
+    "SCHEMAS",
+    "EvaluateConfig",
+    "GenerateConfig",
+    "PrepareConfig",
+    "Problem",
+    "TrainConfig",
+    "allowed",
+    "check",
+    "check_targets",
+    "checked",
+    "known_keys",
+    "resolve",
+]

@@ -1,0 +1,179 @@
+"""The typed keys of every command: their types, their defaults and, as the comment that help shows, what each does."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from llm.config.static import Fields
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Marks a node that names its class by `_target_`; its keys are that class's arguments."""
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Marks a node that holds any number of leaves by name."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Marks a leaf that has the keys of a dataclass of ours beside the class's arguments."""
+
+    schema: type
+
+
+Node = dict[str, Any]
+Target = Annotated[Node, Leaf()]
+Targets = Annotated[Node, Leaves()]
+Count = Annotated[int, Gt(0)]
+NotNegative = Annotated[int, Ge(0)]
+Temperature = Annotated[float, Ge(0), Le(100)]
+NormLimit = Annotated[float, Ge(0)]
+Share = Annotated[float, Gt(0), Le(1)]
+Precision = Literal[
+    "auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "16", "16-mixed", "16-true", "64", "64-true"
+]
+
+
+@dataclass
+class CheckpointConfig:
+    """When to save, and what to keep."""
+
+    every_n_steps: Count = 250  # steps between two saves
+    keep_last: Count = 2  # newest checkpoints to keep
+    keep_best: bool = True  # also keep the one with the lowest validation loss
+    keep_every_n_steps: Count | None = None  # also keep every save at a multiple of this
+
+
+@dataclass
+class SamplesConfig:
+    """The text that a run writes while it trains."""
+
+    every_n_steps: Count | None = 250  # steps between two samples; null for none
+    prompts: list[str] = field(default_factory=lambda: [""])  # what the samples begin with
+    max_new_tokens: Count = 64  # length of a sample
+    temperature: Temperature = 0.8  # 0 always takes the likeliest token
+    num_samples: Count = 1  # samples for each prompt
+
+
+@dataclass
+class TrainerConfig:
+    """Lightning's Trainer arguments under their own names; whatever counts steps counts optimizer steps."""
+
+    max_steps: int = 1000  # optimizer steps; -1 for no limit
+    max_epochs: Count | None = None  # passes over the data; null for no limit
+    max_time: str | None = None  # wall time as DD:HH:MM:SS
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"  # what to train on
+    devices: int | Literal["auto"] | list[int] = "auto"  # how many devices (or which) a node uses
+    num_nodes: Count = 1  # machines
+    precision: Precision = "auto"  # auto takes bfloat16 where the hardware is good at it
+    strategy: Any = "auto"  # set by strategy=
+    gradient_clip_val: NormLimit | None = 1.0  # largest norm of the gradient; null for no clipping
+    log_every_n_steps: Count = 10  # steps between two rows of metrics
+    val_check_interval: Count | None = 250  # steps between two validations
+    limit_val_batches: int | Share = 20  # validation batches (or their share) each time
+    num_sanity_val_steps: NotNegative = 0  # validation batches before training
+    enable_progress_bar: bool = True  # show the progress bar
+    deterministic: bool | Literal["warn"] = False  # use deterministic algorithms only
+    benchmark: bool | None = None  # let cuDNN time its algorithms
+    detect_anomaly: bool = False  # find where a NaN began; slow
+
+
+@dataclass
+class LoaderConfig:
+    """How batches are made of a corpus, whatever its source."""
+
+    batch_size: Count = 32  # sequences in a global batch, one optimizer step
+    micro_batch_size: Count | None = None  # sequences in a process's forward pass; null: found out
+
+
+Data = Annotated[Node, Leaf(), Beside(LoaderConfig)]
+
+
+@dataclass
+class TaskConfig:
+    """What a batch is and how it is scored."""
+
+    family: str = "causal"  # the kind of model that the task needs
+    collator: Target | None = field(default_factory=dict)
+    objective: Target | None = field(default_factory=dict)
+
+
+@dataclass
+class TrainConfig:
+    """The keys of `llm train`."""
+
+    name: str | None = None  # the run's folder in runs_dir; empty: made of the chosen groups
+    runs_dir: str = "runs"  # where runs are kept
+    shards_dir: str = "shards"  # where prepared corpora are kept
+    seed: int = 1337  # initial weights, order of the data, dropout and samples
+    resume: str = "auto"  # auto, never, must, or the checkpoint folder to go on from
+    init_from: str | None = None  # start from this run, Hugging Face folder or hub id
+    allow_changes: bool = False  # resume although the config changed in a way that matters
+    compile: bool | Literal["auto"] = "auto"  # torch.compile; auto decides by hardware and length
+    dry_run: bool = False  # show what would run and its cost, then stop
+    packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    model: Annotated[Node, Fields("llm.model.config.ModelConfig")] = field(default_factory=dict)
+    tokenizer: Target = field(default_factory=dict)
+    data: Data = field(default_factory=dict)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    optimizer: Target = field(default_factory=dict)
+    schedule: Target = field(default_factory=dict)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: Targets = field(default_factory=dict)
+    callbacks: Targets = field(default_factory=dict)
+
+
+@dataclass
+class EvaluateConfig:
+    """The keys of `llm evaluate`."""
+
+    run: str | list[str] = ""  # the run folder, or a list of them
+    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    data: Data | None = None  # score the whole of this set; null: the run's own validation split
+    shards_dir: str = "shards"  # where prepared corpora are kept
+    batch_size: Count = 16  # sequences scored at a time
+    num_samples: NotNegative = 0  # samples to write and to parse as Python; 0 for none
+    seed: int = 1337  # of the samples
+    packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
+
+
+@dataclass
+class GenerateConfig:
+    """The keys of `llm generate`."""
+
+    run: str = ""  # the run folder
+    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    prompt: str = ""  # what the text begins with; any text
+    max_new_tokens: Count = 200  # tokens to write at most
+    temperature: Temperature = 0.8  # 0 always takes the likeliest token
+    top_k: Count | None = None  # choose among this many likeliest tokens
+    top_p: Share | None = None  # choose among the likeliest tokens that make up this probability
+    min_p: Share | None = None  # drop tokens below this share of the likeliest one's probability
+    repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
+    seed: int | None = None  # same seed, same text
+    num_samples: Count = 1  # how many texts to write
+
+
+@dataclass
+class PrepareConfig:
+    """The keys of `llm prepare`."""
+
+    shards_dir: str = "shards"  # where prepared corpora are kept
+    processes: Count | None = None  # worker processes; null for one a core
+    data: Data = field(default_factory=dict)
+    tokenizer: Target = field(default_factory=dict)
+    packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
+
+
+SCHEMAS: dict[str, type] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "generate": GenerateConfig,
+    "prepare": PrepareConfig,
+}

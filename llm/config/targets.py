@@ -1,0 +1,104 @@
+"""Which classes and functions a config may name by `_target_`, decided from the source text before anything is imported."""
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from llm.config.static import Definition, find
+from llm.errors import ConfigError
+
+_HYDRAS = ("_partial_", "_args_", "_recursive_", "_convert_")
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+", re.ASCII)
+_OURS = ("llm.adapter", "llm.data", "llm.evaluation", "llm.objective", "llm.tokenizer", "llm.train")
+_OUR_FUNCTIONS = ("llm.train.optimizers", "llm.train.schedules")
+_LIGHTNING = tuple(
+    f"lightning.pytorch.{part}"
+    for part in ("accelerators", "callbacks", "loggers", "plugins", "profilers", "strategies")
+)
+_TORCH = ("torch.optim", "torch.optim.lr_scheduler")
+
+
+def allowed(target: object, packages: Sequence[str] = ()) -> bool:
+    """Whether a config may name `target`; `packages` are those that the user opened."""
+    return refusal(target, packages) is None
+
+
+def refusal(target: object, packages: Sequence[str] = ()) -> str | None:
+    """Why `target` may not be named, or None where it may. Runs and imports nothing."""
+    if not isinstance(target, str) or not _NAME.fullmatch(target):
+        return "it is not a public dotted name like package.module.Class"
+    module = target.rpartition(".")[0]
+    if not _is_open(module, packages):
+        return (
+            "only classes of llm, torch.optim and Lightning's strategies, callbacks, loggers, plugins and profilers "
+            f"may be named; for a package of your own add packages=[{target.partition('.')[0]}]"
+        )
+    found = find(target)
+    if found is None or not (found.is_class or found.module.name in _OUR_FUNCTIONS):
+        return f"there is no class of that name defined in {target.partition('.')[0]}"
+    return None if _stays_inside(found, packages) else f"it leads outside, to {found.target}"
+
+
+def _is_open(module: str, packages: Sequence[str]) -> bool:
+    if module in _LIGHTNING or module in _TORCH:
+        return True
+    if _within(module, "llm"):
+        return any(_within(module, ours) for ours in _OURS)
+    return any(_within(module, package) and not _is_standard(package) for package in packages)
+
+
+def _stays_inside(found: Definition, packages: Sequence[str]) -> bool:
+    origin = found.module.name
+    return any(_within(origin, root) for root in (*_OURS, "lightning", "torch.optim", *packages))
+
+
+def _within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def _is_standard(package: str) -> bool:
+    """Python's own modules are never a package of the user's own."""
+    return package.partition(".")[0] in sys.stdlib_module_names or package == ""
+
+
+def check_targets(config: dict[str, Any]) -> None:
+    """Raise ConfigError unless every `_target_` in the config, however deeply nested, may be named.
+
+    `config["packages"]`, where present, lists the packages that the user opened.
+    """
+    packages = config["packages"] if isinstance(config.get("packages"), list) else []
+    for key, value in _special_keys(config, ""):
+        reason = (
+            refusal(value, packages)
+            if key.endswith("_target_")
+            else "of Hydra's own keys only _target_ is read"
+        )
+        if reason is not None:
+            raise ConfigError(f"{key}={value}: this may not be named: {reason}.")
+
+
+def _special_keys(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            here = f"{path}.{key}" if path else str(key)
+            if key == "_target_" or key in _HYDRAS:
+                yield here, value
+            yield from _special_keys(value, here)
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from _special_keys(value, f"{path}[{index}]")
+
+
+def resolve(target: str, packages: Sequence[str] = ()) -> Callable[..., Any]:
+    """Import the class or function that an allowed `target` names; ConfigError where it isn't allowed or can't be imported."""
+    reason = refusal(target, packages)
+    if reason is not None:
+        raise ConfigError(f"_target_={target}: this may not be named: {reason}.")
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"_target_={target}: it can't be imported: {error}.") from error
