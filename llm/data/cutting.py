@@ -5,6 +5,14 @@ from typing import BinaryIO
 
 BLOCK_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 18
+MIN_PIECE_BYTES = 1 << 20
+MAX_PIECE_BYTES = 1 << 25
+PIECES_WANTED = 16
+
+
+def piece_bytes(total: int) -> int:
+    """How large the pieces of `total` bytes should be: enough of them to share out, none too large to lose."""
+    return min(max(total // PIECES_WANTED, MIN_PIECE_BYTES), MAX_PIECE_BYTES)
 
 
 def boundary(data: bytes, at: int, reach: int | None = None) -> int:

@@ -85,7 +85,10 @@ class Plan:
 class Source(Protocol):
     """Where text comes from."""
 
-    name: str
+    @property
+    def corpus_name(self) -> str:
+        """What the folder of its shards is called, before the fingerprint."""
+        ...
 
     def plan(self, files: "InputFiles") -> Plan:
         """Look at the source (contents hashed through `files`) and plan the work.

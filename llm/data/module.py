@@ -4,6 +4,7 @@ Shapes: n samples, t time.
 """
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -78,7 +79,7 @@ class ValidationSampler:
             yield np.where(windows < self.n_windows, windows, -1)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
@@ -136,10 +137,14 @@ class CorpusDataModule(L.LightningDataModule):
     def _loader(self, windows: Dataset, sampler: TrainSampler | ValidationSampler) -> DataLoader:
         # Beside a CPU model a worker only takes its cores away: a batch takes less than 0.1 ms to read.
         on_accelerator = self.trainer is not None and self.trainer.strategy.root_device.type != "cpu"
-        options = (
-            {"num_workers": 1, "prefetch_factor": PREFETCH, "pin_memory": True} if on_accelerator else {}
+        return DataLoader(
+            windows,
+            batch_sampler=cast(Any, sampler),
+            collate_fn=_as_it_is,
+            num_workers=1 if on_accelerator else 0,
+            prefetch_factor=PREFETCH if on_accelerator else None,
+            pin_memory=on_accelerator,
         )
-        return DataLoader(windows, batch_sampler=sampler, collate_fn=_as_it_is, **options)
 
 
 def _long_enough(corpus: Corpus, context_length: int) -> int:

@@ -4,17 +4,19 @@ Shapes: n samples.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from llm.errors import ConfigError
 
 ROUNDS = 6
 BLOCK = 1 << 12
+UInts = npt.NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_B = np.uint64(0x94D049BB133111EB)
 
 
-def mix(values: np.ndarray) -> np.ndarray:
+def mix(values: UInts) -> UInts:
     """A bijection of uint64 that scatters neighbours: the finalizer of SplitMix64 (Steele et al., 2014)."""
     with np.errstate(over="ignore"):
         values = values + _GOLDEN
@@ -23,7 +25,7 @@ def mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
+def permute(index: np.ndarray, size: int, key: UInts) -> np.ndarray:
     """Where `index` (n,), each below `size`, stands in the permutation of range(size) that its `key` (n,) names.
 
     A Feistel network over a rectangle of about `size` cells (Black and Rogaway, 2002): each round shifts one
@@ -37,7 +39,7 @@ def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
     return result.astype(np.int64)
 
 
-def _shuffle(value: np.ndarray, width: np.uint64, height: np.uint64, key: np.ndarray) -> np.ndarray:
+def _shuffle(value: UInts, width: np.uint64, height: np.uint64, key: UInts) -> UInts:
     row, column = value // width, value % width
     for number in range(ROUNDS):
         key = mix(key + np.uint64(number))

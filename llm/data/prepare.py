@@ -57,11 +57,11 @@ def prepare(
         corpus_fingerprint = fingerprint(
             {"format": FORMAT_VERSION, "text": plan.fingerprint, "tokenizer": tokenizer.hash}
         )
-        target = folder / f"{source.name}-{corpus_fingerprint[:12]}"
+        target = folder / f"{source.corpus_name}-{corpus_fingerprint[:12]}"
         with _only_one(target, progress):
             if not (target / INDEX).is_file():
                 _Preparation(plan, tokenizer, target, progress).run(
-                    source.name, corpus_fingerprint, processes
+                    source.corpus_name, corpus_fingerprint, processes
                 )
             shutil.rmtree(target / PIECES, ignore_errors=True)
             return Corpus.open(target)
@@ -147,7 +147,7 @@ class _Preparation:
         assembled = assemble(self.folder, self.pieces, self.tokenizer.vocab_size)
         if not assembled.id_counts.sum():
             raise DataError(f"The source {name} has no text: every document is empty or was left out.")
-        index = {
+        index: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "name": name,
             "fingerprint": corpus_fingerprint,
@@ -178,7 +178,9 @@ class _Preparation:
 
     def _tell(self, done: dict[int, dict[str, Any]]) -> None:
         documents = sum(record["documents"] for record in done.values())
-        self.progress.update(documents, sum(record["bytes"] for record in done.values()), self.plan.n_bytes)
+        n_bytes = sum(record["bytes"] for record in done.values())
+        guess = n_bytes * len(self.pieces) // len(done) if done else None
+        self.progress.update(documents, n_bytes, self.plan.n_bytes or guess)
 
     def _how_many(self, processes: int | None, waiting: int) -> int:
         if processes is None:

@@ -1,12 +1,14 @@
 """What is held out for validation: decided once, from contents alone, the same on every machine."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from llm.data.cutting import boundary
-from llm.data.documents import Document, Part, Split
+from llm.data.documents import Document, Part, Piece, Split
 from llm.errors import ConfigError
 
 FEW_DOCUMENTS = 40
@@ -86,6 +88,17 @@ def check_share(share: float) -> float:
             f"data.validation_share={share} is no share: give a number from 0 (hold nothing out) to 1 (everything)."
         )
     return share
+
+
+def first_documents(pieces: Sequence[Piece]) -> list[Document]:
+    """The first documents that have text, as many as `choose_split` looks at, without their text."""
+    skipped: Counter[str] = Counter()
+    documents = chain.from_iterable(piece.documents(skipped) for piece in pieces)
+    full = (document for document in documents if document.data)
+    return [
+        Document(document.id, b"", 0, document.total, document.digest)
+        for document in islice(full, FEW_DOCUMENTS)
+    ]
 
 
 def choose_split(first: Sequence[Document], share: float) -> Split:

@@ -1,6 +1,8 @@
 """Where text comes from: one source a file, each named by a file in conf/data."""
 
+from llm.data.sources.huggingface import HuggingFace
+from llm.data.sources.jsonl import JsonLines
 from llm.data.sources.stdlib import StandardLibrary
 from llm.data.sources.text import TextFiles
 
-__all__ = ["StandardLibrary", "TextFiles"]
+__all__ = ["HuggingFace", "JsonLines", "StandardLibrary", "TextFiles"]

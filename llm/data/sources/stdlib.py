@@ -46,7 +46,7 @@ class StandardLibrary:
 
     validation_share: float | None = None
     on_bad_file: OnBadFile = "skip"
-    name: str = "stdlib"
+    corpus_name = "stdlib"
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files and plan the work."""

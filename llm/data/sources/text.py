@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from llm.data.cutting import ranges, read_blocks
+from llm.data.cutting import piece_bytes, ranges, read_blocks
 from llm.data.documents import Document, Piece, Plan, Split, fingerprint
 from llm.data.inputs import FileFacts, InputFiles, OnBadFile, find_files
 from llm.data.split import DEFAULT_SHARE, FEW_DOCUMENTS, check_share, choose_split
 from llm.errors import DataError
-
-MIN_PIECE_BYTES = 1 << 20
-MAX_PIECE_BYTES = 1 << 25
-PIECES_WANTED = 16
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class TextFiles:
     paths: str | Sequence[str]
     validation_share: float = DEFAULT_SHARE
     on_bad_file: OnBadFile = "error"
-    name: str = "text"
+    corpus_name = "text"
 
     def __post_init__(self) -> None:
         check_share(self.validation_share)
@@ -130,8 +126,7 @@ def plan_text(
 ) -> Plan:
     """The plan for text files whose order and split are known; `contents` are what the fingerprint is made of."""
     n_bytes = sum(file.facts.size for file in files)
-    limit = min(max(n_bytes // PIECES_WANTED, MIN_PIECE_BYTES), MAX_PIECE_BYTES)
-    pieces = tuple(_pieces(files, limit))
+    pieces = tuple(_pieces(files, piece_bytes(n_bytes)))
     settings = {"kind": "text", "split": split.settings()}
     return Plan(fingerprint(settings, contents), pieces, split, n_bytes, skipped)
 
