@@ -148,6 +148,32 @@ def newest(root: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
+def find(root: Path, which: str | None) -> Path:
+    """The checkpoint under `root` that `which` names, checked.
+
+    Args:
+        root: a run's checkpoints folder.
+        which: `best` for the lowest validation loss, a step folder's name, a path, or None for the newest good one.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    if which is None or which == "best":
+        folder = newest(root, print)
+        if folder is None:
+            raise CheckpointError(f"{root} holds no checkpoint yet: the run has not reached its first save.")
+        best = verify(folder)["best"] if which else None
+        return folder if best is None else root / folder_name(best["step"])
+    folder = root / which if (root / which).exists() else Path(which)
+    verify(folder)
+    return folder
+
+
+def identity(folder: Path) -> str:
+    """What tells a checkpoint's weights from any others."""
+    return str(verify(folder)["files"][MODEL]["sha256"])
+
+
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read one safetensors file on the CPU.
 

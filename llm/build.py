@@ -1,0 +1,211 @@
+"""The one place that turns config into objects; each function takes a checked, plain config and gives one thing."""
+
+import functools
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
+
+from llm.config import resolve
+from llm.data import Corpus, CorpusDataModule, Source, prepare
+from llm.data.progress import Bar
+from llm.generation import Sampling, complete  # noqa
+from llm.hub import from_huggingface
+from llm.model import ModelConfig, Transformer, flops_per_token, init_weights
+from llm.tokenizer import PretrainedSpec, Tokenizer, TokenizerSpec, load_tokenizer
+from llm.train import checkpoint
+from llm.train.callbacks import Checkpointer, Samples
+from llm.train.derive import Derived
+from llm.train.metrics import Meter, Observer
+from llm.train.module import LanguageModule
+from llm.train.optimizers import check_strategy
+from llm.train.run import Run
+
+Config = dict[str, Any]
+
+LOADER_KEYS = {"batch_size", "micro_batch_size"}
+
+
+def settings(node: Config) -> Config:
+    """The keys of a node that names its class by `_target_`, without that name."""
+    return {key: value for key, value in node.items() if key != "_target_"}
+
+
+def instantiate(node: Config, config: Config, **arguments: Any) -> Any:
+    """Call what `node` names with its keys and `arguments`; nothing outside the allowlist is ever called."""
+    return resolve(node["_target_"], config["packages"])(**settings(node), **arguments)
+
+
+@dataclass(frozen=True)
+class FixedTokenizer:
+    """The spec of a tokenizer that is there already."""
+
+    tokenizer: Tokenizer
+    needs_text: bool = False
+
+    def build(self, texts: Any) -> Tokenizer:
+        """The tokenizer; `texts` are not read."""
+        return self.tokenizer
+
+    def fingerprint(self) -> str:
+        """Its hash."""
+        return self.tokenizer.hash
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run begins as: a shape, a way to its tokenizer, and weights where they are not drawn anew.
+
+    `identity` names the weights; `shape` lacks the vocabulary's size where the tokenizer decides it.
+    """
+
+    shape: ModelConfig
+    tokenizer: TokenizerSpec
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    identity: str = "new"
+
+
+def origin(config: Config) -> Origin:
+    """Where the config starts from: `model` and `tokenizer`, or all of `init_from`."""
+    if config["init_from"] is None:
+        return Origin(ModelConfig.from_dict(config["model"]), instantiate(config["tokenizer"], config))
+    start = Path(config["init_from"]).expanduser()
+    if Run(start).exists():
+        run = Run.open(start)
+        folder = checkpoint.find(run.checkpoints, None)
+        shape = ModelConfig.from_dict(checkpoint.verify(folder)["model"])
+        tensors = checkpoint.load_tensors(folder / checkpoint.MODEL)
+        return Origin(shape, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors, checkpoint.identity(folder))
+    shape, tensors = from_huggingface(start)
+    return Origin(shape, PretrainedSpec(str(start)), tensors, str(start))
+
+
+def source(data: Config, config: Config) -> Source:
+    """Where a `data` node reads its text; the loader's keys in that node are not the source's."""
+    return instantiate({key: value for key, value in data.items() if key not in LOADER_KEYS}, config)
+
+
+def corpus(config: Config, spec: TokenizerSpec, show: bool, processes: int | None = None) -> Corpus:
+    """The prepared corpus of the config's `data`, found again by its fingerprint where it exists."""
+    with Bar() if show else nullcontext() as bar:
+        return prepare(source(config["data"], config), spec, config["shards_dir"], processes=processes, progress=bar)
+
+
+def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
+    """A run's model, ready to use, and the checkpoint that it is from (see `checkpoint.find`)."""
+    folder = checkpoint.find(run.checkpoints, which)
+    net = Transformer(ModelConfig.from_dict(checkpoint.verify(folder)["model"]))
+    checkpoint.load_weights(net, checkpoint.load_tensors(folder / checkpoint.MODEL), folder)
+    return net.eval(), folder
+
+
+def model(shape: ModelConfig, start: Origin, seed: int) -> Transformer:
+    """A model with its initial weights: those of `start`, else drawn alike on every rank under every strategy."""
+    net = Transformer(shape)
+    init_weights(net, seed)
+    if start.weights:
+        checkpoint.load_weights(net, start.weights, Path(start.identity))
+    return net
+
+
+def module(config: Config, net: Transformer, derived: Derived, strategy: str) -> LanguageModule:
+    """The LightningModule around `net`."""
+    optimizer = resolve(config["optimizer"]["_target_"], config["packages"])
+    check_strategy(optimizer, strategy)
+    return LanguageModule(
+        net,
+        instantiate(config["task"]["objective"], config),
+        functools.partial(optimizer, **settings(config["optimizer"])),
+        instantiate(config["schedule"], config, total_steps=derived.max_steps),
+        derived.compile,
+    )
+
+
+def datamodule(config: Config, text: Corpus, derived: Derived, context_length: int) -> CorpusDataModule:
+    """The batches of a corpus."""
+    return CorpusDataModule(
+        text,
+        instantiate(config["task"]["collator"], config),
+        context_length=context_length,
+        batch_size=config["data"]["batch_size"],
+        micro_batch_size=derived.micro_batch_size,
+        seed=config["seed"],
+    )
+
+
+def meter(text: Corpus, net: Transformer, data: CorpusDataModule, peak: float | None, observers: Sequence[Observer]) -> Meter:
+    """What measures training."""
+    return Meter(
+        tokens_per_step=data.batch_size * data.context_length,
+        bytes_per_token=text.bytes_per_token,
+        flops_per_token=flops_per_token(net.config),
+        peak_flops=peak,
+        observers=observers,
+    )
+
+
+def checkpointer(config: Config, run: Run, net: Transformer, text: Corpus, resume_from: Path | None) -> Checkpointer:
+    """What saves and restores."""
+    about = {"model": net.config.to_dict(), "tokenizer": text.tokenizer.hash, "data": text.fingerprint}
+    return Checkpointer(run, about, resume_from, **config["checkpoint"])
+
+
+def samples(config: Config, run: Run, tokenizer: Tokenizer, show: Any) -> list[L.Callback]:
+    """What lets the model write while it trains."""
+    keys = config["samples"]
+    if not keys["every_n_steps"] or not keys["prompts"]:
+        return []
+    prompts = [prompt for prompt in keys["prompts"] for _ in range(keys["num_samples"])]
+
+    def write(net: Any) -> list[str]:
+        return [
+            text
+            for prompt in keys["prompts"]
+            for text in complete(
+                net,
+                tokenizer,
+                prompt,
+                num_samples=keys["num_samples"],
+                max_new_tokens=keys["max_new_tokens"],
+                sampling=Sampling(temperature=keys["temperature"]),
+                seed=config["seed"],
+            )
+        ]
+
+    return [Samples(run.samples, write, prompts, keys["every_n_steps"], show)]
+
+
+def trainer(
+    config: Config, run: Run, derived: Derived, callbacks: list[L.Callback], loggers: list[Logger]
+) -> L.Trainer:
+    """Lightning's Trainer, whose batch counts are made of the config's step counts."""
+    keys = dict(config["trainer"])
+    interval = keys.pop("val_check_interval")
+    if isinstance(keys["strategy"], dict):
+        keys["strategy"] = instantiate(keys["strategy"], config)
+    keys.update(
+        accelerator=derived.accelerator,
+        devices=keys["devices"] if isinstance(keys["devices"], list) else derived.devices,
+        precision=derived.precision,
+        max_steps=derived.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=derived.accumulation,
+        # One endless epoch: an epoch of the corpus is a matter of the sample order alone.
+        check_val_every_n_epoch=None,
+        val_check_interval=interval * derived.accumulation if interval else derived.max_steps * derived.accumulation + 1,
+    )
+    extra = [instantiate(node, config) for node in config["callbacks"].values()]
+    return L.Trainer(
+        **keys,
+        callbacks=[*callbacks, *extra],
+        logger=loggers or False,
+        default_root_dir=run.folder,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )

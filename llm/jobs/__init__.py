@@ -1,0 +1,1 @@
+"""What each command does, from a checked config to an exit code; the command line itself is `llm.cli`'s."""

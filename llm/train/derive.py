@@ -1,0 +1,135 @@
+"""Values that follow from the config and the machine: decided once, written into the run, reused on resume."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llm.errors import ConfigError
+from llm.train.hardware import accelerator_name, device_count, has_bf16
+
+# Enough work for a CPU to be busy and little enough for its caches; an accelerator takes the most that fits.
+CPU_MICRO_BATCH_TOKENS = 8192
+ACCELERATOR_MICRO_BATCH_TOKENS = 32768
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What a run uses where the config says `auto` or nothing.
+
+    Sizes are in sequences; `max_steps` counts optimizer steps.
+    """
+
+    accelerator: str
+    devices: int
+    world_size: int
+    precision: str
+    compile: bool
+    micro_batch_size: int
+    accumulation: int
+    max_steps: int
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for run.json."""
+        return asdict(self)
+
+
+def derive(
+    config: dict[str, Any], strategy: str, context_length: int, samples_per_epoch: int, known: dict[str, Any]
+) -> Derived:
+    """Decide what the config leaves open.
+
+    Args:
+        config: the composed config.
+        strategy: its `strategy=` choice.
+        context_length: the model's, in tokens.
+        samples_per_epoch: training windows in one pass over the corpus.
+        known: an earlier `Derived.record` of this run; what was probed then holds now where it still fits.
+
+    Raises:
+        ConfigError: devices, batch sizes or steps that cannot be.
+    """
+    trainer, data = config["trainer"], config["data"]
+    accelerator = accelerator_name(trainer["accelerator"])
+    devices = _devices(trainer, strategy)
+    world_size = devices * trainer["num_nodes"]
+    same_machine = known.get("accelerator") == accelerator
+    probed = known if same_machine else {}
+    per_rank = _divided(data["batch_size"], world_size)
+    micro = _given(data["micro_batch_size"]) or _micro_batch_size(
+        per_rank, context_length, accelerator, probed.get("micro_batch_size")
+    )
+    if per_rank % micro:
+        raise ConfigError(
+            f"data.micro_batch_size={micro} does not divide the {per_rank} sequences that each of {world_size} "
+            f"processes has of data.batch_size={data['batch_size']}."
+        )
+    return Derived(
+        accelerator=accelerator,
+        devices=devices,
+        world_size=world_size,
+        precision=_precision(trainer["precision"], accelerator, probed),
+        compile=_compile(config["compile"], accelerator, probed),
+        micro_batch_size=micro,
+        accumulation=per_rank // micro,
+        max_steps=_max_steps(trainer, data["batch_size"], samples_per_epoch),
+    )
+
+
+def _given(value: int | str | None) -> int | None:
+    return None if value in ("auto", None) else int(value)
+
+
+def _devices(trainer: dict[str, Any], strategy: str) -> int:
+    wanted = trainer["devices"]
+    available = device_count(trainer["accelerator"])
+    if wanted in ("auto", -1):
+        return 1 if strategy == "single" else available
+    count = len(wanted) if isinstance(wanted, list) else int(wanted)
+    if strategy == "single" and count * trainer["num_nodes"] > 1:
+        raise ConfigError(
+            f"strategy=single trains on one device, and trainer.devices={wanted} with trainer.num_nodes="
+            f"{trainer['num_nodes']} are {count * trainer['num_nodes']}: use strategy=ddp."
+        )
+    if accelerator_name(trainer["accelerator"]) != "cpu" and count > available:
+        raise ConfigError(f"trainer.devices={wanted}, but this machine has {available}.")
+    return count
+
+
+def _divided(batch_size: int, world_size: int) -> int:
+    if batch_size % world_size:
+        lower = batch_size - batch_size % world_size
+        raise ConfigError(
+            f"data.batch_size={batch_size} sequences cannot be shared evenly by {world_size} processes: "
+            f"use {lower or world_size} or {lower + world_size}."
+        )
+    return batch_size // world_size
+
+
+def _micro_batch_size(per_rank: int, context_length: int, accelerator: str, probed: int | None) -> int:
+    if probed and per_rank % probed == 0:
+        return probed
+    budget = CPU_MICRO_BATCH_TOKENS if accelerator == "cpu" else ACCELERATOR_MICRO_BATCH_TOKENS
+    fitting = max(1, budget // context_length)
+    return max(n for n in range(1, min(per_rank, fitting) + 1) if per_rank % n == 0)
+
+
+def _precision(wanted: str, accelerator: str, probed: dict[str, Any]) -> str:
+    if wanted != "auto":
+        return wanted
+    return probed["precision"] if probed else ("bf16-mixed" if has_bf16(accelerator) else "32-true")
+
+
+def _compile(wanted: bool | str, accelerator: str, probed: dict[str, Any]) -> bool:
+    if isinstance(wanted, bool):
+        return wanted
+    return probed["compile"] if probed else accelerator == "cuda"
+
+
+def _max_steps(trainer: dict[str, Any], batch_size: int, samples_per_epoch: int) -> int:
+    steps, epochs = trainer["max_steps"], trainer["max_epochs"]
+    limits = [] if steps in (None, -1) else [steps]
+    if epochs not in (None, -1):
+        limits.append(math.ceil(epochs * samples_per_epoch / batch_size))
+    if not limits:
+        raise ConfigError("trainer.max_steps or trainer.max_epochs must say when training ends.")
+    return min(limits)
