@@ -2,10 +2,11 @@
 
 import dataclasses
 import difflib
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from llm.errors import ConfigError
 
@@ -20,13 +21,15 @@ GATED: frozenset[str] = frozenset({"swiglu"})
 class _Checked:
     """Dataclass base: strict about types and choices, and about the names of the keys in a mapping."""
 
+    path: ClassVar[str]  # what an error calls the place of these keys
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from plain values, such as a YAML file or a checkpoint holds; an unknown key is a ConfigError."""
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for key in values:
             if key not in names:
-                raise ConfigError(f"model has no key {key!r}{_did_you_mean(str(key), names)}")
+                raise ConfigError(f"{cls.path} has no key {str(key)!r}{_did_you_mean(str(key), names)}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -37,12 +40,12 @@ class _Checked:
         hints = get_type_hints(type(self))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = _coerce(hints[field.name], getattr(self, field.name))
-            _check_type(field.name, hints[field.name], value)
+            _check_type(f"{self.path}.{field.name}", hints[field.name], value)
             object.__setattr__(self, field.name, value)
 
     def _require(self, ok: bool, key: str, wanted: str) -> None:
         if not ok:
-            raise ConfigError(f"model.{key}={getattr(self, key)!r}: {wanted}")
+            raise ConfigError(f"{self.path}.{key}={getattr(self, key)!r}: {wanted}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class RopeScaling(_Checked):
     Wavelengths above original_context_length / low_freq_factor are stretched by `factor`, those below
     original_context_length / high_freq_factor stay, and those between are interpolated.
     """
+
+    path: ClassVar[str] = "model.rope_scaling"
 
     factor: float = 8.0
     low_freq_factor: float = 1.0
@@ -73,6 +78,8 @@ class RopeScaling(_Checked):
 @dataclass(frozen=True)
 class ModelConfig(_Checked):
     """What a transformer is made of; sizes are counts, `None` means derived as the comment says."""
+
+    path: ClassVar[str] = "model"
 
     d_model: int = 256
     n_layers: int = 6
@@ -212,10 +219,12 @@ def _check_type(key: str, hint: Any, value: Any) -> None:
         choices = get_args(hint)
         if value not in choices:
             hint_text = _did_you_mean(str(value), choices)
-            raise ConfigError(f"model.{key}={value!r}: must be one of {', '.join(choices)}{hint_text}")
+            raise ConfigError(f"{key}={value!r}: must be one of {', '.join(choices)}{hint_text}")
     elif type(value) not in _alternatives(hint):
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in _alternatives(hint))
-        raise ConfigError(f"model.{key}={value!r}: must be {names}, not {type(value).__name__}")
+        raise ConfigError(f"{key}={value!r}: must be {names}, not {type(value).__name__}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}={value!r}: must be a finite number")
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

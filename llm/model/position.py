@@ -55,7 +55,9 @@ class Rotary(_Tabled):
         frequency_e = 1.0 / self.theta ** (steps_e / self.head_size)
         if self.scaling is not None:
             frequency_e = stretch(frequency_e, self.scaling)
-        angle_pe = torch.outer(torch.arange(len(self.cos_pe), dtype=torch.float32, device=device), frequency_e)
+        angle_pe = torch.outer(
+            torch.arange(len(self.cos_pe), dtype=torch.float32, device=device), frequency_e
+        )
         self.cos_pe.copy_(angle_pe.cos())
         self.sin_pe.copy_(angle_pe.sin())
 

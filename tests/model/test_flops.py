@@ -1,0 +1,65 @@
+"""Counts against the model itself and against torch's own counter."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from llm.model import ModelConfig, Transformer, flops_per_token, parameter_count
+
+CONFIGS = {
+    "nano": ModelConfig(n_kv_heads=2, d_ff=704, vocab_size=512, qk_norm=True),
+    "gpt": ModelConfig(
+        norm="layer",
+        position="learned",
+        activation="gelu",
+        attention_bias=True,
+        mlp_bias=True,
+        vocab_size=512,
+    ),
+    "untied": ModelConfig(tie_embeddings=False, head_dim=32, n_kv_heads=1, vocab_size=512, residual="post"),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_parameters_are_those_of_the_model(config):
+    assert parameter_count(config) == sum(parameter.numel() for parameter in Transformer(config).parameters())
+
+
+def test_gpt2_small_has_its_known_size():
+    config = ModelConfig(
+        d_model=768,
+        n_layers=12,
+        n_heads=12,
+        context_length=1024,
+        vocab_size=50257,
+        norm="layer",
+        position="learned",
+        activation="gelu_tanh",
+        attention_bias=True,
+        mlp_bias=True,
+    )
+    assert parameter_count(config) == 124_439_808
+
+
+def counted(config, length, training):
+    with torch.device("meta"):
+        model = Transformer(config)
+        tokens_bt = torch.zeros(2, length, dtype=torch.long)
+    # The decomposed kernel, whose products the counter sees one by one: the fused ones recompute in the backward pass.
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        logits_btv = model(tokens_bt)
+        if training:
+            logits_btv.sum().backward()
+    return counter.get_total_flops() / tokens_bt.numel()
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("length", [256, 64])
+def test_operations_are_those_that_torch_counts(config, training, length):
+    assert flops_per_token(config, training, length) == pytest.approx(
+        counted(config, length, training), rel=0.01
+    )
