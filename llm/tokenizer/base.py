@@ -1,6 +1,7 @@
 """What a tokenizer is: text to ids and back, special tokens that never come from text, and a hash."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -93,7 +94,7 @@ class TableTokenizer:
             utf8(text)
         return [self._ids(text) for text in texts]
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of kind, special tokens and files."""
         return folder.description(self.kind, self.files, self.special_tokens, self.end_of_text)["hash"]

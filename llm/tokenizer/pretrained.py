@@ -33,19 +33,48 @@ class PretrainedTokenizer(TableTokenizer):
         self.backend.encode_special_tokens = True
         self.backend.no_truncation()
         self.backend.no_padding()
-        to_bytes = _piece_decoder(json.loads(self.backend.to_str()))
+        config = json.loads(self.backend.to_str())
+        self._spellings = self._spell_specials(_unknown(config["model"]))
+        to_bytes = _piece_decoder(config)
         added = self.backend.get_added_tokens_decoder()
         pieces = {id_: to_bytes(piece) for piece, id_ in self.backend.get_vocab().items()}
         literal = {id_: token.content.encode() for id_, token in added.items()}
-        specials = set(self.special_tokens.values()) | {self.end_of_text}
+        specials = self.special_tokens.values()
         return {id_: piece for id_, piece in (pieces | literal).items() if id_ not in specials}
 
+    def _spell_specials(self, unknown: str | None) -> dict[int, list[int]]:
+        """The ids of each special token's characters, for models whose pieces hold the token itself."""
+        names = {name: id_ for name, id_ in self.special_tokens.items() if name != unknown}
+        reserved = set(names.values())
+        tokenize = self.backend.model.tokenize
+        return {
+            id_: [piece.id for letter in name for piece in tokenize(letter) if piece.id not in reserved]
+            for name, id_ in names.items()
+        }
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each text as int32 arrays, in parallel where the library may."""
+        """The ids of each text as int32 arrays, in parallel where the library may.
+
+        No special one is among them, but for the unknown token of a tokenizer that can't spell any text.
+        """
         for text in texts:
             utf8(text)
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+        return [self._without_specials(np.array(encoding.ids, np.int32)) for encoding in encodings]
+
+    def _without_specials(self, ids: np.ndarray) -> np.ndarray:
+        # `encode_special_tokens` doesn't keep a unigram model from finding "</s>" among its own pieces.
+        if not np.isin(ids, list(self._spellings)).any():
+            return ids
+        spelled = [part for id_ in ids.tolist() for part in self._spellings.get(id_, (id_,))]
+        return np.array(spelled, np.int32)
+
+
+def _unknown(model: dict[str, Any]) -> str | None:
+    """The spelling of the token that stands for what the model doesn't know."""
+    if model.get("unk_id") is not None:
+        return model["vocab"][model["unk_id"]][0]
+    return model.get("unk_token")
 
 
 def _piece_decoder(config: dict[str, Any]) -> Callable[[str], bytes]:
@@ -119,14 +148,14 @@ class PretrainedSpec:
         backend = tokenizers.Tokenizer.from_str(source)
         added = backend.get_added_tokens_decoder()
         special_tokens = {token.content: id_ for id_, token in sorted(added.items()) if token.special}
-        end = self._end_of_text(backend, named_ends)
-        return PretrainedTokenizer({TOKENIZER_FILE: source.encode()}, special_tokens, end)
+        name, end = self._end_of_text(backend, named_ends)
+        return PretrainedTokenizer({TOKENIZER_FILE: source.encode()}, special_tokens | {name: end}, end)
 
-    def _end_of_text(self, backend: tokenizers.Tokenizer, named: Sequence[str]) -> int:
+    def _end_of_text(self, backend: tokenizers.Tokenizer, named: Sequence[str]) -> tuple[str, int]:
         names = [self.end_of_text] if self.end_of_text else [*named, *_USUAL_ENDS]
         for name in names:
             if (id_ := backend.token_to_id(name)) is not None:
-                return id_
+                return name, id_
         raise ConfigError(
             f"The tokenizer of {self.path} has no token {' or '.join(names)} to end a text with. Set "
             "tokenizer.end_of_text to one of its tokens."

@@ -1,0 +1,100 @@
+"""How the next token is drawn from logits: filters, temperature, a generator of its own."""
+
+# Shape legend: b batch, t tokens so far, v vocabulary.
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llm.errors import ConfigError
+
+# Below this a division by it can overflow float32; the most likely token is then drawn anyway.
+_GREEDY_TEMPERATURE = 1e-5
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of the draw, applied in this order; None leaves a filter out.
+
+    repetition_penalty: tokens so far have positive logits divided by it, negative ones multiplied
+    (arXiv 1909.05858). temperature: divides logits; 0 takes the most likely token. top_k: the k most likely
+    stay. top_p: the fewest whose probabilities reach p stay (arXiv 1904.09751). min_p: those of at least
+    min_p times the largest probability stay (arXiv 2407.01082).
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        _check("temperature", self.temperature, lambda x: x >= 0, "0 or above")
+        _check("top_k", self.top_k, lambda x: x >= 1 and x == int(x), "a whole number of at least 1")
+        _check("top_p", self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1")
+        _check("min_p", self.min_p, lambda x: 0 <= x <= 1, "between 0 and 1")
+        _check("repetition_penalty", self.repetition_penalty, lambda x: x > 0, "above 0")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature <= _GREEDY_TEMPERATURE
+
+    def draw(self, logits_bv: Tensor, tokens_bt: Tensor, generator: torch.Generator) -> Tensor:
+        """The next tokens (b,), given logits and all tokens so far, the prompt's included."""
+        logits_bv = self.penalise(logits_bv.float(), tokens_bt)
+        if self.greedy:
+            return logits_bv.argmax(dim=-1)
+        probabilities_bv = self.filter(logits_bv).softmax(dim=-1)
+        return torch.multinomial(probabilities_bv, 1, generator=generator).squeeze(-1)
+
+    def penalise(self, logits_bv: Tensor, tokens_bt: Tensor) -> Tensor:
+        """The logits with those of `tokens_bt` made less likely."""
+        if self.repetition_penalty is None:
+            return logits_bv
+        seen_bt = logits_bv.gather(1, tokens_bt)
+        factor_bt = torch.where(seen_bt < 0, self.repetition_penalty, 1 / self.repetition_penalty)
+        return logits_bv.scatter(1, tokens_bt, seen_bt * factor_bt)
+
+    def filter(self, logits_bv: Tensor) -> Tensor:
+        """The logits over the temperature, minus infinity where a filter takes a token out."""
+        logits_bv = logits_bv / self.temperature
+        if self.top_k is not None:
+            logits_bv = keep_top_k(logits_bv, self.top_k)
+        if self.top_p is not None:
+            logits_bv = keep_top_p(logits_bv, self.top_p)
+        if self.min_p is not None:
+            logits_bv = keep_min_p(logits_bv, self.min_p)
+        return logits_bv
+
+
+def keep_top_k(logits_bv: Tensor, k: int) -> Tensor:
+    """Keep the k largest, and what equals the least of them."""
+    least_b1 = logits_bv.topk(min(int(k), logits_bv.shape[-1])).values[:, -1:]
+    return logits_bv.masked_fill(logits_bv < least_b1, -math.inf)
+
+
+def keep_top_p(logits_bv: Tensor, p: float) -> Tensor:
+    """Keep the fewest tokens whose probabilities add up to p, at least one."""
+    sorted_bv, order_bv = logits_bv.sort(dim=-1)
+    drop_bv = sorted_bv.softmax(dim=-1).cumsum(dim=-1) <= 1 - p
+    drop_bv[:, -1] = False
+    return logits_bv.masked_fill(drop_bv.scatter(1, order_bv, drop_bv), -math.inf)
+
+
+def keep_min_p(logits_bv: Tensor, p: float) -> Tensor:
+    """Keep tokens of at least p times the probability of the most likely."""
+    probabilities_bv = logits_bv.softmax(dim=-1)
+    least_b1 = p * probabilities_bv.amax(dim=-1, keepdim=True)
+    return logits_bv.masked_fill(probabilities_bv < least_b1, -math.inf)
+
+
+def _check(key: str, value: float | None, allowed: Callable[[float], bool], what: str) -> None:
+    if value is None and key != "temperature":
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not allowed(value):  # type: ignore[arg-type]
+        raise ConfigError(f"{key}={value}: it must be {what}.")

@@ -1,0 +1,92 @@
+"""Sampling: each filter equal to transformers', settings checked, draws distributed as they should be."""
+
+import math
+
+import pytest
+import torch
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from llm.errors import ConfigError
+from llm.generation import Sampling
+
+LOGITS = torch.randn(8, 50, generator=torch.Generator().manual_seed(0)) * 3
+TOKENS = torch.randint(0, 50, (8, 12), generator=torch.Generator().manual_seed(1))
+
+SETTINGS = [
+    {"temperature": 0.7},
+    {"top_k": 5},
+    {"top_k": 500},
+    {"top_p": 0.9},
+    {"top_p": 0.01},
+    {"min_p": 0.1},
+    {"repetition_penalty": 1.3},
+    {"repetition_penalty": 0.8},
+    {"temperature": 1.7, "top_k": 20, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.1},
+]
+
+
+def theirs(temperature=1.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None):
+    scores = LOGITS.clone()
+    if repetition_penalty:
+        scores = RepetitionPenaltyLogitsProcessor(repetition_penalty)(TOKENS, scores)
+    scores = TemperatureLogitsWarper(temperature)(TOKENS, scores)
+    warpers = ((TopKLogitsWarper, top_k), (TopPLogitsWarper, top_p), (MinPLogitsWarper, min_p))
+    for warper, value in warpers:
+        scores = scores if value is None else warper(value)(TOKENS, scores)
+    return scores
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_filters_equal_those_of_transformers(settings):
+    sampling = Sampling(**settings)
+    torch.testing.assert_close(sampling.filter(sampling.penalise(LOGITS, TOKENS)), theirs(**settings))
+
+
+def test_a_draw_follows_the_filtered_distribution():
+    sampling = Sampling(temperature=0.8, top_k=4)
+    generator = torch.Generator().manual_seed(5)
+    logits = LOGITS[:1].expand(40_000, -1)
+    counts = sampling.draw(logits, TOKENS[:1].expand(40_000, -1), generator).bincount(minlength=50)
+    expected = theirs(temperature=0.8, top_k=4)[0].softmax(-1)
+    assert (counts / 40_000 - expected).abs().max() < 0.01
+    assert (counts[expected == 0] == 0).all()
+
+
+@pytest.mark.parametrize("temperature", [0, 0.0, 1e-6, 1e-300])
+def test_without_temperature_the_most_likely_is_drawn(temperature):
+    drawn = Sampling(temperature=temperature).draw(LOGITS, TOKENS, torch.Generator())
+    assert drawn.tolist() == LOGITS.argmax(-1).tolist()
+
+
+def test_greedy_heeds_the_repetition_penalty():
+    tokens = LOGITS.argmax(-1, keepdim=True)
+    drawn = Sampling(temperature=0, repetition_penalty=1e6).draw(LOGITS, tokens, torch.Generator())
+    assert (drawn != tokens[:, 0]).all()
+
+
+@pytest.mark.parametrize("temperature", [2e-5, 1e4])
+def test_extreme_temperatures_stay_finite(temperature):
+    drawn = Sampling(temperature=temperature, top_p=0.9).draw(LOGITS * 100, TOKENS, torch.Generator())
+    assert ((drawn >= 0) & (drawn < 50)).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("temperature", [-0.1, math.nan, math.inf, None, "hot"]),
+        ("top_k", [0, -1, 2.5, math.nan]),
+        ("top_p", [0, -0.5, 1.5, math.nan, True]),
+        ("min_p", [-0.1, 1.1, math.inf]),
+        ("repetition_penalty", [0, -2, math.nan]),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(key, values):
+    for value in values:
+        with pytest.raises(ConfigError, match=key):
+            Sampling(**{key: value})
