@@ -96,7 +96,7 @@ class SentencePieceSpec:
     algorithm: str
     vocab_size: int
     special_tokens: Sequence[str] = SPECIAL_TOKENS
-    sample_bytes: int = 32_000_000
+    sample_bytes: int = 16_000_000
     character_coverage: float = 0.9995
     needs_text = True
 

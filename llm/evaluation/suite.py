@@ -1,0 +1,78 @@
+"""The evaluations by name: each takes what is to be judged and gives its figures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from llm.data import TokenStream
+from llm.evaluation.code import parse_share
+from llm.evaluation.compression import xz_bits_per_byte
+from llm.evaluation.perplexity import score_stream
+from llm.generation import Sampling, complete
+from llm.model import Transformer
+from llm.tokenizer import Tokenizer
+
+CODE_SAMPLES = 32
+CODE_TOKENS = 192
+CODE_TEMPERATURE = 0.8
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and the held-out text that it is judged on.
+
+    Args:
+        model: in evaluation mode or not; it is left as it was.
+        tokenizer: the model's.
+        stream: the held-out documents, in the model's tokens.
+        batch_size: windows scored at a time.
+        seed: of what is sampled.
+    """
+
+    model: Transformer
+    tokenizer: Tokenizer
+    stream: TokenStream
+    batch_size: int
+    seed: int
+
+
+class Result(NamedTuple):
+    """Figures by name, and how many examples they are of."""
+
+    metrics: dict[str, float]
+    examples: int
+
+
+def perplexity(subject: Subject) -> Result:
+    """Loss, perplexity and bits per byte over every held-out byte; the examples are documents."""
+    metrics = score_stream(subject.model, subject.stream, batch_size=subject.batch_size)
+    return Result(metrics, subject.stream.n_documents)
+
+
+def compression(subject: Subject) -> Result:
+    """What `xz -9` makes of the same bytes, joined: the yardstick beside the model's bits per byte."""
+    data = subject.tokenizer.decode_bytes(subject.stream.tokens.tolist())
+    return Result(
+        {"xz_bits_per_byte": xz_bits_per_byte(data), "bytes": len(data)}, subject.stream.n_documents
+    )
+
+
+def code(subject: Subject) -> Result:
+    """The share of sampled documents that Python's parser accepts, as far as they were written."""
+    texts = complete(
+        subject.model,
+        subject.tokenizer,
+        "",
+        num_samples=CODE_SAMPLES,
+        sampling=Sampling(temperature=CODE_TEMPERATURE),
+        max_new_tokens=CODE_TOKENS,
+        seed=subject.seed,
+    )
+    return Result({"parse_share": parse_share(texts)}, len(texts))
+
+
+EVALUATIONS: dict[str, Callable[[Subject], Result]] = {
+    "perplexity": perplexity,
+    "compression": compression,
+    "code": code,
+}
