@@ -1,0 +1,117 @@
+"""metrics.csv: one row a logged step, in full precision, whole after any kill."""
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from llm.errors import TrainingError
+from llm.files import write_atomically
+from llm.train.loggers.base import LoggedRun, RunLogger
+
+COLUMNS = (
+    "step",
+    "tokens",
+    "train/loss",
+    "train/bits_per_byte",
+    "val/loss",
+    "val/bits_per_byte",
+    "lr",
+    "grad_norm",
+    "tokens_per_second",
+    "mfu",
+    "data_wait",
+)
+FILE = "metrics.csv"
+WHOLE = frozenset({"step", "tokens"})
+
+Row = dict[str, str]
+
+
+class MetricsCSV(RunLogger):
+    """Writes metrics.csv, each row as soon as it is known.
+
+    Figures of one step share a row whoever logs them and in whatever order: the last row is rewritten in place as
+    long as its step lasts. When a run goes on from an earlier step, the rows after that step go first, and with
+    them a line that a kill cut short. Figures without a column are left out.
+    """
+
+    def __init__(self, run: LoggedRun) -> None:
+        super().__init__(run)
+        self.path = run.folder / FILE
+        self._file: BinaryIO | None = None
+        self._last: Row = {}
+        self._last_start = 0
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add figures to the row of `step`.
+
+        Raises:
+            TrainingError: the file can't be written.
+        """
+        known = {name: number(name, value) for name, value in metrics.items() if name in COLUMNS}
+        if step is None or not known:
+            return
+        file = self._file or self._open()
+        if self._last.get("step") != str(step):
+            self._last, self._last_start = {"step": str(step)}, file.seek(0, io.SEEK_END)
+        self._last.update(known)
+        try:
+            file.seek(self._last_start)
+            # One call, so that the row reaches the file whole or not at all.
+            file.write(line(self._last))
+            file.truncate()
+        except OSError as error:
+            raise TrainingError(
+                f"{self.path}: the figures of step {step} could not be written: {error.strerror}. Earlier rows and "
+                "checkpoints stand. Make room there, then run the same command again."
+            ) from error
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the file; a later row opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> BinaryIO:
+        rows = [row for row in read_metrics_rows(self.path) if int(row["step"]) <= self._kept_until()]
+        lines = [line({name: name for name in COLUMNS}), *map(line, rows)]
+        write_atomically(self.path, b"".join(lines).decode())
+        self._last = rows[-1] if rows else {}
+        self._last_start = sum(map(len, lines[:-1]))
+        self._file = self.path.open("r+b", buffering=0)
+        return self._file
+
+    def _kept_until(self) -> int:
+        """The last step that stands: where the run went on from, or what this session has logged since."""
+        return max(self.run.resume_step, int(self._last.get("step", 0)))
+
+
+def number(name: str, value: Any) -> str:
+    """A figure as the shortest text that reads back as the same number."""
+    return str(int(value)) if name in WHOLE else repr(float(value))
+
+
+def line(row: Mapping[str, str]) -> bytes:
+    """One line of the file."""
+    return (",".join(row.get(name, "") for name in COLUMNS) + "\n").encode()
+
+
+def read_metrics_rows(path: Any) -> list[Row]:
+    """The rows of a metrics.csv, a step's last one where it has several; a damaged line is left out.
+
+    Empty where there is no file.
+    """
+    if not path.exists():
+        return []
+    text = path.read_bytes().decode(errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    rows = {}
+    for row in csv.DictReader(io.StringIO(whole)):
+        if None not in row and None not in row.values() and (row.get("step") or "").isdecimal():
+            rows[int(row["step"])] = row
+    return list(rows.values())
