@@ -3,6 +3,7 @@
 import csv
 import http.server
 import importlib.util
+import io
 import itertools
 import math
 import multiprocessing
@@ -139,7 +140,7 @@ def test_a_kill_at_any_instant_leaves_whole_rows(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_says_what_to_do(tmp_path):
     log = MetricsCSV(run_in(tmp_path))
-    log._file = open("/dev/full", "r+b", buffering=0)
+    log._file = io.FileIO("/dev/full", "r+")
     with pytest.raises(TrainingError, match=r"metrics.csv.*step 10.*No space left.*Make room"):
         log.log_metrics(FIGURES, 10)
     log.finalize("failed")
