@@ -1,26 +1,24 @@
 """From a command line to a composed, checked, plain config; every mistake is a ConfigError, and nothing is written."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from llm.cli import catalog
 from llm.cli.overrides import Words, read_list, split_words
-from llm.cli.sources import conf_folder, config_loader, default_groups, group_choices
-from llm.config import SCHEMAS, check_targets, checked, known_keys
-from llm.config.check import members, unknown_key
+from llm.cli.sources import config_loader
+from llm.cli.values import Texts, read_value
+from llm.config import SCHEMAS, Problem, check, check_targets, filled, known_keys
+from llm.config.check import unknown_key
 from llm.config.static import Field
 from llm.config.words import REFUSED, nearest
 from llm.errors import ConfigError
-
-_VERBATIM = "\0verbatim:{}\0"  # stands for a text until interpolations are resolved; nobody can type a NUL
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,7 @@ class Composed:
     """What a command line says: `config` in plain containers, every key present; `choices` group by group."""
 
     config: dict[str, Any]
-    choices: dict[str, str | list[str] | None]
-    words: Words
+    choices: dict[str, catalog.Choice]
 
 
 def compose(verb: str, argv: Sequence[str]) -> Composed:
@@ -39,30 +36,17 @@ def compose(verb: str, argv: Sequence[str]) -> Composed:
         ConfigError: anything in the command line or the config files is wrong.
     """
     words = split_words(argv)
-    folders = config_folders(words)
-    groups, values = _split_groups(verb, words, folders)
-    raw, choices = _load(verb, groups, folders)
-    texts = _set_values(raw, verb, words, values, list(groups_of(verb)))
-    config = _plain(raw, texts)
+    command = _Command(verb, words, catalog.config_folders(words.flags.get("config_dir")))
+    config, choices = command.compose()
     check_targets(config)
-    config = checked(config, SCHEMAS[verb])
+    problems = check(config, SCHEMAS[verb])
+    if problems:
+        raise ConfigError("\n".join(command.located(problem, choices) for problem in problems))
+    config = filled(config, SCHEMAS[verb])
     _refuse_conflicts(config, words)
-    if "name" in config and config["name"] is None:
-        config["name"] = default_name(config, choices)
-    return Composed(config, choices, words)
-
-
-def config_folders(words: Words) -> list[Path]:
-    """Our conf/ and, behind it, the folder that the user gave."""
-    given = words.flags.get("config_dir")
-    if given is not None and not Path(given).is_dir():
-        raise ConfigError(f"--config-dir {given}: there is no such folder.")
-    return [conf_folder()] + ([Path(given).resolve()] if given is not None else [])
-
-
-def groups_of(verb: str) -> dict[str, str | list[str] | None]:
-    """The groups that a verb chooses from, each with its default."""
-    return default_groups(verb)
+    if "name" in config:
+        config["name"] = _checked_name(config["name"] or default_name(config, choices))
+    return Composed(config, choices)
 
 
 def default_name(config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
@@ -73,154 +57,119 @@ def default_name(config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     return "-".join(str(part).replace("/", "_") for part in parts if part)
 
 
-def _split_groups(verb: str, words: Words, folders: Sequence[Path]) -> tuple[dict[str, str], dict[str, str]]:
-    choices = {group: names for group, names in group_choices(folders).items() if group in groups_of(verb)}
-    groups = {key: value for key, value in words.values.items() if key in choices}
-    for group, choice in groups.items():
-        _check_choice(verb, group, choice, choices[group])
-    return groups, {key: value for key, value in words.values.items() if key not in choices}
-
-
-def _check_choice(verb: str, group: str, choice: str, choices: list[str]) -> None:
-    optional = groups_of(verb)[group] is None
-    if optional and choice in ("", "null"):
-        return
-    several = choice.startswith("[")
-    for name in read_list(group, choice) if several else [choice]:
-        if name not in choices:
-            raise ConfigError(_no_choice(group, name, choices))
-
-
-def _no_choice(group: str, name: str, choices: list[str]) -> str:
-    guess = nearest(name, choices)
-    hint = f" Did you mean {group}={guess}?" if guess else ""
-    listed = "a list is written [a,b]; " if "," in name else ""
-    return (
-        f"{group}={name}: there is no such {group}.{hint}\n  {listed}{group} is one of {', '.join(choices)}."
-    )
-
-
-def _load(
-    verb: str, groups: Mapping[str, str], folders: Sequence[Path]
-) -> tuple[DictConfig, dict[str, str | list[str] | None]]:
-    overrides = [f"{group}={choice or 'null'}" for group, choice in groups.items()]
-    try:
-        raw = config_loader(folders).load_configuration(verb, overrides, RunMode.RUN, from_shell=False)
-        choices = OmegaConf.to_container(raw.hydra.runtime.choices)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"the config files don't fit together: {_first_lines(error)}") from error
-    OmegaConf.set_struct(raw, False)
-    with open_dict(raw):
-        del raw["hydra"]
-    assert isinstance(choices, dict)
-    return raw, {
-        str(group): choice for group, choice in choices.items() if not str(group).startswith("hydra/")
-    }
-
-
-def _first_lines(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _set_values(
-    raw: DictConfig, verb: str, words: Words, values: Mapping[str, str], groups: Sequence[str]
-) -> dict[str, str]:
-    """Set each `key=value` in `raw`; texts go in as placeholders, and the answer says what each stands for."""
-    plain = OmegaConf.to_container(raw, resolve=False)
-    known = known_keys(SCHEMAS[verb], plain)
-    _refuse_words(verb, words, [*known, *groups])
-    texts: dict[str, str] = {}
-    for key, value in values.items():
-        if key not in known or key in REFUSED:
-            raise ConfigError(_no_key(verb, key, value, known, groups))
-        OmegaConf.update(raw, key, _read_value(key, value, known[key], texts), force_add=True)
-    return texts
-
-
-def _no_key(verb: str, key: str, value: str, known: Mapping[str, Field], groups: Sequence[str]) -> str:
-    if key.partition(".")[0] == "hydra":
-        return f"{key}={value}: Hydra's own settings have no effect here; folders are set by runs_dir= and name=."
-    named = {**known, **dict.fromkeys(groups, Field())}
-    return f"{unknown_key(key, value, named)}\n  `llm {verb} --help` lists every key."
-
-
-def _refuse_words(verb: str, words: Words, names: Sequence[str]) -> None:
-    for strange in words.strange:
-        guess = nearest(strange.key, names) or strange.key
-        example = f"{guess}={strange.value}" if guess in names else "key=value"
-        raise ConfigError(f"{strange.typed}: keys are written without dashes; write {example}.")
-    for word in words.bare:
-        guess = nearest(word, names)
-        example = f"{guess}=..." if guess else "key=value, for example seed=1"
-        raise ConfigError(f"{word}: an equals sign is missing; write {example}.")
-
-
-def _read_value(key: str, text: str, field: Field, texts: dict[str, str]) -> Any:
-    """Texts as they were typed, lists of texts item by item, all else in Hydra's grammar."""
-    kinds = members(field.annotation)
-    lists = any(_is_list_of_text(kind) for kind in kinds)
-    if not all(_is_text(kind) or _is_list_of_text(kind) for kind in kinds):
-        return None if text == "" else _parse(key, text, texts)
-    if lists and text.startswith("["):
-        return [_placeholder(item, texts) for item in read_list(key, text)]
-    if text == "" and type(None) in kinds:
-        return None
-    if any(_is_text(kind) for kind in kinds if kind is not type(None)):
-        return _placeholder(text, texts)
-    return [_placeholder(text, texts)] if text else []
-
-
-def _is_text(kind: Any) -> bool:
-    words = get_origin(kind) is Literal and all(isinstance(choice, str) for choice in get_args(kind))
-    return kind is str or kind is type(None) or words
-
-
-def _is_list_of_text(kind: Any) -> bool:
-    origin, arguments = get_origin(kind), get_args(kind)
-    return isinstance(origin, type) and issubclass(origin, Sequence) and set(arguments) <= {str, ...}
-
-
-def _placeholder(text: str, texts: dict[str, str]) -> str:
-    name = _VERBATIM.format(len(texts))
-    texts[name] = text
+def _checked_name(name: str) -> str:
+    parts = Path(name).parts
+    if Path(name).is_absolute() or ".." in parts or not parts:
+        raise ConfigError(
+            f"name={name}: this is a folder inside runs_dir; it can't begin with / or hold `..`."
+        )
+    if any(len(part.encode()) > 255 for part in parts):
+        raise ConfigError(f"name={name[:40]}...: a folder's name has 255 bytes at most.")
     return name
 
 
-def _parse(key: str, text: str, texts: dict[str, str]) -> Any:
-    """Numbers, true, null, lists and dictionaries; what isn't one stays a text, for the check to judge."""
-    try:
-        override = OverridesParser.create().parse_override(f"{key}={text}")
-    except OverrideParseException:
-        return _placeholder(text, texts)
-    if override.is_sweep_override():
-        raise ConfigError(f"{key}={text}: several values need -m; a list is written [a,b].")
-    return override.value()
+def _refuse_conflicts(config: Mapping[str, Any], words: Words) -> None:
+    for group in ("model", "tokenizer"):
+        if config.get("init_from") and group in words.values:
+            raise ConfigError(
+                f"{group}={words.values[group]}: init_from={config['init_from']} brings its own {group}; "
+                f"leave {group}= out."
+            )
 
 
-def _plain(raw: DictConfig, texts: Mapping[str, str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Command:
+    """A command line on its way to a config."""
+
+    verb: str
+    words: Words
+    folders: list[Path]
+
+    def compose(self) -> tuple[dict[str, Any], dict[str, catalog.Choice]]:
+        """The plain config, unchecked, and the choices."""
+        groups = catalog.choices_of_verb(self.verb, self.folders)
+        chosen = {key: value for key, value in self.words.values.items() if key in groups}
+        for group, choice in chosen.items():
+            self._check_choice(group, choice, groups[group])
+        raw, choices = self._load(chosen)
+        texts = Texts()
+        known = known_keys(SCHEMAS[self.verb], OmegaConf.to_container(raw, resolve=False))
+        self._refuse_words([*known, *groups])
+        for key, value in self.words.values.items():
+            if key not in groups:
+                self._set(raw, key, value, known, texts)
+        return texts.restore(_plain(raw)), choices
+
+    def located(self, problem: Problem, choices: Mapping[str, catalog.Choice]) -> str:
+        """A problem, with the file that it is in where it isn't in the command line."""
+        typed = any(problem.key == key or problem.key.startswith(f"{key}.") for key in self.words.values)
+        file = None if typed else catalog.origin(self.folders, choices, problem.key)
+        return f"{problem}\n  It is set in {file}." if file else str(problem)
+
+    def _check_choice(self, group: str, choice: str, choices: list[str]) -> None:
+        if choice in ("", "null") and catalog.default_groups(self.verb)[group] is None:
+            return
+        for name in read_list(group, choice) if choice.startswith("[") else [choice]:
+            if name not in choices:
+                guess = nearest(name, choices)
+                hint = f" Did you mean {group}={guess}?" if guess else ""
+                raise ConfigError(
+                    f"{group}={name}: there is no such {group}.{hint}\n  Choices: {', '.join(choices)}."
+                )
+
+    def _load(self, chosen: Mapping[str, str]) -> tuple[DictConfig, dict[str, catalog.Choice]]:
+        overrides = [f"{group}={choice or 'null'}" for group, choice in chosen.items()]
+        try:
+            loader = config_loader(self.folders)
+            raw = loader.load_configuration(self.verb, overrides, RunMode.RUN, from_shell=False)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(f"the config files don't fit together: {_short(error)}") from error
+        choices = {str(group): choice for group, choice in raw.hydra.runtime.choices.items()}
+        OmegaConf.set_struct(raw, False)
+        with open_dict(raw):
+            del raw["hydra"]
+        return raw, {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+
+    def _set(self, raw: DictConfig, key: str, value: str, known: Mapping[str, Field], texts: Texts) -> None:
+        if key not in known or key in REFUSED:
+            raise ConfigError(self._no_key(key, value, known))
+        OmegaConf.update(raw, key, read_value(key, value, known[key].annotation, texts), force_add=True)
+
+    def _no_key(self, key: str, value: str, known: Mapping[str, Field]) -> str:
+        if key.partition(".")[0] == "hydra":
+            return f"{key}={value}: Hydra's own settings have no effect here; set runs_dir= and name= for folders."
+        others = [] if key in REFUSED else catalog.choices_with_key(self.verb, self.folders, key)
+        if others:
+            return f"{key}={value}: this key needs another choice: {' or '.join(others)}."
+        groups = catalog.choices_of_verb(self.verb, self.folders)
+        named = {**known, **dict.fromkeys(groups, Field())}
+        return f"{unknown_key(key, value, named)}\n  --help lists the keys."
+
+    def _refuse_words(self, names: Sequence[str]) -> None:
+        for strange in self.words.strange:
+            guess = nearest(strange.key, names)
+            example = f"{guess}={strange.value}" if guess else "key=value"
+            raise ConfigError(f"{strange.typed}: keys are written without dashes; write {example}.")
+        for word in self.words.bare:
+            guess = nearest(word, names)
+            example = f"{guess}=<value>" if guess else "key=value, for example seed=1"
+            raise ConfigError(f"{word}: an equals sign is missing; write {example}.")
+
+
+def _plain(raw: DictConfig) -> Any:
     missing = sorted(OmegaConf.missing_keys(raw))
     if missing:
         raise ConfigError("\n".join(f"{key}: this is needed; add {key}=<value>." for key in missing))
     try:
-        plain = OmegaConf.to_container(raw, resolve=True)
+        return OmegaConf.to_container(raw, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"the config can't be resolved: {_first_lines(error)}") from error
-    return _verbatim(plain, texts)
+        raise ConfigError(f"the config can't be resolved: {_short(error)}") from error
 
 
-def _verbatim(node: Any, texts: Mapping[str, str]) -> Any:
-    """Put the texts back for which placeholders stood."""
-    if isinstance(node, dict):
-        return {key: _verbatim(value, texts) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_verbatim(value, texts) for value in node]
-    if not isinstance(node, str) or "\0" not in node:
-        return node
-    return functools.reduce(lambda text, name: text.replace(name, texts[name]), texts, node)
-
-
-def _refuse_conflicts(config: Mapping[str, Any], words: Words) -> None:
-    if config.get("init_from") and "model" in words.values:
-        raise ConfigError(
-            f"model={words.values['model']}: init_from={config['init_from']} brings its own model; leave model= out."
-        )
+def _short(error: Exception) -> str:
+    """An error of Hydra or OmegaConf without the parts that only their developers need."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    end = next(
+        (i for i, line in enumerate(lines) if line.startswith(("Config search path", "full_key"))), None
+    )
+    return " ".join(line for line in lines[:end] if line)

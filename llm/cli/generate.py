@@ -2,12 +2,21 @@
 
 from collections.abc import Sequence
 
-from llm.cli.compose import compose
+ABOUT = """Write text with a run, shown as it comes. Any text is a legal prompt: all that stands after prompt= is
+taken as typed."""
+
+EXAMPLES = {
+    'run=runs/demo prompt="def main():"': "go on from a prompt",
+    "run=runs/demo temperature=0.8 top_p=0.95 max_new_tokens=500": "shape the choice of tokens",
+    "run=runs/demo num_samples=4 seed=1": "four texts, the same each time",
+}
 
 
 def run(argv: Sequence[str]) -> int:
     """Compose, build, generate; returns the exit code."""
-    composed = compose("generate", argv)
-    from llm import build
+    from llm.cli.compose import compose
 
-    return build.generate(composed.config, composed.choices)
+    composed = compose("generate", argv)
+    from llm.jobs import generate
+
+    return generate.run(composed.config, composed.choices)

@@ -1,38 +1,80 @@
-"""`llm <verb>`: find the verb, run it, and turn errors that a person can mend into one message and an exit code."""
+"""`llm <command>`: find the command, run it, and turn what a person can mend into one message and an exit code."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
+from llm import __version__
+from llm.cli.overrides import split_words
 from llm.config.words import nearest
 from llm.errors import ConfigError, UserError
 
-VERBS = {
-    "train": "train a language model, or go on with one",
-    "evaluate": "score a run on held-out text",
-    "generate": "write text with a run",
-    "prepare": "make shards of a corpus",
-}
+VERBS = ("train", "evaluate", "generate", "prepare")
+COMMANDS = (*VERBS, "completion")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name); returns the exit code."""
-    verb, *rest = [*(sys.argv[1:] if argv is None else argv), ""]
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(verb, rest[:-1])
+        return _run(words[0], words[1:]) if words else _overview()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
-def _run(verb: str, rest: list[str]) -> int:
-    if verb not in VERBS:
-        guess = nearest(verb, VERBS)
-        hint = f" Did you mean llm {guess}?" if guess else ""
-        raise ConfigError(f"{verb}: there is no such command.{hint}\n  Commands are {', '.join(VERBS)}.")
-    module = importlib.import_module(f"llm.cli.{verb}")
-    code: int = module.run(rest)
+def _run(command: str, rest: list[str]) -> int:
+    if command in ("help", "-h", "--help"):
+        return _run(rest[0], ["--help"]) if rest else _overview()
+    if command == "--version":
+        return _say(f"llm {__version__}")
+    if command == "completion":
+        from llm.cli.completion import script
+
+        return _say(script(rest, VERBS))
+    if command in VERBS:
+        return _verb(command, rest)
+    guess = nearest(command, COMMANDS)
+    hint = f" Did you mean llm {guess}?" if guess else ""
+    raise ConfigError(f"{command}: there is no such command.{hint}\n  Commands: {', '.join(COMMANDS)}.")
+
+
+def _verb(verb: str, rest: list[str]) -> int:
+    """Run a verb, or what its flags ask for in place of running it."""
+    words = split_words(rest)
+    if "help" in words.flags:
+        from llm.cli.help import page
+
+        return _say(page(verb, words))
+    if "multirun" in words.flags:
+        raise ConfigError(
+            "-m: sweeps are not there yet; start one run for each value, each with its own name=."
+        )
+    if "cfg" in words.flags or "info" in words.flags:
+        from llm.cli import show
+
+        return _say(show.config(verb, rest, words) if "cfg" in words.flags else show.info(verb, rest, words))
+    code: int = importlib.import_module(f"llm.cli.{verb}").run(rest)
     return code
+
+
+def _overview() -> int:
+    from llm.cli.help import overview
+
+    return _say(overview(VERBS))
+
+
+def _say(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # A pager or head that closed early is no failure; without this, Python complains again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 if __name__ == "__main__":

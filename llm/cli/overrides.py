@@ -9,16 +9,18 @@ from llm.errors import ConfigError
 _FLAGS_WITH_VALUE = {
     "--cfg": "cfg",
     "-c": "cfg",
+    "--package": "package",
+    "-p": "package",
     "--config-dir": "config_dir",
     "-cd": "config_dir",
-    "--info": "info",
 }
 _SWITCHES = {
     "-h": "help",
     "--help": "help",
+    "--info": "info",
+    "--resolve": "resolve",
     "-m": "multirun",
     "--multirun": "multirun",
-    "--resolve": "resolve",
 }
 
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from llm.config.schema import Beside, Leaf, Leaves
 from llm.config.static import COMPUTED, REQUIRED, Field, Fields, Signature, signature
 from llm.config.words import REFUSED, nearest
-from llm.errors import ConfigError
 
 _PLAIN = {
     int: "int",
@@ -42,14 +41,6 @@ def check(config: dict[str, Any], schema: type) -> list[Problem]:
     """Everything that is wrong with `config`, in the order of its keys; an empty list where nothing is."""
     known = known_keys(schema, config)
     return _check_node(config, schema, "", known)
-
-
-def checked(config: dict[str, Any], schema: type) -> dict[str, Any]:
-    """`config` with the schema's defaults filled in; ConfigError with every problem where there are some."""
-    problems = check(config, schema)
-    if problems:
-        raise ConfigError("\n".join(str(problem) for problem in problems))
-    return _filled(config, schema)
 
 
 def known_keys(schema: Any, config: Any, prefix: str = "") -> dict[str, Field]:
@@ -83,6 +74,11 @@ def keys_of(annotation: Any, value: Any) -> Signature | None:
     return Signature(ours) if ours else None
 
 
+def is_leaf(annotation: Any) -> bool:
+    """Whether a key holds a node that names its class."""
+    return any(isinstance(mark, Leaf) for mark in _marks(annotation))
+
+
 def _beside(annotation: Any) -> dict[str, Field]:
     schemas = [mark.schema for mark in _marks(annotation) if isinstance(mark, Beside)]
     return _dataclass_keys(schemas[0]).fields if schemas else {}
@@ -95,11 +91,13 @@ def _marks(annotation: Any) -> list[Any]:
 @cache
 def _dataclass_keys(schema: Any) -> Signature:
     hints = get_type_hints(schema, include_extras=True)
+    source = signature(f"{schema.__module__}.{schema.__qualname__}") or Signature()
     fields = {}
     for entry in dataclasses.fields(schema):
         made = entry.default_factory
         default = entry.default if made is dataclasses.MISSING else made()
-        fields[entry.name] = Field(hints[entry.name], default)
+        doc = source.fields[entry.name].doc if entry.name in source.fields else ""
+        fields[entry.name] = Field(hints[entry.name], default, doc)
     return Signature(fields)
 
 
@@ -129,9 +127,10 @@ def _check_node(value: Any, annotation: Any, path: str, known: Mapping[str, Fiel
 
 
 def _check_value(value: Any, annotation: Any, path: str) -> list[Problem]:
-    if any(isinstance(mark, Leaf) for mark in _marks(annotation)):
+    if is_leaf(annotation):
         return [Problem(path, value, f"this is chosen as a group: {path}=<choice>.")]
     try:
+        # Strict JSON is the config's own idea of types: no text for a number, whole numbers for floats, lists alone.
         _adapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError:
         return [
@@ -145,7 +144,7 @@ def _check_value(value: Any, annotation: Any, path: str) -> list[Problem]:
 
 
 def _adapter(annotation: Any) -> TypeAdapter:
-    return TypeAdapter(annotation)
+    return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
 
 
 def _example(path: str, found: Signature) -> str:
@@ -194,8 +193,8 @@ def described(annotation: Any) -> str:
 
 
 def _bound(mark: Any) -> str:
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    return "".join(f" {signs[name]} {getattr(mark, name)}" for name in signs if hasattr(mark, name))
+    words = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
+    return "".join(f" {words[name]} {getattr(mark, name)}" for name in words if hasattr(mark, name))
 
 
 def _kind(value: Any) -> str:
@@ -209,10 +208,12 @@ def shown(value: Any) -> str:
     if value is None:
         return "null"
     text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = text.replace("\n", "\\n")
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _filled(value: Any, annotation: Any) -> Any:
+def filled(value: Any, annotation: Any) -> Any:
+    """A checked config with the defaults of the keys that it lacks, in the schema's order."""
     found = keys_of(annotation, value)
     if not isinstance(value, dict) or found is None:
         return value
@@ -230,7 +231,7 @@ def _filled(value: Any, annotation: Any) -> Any:
         *(name for name in found.fields if name in merged),
         *(n for n in merged if n not in found.fields),
     ]
-    return {name: _filled(merged[name], inner[name]) for name in order}
+    return {name: filled(merged[name], inner[name]) for name in order}
 
 
 def _plain(default: Any) -> Any:

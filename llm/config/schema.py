@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 
 from llm.config.static import Fields
 
@@ -28,6 +28,7 @@ class Beside:
 Node = dict[str, Any]
 Target = Annotated[Node, Leaf()]
 Targets = Annotated[Node, Leaves()]
+Given = Annotated[str, MinLen(1)]
 Count = Annotated[int, Gt(0)]
 NotNegative = Annotated[int, Ge(0)]
 Temperature = Annotated[float, Ge(0), Le(100)]
@@ -107,10 +108,10 @@ class TrainConfig:
     """The keys of `llm train`."""
 
     name: str | None = None  # the run's folder in runs_dir; empty: made of the chosen groups
-    runs_dir: str = "runs"  # where runs are kept
-    shards_dir: str = "shards"  # where prepared corpora are kept
+    runs_dir: Given = "runs"  # where runs are kept
+    shards_dir: Given = "shards"  # where prepared corpora are kept
     seed: int = 1337  # initial weights, order of the data, dropout and samples
-    resume: str = "auto"  # auto, never, must, or the checkpoint folder to go on from
+    resume: Given = "auto"  # auto, never, must, or the checkpoint folder to go on from
     init_from: str | None = None  # start from this run, Hugging Face folder or hub id
     allow_changes: bool = False  # resume although the config changed in a way that matters
     compile: bool | Literal["auto"] = "auto"  # torch.compile; auto decides by hardware and length
@@ -118,6 +119,7 @@ class TrainConfig:
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
+    eval: list[str] = field(default_factory=lambda: ["perplexity"])  # what the trained model is scored by
     model: Annotated[Node, Fields("llm.model.config.ModelConfig")] = field(default_factory=dict)
     tokenizer: Target = field(default_factory=dict)
     data: Data = field(default_factory=dict)
@@ -133,13 +135,13 @@ class TrainConfig:
 class EvaluateConfig:
     """The keys of `llm evaluate`."""
 
-    run: str | list[str] = ""  # the run folder, or a list of them
+    run: Given | list[Given] = ""  # the run folder, or a list of them
     checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
     data: Data | None = None  # score the whole of this set; null: the run's own validation split
-    shards_dir: str = "shards"  # where prepared corpora are kept
+    shards_dir: Given = "shards"  # where prepared corpora are kept
     batch_size: Count = 16  # sequences scored at a time
-    num_samples: NotNegative = 0  # samples to write and to parse as Python; 0 for none
-    seed: int = 1337  # of the samples
+    eval: list[str] = field(default_factory=lambda: ["perplexity"])  # perplexity, compression, code
+    seed: int = 1337  # of what is sampled
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
 
 
@@ -147,7 +149,7 @@ class EvaluateConfig:
 class GenerateConfig:
     """The keys of `llm generate`."""
 
-    run: str = ""  # the run folder
+    run: Given = ""  # the run folder
     checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
     prompt: str = ""  # what the text begins with; any text
     max_new_tokens: Count = 200  # tokens to write at most
@@ -164,7 +166,7 @@ class GenerateConfig:
 class PrepareConfig:
     """The keys of `llm prepare`."""
 
-    shards_dir: str = "shards"  # where prepared corpora are kept
+    shards_dir: Given = "shards"  # where prepared corpora are kept
     processes: Count | None = None  # worker processes; null for one a core
     data: Data = field(default_factory=dict)
     tokenizer: Target = field(default_factory=dict)

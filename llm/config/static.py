@@ -67,6 +67,7 @@ class _Imported:
 class _Module:
     name: str
     names: dict[str, Any]
+    lines: list[str]
 
     @property
     def root(self) -> str:
@@ -101,8 +102,8 @@ def find(target: str) -> Definition | None:
 def signature(target: str) -> Signature | None:
     """The arguments that a config may give to `target`, or None where no such class or function can be read.
 
-    Positional arguments without a default are left out where keyword-only ones follow: those are what the program
-    itself passes, such as an optimizer's parameters.
+    Positional arguments without a default are left out where keyword-only ones follow or where they are objects:
+    those are what the program itself passes, such as an optimizer's parameters.
     """
     found = find(target)
     return None if found is None else _signature(found)
@@ -135,7 +136,10 @@ def _dataclass_signature(found: Definition, node: ast.ClassDef) -> Signature:
             if _last_name(statement.annotation) == "ClassVar" or _is_not_an_argument(statement.value):
                 continue
             annotation = annotation_type(statement.annotation, found.module)
-            fields[statement.target.id] = Field(annotation, _default(statement.value))
+            if statement.value is None and _is_an_object(statement.annotation, found.module):
+                continue
+            doc = _comment(statement, found.module)
+            fields[statement.target.id] = Field(annotation, _default(statement.value), doc)
     return Signature(fields)
 
 
@@ -148,7 +152,10 @@ def _function_signature(function: ast.FunctionDef, module: _Module, skip: int) -
         (a, d) for a, d in zip(positional, defaults, strict=True) if d is not None or not arguments.kwonlyargs
     ]
     pairs = [*ours, *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    fields = {a.arg: Field(annotation_type(a.annotation, module), _default(d)) for a, d in pairs}
+    fields = {
+        a.arg: Field(annotation_type(a.annotation, module), _default(d), _comment(d or a, module))
+        for a, d in pairs
+    }
     return Signature(fields, open=arguments.kwarg is not None)
 
 
@@ -168,6 +175,17 @@ def _last_name(node: ast.expr) -> str:
         case ast.Subscript(value=value):
             return _last_name(value)
     return ""
+
+
+def _is_an_object(annotation: ast.expr | None, module: _Module) -> bool:
+    found = Any if annotation is None else _evaluate(annotation, module)
+    return found is _OPAQUE or any(isinstance(mark, Fields) for mark in getattr(found, "__metadata__", ()))
+
+
+def _comment(node: ast.stmt | ast.expr | ast.arg, module: _Module) -> str:
+    """What stands behind a node on its last line, as a comment."""
+    line = module.lines[(node.end_lineno or 1) - 1].encode()
+    return line[node.end_col_offset :].decode().partition("# ")[2].strip()
 
 
 def _is_not_an_argument(value: ast.expr | None) -> bool:
@@ -275,9 +293,10 @@ def _read(name: str) -> _Module | None:
     file = _source_file(name)
     if file is None:
         return None
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8")
+    tree = ast.parse(text)
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    return _Module(name, dict(_definitions(tree.body, package)))
+    return _Module(name, dict(_definitions(tree.body, package)), text.splitlines())
 
 
 def _source_file(name: str) -> Path | None:

@@ -1,0 +1,216 @@
+"""What `--help` shows: what a command does, what can be chosen, and every key with its type, default and meaning."""
+
+import importlib
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from llm.cli import catalog
+from llm.cli.overrides import Words
+from llm.cli.safe_yaml import read_yaml
+from llm.config import SCHEMAS, known_keys
+from llm.config.check import is_leaf, members
+from llm.config.static import COMPUTED, REQUIRED, Field
+from llm.config.words import REFUSED
+
+WIDTH = 100
+_COLUMNS = (2, 25, 38, 51)  # where key, type, default and meaning begin
+_FLAGS = {
+    "-h, --help": "this text; with a choice beside it, such as model=gpt_small, that choice's keys",
+    "-c, --cfg job": "print the composed config and stop; -p <node> prints one node of it",
+    "--info": "print where each choice comes from and stop",
+    "--config-dir <folder>": "a folder of your own groups and choices, laid out as conf/ is",
+}
+_WRITING = (
+    "A text is taken as typed, whatever it holds; [a, b] is a list; nothing after the equals sign means null. "
+    "Quote for your shell what it would take apart."
+)
+
+
+def overview(verbs: Sequence[str]) -> str:
+    """What `llm` alone shows."""
+    rows = {f"llm {verb}": _what(verb) for verb in verbs}
+    rows["llm completion"] = "print a completion script for bash, zsh or fish"
+    return "\n".join(
+        [
+            "Build your own language model, config first: from raw text to a model that writes.",
+            "",
+            *_table(rows, 18),
+            "",
+            "Begin with  llm train experiment=demo",
+            "llm <command> --help tells the rest.",
+        ]
+    )
+
+
+def page(verb: str, words: Words) -> str:
+    """The help page of a command, for the choices in `words`."""
+    folders = catalog.config_folders(words.flags.get("config_dir"))
+    module, groups = _module(verb), _groups(verb, folders)
+    takes = f"llm {verb}{' [group=choice ...]' if groups else ''} [key=value ...]"
+    same = f"      the same as python {verb}.py" if verb in ("train", "evaluate") else ""
+    sections = [
+        [f"{takes}{same}", "", *module.ABOUT.splitlines()],
+        ["Examples", *(line for row in module.EXAMPLES.items() for line in _example(verb, *row))],
+        groups,
+        *_keys(verb, folders, words.values),
+        ["Flags", *_table(_FLAGS, 26)],
+        _wrapped("", _WRITING, 0),
+    ]
+    return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def _module(verb: str) -> Any:
+    return importlib.import_module(f"llm.cli.{verb}")
+
+
+def _what(verb: str) -> str:
+    return str(_module(verb).__doc__).partition(": ")[2].removesuffix(".")
+
+
+def _example(verb: str, line: str, remark: str) -> list[str]:
+    return [f"  # {remark}", f"  llm {verb} {line}"]
+
+
+def _wrapped(left: str, right: str, column: int) -> list[str]:
+    """`right` in a column of its own behind `left`, which may be longer than the column allows."""
+    start = f"{left}  ".ljust(column) if left else ""
+    lines = textwrap.wrap(right, WIDTH, initial_indent=start, subsequent_indent=" " * column)
+    return lines or [left.rstrip()]
+
+
+def _table(rows: Mapping[str, str], column: int) -> list[str]:
+    return [line for left, right in rows.items() for line in _wrapped(f"  {left}", right, column)]
+
+
+def _groups(verb: str, folders: Sequence[Path]) -> list[str]:
+    rows = {}
+    for group, names in catalog.choices_of_verb(verb, folders).items():
+        default = catalog.default_groups(verb)[group]
+        others = [name for name in names if name != default]
+        rows[group] = " ".join(([f"{default}*"] if default else []) + others)
+    return ["Groups (* is the default)", *_table(rows, 14)] if rows else []
+
+
+def _keys(verb: str, folders: Sequence[Path], given: Mapping[str, str]) -> Iterator[list[str]]:
+    """The root's keys, then each node's with the choice that they are of."""
+    root = get_type_hints(SCHEMAS[verb], include_extras=True)
+    content = read_yaml(catalog.conf_folder() / f"{verb}.yaml")
+    nodes = [name for name, annotation in root.items() if _is_node(annotation)]
+    known = known_keys(SCHEMAS[verb], {})
+    yield ["Keys", *_rows({name: known[name] for name in root if name not in nodes}, content, {}, "")]
+    for node in nodes:
+        choice = _choice(verb, node, given)
+        file = catalog.choice_file(folders, node, choice) if choice else None
+        values = read_yaml(file) if file else content.get(node, {})
+        fields = known_keys(root[node], values, f"{node}.")
+        rows = _rows(fields, {node: values}, _comments(file) if file else {}, f"{node}.")
+        if rows:
+            yield [f"{node}.<key>" + (f" of {node}={choice}" if choice else ""), *rows]
+
+
+def _is_node(annotation: Any) -> bool:
+    bare = [get_args(m)[0] if get_origin(m) is Annotated else m for m in members(annotation)]
+    return any(kind == dict[str, Any] or hasattr(kind, "__dataclass_fields__") for kind in bare)
+
+
+def _choice(verb: str, group: str, given: Mapping[str, str]) -> str | None:
+    """The one choice of a group, given or by default."""
+    choice = given.get(group, catalog.default_groups(verb).get(group))
+    return choice if isinstance(choice, str) and not choice.startswith("[") else None
+
+
+def _rows(
+    fields: Mapping[str, Field], content: Mapping[str, Any], comments: Mapping[str, str], prefix: str
+) -> list[str]:
+    lines: list[str] = []
+    for key, entry in fields.items():
+        leaf = key.rpartition(".")[2]
+        if leaf.startswith("_") or key in REFUSED or is_leaf(entry.annotation) or _holds_leaf(content, key):
+            continue
+        doc = comments.get(leaf, entry.doc)
+        kind = short_type(entry.annotation)
+        if len(kind) > _COLUMNS[2] - _COLUMNS[1] - 2 and _is_choice(entry.annotation):
+            kind, doc = "choice", "; ".join(filter(None, [_either(kind.split("|")), doc]))
+        lines += _row(key.removeprefix(prefix), kind, _default(content, key, entry.default), doc)
+    return lines
+
+
+def _holds_leaf(content: Mapping[str, Any], key: str) -> bool:
+    value = _at(content, key, None)
+    return isinstance(value, dict) and "_target_" in value
+
+
+def _row(key: str, kind: str, default: str, doc: str) -> list[str]:
+    left = " " * _COLUMNS[0]
+    for text, column in zip((key, kind, default), _COLUMNS[1:], strict=True):
+        left = f"{left}{text}  ".ljust(column)
+    return _wrapped(left.rstrip(), doc, _COLUMNS[3])
+
+
+def _is_choice(annotation: Any) -> bool:
+    return all(kind is type(None) or get_origin(kind) is Literal for kind in members(annotation))
+
+
+def _either(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _at(content: Mapping[str, Any], key: str, default: Any) -> Any:
+    node: Any = content
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return default
+        node = node[part]
+    return node
+
+
+def _default(content: Mapping[str, Any], key: str, default: Any) -> str:
+    value = _at(content, key, default)
+    if value is REQUIRED or value == "???":
+        return "needed"
+    return "" if value is COMPUTED else typed(value)
+
+
+def typed(value: Any) -> str:
+    """A value as one would type it after the equals sign."""
+    if isinstance(value, str):
+        return (
+            value
+            if value.strip() == value != "" and "," not in value
+            else json.dumps(value, ensure_ascii=False)
+        )
+    if isinstance(value, list | tuple):
+        return textwrap.shorten(f"[{', '.join(typed(item) for item in value)}]", 30, placeholder=" ...]")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def short_type(annotation: Any) -> str:
+    """A type in few letters: `int`, `layer|rms`, `[text]`, `float|null`."""
+    kinds = members(annotation)
+    if len(kinds) > 1:
+        return "|".join(dict.fromkeys(short_type(kind) for kind in kinds))
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return short_type(arguments[0])
+    if origin is Literal:
+        return "|".join(str(choice) for choice in arguments)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"[{', '.join(short_type(argument) for argument in arguments if argument is not ...)}]"
+    names = {str: "text", type(None): "null", Any: "any"}
+    return names.get(annotation, "{...}") if origin or annotation in names else annotation.__name__
+
+
+_COMMENT = re.compile(
+    r"^(?:# (?P<above>[^\n]*)\n)?(?P<key>\w+):(?:[^\n]*?[ \t]# (?P<behind>[^\n]*))?", re.MULTILINE
+)
+
+
+def _comments(file: Path) -> dict[str, str]:
+    """What a choice's file says of its keys, behind each or in the line above it; the first line is the file's."""
+    text = file.read_text(encoding="utf-8").partition("\n")[2]
+    found = {m["key"]: (m["behind"] or m["above"] or "").strip() for m in _COMMENT.finditer(text)}
+    return {key: comment for key, comment in found.items() if comment}
