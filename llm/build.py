@@ -14,13 +14,14 @@ from torch import Tensor
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.progress import Bar
-from llm.generation import Sampling, complete  # noqa
+from llm.generation import Sampling, complete
 from llm.hub import from_huggingface
 from llm.model import ModelConfig, Transformer, flops_per_token, init_weights
 from llm.tokenizer import PretrainedSpec, Tokenizer, TokenizerSpec, load_tokenizer
 from llm.train import checkpoint
-from llm.train.callbacks import Checkpointer, Samples
+from llm.train.callbacks import Checkpointer, Pause, Samples
 from llm.train.derive import Derived
+from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer
 from llm.train.module import LanguageModule
 from llm.train.optimizers import check_strategy
@@ -28,6 +29,7 @@ from llm.train.run import Run
 
 Config = dict[str, Any]
 
+CSV_TARGET = f"{MetricsCSV.__module__.rpartition('.')[0]}.{MetricsCSV.__name__}"
 LOADER_KEYS = {"batch_size", "micro_batch_size"}
 
 
@@ -80,7 +82,9 @@ def origin(config: Config) -> Origin:
         folder = checkpoint.find(run.checkpoints, None)
         shape = ModelConfig.from_dict(checkpoint.verify(folder)["model"])
         tensors = checkpoint.load_tensors(folder / checkpoint.MODEL)
-        return Origin(shape, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors, checkpoint.identity(folder))
+        return Origin(
+            shape, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors, checkpoint.identity(folder)
+        )
     shape, tensors = from_huggingface(start)
     return Origin(shape, PretrainedSpec(str(start)), tensors, str(start))
 
@@ -93,7 +97,9 @@ def source(data: Config, config: Config) -> Source:
 def corpus(config: Config, spec: TokenizerSpec, show: bool, processes: int | None = None) -> Corpus:
     """The prepared corpus of the config's `data`, found again by its fingerprint where it exists."""
     with Bar() if show else nullcontext() as bar:
-        return prepare(source(config["data"], config), spec, config["shards_dir"], processes=processes, progress=bar)
+        return prepare(
+            source(config["data"], config), spec, config["shards_dir"], processes=processes, progress=bar
+        )
 
 
 def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
@@ -138,7 +144,9 @@ def datamodule(config: Config, text: Corpus, derived: Derived, context_length: i
     )
 
 
-def meter(text: Corpus, net: Transformer, data: CorpusDataModule, peak: float | None, observers: Sequence[Observer]) -> Meter:
+def meter(
+    text: Corpus, net: Transformer, data: CorpusDataModule, peak: float | None, observers: Sequence[Observer]
+) -> Meter:
     """What measures training."""
     return Meter(
         tokens_per_step=data.batch_size * data.context_length,
@@ -149,43 +157,60 @@ def meter(text: Corpus, net: Transformer, data: CorpusDataModule, peak: float | 
     )
 
 
-def checkpointer(config: Config, run: Run, net: Transformer, text: Corpus, resume_from: Path | None) -> Checkpointer:
+def checkpointer(
+    config: Config, run: Run, net: Transformer, data: CorpusDataModule, resume_from: Path | None, pause: Pause
+) -> Checkpointer:
     """What saves and restores."""
-    about = {"model": net.config.to_dict(), "tokenizer": text.tokenizer.hash, "data": text.fingerprint}
-    return Checkpointer(run, about, resume_from, **config["checkpoint"])
+    about = {
+        "model": net.config.to_dict(),
+        "tokenizer": data.corpus.tokenizer_hash,
+        "data": data.corpus.fingerprint,
+    }
+    return Checkpointer(run, net, data, about, resume_from, pause, **config["checkpoint"])
 
 
-def samples(config: Config, run: Run, tokenizer: Tokenizer, show: Any) -> list[L.Callback]:
+def samples(
+    config: Config, run: Run, net: Transformer, tokenizer: Tokenizer, shows: Sequence[Any], pause: Pause
+) -> list[L.Callback]:
     """What lets the model write while it trains."""
     keys = config["samples"]
     if not keys["every_n_steps"] or not keys["prompts"]:
         return []
     prompts = [prompt for prompt in keys["prompts"] for _ in range(keys["num_samples"])]
 
-    def write(net: Any) -> list[str]:
-        return [
-            text
-            for prompt in keys["prompts"]
-            for text in complete(
-                net,
-                tokenizer,
-                prompt,
-                num_samples=keys["num_samples"],
-                max_new_tokens=keys["max_new_tokens"],
-                sampling=Sampling(temperature=keys["temperature"]),
-                seed=config["seed"],
-            )
-        ]
+    def write() -> list[str]:
+        return [text for prompt in keys["prompts"] for text in written(config, net, tokenizer, prompt)]
 
-    return [Samples(run.samples, write, prompts, keys["every_n_steps"], show)]
+    return [Samples(run.samples, write, prompts, keys["every_n_steps"], shows, pause)]
+
+
+def written(config: Config, net: Transformer, tokenizer: Tokenizer, prompt: str) -> list[str]:
+    """What follows `prompt`, `samples.num_samples` times, as `samples` says."""
+    keys = config["samples"]
+    return complete(
+        net,
+        tokenizer,
+        prompt,
+        num_samples=keys["num_samples"],
+        max_new_tokens=keys["max_new_tokens"],
+        sampling=Sampling(temperature=keys["temperature"]),
+        seed=config["seed"],
+    )
+
+
+def loggers(config: Config, run: Run, resume_step: int) -> list[RunLogger]:
+    """metrics.csv always, and what `logger` names beside it."""
+    about = LoggedRun(run.folder, run.record["id"], config["name"], config, resume_step)
+    others = [node for node in config["logger"].values() if node["_target_"] != CSV_TARGET]
+    return [MetricsCSV(about), *(instantiate(node, config, run=about) for node in others)]
 
 
 def trainer(
-    config: Config, run: Run, derived: Derived, callbacks: list[L.Callback], loggers: list[Logger]
+    config: Config, run: Run, derived: Derived, callbacks: list[L.Callback], loggers: Sequence[Logger]
 ) -> L.Trainer:
     """Lightning's Trainer, whose batch counts are made of the config's step counts."""
     keys = dict(config["trainer"])
-    interval = keys.pop("val_check_interval")
+    interval, limit = keys["val_check_interval"], keys["limit_val_batches"]
     if isinstance(keys["strategy"], dict):
         keys["strategy"] = instantiate(keys["strategy"], config)
     keys.update(
@@ -197,13 +222,14 @@ def trainer(
         accumulate_grad_batches=derived.accumulation,
         # One endless epoch: an epoch of the corpus is a matter of the sample order alone.
         check_val_every_n_epoch=None,
-        val_check_interval=interval * derived.accumulation if interval else derived.max_steps * derived.accumulation + 1,
+        val_check_interval=(interval or derived.max_steps + 1) * derived.accumulation,
+        limit_val_batches=limit * derived.accumulation if isinstance(limit, int) else limit,
     )
     extra = [instantiate(node, config) for node in config["callbacks"].values()]
     return L.Trainer(
         **keys,
         callbacks=[*callbacks, *extra],
-        logger=loggers or False,
+        logger=list(loggers),
         default_root_dir=run.folder,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -1,6 +1,11 @@
 """`llm train`: prepare, begin or go on, fit, and sum up."""
 
-import time
+import os
+import shlex
+import shutil
+import sys
+import textwrap
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +17,14 @@ from llm import build
 from llm.build import Config, Origin
 from llm.data import Corpus
 from llm.errors import UserError
-from llm.model import ModelConfig, parameter_count
-from llm.train import launch, resume
+from llm.files import read_json, write_json
+from llm.jobs.evaluate import evaluations
+from llm.jobs.show import show_entries
+from llm.model import ModelConfig, Transformer, parameter_count
+from llm.train import checkpoint, launch, resume
 from llm.train.callbacks import Interrupted
 from llm.train.derive import Derived, derive
-from llm.train.module import LanguageModule
-
+from llm.train.report import write_report
 from llm.train.run import Run, environment, now
 
 Choices = dict[str, Any]
@@ -48,6 +55,8 @@ def run(config: Config, choices: Choices) -> int:
     derived = Derived(**decision["derived"])
     if decision["step"] >= derived.max_steps:
         say(f"{folder.folder} has done its {decision['step']} steps; a larger trainer.max_steps goes on.")
+        if first:
+            _show_end(folder)
         return 0
     return _fit(job, derived, decision)
 
@@ -60,7 +69,11 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
     """Hold the run's folder, decide where training starts and what is left open, and write it all down."""
     run, corpus = job.run, job.corpus
     run.hold()
-    identity = {"data": corpus.fingerprint, "tokenizer": corpus.tokenizer_hash, "initial weights": job.origin.identity}
+    identity = {
+        "data": corpus.fingerprint,
+        "tokenizer": corpus.tokenizer_hash,
+        "initial weights": job.origin.identity,
+    }
     start = resume.begin(run, job.config, identity, say)
     known = run.record
     derived = derive(
@@ -75,6 +88,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
     checkpoint = str(start.checkpoint) if start.checkpoint else None
     resumes = known["resumes"] if known else []
     run.update(
+        id=known["id"] if known else uuid.uuid4().hex[:8],
         name=job.config["name"],
         created=known["created"] if known else now(),
         status="running",
@@ -85,32 +99,41 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
         parameters=parameter_count(job.shape),
         derived=derived.record(),
         environment=environment(),
-        resumes=[*resumes, {"step": start.step, "checkpoint": checkpoint, "time": now()}] if checkpoint else resumes,
+        resumes=[*resumes, {"step": start.step, "checkpoint": checkpoint, "time": now()}]
+        if checkpoint
+        else resumes,
     )
     return {"checkpoint": checkpoint, "step": start.step, "derived": derived.record()}
 
 
 def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
-    net = build.model(job.shape, job.origin, job.config["seed"])
-    module = build.module(job.config, net, derived, job.choices["strategy"])
-    data = build.datamodule(job.config, job.corpus, derived, job.shape.context_length)
+    config, run = job.config, job.run
+    net = build.model(job.shape, job.origin, config["seed"])
+    module = build.module(config, net, derived, job.choices["strategy"])
+    data = build.datamodule(config, job.corpus, derived, job.shape.context_length)
+    loggers = build.loggers(config, run, decision["step"])
+    bar = build.progress(config, loggers)
+    meter = build.meter(job.corpus, net, data, derived.peak_flops, [bar])
     resume_from = Path(decision["checkpoint"]) if decision["checkpoint"] else None
-    trainer = build.trainer(
-        job.config,
-        job.run,
-        derived,
-        [build.checkpointer(job.config, job.run, net, job.corpus, resume_from)],
-        [],
-    )
+    shows = [bar.show_samples, *(logger.log_samples for logger in loggers)]
+    callbacks = [
+        meter,
+        bar,
+        *build.samples(config, run, net, job.corpus.tokenizer, shows, meter.paused),
+        build.checkpointer(config, run, net, data, resume_from, meter.paused),
+    ]
+    trainer = build.trainer(config, run, derived, callbacks, loggers)
     try:
         trainer.fit(module, datamodule=data)
     except Interrupted as stop:
         return _interrupted(job, trainer, stop)
     except UserError:
         if trainer.is_global_zero:
-            job.run.update(status="failed")
+            run.update(status="failed")
         raise
+    if trainer.is_global_zero:
+        _finish(job, trainer.global_step, net)
     return 0
 
 
@@ -121,3 +144,54 @@ def _interrupted(job: Job, trainer: L.Trainer, stop: Interrupted) -> int:
     job.run.update(status="interrupted")
     print(f"Stopped by {stop}, saved. The same command goes on from there.")
     return stop.exit_code
+
+
+def _finish(job: Job, step: int, net: Transformer) -> None:
+    """Score the trained model; write evaluation.json, results.json and the report; show how it went."""
+    run, config, corpus = job.run, job.config, job.corpus
+    last = checkpoint.steps(run.checkpoints)[0]
+    held_out = len(corpus.validation) > 1
+    entries = (
+        evaluations(config["eval"], net, corpus, last, "validation", seed=config["seed"]) if held_out else []
+    )
+    run.append_evaluation(entries)
+    prompt = next(iter(config["samples"]["prompts"]), "")
+    examples = step * config["data"]["batch_size"]
+    training = {
+        "evaluation": "training",
+        "data": corpus.name,
+        "split": "train",
+        "metrics": {"steps": step, "tokens": examples * job.shape.context_length},
+        "examples": examples,
+        "checkpoint": last.name,
+        "sample": prompt + build.written(config, net, corpus.tokenizer, prompt)[0],
+        "report": str(run.folder / "report.html"),
+        "next": next_command(run),
+    }
+    write_json(run.results, [*entries, training])
+    run.update(status="finished")
+    write_report(run.folder)
+    _show_end(run)
+
+
+def _show_end(run: Run) -> None:
+    """Print what results.json holds: a sample, the figures, the report and the next command."""
+    if not run.results.exists():
+        return
+    *entries, training = read_json(run.results)
+    print(
+        f"\nA sample of step {training['metrics']['steps']}:\n{textwrap.indent(training['sample'], '    ')}"
+    )
+    show_entries(f"{run.folder}, {training['metrics']['tokens']:,} tokens", entries)
+    print(f"\nReport:  {training['report']}\nNext:    {training['next']}")
+
+
+def next_command(run: Run) -> str:
+    """What to type to let the model write, in words that work in this shell."""
+    beside = Path(sys.executable).with_name("llm")
+    found = shutil.which("llm")
+    if found and Path(found).resolve() == beside.resolve():
+        program = "llm"
+    else:
+        program = os.path.relpath(beside) if beside.exists() else f"{sys.executable} -m llm"
+    return f"{program} generate run={shlex.quote(str(run.folder))} prompt='def main():'"

@@ -9,9 +9,9 @@ class Loss(NamedTuple):
     """A batch's score: the summed loss in nats and the number of targets that it is summed over."""
 
     total: Tensor
-    count: Tensor
+    n_targets: Tensor
 
     @property
     def mean(self) -> Tensor:
         """Nats per target, a scalar."""
-        return self.total / self.count
+        return self.total / self.n_targets

@@ -3,7 +3,8 @@
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,11 +12,16 @@ from typing import Any
 import lightning as L
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
+from llm.data import CorpusDataModule
 from llm.errors import CheckpointError
+from llm.files import write_atomically
 from llm.train import checkpoint
 from llm.train.checkpoint import CheckpointWriter
 from llm.train.run import Run, now
+
+Pause = Callable[[], AbstractContextManager[None]]
 
 
 class Interrupted(Exception):
@@ -58,8 +64,11 @@ class Checkpointer(L.Callback):
 
     Args:
         run: the folder to save in.
+        model: what is saved and restored, beside its optimizer.
+        data: told where to go on.
         about: what each manifest states beside step and samples (model, tokenizer, ...).
         resume_from: the checkpoint to restore, if any.
+        pause: what saving happens within, so that it does not count in the speed.
         every_n_steps: the save interval, in optimizer steps.
         keep_last: how many of the newest stay.
         keep_best: whether the one with the lowest validation loss stays.
@@ -69,8 +78,11 @@ class Checkpointer(L.Callback):
     def __init__(
         self,
         run: Run,
+        model: nn.Module,
+        data: CorpusDataModule,
         about: checkpoint.Manifest,
         resume_from: Path | None,
+        pause: Pause,
         *,
         every_n_steps: int,
         keep_last: int,
@@ -78,8 +90,11 @@ class Checkpointer(L.Callback):
         keep_every_n_steps: int | None,
     ) -> None:
         self.run = run
+        self.model = model
+        self.data = data
         self.about = about
         self.resume_from = resume_from
+        self.pause = pause
         self.every_n_steps = every_n_steps
         self.keep_last = keep_last
         self.keep_best = keep_best
@@ -94,13 +109,13 @@ class Checkpointer(L.Callback):
         if self.resume_from is None:
             return
         manifest = checkpoint.verify(self.resume_from)
-        folder, model, optimizer = self.resume_from, pl_module.model, trainer.optimizers[0]
-        checkpoint.load_weights(model, checkpoint.load_tensors(folder / checkpoint.MODEL), folder)
+        folder = self.resume_from
+        checkpoint.load_weights(self.model, checkpoint.load_tensors(folder / checkpoint.MODEL), folder)
         state = checkpoint.load_tensors(folder / checkpoint.OPTIMIZER)
-        checkpoint.load_optimizer_state(model, optimizer, state)
+        checkpoint.load_optimizer_state(self.model, trainer.optimizers[0], state)
         self.saved_step = manifest["step"]
         self.best = manifest["best"]
-        trainer.datamodule.start_step = manifest["step"]
+        self.data.start_step = manifest["step"]
         set_step(trainer, manifest["step"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -120,7 +135,7 @@ class Checkpointer(L.Callback):
             return
         stopping = self._stop_agreed(trainer)
         if step > self.saved_step and (stopping or step % self.every_n_steps == 0):
-            self.save(trainer, pl_module)
+            self.save(trainer)
         if stopping:
             raise Interrupted(self._stop.signum or signal.SIGTERM, step)
 
@@ -130,12 +145,12 @@ class Checkpointer(L.Callback):
         if not self.keep_best or (self.best and self.best["val/loss"] <= pl_module.val_loss):
             return
         self.best = {"step": step, "val/loss": pl_module.val_loss}
-        self.save(trainer, pl_module)
+        self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the last step."""
         if trainer.global_step > self.saved_step:
-            self.save(trainer, pl_module)
+            self.save(trainer)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -144,22 +159,26 @@ class Checkpointer(L.Callback):
     def _stop_agreed(self, trainer: L.Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self._stop.signum != 0, all=False)
 
-    def save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def save(self, trainer: L.Trainer) -> None:
         """Write this step's checkpoint; every rank must call it.
 
         Raises:
             CheckpointError: it could not be written on some rank; the earlier checkpoints stand.
         """
+        with self.pause():
+            self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
         step = trainer.global_step
         writer = CheckpointWriter(self.run.checkpoints, step)
         if trainer.is_global_zero:
             writer.discard()
         trainer.strategy.barrier("checkpoint")
-        self._on_every_rank(trainer, writer, lambda: writer.write(self._files(trainer, pl_module)))
+        self._on_every_rank(trainer, writer, lambda: writer.write(self._files(trainer)))
         about = {
             **self.about,
             "step": step,
-            "samples": step * trainer.datamodule.batch_size,
+            "samples": step * self.data.batch_size,
             "world_size": trainer.world_size,
             "best": self.best,
             "saved": now(),
@@ -169,11 +188,11 @@ class Checkpointer(L.Callback):
         if trainer.is_global_zero:
             self._retain()
 
-    def _files(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, dict[str, torch.Tensor]]:
+    def _files(self, trainer: L.Trainer) -> dict[str, dict[str, torch.Tensor]]:
         files = {checkpoint.rng_file(trainer.global_rank): checkpoint.random_state()}
         if trainer.is_global_zero:
-            files[checkpoint.MODEL] = checkpoint.weights(pl_module.model)
-            files[checkpoint.OPTIMIZER] = checkpoint.optimizer_state(pl_module.model, trainer.optimizers[0])
+            files[checkpoint.MODEL] = checkpoint.weights(self.model)
+            files[checkpoint.OPTIMIZER] = checkpoint.optimizer_state(self.model, trainer.optimizers[0])
         return files
 
     def _on_every_rank(self, trainer: L.Trainer, writer: CheckpointWriter, work: Callable[[], Any]) -> None:
@@ -207,8 +226,8 @@ def set_step(trainer: L.Trainer, step: int) -> None:
     """Make Lightning's loops count from `step`, as if this process had done the steps before."""
     loop = trainer.fit_loop.epoch_loop
     batches = step * trainer.accumulate_grad_batches
-    total = loop.batch_progress.total
-    total.ready = total.started = total.processed = total.completed = batches
+    for count in ("ready", "started", "processed", "completed"):
+        setattr(loop.batch_progress.total, count, batches)
     optimizer_total = loop.automatic_optimization.optim_progress.optimizer.step.total
     optimizer_total.ready = optimizer_total.completed = step
     loop.scheduler_progress.total.ready = loop.scheduler_progress.total.completed = step
@@ -227,42 +246,64 @@ def set_schedule_step(scheduler: Any, step: int) -> None:
 
 
 class Samples(L.Callback):
-    """Lets the model write every n steps, appends it to samples.jsonl and shows it.
+    """Lets the model write every n steps, appends that to samples.jsonl, and hands it to whoever shows it.
 
     Args:
         path: samples.jsonl.
-        write: makes the texts: called with the model, gives one text a prompt, the prompt included.
+        write: makes the texts: called, gives a text a prompt, without the prompt.
         prompts: what the texts begin with.
         every_n_steps: the interval, in optimizer steps.
-        show: prints a text without breaking the bar.
+        shows: each is called with the step, the prompts and the texts.
+        pause: what sampling happens within, so that it does not count in the speed.
     """
 
     def __init__(
         self,
         path: Path,
-        write: Callable[[torch.nn.Module], list[str]],
+        write: Callable[[], list[str]],
         prompts: list[str],
         every_n_steps: int,
-        show: Callable[[int, str], None],
+        shows: Sequence[Callable[[int, Sequence[str], Sequence[str]], None]],
+        pause: Pause,
     ) -> None:
         self.path = path
         self.write = write
         self.prompts = prompts
         self.every_n_steps = every_n_steps
-        self.show = show
+        self.shows = shows
+        self.pause = pause
         self._last = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Drop what an earlier session wrote after the step that this one goes on from."""
+        self._last = trainer.global_step
+        if trainer.is_global_zero and self.path.exists():
+            kept = [line for line in _whole_lines(self.path) if json.loads(line)["step"] <= self._last]
+            write_atomically(self.path, "".join(kept))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Sample where the interval says so, on rank 0."""
         step = trainer.global_step
-        if step == self._last or step % self.every_n_steps or not trainer.is_global_zero:
+        if step == self._last or step % self.every_n_steps:
             return
         self._last = step
-        texts = self.write(pl_module.model)
+        if trainer.is_global_zero:
+            with self.pause():
+                self._sample(step)
+
+    def _sample(self, step: int) -> None:
+        texts = self.write()
         with self.path.open("a", encoding="utf-8") as file:
             for prompt, text in zip(self.prompts, texts, strict=True):
                 file.write(
                     json.dumps({"step": step, "prompt": prompt, "text": text}, ensure_ascii=False) + "\n"
                 )
-        for text in texts:
-            self.show(step, text)
+        for show in self.shows:
+            show(step, self.prompts, texts)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a file but for a last one that a kill cut short."""
+    return [
+        line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
+    ]

@@ -4,8 +4,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from llm.errors import ConfigError
 from llm.train.hardware import accelerator_name, device_count, has_bf16
+from llm.train.metrics import peak_flops, precision_dtype
 
 # Enough work for a CPU to be busy and little enough for its caches; an accelerator takes the most that fits.
 CPU_MICRO_BATCH_TOKENS = 8192
@@ -16,7 +19,7 @@ ACCELERATOR_MICRO_BATCH_TOKENS = 32768
 class Derived:
     """What a run uses where the config says `auto` or nothing.
 
-    Sizes are in sequences; `max_steps` counts optimizer steps.
+    Sizes are in sequences; `max_steps` counts optimizer steps; `peak_flops` is one device's, in FLOP/s.
     """
 
     accelerator: str
@@ -27,6 +30,7 @@ class Derived:
     micro_batch_size: int
     accumulation: int
     max_steps: int
+    peak_flops: float
 
     def record(self) -> dict[str, Any]:
         """Plain values for run.json."""
@@ -63,15 +67,17 @@ def derive(
             f"data.micro_batch_size={micro} does not divide the {per_rank} sequences that each of {world_size} "
             f"processes has of data.batch_size={data['batch_size']}."
         )
+    precision = _precision(trainer["precision"], accelerator, probed)
     return Derived(
         accelerator=accelerator,
         devices=devices,
         world_size=world_size,
-        precision=_precision(trainer["precision"], accelerator, probed),
+        precision=precision,
         compile=_compile(config["compile"], accelerator, probed),
         micro_batch_size=micro,
         accumulation=per_rank // micro,
         max_steps=_max_steps(trainer, data["batch_size"], samples_per_epoch),
+        peak_flops=_peak_flops(precision, accelerator, probed),
     )
 
 
@@ -123,6 +129,12 @@ def _compile(wanted: bool | str, accelerator: str, probed: dict[str, Any]) -> bo
     if isinstance(wanted, bool):
         return wanted
     return probed["compile"] if probed else accelerator == "cuda"
+
+
+def _peak_flops(precision: str, accelerator: str, probed: dict[str, Any]) -> float:
+    if probed and probed["precision"] == precision:
+        return probed["peak_flops"]
+    return peak_flops(torch.device(accelerator), precision_dtype(precision))
 
 
 def _max_steps(trainer: dict[str, Any], batch_size: int, samples_per_epoch: int) -> int:

@@ -96,7 +96,7 @@ class LanguageModule(L.LightningModule):
         """Add one batch to the sum, scored as in training but without dropout."""
         loss = self.objective(self.model, batch)
         self._val_total += loss.total.item()
-        self._val_count += loss.count.item()
+        self._val_count += loss.n_targets.item()
 
     def on_validation_epoch_end(self) -> None:
         """Make `val_loss` the mean over every target of every rank."""

@@ -1,0 +1,98 @@
+"""`llm evaluate`: score a run on its validation split, or on all of another set."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from llm import build
+from llm.build import Config
+from llm.data import Corpus
+from llm.errors import ConfigError, DataError
+from llm.evaluation import EVALUATIONS, Subject
+from llm.jobs.show import show_entries
+from llm.model import Transformer
+from llm.tokenizer import load_tokenizer
+from llm.train.run import Run
+
+BATCH_SIZE = 16
+
+Entry = dict[str, Any]
+
+
+def run(config: Config, choices: dict[str, Any]) -> int:
+    """Evaluate each run that `config` names; returns the exit code."""
+    names = config["run"] if isinstance(config["run"], list) else [config["run"]]
+    runs = [Run.open(name) for name in names]
+    for one in runs:
+        entries = _evaluate(one, config)
+        one.append_evaluation(entries)
+        show_entries(str(one.folder), entries)
+    return 0
+
+
+def _evaluate(run: Run, config: Config) -> list[Entry]:
+    net, folder = build.trained_model(run, config["checkpoint"])
+    corpus = _own_corpus(run) if config["data"] is None else _other_corpus(run, config)
+    split = "validation" if config["data"] is None else "all"
+    return evaluations(config["eval"], net, corpus, folder, split, config["seed"], config["batch_size"])
+
+
+def evaluations(
+    names: Iterable[str],
+    net: Transformer,
+    corpus: Corpus,
+    checkpoint: Path,
+    split: str,
+    seed: int,
+    batch_size: int = BATCH_SIZE,
+) -> list[Entry]:
+    """The entries of evaluation.json for `names`, scored on the corpus's held-out stream.
+
+    Raises:
+        ConfigError: there is no evaluation of a name.
+        DataError: nothing is held out.
+    """
+    if len(corpus.validation) < 2:
+        raise DataError(f"{corpus.folder} holds nothing out to score on: raise data.validation_share.")
+    subject = Subject(net, corpus.tokenizer, corpus.validation, batch_size, seed)
+    results = {name: _named(name)(subject) for name in names}
+    return [
+        {
+            "evaluation": name,
+            "data": corpus.name,
+            "split": split,
+            "metrics": result.metrics,
+            "examples": result.examples,
+            "checkpoint": checkpoint.name,
+        }
+        for name, result in results.items()
+    ]
+
+
+def _named(name: str) -> Any:
+    if name not in EVALUATIONS:
+        raise ConfigError(
+            f"eval={name}: there is no such evaluation. eval is one or a list of {', '.join(EVALUATIONS)}."
+        )
+    return EVALUATIONS[name]
+
+
+def _own_corpus(run: Run) -> Corpus:
+    """The corpus that the run was trained on, where it was prepared."""
+    folder = Path(run.record["data"]["folder"])
+    try:
+        corpus = Corpus.open(folder)
+    except DataError as error:
+        raise DataError(
+            f"The validation split of {run.folder} is gone. {error} The run's train.py command prepares it again; "
+            "data= scores another set."
+        ) from None
+    corpus.require_tokenizer(load_tokenizer(run.tokenizer).hash)
+    return corpus
+
+
+def _other_corpus(run: Run, config: Config) -> Corpus:
+    """All of the config's `data`, held out, in the run's tokens."""
+    data = {**config["data"], "validation_share": 1.0}
+    spec = build.FixedTokenizer(load_tokenizer(run.tokenizer))
+    return build.corpus({**config, "data": data}, spec, show=True)

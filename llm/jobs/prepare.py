@@ -1,0 +1,16 @@
+"""`llm prepare`: make the shards of a corpus before anything trains on them."""
+
+from typing import Any
+
+from llm import build
+from llm.build import Config
+from llm.data.report import render
+
+
+def run(config: Config, choices: dict[str, Any]) -> int:
+    """Prepare the corpus and print its report; returns the exit code."""
+    spec = build.instantiate(config["tokenizer"], config)
+    corpus = build.corpus(config, spec, show=True, processes=config["processes"])
+    print(render(corpus.report))
+    print(f"\nShards: {corpus.folder}")
+    return 0
