@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from llm.model.cache import LayerCache
 from llm.model.config import ModelConfig
-from llm.model.layers import build_norm
+from llm.model.layers import build_norm, cast_once
 from llm.model.position import Rotation, rotate
 
 
@@ -35,6 +35,7 @@ class Attention(nn.Module):
         self, x_btd: Tensor, rotation: Rotation | None = None, cache: LayerCache | None = None
     ) -> Tensor:
         """Mix `x_btd` over time; `cache` brings the positions before it."""
+        x_btd = cast_once(x_btd)
         query_bthe = self.query_norm(self._heads(self.query(x_btd)))
         key_bthe = self.key_norm(self._heads(self.key(x_btd)))
         value_bhte = self._heads(self.value(x_btd)).transpose(1, 2)

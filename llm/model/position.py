@@ -13,7 +13,7 @@ from llm.model.config import ModelConfig, RopeScaling
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the angles of some positions, each (t, 1, e / 2), to broadcast over heads."""
+    """Cosines and signed sines of some positions' angles, each (t, 1, e), to broadcast over heads."""
 
     cos_t1e: Tensor
     sin_t1e: Tensor
@@ -42,7 +42,7 @@ class Rotary(_Tabled):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.theta, self.scaling, self.head_size = config.rope_theta, config.rope_scaling, config.head_size
-        shape = (config.context_length, config.head_size // 2)
+        shape = (config.context_length, config.head_size)
         self.register_buffer("cos_pe", torch.empty(shape), persistent=False)
         self.register_buffer("sin_pe", torch.empty(shape), persistent=False)
         self._fill()
@@ -58,8 +58,9 @@ class Rotary(_Tabled):
         angle_pe = torch.outer(
             torch.arange(len(self.cos_pe), dtype=torch.float32, device=device), frequency_e
         )
-        self.cos_pe.copy_(angle_pe.cos())
-        self.sin_pe.copy_(angle_pe.sin())
+        cos_pe, sin_pe = angle_pe.cos(), angle_pe.sin()
+        self.cos_pe.copy_(torch.cat((cos_pe, cos_pe), dim=-1))
+        self.sin_pe.copy_(torch.cat((-sin_pe, sin_pe), dim=-1))
 
     def forward(self, start: int, length: int) -> Rotation:
         """Return the rotation of positions `start` to `start + length`."""
@@ -79,8 +80,8 @@ def stretch(frequency_e: Tensor, scaling: RopeScaling) -> Tensor:
 def rotate(x_bthe: Tensor, rotation: Rotation) -> Tensor:
     """Turn each pair (i, i + e/2) of every head by its position's angle."""
     cos, sin = rotation.cos_t1e.to(x_bthe.dtype), rotation.sin_t1e.to(x_bthe.dtype)
-    first, second = x_bthe.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    # Rolling by half a head puts each element's partner in its place.
+    return torch.addcmul(x_bthe * cos, x_bthe.roll(x_bthe.shape[-1] // 2, dims=-1), sin)
 
 
 class LearnedPositions(nn.Module):
