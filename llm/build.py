@@ -25,6 +25,7 @@ from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer
 from llm.train.module import LanguageModule
 from llm.train.optimizers import check_strategy
+from llm.train.progress import TrainingProgress
 from llm.train.run import Run
 
 Config = dict[str, Any]
@@ -157,6 +158,14 @@ def meter(
     )
 
 
+def progress(config: Config) -> TrainingProgress:
+    """What a person sees of training."""
+    bar = TrainingProgress(config["checkpoint"]["every_n_steps"])
+    if not config["trainer"]["enable_progress_bar"]:
+        bar.disable()
+    return bar
+
+
 def checkpointer(
     config: Config, run: Run, net: Transformer, data: CorpusDataModule, resume_from: Path | None, pause: Pause
 ) -> Checkpointer:
@@ -219,6 +228,8 @@ def trainer(
         precision=derived.precision,
         max_steps=derived.max_steps,
         max_epochs=-1,
+        # Our own bar shows nothing where the config says so.
+        enable_progress_bar=True,
         accumulate_grad_batches=derived.accumulation,
         # One endless epoch: an epoch of the corpus is a matter of the sample order alone.
         check_val_every_n_epoch=None,

@@ -1,11 +1,13 @@
 """`llm train`: prepare, begin or go on, fit, and sum up."""
 
+import logging
 import os
 import shlex
 import shutil
 import sys
 import textwrap
 import uuid
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +53,29 @@ def run(config: Config, choices: Choices) -> int:
     shape = origin.shape.with_vocab_size(corpus.vocab_size)
     folder = Run(Path(config["runs_dir"]) / config["name"])
     job = Job(config, choices, folder, origin, corpus, shape)
-    decision = launch.decide(folder.folder, lambda: _begin(job, say))
+    quiet_lightning()
+    try:
+        return _train(job, say)
+    finally:
+        folder.release()
+
+
+def _train(job: Job, say: Callable[[str], None]) -> int:
+    decision = launch.decide(job.run.folder, lambda: _begin(job, say))
     derived = Derived(**decision["derived"])
     if decision["step"] >= derived.max_steps:
-        say(f"{folder.folder} has done its {decision['step']} steps; a larger trainer.max_steps goes on.")
-        if first:
-            _show_end(folder)
+        say(f"{job.run.folder} has done its {decision['step']} steps; a larger trainer.max_steps goes on.")
+        if launch.rank() == 0:
+            _show_end(job.run)
         return 0
     return _fit(job, derived, decision)
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's notes on devices, tips and limits off the terminal; its warnings stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
 
 
 def _nothing(*_: object) -> None:
@@ -113,7 +130,7 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
     module = build.module(config, net, derived, job.choices["strategy"])
     data = build.datamodule(config, job.corpus, derived, job.shape.context_length)
     loggers = build.loggers(config, run, decision["step"])
-    bar = build.progress(config, loggers)
+    bar = build.progress(config)
     meter = build.meter(job.corpus, net, data, derived.peak_flops, [bar])
     resume_from = Path(decision["checkpoint"]) if decision["checkpoint"] else None
     shows = [bar.show_samples, *(logger.log_samples for logger in loggers)]

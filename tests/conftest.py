@@ -1,0 +1,50 @@
+"""What tests share: a small corpus of real text, and the words for a run that takes a second."""
+
+import os
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+# Another logger, a proxy or a tracker of the machine's owner must not leak into tests.
+os.environ.setdefault("WANDB_MODE", "disabled")
+
+TINY = (
+    "data=text",
+    "tokenizer=byte",
+    "model.d_model=32",
+    "model.n_layers=2",
+    "model.n_heads=2",
+    "model.n_kv_heads=1",
+    "model.head_dim=16",
+    "model.d_ff=64",
+    "model.context_length=32",
+    "data.batch_size=8",
+    "data.micro_batch_size=2",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "trainer.log_every_n_steps=1",
+    "trainer.val_check_interval=4",
+    "trainer.limit_val_batches=2",
+    "samples.every_n_steps=null",
+    "samples.max_new_tokens=8",
+    "checkpoint.every_n_steps=4",
+)
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory) -> Path:
+    """A few of the standard library's files, as someone's folder of text."""
+    folder = tmp_path_factory.mktemp("text")
+    for name in ("this.py", "bisect.py", "heapq.py", "keyword.py"):
+        text = (Path(sysconfig.get_paths()["stdlib"]) / name).read_text()
+        (folder / name).with_suffix(".txt").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def tiny(text_folder, tmp_path, tmp_path_factory) -> list[str]:
+    """The overrides of a run in `tmp_path/runs` that takes a second."""
+    shards = tmp_path_factory.getbasetemp() / "shards"
+    folders = [f"data.paths=[{text_folder}/*.txt]", f"runs_dir={tmp_path}/runs", f"shards_dir={shards}"]
+    return [*TINY, *folders]

@@ -1,0 +1,157 @@
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llm.cli.main import main
+from llm.train.run import Run
+
+
+def train(tiny, *overrides):
+    given = {word.partition("=")[0] for word in overrides}
+    return main(["train", *(word for word in tiny if word.partition("=")[0] not in given), *overrides])
+
+
+def weights(folder, step):
+    return load_file(folder / f"checkpoints/step_{step:08d}/model.safetensors")
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_a_run_leaves_all_that_it_promises(tiny, tmp_path, capsys):
+    assert (
+        train(tiny, "name=a", "trainer.max_steps=8", "samples.every_n_steps=4", "eval=[perplexity,code]") == 0
+    )
+    folder = tmp_path / "runs/a"
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "run.json", "tokenizer", "checkpoints", "metrics.csv", "samples.jsonl"} <= names
+    assert {"results.json", "evaluation.json", "report.html"} <= names
+
+    table = rows(folder)
+    assert [int(row["step"]) for row in table] == list(range(1, 9))
+    assert [bool(row["val/loss"]) for row in table] == [False, False, False, True] * 2
+    assert float(table[-1]["train/loss"]) < float(table[0]["train/loss"])
+
+    record = Run.open(folder).record
+    assert record["status"] == "finished"
+    assert record["derived"]["accumulation"] == 4
+    results = json.loads((folder / "results.json").read_text())
+    assert [entry["evaluation"] for entry in results] == ["perplexity", "code", "training"]
+    assert results[0]["metrics"]["tokens"] > 0
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert {sample["step"] for sample in samples} == {4, 8}
+
+    out = capsys.readouterr().out
+    assert str(folder / "report.html") in out
+    assert "generate run=" in out
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tiny, tmp_path, capsys):
+    dropout = "model.dropout=0.1"
+    assert train(tiny, dropout, "name=whole", "trainer.max_steps=12") == 0
+    # The first part is the same run stopped: its later checkpoints are taken away.
+    shutil.copytree(tmp_path / "runs/whole", tmp_path / "runs/parted")
+    for step in (8, 12):
+        shutil.rmtree(tmp_path / f"runs/parted/checkpoints/step_{step:08d}", ignore_errors=True)
+    shutil.copytree(
+        tmp_path / "runs/whole/checkpoints/step_00000008", tmp_path / "runs/parted/checkpoints/step_00000008"
+    )
+    capsys.readouterr()
+
+    assert train(tiny, dropout, "name=parted", "trainer.max_steps=12") == 0
+    assert "Resuming from step 8" in capsys.readouterr().out
+    assert_same(weights(tmp_path / "runs/whole", 12), weights(tmp_path / "runs/parted", 12))
+    timing = ("tokens_per_second", "mfu", "data_wait")
+    whole, parted = rows(tmp_path / "runs/whole"), rows(tmp_path / "runs/parted")
+    assert [{k: v for k, v in row.items() if k not in timing} for row in parted] == [
+        {k: v for k, v in row.items() if k not in timing} for row in whole
+    ]
+    assert [resume["step"] for resume in Run.open(tmp_path / "runs/parted").record["resumes"]] == [8]
+
+
+def test_accumulation_does_not_change_the_model(tiny, tmp_path):
+    assert train(tiny, "name=a", "trainer.max_steps=4", "optimizer.lr=3e-4") == 0
+    assert train(tiny, "name=b", "trainer.max_steps=4", "optimizer.lr=3e-4", "data.micro_batch_size=8") == 0
+    first, second = weights(tmp_path / "runs/a", 4), weights(tmp_path / "runs/b", 4)
+    assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-6
+
+
+def test_a_finished_run_says_so_and_shows_its_results_again(tiny, tmp_path, capsys):
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 0
+    before = (tmp_path / "runs/a/metrics.csv").read_bytes()
+    capsys.readouterr()
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 0
+    out = capsys.readouterr().out
+    assert "has done its 4 steps" in out
+    assert "bits per byte" in out
+    assert (tmp_path / "runs/a/metrics.csv").read_bytes() == before
+
+
+def test_a_longer_run_goes_on(tiny, tmp_path, capsys):
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 0
+    assert train(tiny, "name=a", "trainer.max_steps=6") == 0
+    assert "trainer.max_steps: 4 -> 6" in capsys.readouterr().out
+    assert [int(row["step"]) for row in rows(tmp_path / "runs/a")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_another_learning_rate_is_refused_and_nothing_is_lost(tiny, tmp_path, capsys):
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 0
+    before = Run.open(tmp_path / "runs/a").record
+    assert train(tiny, "name=a", "trainer.max_steps=8", "optimizer.lr=0.5") == 2
+    assert "allow_changes=true" in capsys.readouterr().err
+    assert Run.open(tmp_path / "runs/a").record == before
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tiny, tmp_path, capsys):
+    explode = ("optimizer.lr=1e30", "schedule.warmup_steps=0", "trainer.gradient_clip_val=null")
+    assert train(tiny, "name=a", "trainer.max_steps=8", *explode) == 1
+    error = capsys.readouterr().err
+    assert "is not finite" in error
+    assert "Its samples: [" in error
+    assert Run.open(tmp_path / "runs/a").record["status"] == "failed"
+
+
+def test_init_from_brings_weights_and_tokenizer(tiny, tmp_path):
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 0
+    start = [
+        f"init_from={tmp_path}/runs/a",
+        "name=b",
+        "trainer.max_steps=1",
+        "schedule.warmup_steps=0",
+        "optimizer.lr=1e-9",
+    ]
+    assert train([word for word in tiny if not word.startswith(("model.", "tokenizer"))], *start) == 0
+    first, second = weights(tmp_path / "runs/a", 4), weights(tmp_path / "runs/b", 1)
+    assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["data.batch_size=9"], 2, "data.micro_batch_size=2 does not divide"),
+        (["trainer.max_steps=-1"], 2, "must say when training ends"),
+        (["trainer.devices=2"], 2, "strategy=ddp"),
+        (["model.n_kv_heads=3"], 2, "n_kv_heads"),
+        (["model.context_length=100000"], 1, "shorten the context"),
+        (["resume=must"], 1, "holds no checkpoint"),
+        (["resume=nowhere"], 1, "is no checkpoint"),
+    ],
+)
+def test_bad_commands_get_one_clear_message(tiny, tmp_path, capsys, words, code, message):
+    assert train(tiny, "name=a", *words) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "runs/a/checkpoints").exists()
