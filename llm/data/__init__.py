@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from llm.data.documents import Document, Piece, Plan, Source
-from llm.data.prepare import prepare
+from llm.data.preparation import prepare
 from llm.data.shards import Corpus, TokenStream
 
 if TYPE_CHECKING:

@@ -29,14 +29,17 @@ def boundary(data: bytes, at: int, reach: int | None = None) -> int:
 
 
 def last_boundary(data: bytes) -> int:
-    """Where to cut `data`, which goes on: after its last line, or else before its last, maybe torn, character."""
+    """Where to cut `data` (8 bytes or more), which goes on: after its last line, or else before its last character.
+
+    That one may be torn. Never 0, so that whoever cuts gets on, be it through bytes that are no text.
+    """
     line_end = data.rfind(b"\n") + 1
     if line_end > 0:
         return line_end
     at = len(data) - 1
     while at > 0 and data[at] & 0xC0 == 0x80:
         at -= 1
-    return at
+    return at or len(data)
 
 
 def chunks(data: bytes, limit: int = CHUNK_BYTES) -> Iterator[bytes]:

@@ -73,7 +73,10 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a source found: enough to name the corpus, to do the work in pieces and to tell its progress."""
+    """What a source found: enough to name the corpus and to do the work in pieces.
+
+    `n_bytes` is about how much text there is (None: nobody knows), `skipped` counts what is left out already.
+    """
 
     fingerprint: str
     pieces: Sequence[Piece]

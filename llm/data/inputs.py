@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from llm.data.cutting import BLOCK_BYTES
 from llm.errors import ConfigError, DataError
@@ -15,6 +15,12 @@ from llm.files import read_json, write_json
 OnBadFile = Literal["error", "skip"]
 # A file that was written this recently may change again within one tick of its file system's clock.
 SETTLED_SECONDS = 2.0
+
+
+def check_on_bad_file(value: str) -> None:
+    """Raise ConfigError unless `value` is one of the two ways."""
+    if value not in get_args(OnBadFile):
+        raise ConfigError(f"data.on_bad_file={value} is not one of {', '.join(get_args(OnBadFile))}.")
 
 
 class FileFacts(NamedTuple):
@@ -71,7 +77,7 @@ def scan(path: Path) -> FileFacts:
                 flaw, torn = _flaw(torn + block, size - len(torn))
             size += len(block)
     if flaw is None and torn:
-        flaw = f"byte {size - len(torn)} begins a character that the end of the file cuts off"
+        flaw = f"byte {size - len(torn)} is not UTF-8: the file ends inside a character"
     return FileFacts(digest.hexdigest(), size, flaw)
 
 

@@ -81,13 +81,12 @@ class TailSplit:
         return {"rule": "tail", "share": self.share}
 
 
-def check_share(share: float) -> float:
-    """`share` if it is a share; raises ConfigError otherwise."""
+def check_share(share: float) -> None:
+    """Raise ConfigError unless `share` is one."""
     if not 0 <= share <= 1:
         raise ConfigError(
             f"data.validation_share={share} is no share: give a number from 0 (hold nothing out) to 1 (everything)."
         )
-    return share
 
 
 def first_documents(pieces: Sequence[Piece]) -> list[Document]:

@@ -54,7 +54,8 @@ class HuggingFace:
         """Load the dataset (or its beginning, streamed) and cut it into pieces."""
         dataset = load(self)
         _check_column(dataset, self.text)
-        pieces = _shards(self, dataset) if self.streaming else _row_ranges(self, dataset)
+        n_bytes = None if self.streaming else dataset.select_columns([self.text]).data.nbytes
+        pieces = _shards(self, dataset) if n_bytes is None else _row_ranges(self, len(dataset), n_bytes)
         contents = list(
             _streamed_contents(self, files) if self.streaming else _stored_contents(dataset, files)
         )
@@ -67,7 +68,7 @@ class HuggingFace:
             "rows": self.split,
             "streamed": self.streaming,
         }
-        return Plan(fingerprint(settings, contents), pieces, split, None)
+        return Plan(fingerprint(settings, contents), pieces, split, n_bytes)
 
 
 @dataclass(frozen=True)
@@ -163,14 +164,10 @@ def _check_column(dataset: Any, text: str) -> None:
         raise missing_field(text, columns)
 
 
-def _row_ranges(source: HuggingFace, dataset: Any) -> Sequence[Piece]:
-    n_bytes = dataset.select_columns([source.text]).data.nbytes
-    mean = 1 + n_bytes // max(1, len(dataset))
-    rows, batch = max(1, piece_bytes(n_bytes) // mean), max(1, min(1024, READ_BYTES // mean))
-    return [
-        RowsPiece(source, start, min(start + rows, len(dataset)), batch)
-        for start in range(0, len(dataset), rows)
-    ]
+def _row_ranges(source: HuggingFace, rows: int, n_bytes: int) -> Sequence[Piece]:
+    mean = 1 + n_bytes // max(1, rows)
+    step, batch = max(1, piece_bytes(n_bytes) // mean), max(1, min(1024, READ_BYTES // mean))
+    return [RowsPiece(source, start, min(start + step, rows), batch) for start in range(0, rows, step)]
 
 
 def _shards(source: HuggingFace, dataset: Any) -> Sequence[Piece]:

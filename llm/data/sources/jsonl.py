@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 from llm.data.cutting import BLOCK_BYTES, piece_bytes
 from llm.data.documents import Document, Plan, fingerprint
-from llm.data.inputs import InputFiles, OnBadFile, find_files
+from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.data.sources.records import text_of
 from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents
 from llm.errors import DataError, UserError
@@ -104,13 +104,15 @@ class JsonLines:
 
     def __post_init__(self) -> None:
         check_share(self.validation_share)
+        check_on_bad_file(self.on_bad_file)
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files, read the first lines, and cut the files into pieces."""
         paths = find_files(self.paths)
         facts = [files.facts(path) for path in paths]
         files.save()
-        limit = piece_bytes(sum(fact.size for fact in facts))
+        n_bytes = sum(fact.size for fact in facts)
+        limit = piece_bytes(n_bytes)
         pieces = [
             piece
             for path, fact in zip(paths, facts, strict=True)
@@ -123,7 +125,7 @@ class JsonLines:
             "on_bad_file": self.on_bad_file,
             "split": split.settings(),
         }
-        return Plan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, None)
+        return Plan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, n_bytes)
 
     def _pieces(self, path: Path, size: int, limit: int) -> Iterator[LinesPiece]:
         if path.suffix == ".gz":

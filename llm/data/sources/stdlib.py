@@ -1,5 +1,6 @@
 """The corpus that is always there: Python's own standard library, read from the interpreter that runs."""
 
+import os
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from llm.data.documents import Plan
-from llm.data.inputs import InputFiles, OnBadFile
+from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file
 from llm.data.sources.text import plan_text, usable_files
 from llm.data.split import HashSplit, PathSplit, check_share
 
@@ -30,10 +31,9 @@ def stdlib_files() -> list[tuple[str, Path]]:
 
 
 def _python_files(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*.py"):
-        folders = path.relative_to(root).parts[:-1]
-        if not any(folder in LEFT_OUT or folder.startswith("config-") for folder in folders):
-            yield path
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in LEFT_OUT and not name.startswith("config-")]
+        yield from (Path(folder, name) for name in names if name.endswith(".py"))
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,15 @@ class StandardLibrary:
     on_bad_file: OnBadFile = "skip"
     corpus_name = "stdlib"
 
+    def __post_init__(self) -> None:
+        check_share(self.validation_share or 0)
+        check_on_bad_file(self.on_bad_file)
+
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files and plan the work."""
         skipped: Counter[str] = Counter()
         kept = usable_files(stdlib_files(), files, self.on_bad_file, skipped)
         share = self.validation_share
-        split = PathSplit(HELD_OUT_MODULO) if share is None else HashSplit(check_share(share))
+        split = PathSplit(HELD_OUT_MODULO) if share is None else HashSplit(share)
         contents = chain.from_iterable((file.id, file.facts.sha256) for file in kept)
         return plan_text(kept, split, skipped, contents)

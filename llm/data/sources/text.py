@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llm.data.cutting import piece_bytes, ranges, read_blocks
 from llm.data.documents import Document, Piece, Plan, Split, fingerprint
-from llm.data.inputs import FileFacts, InputFiles, OnBadFile, find_files
+from llm.data.inputs import FileFacts, InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.data.split import DEFAULT_SHARE, FEW_DOCUMENTS, check_share, choose_split
 from llm.errors import DataError
 
@@ -68,6 +68,7 @@ class TextFiles:
 
     def __post_init__(self) -> None:
         check_share(self.validation_share)
+        check_on_bad_file(self.on_bad_file)
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files, drop empty, bad and duplicate ones, and cut the rest into pieces."""

@@ -179,8 +179,9 @@ class _Preparation:
     def _tell(self, done: dict[int, dict[str, Any]]) -> None:
         documents = sum(record["documents"] for record in done.values())
         n_bytes = sum(record["bytes"] for record in done.values())
-        guess = n_bytes * len(self.pieces) // len(done) if done else None
-        self.progress.update(documents, n_bytes, self.plan.n_bytes or guess)
+        # Pieces are about alike, and a source may not know how much of what it reads is text.
+        total = n_bytes * len(self.pieces) // len(done) if done else self.plan.n_bytes
+        self.progress.update(documents, n_bytes, total)
 
     def _how_many(self, processes: int | None, waiting: int) -> int:
         if processes is None:

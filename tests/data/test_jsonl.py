@@ -1,0 +1,96 @@
+import gzip
+import json
+
+import pytest
+
+from llm.data import cutting, prepare
+from llm.data.sources import JsonLines
+from llm.errors import ConfigError, DataError
+from llm.tokenizer import ByteSpec
+
+
+def lines(texts: list[str], field: str = "text") -> str:
+    return "".join(
+        json.dumps({"n": number, field: text}, ensure_ascii=False) + "\n" for number, text in enumerate(texts)
+    )
+
+
+def read_all(tmp_path, documents_of, paths, **settings) -> list[str]:
+    corpus = prepare(JsonLines(paths, validation_share=0, **settings), ByteSpec(), tmp_path / "shards")
+    return [document.decode() for document in documents_of(corpus, corpus.train)]
+
+
+def test_a_line_is_a_document(write, tmp_path, documents_of) -> None:
+    texts = ["first\nwith a line end", "sécond 😀", "third"]
+    folder = write({"a.jsonl": lines(texts[:2]), "b.jsonl": "\n" + lines(texts[2:]).rstrip()})
+    assert read_all(tmp_path, documents_of, [f"{folder}/*.jsonl"]) == texts
+
+
+def test_another_field_and_gzip(write, tmp_path, documents_of) -> None:
+    folder = write({"a.jsonl.gz": gzip.compress(lines(["one", "two"], "body").encode())})
+    assert read_all(tmp_path, documents_of, f"{folder}/a.jsonl.gz", text="body") == ["one", "two"]
+
+
+@pytest.mark.parametrize("size", [1, 30, 64, 1000])
+def test_each_line_is_read_once_wherever_the_pieces_end(
+    write, tmp_path, documents_of, monkeypatch, size
+) -> None:
+    monkeypatch.setattr(cutting, "MIN_PIECE_BYTES", size)
+    texts = [f"text {number}" + "x" * (number % 50) for number in range(80)]
+    folder = write({"a.jsonl": lines(texts)})
+    assert read_all(tmp_path, documents_of, [f"{folder}/a.jsonl"]) == texts
+
+
+def test_copies_and_empty_texts_are_dropped_and_counted(write, tmp_path, documents_of) -> None:
+    folder = write({"a.jsonl": lines(["one", "two", "one", "", "two", "three"]) + '{"text": null}\n'})
+    source = JsonLines([f"{folder}/a.jsonl"], validation_share=0)
+    corpus = prepare(source, ByteSpec(), tmp_path / "shards")
+    assert documents_of(corpus, corpus.train) == [b"one", b"two", b"three"]
+    assert corpus.report["duplicates_dropped"] == 2
+    assert corpus.report["skipped"] == {"empty": 2}
+
+
+BROKEN = [
+    ("{not json}", DataError, "this line is no JSON"),
+    ("[1, 2]", DataError, "no JSON object but list"),
+    ('{"text": 5}', DataError, r"'text' \(data\.text\) holds int"),
+    ('{"text": "\\ud800"}', DataError, "lone surrogate at character 0"),
+    (b'{"text": "\xff"}', DataError, "byte 45 of the file is not UTF-8"),
+    (
+        '{"txt": "a", "id": 1}',
+        ConfigError,
+        r"no field 'text' \(data\.text\), only txt, id\. Did you mean data\.text=txt\?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "kind", "message"), BROKEN)
+def test_a_broken_line_is_named_or_skipped(write, tmp_path, documents_of, line, kind, message) -> None:
+    start = b'{"text": "one"}\n\n{"text": "two"}\n'
+    broken = line if isinstance(line, bytes) else line.encode()
+    folder = write({"a.jsonl": start + b"  " + broken + b"\n" + b'{"text": "three"}\n'})
+    paths = [f"{folder}/a.jsonl"]
+    with pytest.raises(kind, match=rf"a\.jsonl:4: .*{message}.*data\.on_bad_file=skip"):
+        prepare(JsonLines(paths), ByteSpec(), tmp_path / "shards")
+    assert read_all(tmp_path, documents_of, paths, on_bad_file="skip") == ["one", "two", "three"]
+
+
+def test_a_cut_gzip_file_is_named(write, tmp_path) -> None:
+    folder = write({"a.jsonl.gz": gzip.compress(lines([f"text {n}" for n in range(500)]).encode())[:-20]})
+    with pytest.raises(DataError, match=r"a\.jsonl\.gz can't be read to its end"):
+        prepare(JsonLines([f"{folder}/*"]), ByteSpec(), tmp_path / "shards")
+
+
+def test_nothing_but_empty_texts_is_an_error(write, tmp_path) -> None:
+    folder = write({"a.jsonl": lines(["", ""])})
+    with pytest.raises(DataError, match="jsonl has no text"):
+        prepare(JsonLines([f"{folder}/*"]), ByteSpec(), tmp_path / "shards")
+
+
+def test_few_lines_lose_their_tail(write, tmp_path, documents_of) -> None:
+    texts = [f"text {number}\n" * 20 for number in range(10)]
+    folder = write({"a.jsonl": lines(texts)})
+    corpus = prepare(JsonLines([f"{folder}/*"], validation_share=0.25), ByteSpec(), tmp_path / "shards")
+    both = documents_of(corpus, corpus.train) + documents_of(corpus, corpus.validation)
+    assert b"".join(both).decode() == "".join(texts)
+    assert corpus.validation.n_bytes == pytest.approx(0.25 * len("".join(texts)), abs=10)
