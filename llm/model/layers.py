@@ -58,7 +58,9 @@ def build_norm(config: ModelConfig, size: int) -> nn.Module:
 def cast_once(x: Tensor) -> Tensor:
     """Return `x` as autocast would hand it to a matrix product, so that several products share one cast."""
     device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))
+    return x
 
 
 def squared_relu(x: Tensor) -> Tensor:

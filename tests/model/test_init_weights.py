@@ -64,3 +64,17 @@ def test_a_fresh_model_knows_nothing():
     logits_btv = model(tokens_bt)
     loss = torch.nn.functional.cross_entropy(logits_btv.flatten(0, 1), tokens_bt.flatten())
     assert loss.item() == pytest.approx(math.log(128), abs=0.1)
+
+
+def test_wrapped_models_start_alike():
+    model = Transformer(CONFIG)
+    init_weights(torch.compile(model), seed=0)
+    for name, value in initial().items():
+        assert torch.equal(model.get_parameter(name), value), name
+
+
+def test_the_ambient_device_and_dtype_do_not_matter():
+    name, shape = "stack.blocks.0.attention.query.weight", torch.Size((4, 4))
+    with torch.device("meta"):
+        value = initial_value(name, shape, CONFIG, 0)
+    assert torch.equal(value, initial_value(name, shape, CONFIG, 0))

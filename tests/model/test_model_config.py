@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.errors import ConfigError
@@ -95,6 +95,7 @@ JUNK = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*KEYS, "other"]), JUNK, max_size=3))
 def test_anything_is_a_config_or_a_config_error(values):
     try:
