@@ -100,7 +100,10 @@ class Family:
             return [
                 f"activation={config.activation} (it has {', '.join(dict.fromkeys(self.activations.values()))})"
             ]
-        returned = self.read_config(written).resolved().to_dict()
+        try:
+            returned = self.read_config(written).resolved().to_dict()
+        except ConfigError as error:  # such as heads that divide the width only where head_dim can be said
+            return [str(error)]
         return self.limits(config) + [
             f"{key}={value} (it has {returned[key]})"
             for key, value in wanted.items()

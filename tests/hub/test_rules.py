@@ -54,6 +54,11 @@ def test_the_family_follows_from_the_config(config, model_type):
         ({}, "qwen3", "qk_norm=False"),
         ({}, "gpt2", "activation=swiglu"),
         ({"n_heads": 3, "head_dim": 4}, "llama", "n_heads=3 .it must divide d_model"),
+        (
+            {"n_heads": 3, "head_dim": 4, "logit_soft_cap": 9.0},
+            None,
+            "qwen3 cannot.* llama cannot.* gpt2 cannot",
+        ),
         ({}, "gtp2", "did you mean 'gpt2'"),
     ],
 )
