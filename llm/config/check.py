@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from llm.config.schema import Beside, Leaf, Leaves
 from llm.config.static import COMPUTED, REQUIRED, Field, Fields, Signature, signature
@@ -130,8 +130,10 @@ def _check_value(value: Any, annotation: Any, path: str) -> list[Problem]:
     if is_leaf(annotation):
         return [Problem(path, value, f"this is chosen as a group: {path}=<choice>.")]
     try:
-        # Strict JSON is the config's own idea of types: no text for a number, whole numbers for floats, lists alone.
+        # Strict JSON is a config's idea of types: no text for a number, but a whole number for a float, and only lists.
         _adapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
+    except PydanticUserError:
+        return []  # no type of plain values; the class itself must judge
     except ValidationError:
         return [
             Problem(

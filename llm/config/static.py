@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 _TYPING = {"typing": typing, "collections.abc": collections.abc, "pathlib": pathlib}
-_OPAQUE = object()  # a type that no plain value can have, such as a tensor
+_OPAQUE: Any = object()  # a type that no plain value can have, such as a tensor
+_CALLABLES = (typing.Callable, collections.abc.Callable)
 
 
 class _Token:
@@ -146,12 +147,14 @@ def _dataclass_signature(found: Definition, node: ast.ClassDef) -> Signature:
 def _function_signature(function: ast.FunctionDef, module: _Module, skip: int) -> Signature:
     arguments = function.args
     positional = (arguments.posonlyargs + arguments.args)[skip:]
-    padding: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
-    defaults = padding + list(arguments.defaults[-len(positional) :] if positional else [])
-    ours = [
-        (a, d) for a, d in zip(positional, defaults, strict=True) if d is not None or not arguments.kwonlyargs
-    ]
-    pairs = [*ours, *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    first_default = len(positional) - len(arguments.defaults)
+    required = positional[: max(0, first_default)]
+    ours = [] if arguments.kwonlyargs else [a for a in required if not _is_an_object(a.annotation, module)]
+    pairs: list[tuple[ast.arg, ast.expr | None]] = [(a, None) for a in ours]
+    pairs += zip(
+        positional[max(0, first_default) :], arguments.defaults[max(0, -first_default) :], strict=True
+    )
+    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     fields = {
         a.arg: Field(annotation_type(a.annotation, module), _default(d), _comment(d or a, module))
         for a, d in pairs
@@ -222,7 +225,7 @@ def _evaluate(node: ast.expr, module: _Module) -> Any:
         case ast.Name(id=name):
             return _named(name, module)
         case ast.Attribute(value=ast.Name(id=owner), attr=name) if owner in _TYPING:
-            return getattr(_TYPING[owner], name, _OPAQUE)
+            return _standard(owner, name)
         case ast.BinOp(op=ast.BitOr(), left=left, right=right):
             return _union([_evaluate(left, module), _evaluate(right, module)])
         case ast.Subscript(value=value, slice=arguments):
@@ -263,12 +266,17 @@ def _named(name: str, module: _Module) -> Any:
         nested = isinstance(found.node, ast.ClassDef) and _is_dataclass(found.node)
         return Annotated[dict, Fields(found.target)] if nested else _OPAQUE
     if isinstance(found, _Imported):
-        return getattr(_TYPING.get(found.module), found.name, _OPAQUE)
+        return _standard(found.module, found.name)
     if isinstance(found, tuple):
         owner, expression = found
         return _evaluate(expression, owner)
     plain = getattr(builtins, name, None)
     return plain if plain in (int, float, str, bool, list, tuple, dict, set) else _OPAQUE
+
+
+def _standard(module: str, name: str) -> Any:
+    found = getattr(_TYPING.get(module), name, _OPAQUE)
+    return _OPAQUE if found in _CALLABLES else found
 
 
 def _lookup(module_name: str, name: str) -> Definition | _Imported | tuple[_Module, ast.expr] | None:
