@@ -24,7 +24,7 @@ from llm.jobs.evaluate import evaluations
 from llm.jobs.show import show_entries
 from llm.model import ModelConfig, Transformer, parameter_count
 from llm.train import checkpoint, launch, resume
-from llm.train.callbacks import Interrupted
+from llm.train.callbacks import Interrupted, StrategyRecord
 from llm.train.derive import Derived, derive
 from llm.train.report import write_report
 from llm.train.run import Run, environment, now
@@ -137,6 +137,7 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
     callbacks = [
         meter,
         bar,
+        StrategyRecord(run),
         *build.samples(config, run, net, job.corpus.tokenizer, shows, meter.paused),
         build.checkpointer(config, run, net, data, resume_from, meter.paused),
     ]

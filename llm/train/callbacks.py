@@ -222,6 +222,25 @@ class Checkpointer(L.Callback):
             shutil.rmtree(folder)
 
 
+class StrategyRecord(L.Callback):
+    """Writes into run.json what really runs: the strategy's class, its processes, what each holds of the weights."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write it down, on rank 0."""
+        local = [getattr(p, "_local_tensor", p) for p in pl_module.parameters()]
+        if trainer.is_global_zero:
+            self.run.update(
+                strategy={
+                    "class": type(trainer.strategy).__name__,
+                    "world_size": trainer.world_size,
+                    "parameter_bytes_per_rank": sum(p.numel() * p.element_size() for p in local),
+                }
+            )
+
+
 def set_step(trainer: L.Trainer, step: int) -> None:
     """Make Lightning's loops count from `step`, as if this process had done the steps before."""
     loop = trainer.fit_loop.epoch_loop

@@ -39,7 +39,13 @@ def decide(folder: Path, decision: Callable[[], dict[str, Any]]) -> dict[str, An
 
 def _launch_id() -> str:
     """What tells one external launch from the next; empty without one."""
-    names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "MASTER_PORT")
+    names = (
+        "TORCHELASTIC_RUN_ID",
+        "TORCHELASTIC_RESTART_COUNT",
+        "SLURM_JOB_ID",
+        "SLURM_RESTART_COUNT",
+        "MASTER_PORT",
+    )
     parts = [os.environ[name] for name in names if name in os.environ]
     return "-".join(parts) if "RANK" in os.environ or "SLURM_PROCID" in os.environ else ""
 

@@ -133,6 +133,8 @@ def test_another_model_is_refused_and_nothing_is_changed(tmp_path):
 def test_retention_keeps_last_best_and_every_nth(tmp_path):
     for step in (10, 20, 30, 40, 50, 60):
         (tmp_path / checkpoint.folder_name(step)).mkdir()
-    going = [checkpoint.step_of(f) for f in checkpoint.expendable(tmp_path, keep_last=2, keep_every=20, best=30)]
+    going = [
+        checkpoint.step_of(f) for f in checkpoint.expendable(tmp_path, keep_last=2, keep_every=20, best=30)
+    ]
     assert going == [10]
     assert checkpoint.folder_name(60) == "step_00000060"

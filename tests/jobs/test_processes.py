@@ -1,0 +1,150 @@
+"""Runs in processes of their own: two that train together, and ones that are told to stop."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llm.train.run import Run
+
+ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.distributed
+
+
+def command(tiny, *overrides):
+    given = {word.partition("=")[0] for word in overrides}
+    kept = [word for word in tiny if word.partition("=")[0] not in given]
+    return [sys.executable, str(ROOT / "train.py"), *kept, *overrides]
+
+
+def finish(tiny, *overrides):
+    done = subprocess.run(command(tiny, *overrides), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def losses(folder):
+    with (folder / "metrics.csv").open() as file:
+        table = list(csv.DictReader(file))
+    return [float(row["train/loss"]) for row in table], [
+        float(row["val/loss"]) for row in table if row["val/loss"]
+    ]
+
+
+def weights(folder, step):
+    return load_file(folder / f"checkpoints/step_{step:08d}/model.safetensors")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_give_the_model_of_one(tiny, tmp_path, optimizer):
+    same = ["trainer.max_steps=20", f"optimizer={optimizer}", "optimizer.lr=3e-4"]
+    finish(tiny, "name=one", *same)
+    finish(tiny, "name=two", *same, "strategy=ddp", "trainer.devices=2")
+    one, two = tmp_path / "runs/one", tmp_path / "runs/two"
+
+    for first, second in zip(losses(one), losses(two), strict=True):
+        assert first == pytest.approx(second, abs=2e-6)
+    ours, theirs = weights(one, 20), weights(two, 20)
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-5
+    n_bytes = sum(value.numel() * value.element_size() for value in theirs.values())
+    assert Run.open(two).record["strategy"] == {
+        "class": "DDPStrategy",
+        "world_size": 2,
+        "parameter_bytes_per_rank": n_bytes,
+    }
+
+
+def test_a_run_of_one_process_goes_on_with_two(tiny, tmp_path):
+    finish(tiny, "name=one", "trainer.max_steps=12", "optimizer.lr=3e-4")
+    finish(
+        tiny,
+        "name=both",
+        "trainer.max_steps=8",
+        "optimizer.lr=3e-4",
+        "schedule=inverse_sqrt",
+        "schedule.warmup_steps=2",
+    )
+    out = finish(
+        tiny,
+        "name=both",
+        "trainer.max_steps=12",
+        "optimizer.lr=3e-4",
+        "schedule=inverse_sqrt",
+        "schedule.warmup_steps=2",
+        "strategy=ddp",
+        "trainer.devices=2",
+    )
+    assert "Resuming from step 8" in out
+    assert len(losses(tmp_path / "runs/both")[0]) == 12
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_signal_saves_and_the_same_command_goes_on(tiny, tmp_path, signum, code, devices):
+    words = [
+        "name=a",
+        "trainer.max_steps=100000",
+        "checkpoint.every_n_steps=100000",
+        "trainer.val_check_interval=null",
+    ]
+    if devices == 2:
+        words += ["strategy=ddp", "trainer.devices=2"]
+    process = subprocess.Popen(
+        command(tiny, *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_steps(tmp_path / "runs/a", process, 3)
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == code, output
+    step = int(re.search(r"at step (\d+), saved", output).group(1))
+    assert step >= 3
+    assert weights(tmp_path / "runs/a", step)
+    assert Run.open(tmp_path / "runs/a").record["status"] == "interrupted"
+
+    words[1] = f"trainer.max_steps={step + 2}"
+    assert f"Resuming from step {step}" in finish(tiny, *words)
+
+
+def wait_for_steps(folder, process, n_steps):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stdout.read()
+        metrics = folder / "metrics.csv"
+        if metrics.exists() and metrics.read_text().count("\n") > n_steps:
+            return
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("no steps within two minutes")
+
+
+def test_a_killed_run_loses_no_more_than_the_save_interval(tiny, tmp_path):
+    words = ["name=a", "trainer.max_steps=100000", "model.dropout=0.1"]
+    process = subprocess.Popen(
+        command(tiny, *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_steps(tmp_path / "runs/a", process, 30)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    reached = len(losses(tmp_path / "runs/a")[0])
+
+    out = finish(tiny, "name=a", f"trainer.max_steps={reached + 4}", "model.dropout=0.1")
+    resumed = int(re.search(r"Resuming from step (\d+)", out).group(1))
+    assert reached - 4 <= resumed <= reached
+    assert len(losses(tmp_path / "runs/a")[0]) == reached + 4
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "runs/a", reached + 4).values())
