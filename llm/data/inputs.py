@@ -5,6 +5,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -56,7 +57,9 @@ class InputFiles:
     def save(self) -> None:
         """Keep what was learnt; another process's findings in the same record stay."""
         if self._record and self._new:
-            write_json(self._record, _read_record(self._record) | self._new)
+            # Without the record the next run only takes longer.
+            with suppress(OSError):
+                write_json(self._record, _read_record(self._record) | self._new)
             self._new = {}
 
 

@@ -49,14 +49,12 @@ def prepare(
     goes on with the pieces that it had finished. Raises ConfigError and DataError.
     """
     folder, progress = Path(shards_dir), progress or Silent()
-    with _room_named(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        progress.stage("Looking at the text")
-        plan = source.plan(InputFiles(folder / "file_hashes.json"))
+    progress.stage("Looking at the text")
+    plan = source.plan(InputFiles(folder / "file_hashes.json"))
+    with _writing(folder, plan):
         tokenizer = _tokenizer(plan, spec, folder / "tokenizers", progress)
-        corpus_fingerprint = fingerprint(
-            {"format": FORMAT_VERSION, "text": plan.fingerprint, "tokenizer": tokenizer.hash}
-        )
+        contents = {"format": FORMAT_VERSION, "text": plan.fingerprint, "tokenizer": tokenizer.hash}
+        corpus_fingerprint = fingerprint(contents)
         target = folder / f"{source.corpus_name}-{corpus_fingerprint[:12]}"
         with _only_one(target, progress):
             if not (target / INDEX).is_file():
@@ -68,18 +66,31 @@ def prepare(
 
 
 @contextmanager
-def _room_named(folder: Path) -> Iterator[None]:
-    """Turn a full disk into an error that says where and what was kept."""
+def _writing(folder: Path, plan: Plan) -> Iterator[None]:
+    """Turn a disk that is full or closed to us into an error that says where, what is needed and what was kept."""
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise DataError(
+                f"{folder} can't be written ({error}): set shards_dir= to another folder."
+            ) from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        need = (
+            "about as much room as the text"
+            if plan.n_bytes is None
+            else f"about {plan.n_bytes / 1e6:,.0f} MB"
+        )
         raise DataError(
-            f"The disk of {folder} is full ({shutil.disk_usage(folder).free / 1e6:,.0f} MB are free). Preparing needs about twice "
-            "the size of the text there. Make room, or set shards_dir= to another disk; the pieces that were "
-            "finished are kept, and the same command goes on from them."
+            f"The disk of {folder} is full: {shutil.disk_usage(_existing(folder)).free / 1e6:,.0f} MB are free, and "
+            f"preparing this text needs {need} in all, up to four times that if every byte is a token. Make room, or "
+            "set shards_dir= to another disk. Pieces that were finished are kept: the same command goes on from them."
         ) from error
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 @contextmanager
@@ -141,6 +152,8 @@ class _Preparation:
     def run(self, name: str, corpus_fingerprint: str, processes: int | None) -> None:
         """From text to the index."""
         (self.folder / PIECES).mkdir(parents=True, exist_ok=True)
+        for left_over in (self.folder / PIECES).glob(".*.tmp"):
+            left_over.unlink(missing_ok=True)
         self.tokenizer.save(self.folder / "tokenizer")
         records = self._encode(processes)
         self.progress.stage("Putting the pieces together")
@@ -220,13 +233,17 @@ class _Preparation:
 @contextmanager
 def _pool(processes: int, start: partial) -> Iterator[ProcessPoolExecutor]:
     """Worker processes, started afresh: a fork of a process with threads may hang."""
+    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start)
     try:
         yield pool
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
+        # Nothing is lost with a worker but the piece at hand, which may take long.
+        for worker in set(multiprocessing.active_children()).difference(others):
+            worker.terminate()
         raise
-    pool.shutdown()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _Worker:

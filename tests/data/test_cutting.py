@@ -1,7 +1,7 @@
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.data import cutting
@@ -10,6 +10,7 @@ from llm.data.cutting import boundary, chunks, piece_bytes, ranges, read_blocks
 TEXTS = st.text(st.sampled_from("ab\n\r é€😀\u2028"), max_size=200).map(str.encode)
 
 
+@settings(deadline=None)
 @given(TEXTS, st.integers(8, 40))
 def test_chunks_join_to_the_text_and_hold_whole_characters(data: bytes, limit: int) -> None:
     parts = list(chunks(data, limit))
@@ -23,6 +24,7 @@ def test_chunks_end_with_lines_where_there_are_lines() -> None:
     assert list(chunks(b"one\ntwo\nthree\n", 9)) == [b"one\ntwo\n", b"three\n"]
 
 
+@settings(deadline=None)
 @given(TEXTS, st.integers(8, 60))
 def test_ranges_and_blocks_cover_a_file_at_boundaries(data: bytes, limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

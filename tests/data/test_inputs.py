@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.data import inputs
@@ -63,6 +63,7 @@ def test_flaws_are_found_with_their_offset(tmp_path: Path, content: bytes, flaw:
     assert found is None if flaw is None else re.match(flaw, str(found))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | st.text(max_size=40).map(str.encode), st.integers(1, 7))
 def test_a_flaw_is_found_wherever_the_blocks_end(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, block: int

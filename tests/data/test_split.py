@@ -1,7 +1,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.data.documents import Document
@@ -42,6 +42,7 @@ def test_copies_fall_on_the_same_side() -> None:
         assert next(split.parts(first)).held_out == next(split.parts(second)).held_out
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text("ab\né", min_size=1, max_size=60).map(str.encode), min_size=1, max_size=10, unique=True)
 )
@@ -60,6 +61,7 @@ def test_one_file_is_cut_at_the_end_of_a_line() -> None:
     assert 0.1 <= len(held_out) / len(text) < 0.11
 
 
+@settings(deadline=None)
 @given(st.text("ab\n", min_size=2, max_size=100).map(str.encode), st.integers(1, 50))
 def test_a_document_read_in_parts_is_split_without_loss(text: bytes, size: int) -> None:
     split = choose_split(documents(text), 0.3)
