@@ -94,7 +94,15 @@ def test_the_step_resumed_from_can_still_grow(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "torn", ["50,4096,0.33", "50", "50,4096,0.3,0.1,,,0.0001,,,0.5,", "\x00\x00", "5O,,,,,,,,,,\n"]
+    "torn",
+    [
+        "50,4096,0.33",
+        "50",
+        "50,4096,0.3,0.1,,,0.0001,,,0.5,",
+        "\x00\x00",
+        "5O,,,,,,,,,,\n",
+        "50,,x,,,,,,,,\n",
+    ],
 )
 def test_a_torn_last_line_is_dropped(tmp_path, torn):
     log = MetricsCSV(run_in(tmp_path))

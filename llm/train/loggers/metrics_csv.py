@@ -1,5 +1,6 @@
 """metrics.csv: one row a logged step, in full precision, whole after any kill."""
 
+import contextlib
 import csv
 import io
 from collections.abc import Mapping
@@ -112,6 +113,17 @@ def read_metrics_rows(path: Any) -> list[Row]:
     whole = text[: text.rfind("\n") + 1]
     rows = {}
     for row in csv.DictReader(io.StringIO(whole)):
-        if None not in row and None not in row.values() and (row.get("step") or "").isdecimal():
+        if is_whole(row):
             rows[int(row["step"])] = row
     return list(rows.values())
+
+
+def is_whole(row: Mapping[str | None, Any]) -> bool:
+    """Whether a parsed row has a step, a place for every column, and numbers alone."""
+    if None in row or None in row.values() or not row.get("step", "").isdecimal():
+        return False
+    with contextlib.suppress(ValueError):
+        for value in filter(None, row.values()):
+            float(value)
+        return True
+    return False

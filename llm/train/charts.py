@@ -1,0 +1,148 @@
+"""The geometry of small line charts: what a template needs to draw them as SVG, and a script to read them off."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+Point = tuple[float, float]
+
+WIDTH, HEIGHT = 420, 230
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 28
+MOST_POINTS = 600
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One line: a name and points (step, value) in the order of their steps."""
+
+    name: str
+    points: Sequence[Point]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tick:
+    """A labelled place on an axis, in the chart's coordinates."""
+
+    place: float
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A series as it is drawn.
+
+    Args:
+        name: of the series.
+        path: what SVG's `d` takes.
+        dots: places that are marked, where points are few.
+        points: (step, value, x, y) of each point drawn.
+    """
+
+    name: str
+    path: str
+    dots: list[Point]
+    points: list[tuple[float, float, float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A chart, ready to draw in a box of `WIDTH` by `HEIGHT`."""
+
+    title: str
+    curves: list[Curve]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
+    top: int = TOP
+    bottom: int = HEIGHT - BOTTOM
+
+
+def chart(title: str, series: Sequence[Series], from_zero: bool = False) -> Chart | None:
+    """Lay out a chart; None where no series has a finite point.
+
+    Args:
+        title: what it shows.
+        series: the lines; points that aren't finite are left out.
+        from_zero: whether the vertical axis begins at zero.
+    """
+    finite = [Series(s.name, [p for p in s.points if math.isfinite(p[1])]) for s in series]
+    shown = [Series(s.name, thinned(s.points)) for s in finite if s.points]
+    if not shown:
+        return None
+    steps = [step for s in shown for step, _ in s.points]
+    values = [value for s in shown for _, value in s.points]
+    x_low, x_high = spread(min(steps), max(steps))
+    y_low, y_high = spread(0.0 if from_zero else min(values), max(values))
+    y_marks = list(marks(y_low, y_high, 5, around=True))
+    y_low, y_high = y_marks[0], y_marks[-1]
+
+    def x(step: float) -> float:
+        return LEFT + (step - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+
+    return Chart(
+        title=title,
+        curves=[curve(s, [(x(step), y(value)) for step, value in s.points]) for s in shown],
+        x_ticks=[Tick(x(mark), label(mark)) for mark in marks(x_low, x_high, 5) if mark == int(mark)],
+        y_ticks=[Tick(y(mark), label(mark)) for mark in y_marks],
+    )
+
+
+def curve(series: Series, places: list[Point]) -> Curve:
+    """A series with its places in the chart."""
+    path = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    points = [
+        (step, value, round(x, 1), round(y, 1))
+        for (step, value), (x, y) in zip(series.points, places, strict=True)
+    ]
+    return Curve(series.name, path, places if len(places) <= 40 else [], points)
+
+
+def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+    """At most about `most` points that look the same: of each stretch the first, the lowest, the highest, the last."""
+    if len(points) <= most:
+        return list(points)
+    size = math.ceil(len(points) / (most // 4))
+    kept: list[Point] = []
+    for start in range(0, len(points), size):
+        stretch = points[start : start + size]
+        by_value = sorted(stretch, key=lambda point: point[1])
+        kept += sorted({stretch[0], by_value[0], by_value[-1], stretch[-1]})
+    return kept
+
+
+def spread(low: float, high: float) -> Point:
+    """A range that isn't empty."""
+    if low < high:
+        return low, high
+    margin = abs(low) / 2 or 1.0
+    return low - margin, high + margin
+
+
+def marks(low: float, high: float, about: int, around: bool = False) -> Iterator[float]:
+    """About so many round numbers, multiples of 1, 2 or 5 times a power of ten: within a range, or around it."""
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    slack = 1e-9 if around else -1e-9
+    first, last = low / step + slack, high / step - slack
+    digits = max(0, 2 - math.floor(math.log10(step)))
+    inner = range(math.ceil(first), math.floor(last) + 1)
+    for multiple in range(math.floor(first), math.ceil(last) + 1) if around else inner:
+        yield round(multiple * step, digits)
+
+
+def label(number: float) -> str:
+    """A number for an axis, such as 0.25, 1.5k or 1e-4."""
+    if number and abs(number) < 1e-3:
+        return f"{number:.2g}".replace("e-0", "e-")
+    for limit, unit in UNITS:
+        if abs(number) >= limit:
+            return f"{number / limit:.4g}{unit}"
+    return f"{number:.4g}"
