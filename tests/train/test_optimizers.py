@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
     get_optimizer_state_dict,
     get_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import fully_shard
 
 from llm.errors import ConfigError
 from llm.model import ModelConfig, Transformer, init_weights
@@ -281,3 +283,39 @@ def test_muon_refuses_flattened_matrices_and_strategies_that_flatten():
     with pytest.raises(ConfigError, match=r"optimizer=muon doesn't work under strategy=deepspeed_zero3"):
         check_strategy(Muon, "deepspeed_zero3")
     check_strategy(adamw, "deepspeed_zero3")
+
+
+def sharded_worker(rank: int, folder: str) -> None:
+    """Train two steps as one of two FSDP2 ranks; rank 0 leaves whole weights and momenta in `folder`."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+    model = net()
+    for block in model.stack.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer = Muon(model.named_parameters(), lr=1e-2)
+    train(model, optimizer, 2)
+    options = StateDictOptions(full_state_dict=True)
+    state = get_state_dict(model, optimizer, options=options)
+    if rank == 0:
+        torch.save(state, f"{folder}/state.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.distributed
+def test_muon_sharded_is_muon_whole(tmp_path):
+    torch.multiprocessing.spawn(sharded_worker, (str(tmp_path),), nprocs=2)
+    weights, state = torch.load(tmp_path / "state.pt", weights_only=True)
+    model = net()
+    optimizer = Muon(model.named_parameters(), lr=1e-2)
+    train(model, optimizer, 2)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(weights[name], parameter.detach(), rtol=0, atol=1e-6, msg=name)
+    expected = get_optimizer_state_dict(model, optimizer)["state"]
+    for name, values in expected.items():
+        for key, value in values.items():
+            torch.testing.assert_close(
+                state["state"][name][key], value, rtol=1e-5, atol=1e-7, msg=f"{name} {key}"
+            )
