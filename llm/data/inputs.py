@@ -3,19 +3,21 @@
 import glob
 import hashlib
 import os
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from llm.data.cutting import BLOCK_BYTES
 from llm.errors import ConfigError, DataError
-from llm.files import read_json, write_json
 
 OnBadFile = Literal["error", "skip"]
 # A file that was written this recently may change again within one tick of its file system's clock.
 SETTLED_SECONDS = 2.0
+ROWS_AT_ONCE = 10_000
+LOOK_UP = "SELECT sha256, flaw FROM files WHERE path = ? AND size = ? AND changed_ns = ?"
 
 
 def check_on_bad_file(value: str) -> None:
@@ -33,47 +35,61 @@ class FileFacts(NamedTuple):
 
 
 class InputFiles:
-    """Facts about files, kept in `record` between runs by path, size and time of change."""
+    """Facts about files, kept between runs in the database `record` by path, size and time of change."""
 
     def __init__(self, record: Path | None = None) -> None:
-        self._record = record
-        self._known: dict[str, list] = _read_record(record)
-        self._new: dict[str, list] = {}
+        self._record = _open_record(record)
+        self._new: list[tuple[str, int, int, str, str | None]] = []
 
-    def facts(self, path: Path) -> FileFacts:
+    def facts(self, path: str) -> FileFacts:
         """What is in the file, read only if it changed since the last time."""
+        key = os.path.abspath(path)
         try:
-            key, status = os.path.abspath(path), path.stat()
-            seen = self._known.get(key)
-            if seen and seen[:2] == [status.st_size, status.st_mtime_ns]:
-                return FileFacts(seen[2], status.st_size, seen[3])
-            facts = scan(path)
+            status = os.stat(path)
+            known = self._known(key, status) or scan(path)
         except OSError as error:
             raise DataError(f"{path} can't be read: {error.strerror or error}.") from error
         if time.time() - status.st_mtime > SETTLED_SECONDS:
-            self._known[key] = self._new[key] = [facts.size, status.st_mtime_ns, facts.sha256, facts.flaw]
-        return facts
+            self._new.append((key, known.size, status.st_mtime_ns, known.sha256, known.flaw))
+        if len(self._new) >= ROWS_AT_ONCE:
+            self.save()
+        return known
+
+    def _known(self, key: str, status: os.stat_result) -> FileFacts | None:
+        with suppress(sqlite3.Error):
+            state = (key, status.st_size, status.st_mtime_ns)
+            if row := self._record.execute(LOOK_UP, state).fetchone():
+                return FileFacts(row[0], status.st_size, row[1])
+        return None
 
     def save(self) -> None:
-        """Keep what was learnt; another process's findings in the same record stay."""
-        if self._record and self._new:
-            # Without the record the next run only takes longer.
-            with suppress(OSError):
-                write_json(self._record, _read_record(self._record) | self._new)
-            self._new = {}
+        """Keep what was learnt. Where that can't be done, the next run only takes longer."""
+        with suppress(sqlite3.Error), self._record:
+            self._record.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", self._new)
+        self._new = []
 
 
-def _read_record(record: Path | None) -> dict[str, list]:
-    try:
-        return dict(read_json(record)) if record else {}
-    except (OSError, ValueError):
-        return {}
+def _open_record(record: Path | None) -> sqlite3.Connection:
+    """The database, or one in memory where none can be had: it only spares reading."""
+    with suppress(sqlite3.Error, OSError):
+        if record:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            return _with_table(sqlite3.connect(record))
+    return _with_table(sqlite3.connect(":memory:"))
 
 
-def scan(path: Path) -> FileFacts:
+def _with_table(database: sqlite3.Connection) -> sqlite3.Connection:
+    with database:
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size, changed_ns, sha256, flaw)"
+        )
+    return database
+
+
+def scan(path: str) -> FileFacts:
     """Read a file once, in bounded memory."""
     digest, size, flaw, torn = hashlib.sha256(), 0, None, b""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
             if flaw is None:
@@ -98,7 +114,7 @@ def _flaw(data: bytes, offset: int) -> tuple[str | None, bytes]:
     return None, b""
 
 
-def find_files(paths: str | Sequence[str], key: str = "data.paths") -> list[Path]:
+def find_files(paths: str | Sequence[str], key: str = "data.paths") -> list[str]:
     """The files that the patterns match, each once, sorted.
 
     Raises ConfigError for no patterns, a pattern without a match, or a folder.
@@ -109,15 +125,17 @@ def find_files(paths: str | Sequence[str], key: str = "data.paths") -> list[Path
     return sorted({path for pattern in patterns for path in _match(pattern, key)})
 
 
-def _match(pattern: str, key: str) -> list[Path]:
+def _match(pattern: str, key: str) -> Iterable[str]:
     expanded = os.path.expanduser(pattern)
     if os.path.isdir(expanded):
         raise ConfigError(
             f"{key}: {pattern} is a folder; say which of its files, such as {pattern.rstrip('/')}/**/*.txt."
         )
     if os.path.exists(expanded):
-        return [Path(expanded)]
-    matches = [Path(match) for match in glob.glob(expanded, recursive=True) if os.path.isfile(match)]
+        return [os.path.normpath(expanded)]
+    matches = {
+        os.path.normpath(match) for match in glob.iglob(expanded, recursive=True) if os.path.isfile(match)
+    }
     if not matches:
         raise ConfigError(f"{key}: no file matches {pattern!r} in the working directory {os.getcwd()}.")
     return matches

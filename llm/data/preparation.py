@@ -50,7 +50,7 @@ def prepare(
     """
     folder, progress = Path(shards_dir), progress or Silent()
     progress.stage("Looking at the text")
-    plan = source.plan(InputFiles(folder / "file_hashes.json"))
+    plan = source.plan(InputFiles(folder / "file_hashes.sqlite"))
     with _writing(folder, plan):
         tokenizer = _tokenizer(plan, spec, folder / "tokenizers", progress)
         contents = {"format": FORMAT_VERSION, "text": plan.fingerprint, "tokenizer": tokenizer.hash}

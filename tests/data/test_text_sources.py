@@ -1,10 +1,12 @@
 import lzma
 import platform
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from llm.data import prepare
+from llm.data.inputs import InputFiles
 from llm.data.sources import StandardLibrary, TextFiles
 from llm.data.sources.stdlib import stdlib_files, stdlib_folder
 from llm.errors import ConfigError, DataError
@@ -58,6 +60,17 @@ def test_files_without_text_are_an_error(write, tmp_path) -> None:
     folder = write({"a.txt": "", "b.txt": ""})
     with pytest.raises(DataError, match=r"None of 2 files has text \(2 empty\)"):
         prepare(TextFiles([f"{folder}/*.txt"]), ByteSpec(), tmp_path / "shards")
+
+
+def test_a_file_that_changes_meanwhile_is_noticed(write, monkeypatch) -> None:
+    monkeypatch.setattr("llm.data.cutting.MIN_PIECE_BYTES", 100)
+    folder = write({"a.txt": "text\n" * 10, "long.txt": "text\n" * 90})
+    plan = TextFiles([f"{folder}/*"]).plan(InputFiles())
+    (folder / "a.txt").write_text("TEXT\n" * 10)
+    (folder / "long.txt").write_text("text\n" * 89)
+    for piece in plan.pieces:
+        with pytest.raises(DataError, match=r"txt has changed since the preparation began"):
+            list(piece.documents(Counter()))
 
 
 def test_an_unknown_way_with_bad_files_is_refused() -> None:

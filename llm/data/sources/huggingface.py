@@ -180,7 +180,7 @@ def _stored_contents(dataset: Any, files: InputFiles) -> Iterator[str]:
     """Hashes of the Arrow files that the dataset lies in, or of its making where it lies in memory."""
     yield str(len(dataset))
     stored = [entry["filename"] for entry in dataset.cache_files]
-    yield from (files.facts(Path(name)).sha256 for name in stored)
+    yield from (files.facts(name).sha256 for name in stored)
     if not stored:
         yield dataset._fingerprint
 
@@ -189,7 +189,7 @@ def _streamed_contents(source: HuggingFace, files: InputFiles) -> Iterator[str]:
     """Hashes of a local folder's files, or the commit on the hub: what a stream holds is not known before it is read."""
     folder = Path(source.path)
     if folder.is_dir():
-        yield from (files.facts(path).sha256 for path in sorted(folder.rglob("*")) if path.is_file())
+        yield from (files.facts(str(path)).sha256 for path in sorted(folder.rglob("*")) if path.is_file())
         return
     hub = importlib.import_module("huggingface_hub")
     try:

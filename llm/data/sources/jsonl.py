@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from llm.data.cutting import BLOCK_BYTES, piece_bytes
@@ -24,7 +23,7 @@ OR_SKIP = "Leave such lines out by data.on_bad_file=skip."
 class LinesPiece:
     """The lines of a file that start in its bytes [start, end), which are of the text once unpacked."""
 
-    path: Path
+    path: str
     field: str
     on_bad_file: OnBadFile
     start: int = 0
@@ -83,8 +82,8 @@ class LinesPiece:
         return lines
 
 
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
+def _open(path: str) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path) if path.endswith(".gz") else open(path, "rb"))
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,8 @@ class JsonLines:
         }
         return Plan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, n_bytes)
 
-    def _pieces(self, path: Path, size: int, limit: int) -> Iterator[LinesPiece]:
-        if path.suffix == ".gz":
+    def _pieces(self, path: str, size: int, limit: int) -> Iterator[LinesPiece]:
+        if path.endswith(".gz"):
             yield LinesPiece(path, self.text, self.on_bad_file)
             return
         for start in range(0, size, limit):

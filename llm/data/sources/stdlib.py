@@ -55,8 +55,9 @@ class StandardLibrary:
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files and plan the work."""
         skipped: Counter[str] = Counter()
-        kept = usable_files(stdlib_files(), files, self.on_bad_file, skipped)
+        found = ((name, str(path)) for name, path in stdlib_files())
+        kept = usable_files(found, files, self.on_bad_file, skipped)
         share = self.validation_share
         split = PathSplit(HELD_OUT_MODULO) if share is None else HashSplit(share)
-        contents = chain.from_iterable((file.id, file.facts.sha256) for file in kept)
+        contents = chain.from_iterable((file.id, file.sha256) for file in kept)
         return plan_text(kept, split, skipped, contents)

@@ -1,10 +1,11 @@
 """Text files, a document a file, of any size and number."""
 
+import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from typing import NamedTuple
 
 from llm.data.cutting import piece_bytes, ranges, read_blocks
 from llm.data.documents import Document, Piece, Plan, Split, fingerprint
@@ -13,44 +14,58 @@ from llm.data.split import DEFAULT_SHARE, FEW_DOCUMENTS, check_share, choose_spl
 from llm.errors import DataError
 
 
-@dataclass(frozen=True)
-class TextFile:
-    """A file to read: the id of its document, its path and what is known of it."""
+class TextFile(NamedTuple):
+    """A file to read: the id of its document, its path, its hex SHA-256 and its size in bytes."""
 
     id: str
-    path: Path
-    facts: FileFacts
+    path: str
+    sha256: str
+    size: int
 
 
 @dataclass(frozen=True)
-class Segment:
-    """The bytes [start, end) of a text file."""
+class WholeFiles:
+    """A piece of files that are read whole."""
+
+    files: tuple[TextFile, ...]
+
+    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+        """Read the files in order."""
+        for file in self.files:
+            digest = hashlib.sha256()
+            for document in _read(file, 0, file.size):
+                digest.update(document.data)
+                yield document
+            if digest.hexdigest() != file.sha256:
+                raise _changed(file)
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """A piece of one large file: its bytes [start, end)."""
 
     file: TextFile
     start: int
     end: int
 
-    def documents(self) -> Iterator[Document]:
-        """The segment in blocks."""
-        file, facts = self.file, self.file.facts
-        with file.path.open("rb") as opened:
-            for offset, block in read_blocks(opened, self.start, self.end):
-                yield Document(file.id, block, offset, facts.size, facts.sha256)
-
-
-@dataclass(frozen=True)
-class TextPiece:
-    """Segments of text files."""
-
-    segments: tuple[Segment, ...]
-
     def documents(self, skipped: Counter[str]) -> Iterator[Document]:
-        """Read the segments in order."""
-        for segment in self.segments:
-            try:
-                yield from segment.documents()
-            except OSError as error:
-                raise DataError(f"{segment.file.path} can't be read any more: {error.strerror}.") from error
+        """Read the range in blocks, each a part of the one document."""
+        yield from _read(self.file, self.start, self.end)
+
+
+def _read(file: TextFile, start: int, end: int) -> Iterator[Document]:
+    try:
+        with open(file.path, "rb") as opened:
+            if os.fstat(opened.fileno()).st_size != file.size:
+                raise _changed(file)
+            for offset, block in read_blocks(opened, start, end):
+                yield Document(file.id, block, offset, file.size, file.sha256)
+    except OSError as error:
+        raise DataError(f"{file.path} can't be read any more: {error.strerror}.") from error
+
+
+def _changed(file: TextFile) -> DataError:
+    return DataError(f"{file.path} has changed since the preparation began: run the same command again.")
 
 
 @dataclass(frozen=True)
@@ -73,18 +88,15 @@ class TextFiles:
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files, drop empty, bad and duplicate ones, and cut the rest into pieces."""
         skipped: Counter[str] = Counter()
-        found = [(str(path), path) for path in find_files(self.paths)]
+        found = ((path, path) for path in find_files(self.paths))
         kept = usable_files(found, files, self.on_bad_file, skipped)
-        first = [
-            Document(file.id, b"", 0, file.facts.size, file.facts.sha256)
-            for file in islice(kept, FEW_DOCUMENTS)
-        ]
+        first = [Document(file.id, b"", 0, file.size, file.sha256) for file in kept[:FEW_DOCUMENTS]]
         split = choose_split(first, self.validation_share)
-        return plan_text(kept, split, skipped, (file.facts.sha256 for file in kept))
+        return plan_text(kept, split, skipped, (file.sha256 for file in kept))
 
 
 def usable_files(
-    found: Sequence[tuple[str, Path]], files: InputFiles, on_bad_file: OnBadFile, skipped: Counter[str]
+    found: Iterable[tuple[str, str]], files: InputFiles, on_bad_file: OnBadFile, skipped: Counter[str]
 ) -> list[TextFile]:
     """The (id, path) pairs that hold text not seen before; the others are counted in `skipped`.
 
@@ -101,12 +113,11 @@ def usable_files(
         if reason:
             skipped[reason] += 1
         else:
-            kept[facts.sha256] = TextFile(id_, path, facts)
+            kept[facts.sha256] = TextFile(id_, path, facts.sha256, facts.size)
     files.save()
     if not kept:
-        raise DataError(
-            f"None of {len(found)} files has text ({_listing(skipped)}), the first being {found[0][1]}."
-        )
+        listing = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+        raise DataError(f"None of {skipped.total()} files has text ({listing}), the last being {path}.")
     return list(kept.values())
 
 
@@ -118,15 +129,11 @@ def _reason_to_skip(facts: FileFacts, kept: dict[str, TextFile]) -> str | None:
     return "duplicate" if facts.sha256 in kept else None
 
 
-def _listing(skipped: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-
-
 def plan_text(
     files: Sequence[TextFile], split: Split, skipped: Counter[str], contents: Iterator[str]
 ) -> Plan:
     """The plan for text files whose order and split are known; `contents` are what the fingerprint is made of."""
-    n_bytes = sum(file.facts.size for file in files)
+    n_bytes = sum(file.size for file in files)
     pieces = tuple(_pieces(files, piece_bytes(n_bytes)))
     settings = {"kind": "text", "split": split.settings()}
     return Plan(fingerprint(settings, contents), pieces, split, n_bytes, skipped)
@@ -134,19 +141,18 @@ def plan_text(
 
 def _pieces(files: Sequence[TextFile], limit: int) -> Iterator[Piece]:
     """Whole files together up to `limit` bytes, larger files cut."""
-    waiting: list[Segment] = []
+    waiting: list[TextFile] = []
     room = limit
     for file in files:
-        size = file.facts.size
-        if waiting and size > room:
-            yield TextPiece(tuple(waiting))
+        if waiting and file.size > room:
+            yield WholeFiles(tuple(waiting))
             waiting, room = [], limit
-        if size <= limit:
-            waiting.append(Segment(file, 0, size))
-            room -= size
+        if file.size <= limit:
+            waiting.append(file)
+            room -= file.size
             continue
-        with file.path.open("rb") as opened:
-            for start, end in ranges(opened, size, limit):
-                yield TextPiece((Segment(file, start, end),))
+        with open(file.path, "rb") as opened:
+            for start, end in ranges(opened, file.size, limit):
+                yield FileRange(file, start, end)
     if waiting:
-        yield TextPiece(tuple(waiting))
+        yield WholeFiles(tuple(waiting))
