@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from llm.cli.main import main
+from llm.train import checkpoint
 from llm.train.run import Run
 
 
@@ -121,6 +123,29 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tiny, tmp_path, capsy
     assert "is not finite" in error
     assert "Its samples: [" in error
     assert Run.open(tmp_path / "runs/a").record["status"] == "failed"
+
+
+def test_a_full_disk_while_saving_stops_with_the_earlier_checkpoint_whole(
+    tiny, tmp_path, capsys, monkeypatch
+):
+    save_file, calls = checkpoint.save_file, []
+
+    def full_at_the_second_save(tensors, path):
+        calls.append(path)
+        if "step_00000008" in str(path) and path.name == checkpoint.OPTIMIZER:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full_at_the_second_save)
+    assert train(tiny, "name=a", "trainer.max_steps=12") == 1
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert "step_00000004 is the newest" in error
+    assert [path.name for path in (tmp_path / "runs/a/checkpoints").iterdir()] == ["step_00000004"]
+
+    monkeypatch.undo()
+    assert train(tiny, "name=a", "trainer.max_steps=12") == 0
+    assert "Resuming from step 4" in capsys.readouterr().out
 
 
 def test_init_from_brings_weights_and_tokenizer(tiny, tmp_path):

@@ -1,0 +1,83 @@
+import json
+import math
+
+import pytest
+
+from llm.cli.main import main
+from llm.train.run import Run
+
+
+@pytest.fixture
+def trained(tiny, tmp_path):
+    assert main(["train", *tiny, "name=a", "trainer.max_steps=4"]) == 0
+    return tmp_path / "runs/a"
+
+
+def entries(folder):
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_the_runs_own_split_gives_the_figures_of_training_again(trained, capsys):
+    before = entries(trained)
+    assert main(["evaluate", f"run={trained}"]) == 0
+    assert entries(trained) == before
+    metrics = before[0]["metrics"]
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
+    assert metrics["bits_per_byte"] == pytest.approx(
+        metrics["loss"] / math.log(2) * metrics["tokens"] / metrics["bytes"]
+    )
+    assert "bits per byte" in capsys.readouterr().out
+
+
+def test_all_of_another_set_is_scored(trained, tiny, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("def spam():\n    return 'eggs'\n" * 50)
+    shards = next(word for word in tiny if word.startswith("shards_dir="))
+    assert main(["evaluate", f"run={trained}", "data=text", f"data.paths=[{other}]", shards]) == 0
+    mine = [entry for entry in entries(trained) if entry["split"] == "all"]
+    assert [entry["metrics"]["bytes"] for entry in mine] == [other.stat().st_size]
+
+
+def test_several_runs_are_scored_one_after_the_other(trained, tiny, tmp_path, capsys):
+    assert main(["train", *tiny, "name=b", "trainer.max_steps=2"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", f"run=[{trained},{tmp_path}/runs/b]"]) == 0
+    out = capsys.readouterr().out
+    assert str(trained) in out
+    assert f"{tmp_path}/runs/b" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["run=nowhere"], 1, "not a run folder"),
+        (["eval=[beauty]"], 2, "perplexity"),
+        (["checkpoint=step_00000099"], 1, "no checkpoint"),
+    ],
+)
+def test_bad_commands_get_one_clear_message(trained, capsys, words, code, message):
+    run = [] if words[0].startswith("run=") else [f"run={trained}"]
+    assert main(["evaluate", *run, *words]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_flipped_bit_in_the_newest_checkpoint_is_passed_over_and_said(trained, tiny, capsys):
+    assert main(["train", *tiny, "name=a", "trainer.max_steps=6"]) == 0
+    path = trained / "checkpoints/step_00000006/model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert main(["evaluate", f"run={trained}"]) == 0
+    assert "Passing over a damaged checkpoint" in capsys.readouterr().out
+    assert entries(trained)[-1]["checkpoint"] == "step_00000004"
+
+
+def test_a_run_with_another_tokenizer_in_its_folder_is_refused(trained, tiny, tmp_path, capsys):
+    from llm.tokenizer import ByteSpec
+
+    other = ByteSpec(special_tokens=("<unk>", "<pad>", "<|endoftext|>", "<other>")).build(())
+    other.save(trained / "tokenizer")
+    assert main(["evaluate", f"run={trained}"]) == 1
+    assert "another tokenizer" in capsys.readouterr().err
+    assert Run.open(trained).record["status"] == "finished"
