@@ -10,8 +10,8 @@ import jinja2
 
 from llm.files import read_json, write_atomically
 from llm.train.charts import Chart, Series, chart
-from llm.train.loggers.metrics_csv import FILE as METRICS
-from llm.train.loggers.metrics_csv import Row, read_metrics_rows
+from llm.train.rows import FILE as METRICS
+from llm.train.rows import Row, read_metrics_rows
 
 FILE = "report.html"
 TEMPLATE = "report.html.j2"

@@ -1,13 +1,13 @@
 """Whether a command starts a run or goes on with one, and which changes of config that allows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from llm.errors import CheckpointError, ConfigError
 from llm.train import checkpoint
-from llm.train.run import Run
+from llm.train.run import Run, flatten
 
 Kind = Literal["safe", "needs allow_changes=true", "refused"]
 MISSING = "(not set)"
@@ -56,15 +56,6 @@ class Start:
 
 def _under(key: str, prefixes: tuple[str, ...]) -> bool:
     return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of a nested dict with its dotted key."""
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:

@@ -4,6 +4,7 @@ import datetime
 import platform
 import re
 import shutil
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,20 @@ class Run:
         """Let others in."""
         self._lock.release()
 
+    def held(self) -> bool:
+        """Whether a process trains here now."""
+        lock = FileLock(self._lock.lock_file, timeout=0)
+        if not (self.folder / ".lock").exists():
+            return False
+        try:
+            lock.acquire()
+        except Timeout:
+            return True
+        except OSError:  # where we may not write, nobody can tell
+            return False
+        lock.release()
+        return False
+
     def _foreign(self) -> bool:
         return any(entry.name != ".lock" for entry in self.folder.iterdir())
 
@@ -119,6 +134,15 @@ class Run:
         known = read_json(self.evaluation) if self.evaluation.exists() else []
         fresh = {key(entry) for entry in entries}
         write_json(self.evaluation, [e for e in known if key(e) not in fresh] + entries)
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a nested dict with its dotted key."""
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def redacted(value: Any, key: str = "") -> Any:

@@ -1,7 +1,5 @@
 """metrics.csv: one row a logged step, in full precision, whole after any kill."""
 
-import contextlib
-import csv
 import io
 from collections.abc import Mapping
 from typing import Any, BinaryIO
@@ -11,24 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from llm.errors import TrainingError
 from llm.files import write_atomically
 from llm.train.loggers.base import LoggedRun, RunLogger
-
-COLUMNS = (
-    "step",
-    "tokens",
-    "train/loss",
-    "train/bits_per_byte",
-    "val/loss",
-    "val/bits_per_byte",
-    "lr",
-    "grad_norm",
-    "tokens_per_second",
-    "mfu",
-    "data_wait",
-)
-FILE = "metrics.csv"
-WHOLE = frozenset({"step", "tokens"})
-
-Row = dict[str, str]
+from llm.train.rows import COLUMNS, FILE, Row, line, number, read_metrics_rows
 
 
 class MetricsCSV(RunLogger):
@@ -90,40 +71,3 @@ class MetricsCSV(RunLogger):
     def _kept_until(self) -> int:
         """The last step that stands: where the run went on from, or what this session has logged since."""
         return max(self.run.resume_step, int(self._last.get("step", 0)))
-
-
-def number(name: str, value: Any) -> str:
-    """A figure as the shortest text that reads back as the same number."""
-    return str(int(value)) if name in WHOLE else repr(float(value))
-
-
-def line(row: Mapping[str, str]) -> bytes:
-    """One line of the file."""
-    return (",".join(row.get(name, "") for name in COLUMNS) + "\n").encode()
-
-
-def read_metrics_rows(path: Any) -> list[Row]:
-    """The rows of a metrics.csv, a step's last one where it has several; a damaged line is left out.
-
-    Empty where there is no file.
-    """
-    if not path.exists():
-        return []
-    text = path.read_bytes().decode(errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    rows = {}
-    for row in csv.DictReader(io.StringIO(whole)):
-        if is_whole(row):
-            rows[int(row["step"])] = row
-    return list(rows.values())
-
-
-def is_whole(row: Mapping[str | None, Any]) -> bool:
-    """Whether a parsed row has a step, a place for every column, and numbers alone."""
-    if None in row or None in row.values() or not row.get("step", "").isdecimal():
-        return False
-    with contextlib.suppress(ValueError):
-        for value in filter(None, row.values()):
-            float(value)
-        return True
-    return False
