@@ -33,6 +33,7 @@ SAMPLE_BYTES = 1 << 27
 SAMPLED_PIECES = 256
 BYTES_PER_PROCESS = 1 << 23
 PIECES = "pieces"
+FILE_HASHES = "file_hashes.sqlite"
 
 
 def prepare(
@@ -50,12 +51,11 @@ def prepare(
     """
     folder, progress = Path(shards_dir), progress or Silent()
     progress.stage("Looking at the text")
-    plan = source.plan(InputFiles(folder / "file_hashes.sqlite"))
+    plan = source.plan(InputFiles(folder / FILE_HASHES))
     with _writing(folder, plan):
         tokenizer = _tokenizer(plan, spec, folder / "tokenizers", progress)
-        contents = {"format": FORMAT_VERSION, "text": plan.fingerprint, "tokenizer": tokenizer.hash}
-        corpus_fingerprint = fingerprint(contents)
-        target = folder / f"{source.corpus_name}-{corpus_fingerprint[:12]}"
+        corpus_fingerprint = _fingerprint(plan, tokenizer)
+        target = folder / _folder_name(source, corpus_fingerprint)
         with _only_one(target, progress):
             if not (target / INDEX).is_file():
                 _Preparation(plan, tokenizer, target, progress).run(
@@ -63,6 +63,33 @@ def prepare(
                 )
             shutil.rmtree(target / PIECES, ignore_errors=True)
             return Corpus.open(target)
+
+
+def find(source: Source, spec: "TokenizerSpec", shards_dir: Path | str) -> tuple[Plan, Corpus | None]:
+    """What `prepare` would begin with, and the corpus where it is there already; no corpus is made."""
+    from llm.tokenizer import load_tokenizer
+
+    folder = Path(shards_dir)
+    plan = source.plan(InputFiles(folder / FILE_HASHES if folder.is_dir() else None))
+    trained = folder / "tokenizers" / _tokenizer_name(plan, spec)
+    if spec.needs_text and not trained.is_dir():
+        return plan, None
+    tokenizer = load_tokenizer(trained) if spec.needs_text else spec.build(())
+    target = folder / _folder_name(source, _fingerprint(plan, tokenizer))
+    return plan, Corpus.open(target) if (target / INDEX).is_file() else None
+
+
+def _fingerprint(plan: Plan, tokenizer: "Tokenizer") -> str:
+    return fingerprint({"format": FORMAT_VERSION, "text": plan.fingerprint, "tokenizer": tokenizer.hash})
+
+
+def _folder_name(source: Source, corpus_fingerprint: str) -> str:
+    return f"{source.corpus_name}-{corpus_fingerprint[:12]}"
+
+
+def _tokenizer_name(plan: Plan, spec: "TokenizerSpec") -> str:
+    contents = {"sample": SAMPLE_BYTES, "text": plan.fingerprint, "spec": spec.fingerprint()}
+    return fingerprint(contents)[:12]
 
 
 @contextmanager
@@ -115,8 +142,7 @@ def _tokenizer(plan: Plan, spec: "TokenizerSpec", folder: Path, progress: Prepar
 
     if not spec.needs_text:
         return spec.build(())
-    name = fingerprint({"sample": SAMPLE_BYTES, "text": plan.fingerprint, "spec": spec.fingerprint()})
-    target = folder / name[:12]
+    target = folder / _tokenizer_name(plan, spec)
     with _only_one(target, progress):
         if not target.is_dir():
             progress.stage("Training the tokenizer")
@@ -158,8 +184,6 @@ class _Preparation:
         records = self._encode(processes)
         self.progress.stage("Putting the pieces together")
         assembled = assemble(self.folder, self.pieces, self.tokenizer.vocab_size)
-        if not assembled.id_counts.sum():
-            raise DataError(f"The source {name} has no text: every document is empty or was left out.")
         index: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "name": name,
@@ -171,7 +195,8 @@ class _Preparation:
             "files": assembled.files,
         }
         report = make_report(assembled, records, self.plan.skipped, self.tokenizer)
-        report["samples"] = samples(Corpus(self.folder, index).train, self.tokenizer)
+        corpus = Corpus(self.folder, index)
+        report["samples"] = samples(corpus.train if len(corpus.train) else corpus.validation, self.tokenizer)
         write_json(self.folder / "report.json", report)
         for path in (self.folder / "report.json", *sorted((self.folder / "tokenizer").iterdir())):
             entry = {"bytes": path.stat().st_size, "sha256": sha256(path)}

@@ -9,7 +9,7 @@ from typing import Any
 
 from llm.data.cutting import boundary
 from llm.data.documents import Document, Part, Piece, Split
-from llm.errors import ConfigError
+from llm.errors import ConfigError, DataError
 
 FEW_DOCUMENTS = 40
 DEFAULT_SHARE = 0.05
@@ -90,14 +90,23 @@ def check_share(share: float) -> None:
 
 
 def first_documents(pieces: Sequence[Piece]) -> list[Document]:
-    """The first documents that have text, as many as `choose_split` looks at, without their text."""
+    """The first documents that have text, as many as `choose_split` looks at, without their text.
+
+    Raises DataError where there are none.
+    """
     skipped: Counter[str] = Counter()
     documents = chain.from_iterable(piece.documents(skipped) for piece in pieces)
     full = (document for document in documents if document.data)
-    return [
+    first = [
         Document(document.id, b"", 0, document.total, document.digest)
         for document in islice(full, FEW_DOCUMENTS)
     ]
+    if not first:
+        reasons = (
+            ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "none was left out as bad"
+        )
+        raise DataError(f"The data has no text: there is no document that isn't empty ({reasons}).")
+    return first
 
 
 def choose_split(first: Sequence[Document], share: float) -> Split:

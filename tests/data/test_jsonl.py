@@ -81,10 +81,13 @@ def test_a_cut_gzip_file_is_named(write, tmp_path) -> None:
         prepare(JsonLines([f"{folder}/*"]), ByteSpec(), tmp_path / "shards")
 
 
-def test_nothing_but_empty_texts_is_an_error(write, tmp_path) -> None:
-    folder = write({"a.jsonl": lines(["", ""])})
-    with pytest.raises(DataError, match="jsonl has no text"):
-        prepare(JsonLines([f"{folder}/*"]), ByteSpec(), tmp_path / "shards")
+@pytest.mark.parametrize(
+    ("content", "reasons"), [(lines(["", ""]), "none"), ("", "none"), ("{\n[\n", "2 bad")]
+)
+def test_nothing_but_empty_texts_is_an_error(write, tmp_path, content, reasons) -> None:
+    folder = write({"a.jsonl": content})
+    with pytest.raises(DataError, match=rf"The data has no text.*\({reasons}"):
+        prepare(JsonLines([f"{folder}/*"], on_bad_file="skip"), ByteSpec(), tmp_path / "shards")
 
 
 def test_few_lines_lose_their_tail(write, tmp_path, documents_of) -> None:

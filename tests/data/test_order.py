@@ -69,7 +69,7 @@ def test_epochs_and_seeds_differ_in_order_and_place() -> None:
     assert not np.array_equal(epochs[0], second.starts(np.arange(1000)))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 3 * BLOCK), min_size=1, max_size=20), st.integers(1, 40))
 def test_a_sample_does_not_depend_on_what_was_asked_before(samples: list[int], count: int) -> None:
     order = SampleOrder(70_000, 13, 5)

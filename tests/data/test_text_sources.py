@@ -128,3 +128,4 @@ def test_the_standard_library_is_held_out_whole_where_asked(stdlib_shards) -> No
     corpus = prepare(StandardLibrary(validation_share=1), ByteSpec(), stdlib_shards)
     assert len(corpus.train) == 0
     assert corpus.validation.n_documents > 400
+    assert len(corpus.report["samples"]) == 3
