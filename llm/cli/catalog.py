@@ -94,12 +94,13 @@ def choices_with_key(verb: str, folders: Sequence[Path], key: str) -> list[str]:
 
 def origin(folders: Sequence[Path], choices: Mapping[str, Choice], key: str) -> Path | None:
     """The chosen file that sets a dotted key, the one with the last word where several do."""
-    owners = {"experiment": key, "debug": key, "strategy": key.removeprefix("trainer.")}
-    for group, chosen in choices.items():
-        inside = owners.get(group, key.removeprefix(f"{group}."))
+    first, _, rest = key.partition(".")
+    overlay = rest if first == "trainer" else ""
+    for group, inside in (("debug", key), ("experiment", key), ("strategy", overlay), (first, rest)):
+        chosen = choices.get(group)
         for name in chosen if isinstance(chosen, list) else [chosen] if chosen else []:
             file = choice_file(folders, group, name)
-            if file is not None and (inside != key or group in owners) and inside in _paths(read_yaml(file)):
+            if file is not None and inside in _paths(read_yaml(file)):
                 return file
     return None
 

@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from llm.cli import catalog
 from llm.cli.overrides import Words, read_list, split_words
@@ -122,7 +123,7 @@ class _Command:
         try:
             loader = config_loader(self.folders)
             raw = loader.load_configuration(self.verb, overrides, RunMode.RUN, from_shell=False)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError(f"the config files don't fit together: {_short(error)}") from error
         choices = {str(group): choice for group, choice in raw.hydra.runtime.choices.items()}
         OmegaConf.set_struct(raw, False)
@@ -157,13 +158,16 @@ class _Command:
 
 
 def _plain(raw: DictConfig) -> Any:
-    missing = sorted(OmegaConf.missing_keys(raw))
+    try:
+        missing = sorted(OmegaConf.missing_keys(raw))
+        plain = OmegaConf.to_container(raw, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"{error.full_key or 'the config'}: this can't be resolved: {_short(error)}"
+        ) from error
     if missing:
         raise ConfigError("\n".join(f"{key}: this is needed; add {key}=<value>." for key in missing))
-    try:
-        return OmegaConf.to_container(raw, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"the config can't be resolved: {_short(error)}") from error
+    return plain
 
 
 def _short(error: Exception) -> str:

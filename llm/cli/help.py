@@ -53,7 +53,7 @@ def page(verb: str, words: Words) -> str:
     takes = f"llm {verb}{' [group=choice ...]' if groups else ''} [key=value ...]"
     same = f"      the same as python {verb}.py" if verb in ("train", "evaluate") else ""
     sections = [
-        [f"{takes}{same}", "", *module.ABOUT.splitlines()],
+        [f"{takes}{same}", "", *_wrapped("", module.ABOUT, 0)],
         ["Examples", *(line for row in module.EXAMPLES.items() for line in _example(verb, *row))],
         groups,
         *_keys(verb, folders, words.values),

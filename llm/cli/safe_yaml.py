@@ -1,6 +1,5 @@
 """Read config files, but none that could do harm: a cap on size, depth and what aliases expand to, no Python tags."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ MAX_DEPTH = 20
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@cache
 def read_yaml(path: Path) -> dict[str, Any]:
     """The content of a config file; ConfigError where `check_yaml` refuses it."""
     check_yaml(path)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 
 from llm.cli.overrides import read_list
 from llm.config.check import members
@@ -76,7 +76,7 @@ def _parse(key: str, text: str, texts: Texts) -> Any:
     """Numbers, true, null, lists and dictionaries; what isn't one stays a text, for the check to judge."""
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
-    except OverrideParseException:
+    except HydraException:
         return texts.hold(text)
     if override.is_sweep_override():
         raise ConfigError(f"{key}={text}: this key takes one value; a list is written [a,b].")

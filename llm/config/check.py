@@ -1,5 +1,6 @@
 """Compare a composed config with its typed schema: unknown keys, wrong types, wrong choices, each with a way out."""
 
+import copy
 import dataclasses
 import json
 import types
@@ -237,8 +238,6 @@ def filled(value: Any, annotation: Any) -> Any:
 
 
 def _plain(default: Any) -> Any:
-    return (
-        dataclasses.asdict(default)
-        if dataclasses.is_dataclass(default) and not isinstance(default, type)
-        else default
-    )
+    """A copy of a default, of plain containers."""
+    is_node = dataclasses.is_dataclass(default) and not isinstance(default, type)
+    return dataclasses.asdict(default) if is_node else copy.deepcopy(default)

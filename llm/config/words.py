@@ -6,7 +6,7 @@ from collections.abc import Iterable
 ALIASES = {
     "learning_rate": "optimizer.lr",
     "max_lr": "optimizer.lr",
-    "min_lr": "schedule.min_lr_ratio",
+    "min_lr": "schedule.final_lr_ratio",
     "wd": "optimizer.weight_decay",
     "adam_beta1": "optimizer.betas",
     "adam_beta2": "optimizer.betas",
@@ -91,6 +91,7 @@ ALIASES = {
     "max_position_embeddings": "model.context_length",
     "n_positions": "model.context_length",
     "n_vocab": "tokenizer.vocab_size",
+    "vocab_size": "tokenizer.vocab_size",
     "output_dir": "runs_dir",
     "out_dir": "runs_dir",
     "save_dir": "runs_dir",
@@ -149,7 +150,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     same_leaf = [name for name in names if name.rpartition(".")[2] == leaf]
     if same_leaf:
         return max(same_leaf, key=lambda name: _likeness(word, name))
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.7 if len(word) > 4 else 0.6)
     return close[0] if close else _nearest_leaf(word, leaf, names)
 
 
