@@ -322,6 +322,111 @@ class Samples(L.Callback):
 
 
 def _whole_lines(path: Path) -> list[str]:
+    """The lines of a file but for a last one that a kill cut short; a newline alone ends a line of JSON."""
+    *whole, _ = path.read_bytes().split(b"\n")
+    return [f"{line.decode()}\n" for line in whole]
+
+
+class StrategyRecord(L.Callback):
+    """Writes into run.json what really runs: the strategy's class, its processes, what each holds of the weights."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write it down, on rank 0."""
+        local = [getattr(p, "_local_tensor", p) for p in pl_module.parameters()]
+        if trainer.is_global_zero:
+            self.run.update(
+                strategy={
+                    "class": type(trainer.strategy).__name__,
+                    "world_size": trainer.world_size,
+                    "parameter_bytes_per_rank": sum(p.numel() * p.element_size() for p in local),
+                }
+            )
+
+
+def set_step(trainer: L.Trainer, step: int) -> None:
+    """Make Lightning's loops count from `step`, as if this process had done the steps before."""
+    loop = trainer.fit_loop.epoch_loop
+    batches = step * trainer.accumulate_grad_batches
+    for count in ("ready", "started", "processed", "completed"):
+        setattr(loop.batch_progress.total, count, batches)
+    optimizer_total = loop.automatic_optimization.optim_progress.optimizer.step.total
+    optimizer_total.ready = optimizer_total.completed = step
+    loop.scheduler_progress.total.ready = loop.scheduler_progress.total.completed = step
+    loop._batches_that_stepped = step
+    for config in trainer.lr_scheduler_configs:
+        set_schedule_step(config.scheduler, step)
+
+
+def set_schedule_step(scheduler: Any, step: int) -> None:
+    """Put a LambdaLR where `step` calls of its `step` would have put it, from the config's learning rates."""
+    scheduler.last_epoch = scheduler._step_count = step
+    rates = [base * f(step) for base, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates
+
+
+class Samples(L.Callback):
+    """Lets the model write every n steps, appends that to samples.jsonl, and hands it to whoever shows it.
+
+    Args:
+        path: samples.jsonl.
+        write: makes the texts: called, gives a text a prompt, without the prompt.
+        prompts: what the texts begin with.
+        every_n_steps: the interval, in optimizer steps.
+        shows: each is called with the step, the prompts and the texts.
+        pause: what sampling happens within, so that it does not count in the speed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        write: Callable[[], list[str]],
+        prompts: list[str],
+        every_n_steps: int,
+        shows: Sequence[Callable[[int, Sequence[str], Sequence[str]], None]],
+        pause: Pause,
+    ) -> None:
+        self.path = path
+        self.write = write
+        self.prompts = prompts
+        self.every_n_steps = every_n_steps
+        self.shows = shows
+        self.pause = pause
+        self._last = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Drop what an earlier session wrote after the step that this one goes on from."""
+        self._last = trainer.global_step
+        if trainer.is_global_zero and self.path.exists():
+            kept = [line for line in _whole_lines(self.path) if json.loads(line)["step"] <= self._last]
+            write_atomically(self.path, "".join(kept))
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Sample where the interval says so, on rank 0."""
+        step = trainer.global_step
+        if step == self._last or step % self.every_n_steps:
+            return
+        self._last = step
+        if trainer.is_global_zero:
+            with self.pause():
+                self._sample(step)
+
+    def _sample(self, step: int) -> None:
+        texts = self.write()
+        with self.path.open("a", encoding="utf-8") as file:
+            for prompt, text in zip(self.prompts, texts, strict=True):
+                file.write(
+                    json.dumps({"step": step, "prompt": prompt, "text": text}, ensure_ascii=False) + "\n"
+                )
+        for show in self.shows:
+            show(step, self.prompts, texts)
+
+
+def _whole_lines(path: Path) -> list[str]:
     """The lines of a file but for a last one that a kill cut short."""
     return [
         line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
