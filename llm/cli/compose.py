@@ -15,7 +15,7 @@ from llm.cli import catalog
 from llm.cli.overrides import Words, read_list, split_words
 from llm.cli.sources import config_loader
 from llm.cli.values import Texts, read_value
-from llm.config import SCHEMAS, Problem, check, check_targets, filled, known_keys
+from llm.config import SCHEMAS, Problem, check, check_targets, filled, find_key, known_keys
 from llm.config.check import unknown_key
 from llm.config.static import Field
 from llm.config.words import REFUSED, nearest
@@ -94,11 +94,11 @@ class _Command:
             self._check_choice(group, choice, groups[group])
         raw, choices = self._load(chosen)
         texts = Texts()
-        known = known_keys(SCHEMAS[self.verb], OmegaConf.to_container(raw, resolve=False))
-        self._refuse_words([*known, *groups])
-        for key, value in self.words.values.items():
-            if key not in groups:
-                self._set(raw, key, value, known, texts)
+        self._refuse_words([*known_keys(SCHEMAS[self.verb], _unresolved(raw, texts)), *groups])
+        values = {key: value for key, value in self.words.values.items() if key not in groups}
+        # Classes first: which keys there are depends on them.
+        for key in sorted(values, key=lambda key: not key.endswith("._target_")):
+            self._set(raw, key, values[key], texts)
         return texts.restore(_plain(raw)), choices
 
     def located(self, problem: Problem, choices: Mapping[str, catalog.Choice]) -> str:
@@ -131,20 +131,22 @@ class _Command:
             del raw["hydra"]
         return raw, {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
 
-    def _set(self, raw: DictConfig, key: str, value: str, known: Mapping[str, Field], texts: Texts) -> None:
-        if key not in known or key in REFUSED:
-            raise ConfigError(self._no_key(key, value, known))
-        OmegaConf.update(raw, key, read_value(key, value, known[key].annotation, texts), force_add=True)
+    def _set(self, raw: DictConfig, key: str, value: str, texts: Texts) -> None:
+        config = _unresolved(raw, texts)
+        field = find_key(SCHEMAS[self.verb], config, key)
+        if field is None or key in REFUSED:
+            raise ConfigError(self._no_key(key, value, config))
+        OmegaConf.update(raw, key, read_value(key, value, field.annotation, texts), force_add=True)
 
-    def _no_key(self, key: str, value: str, known: Mapping[str, Field]) -> str:
+    def _no_key(self, key: str, value: str, config: Any) -> str:
         if key.partition(".")[0] == "hydra":
             return f"{key}={value}: Hydra's own settings have no effect here; set runs_dir= and name= for folders."
         others = [] if key in REFUSED else catalog.choices_with_key(self.verb, self.folders, key)
         if others:
             return f"{key}={value}: this key needs another choice: {' or '.join(others)}."
         groups = catalog.choices_of_verb(self.verb, self.folders)
-        named = {**known, **dict.fromkeys(groups, Field())}
-        return f"{unknown_key(key, value, named)}\n  --help lists the keys."
+        known = known_keys(SCHEMAS[self.verb], config) | dict.fromkeys(groups, Field())
+        return f"{unknown_key(key, value, known)}\n  --help lists the keys."
 
     def _refuse_words(self, names: Sequence[str]) -> None:
         for strange in self.words.strange:
@@ -155,6 +157,10 @@ class _Command:
             guess = nearest(word, names)
             example = f"{guess}=<value>" if guess else "key=value, for example seed=1"
             raise ConfigError(f"{word}: an equals sign is missing; write {example}.")
+
+
+def _unresolved(raw: DictConfig, texts: Texts) -> Any:
+    return texts.restore(OmegaConf.to_container(raw, resolve=False))
 
 
 def _plain(raw: DictConfig) -> Any:

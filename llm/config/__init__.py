@@ -1,6 +1,6 @@
 """The typed config: its keys, the check of a composed one, and the classes that it may name."""
 
-from llm.config.check import Problem, check, filled, known_keys
+from llm.config.check import Problem, check, filled, find_key, known_keys
 from llm.config.schema import SCHEMAS, EvaluateConfig, GenerateConfig, PrepareConfig, TrainConfig
 from llm.config.targets import allowed, check_targets, resolve
 
@@ -15,6 +15,7 @@ __all__ = [
     "check",
     "check_targets",
     "filled",
+    "find_key",
     "known_keys",
     "resolve",
 ]

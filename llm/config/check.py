@@ -56,6 +56,18 @@ def known_keys(schema: Any, config: Any, prefix: str = "") -> dict[str, Field]:
     return known
 
 
+def find_key(schema: Any, config: Any, key: str) -> Field | None:
+    """The dotted key as `config` may have it, or None where it may not; where any key goes, so does this one."""
+    entry = Field(schema)
+    for name in key.split("."):
+        found = keys_of(entry.annotation, config) or Signature()
+        if name not in found.fields:
+            return Field() if found.open and name else None
+        entry = found.fields[name]
+        config = config.get(name) if isinstance(config, dict) else None
+    return entry
+
+
 def keys_of(annotation: Any, value: Any) -> Signature | None:
     """The keys that a node of this type and value may have, or None where it is no node but a plain value."""
     marks, ours = _marks(annotation), _beside(annotation)

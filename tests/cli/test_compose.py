@@ -224,6 +224,21 @@ def test_a_strategy_is_an_overlay_on_one_key() -> None:
     assert single == ddp
 
 
+def test_a_strategys_arguments_can_be_set() -> None:
+    strategy = config("train", "strategy=ddp", "trainer.strategy.static_graph=true")["trainer"]["strategy"]
+    assert strategy["static_graph"] is True
+    with pytest.raises(ConfigError, match=r"model_averaging_period=x: expected int or null"):
+        config("train", "strategy=ddp", "trainer.strategy.model_averaging_period=x")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_keys_are_those_of_the_class_that_is_named(turned: bool) -> None:
+    words = ["optimizer._target_=llm.train.optimizers.Muon", "optimizer.adam_lr=0.5"]
+    assert config("train", *(reversed(words) if turned else words))["optimizer"]["adam_lr"] == 0.5
+    with pytest.raises(ConfigError, match="optimizer=muon"):
+        config("train", words[1], "optimizer._target_=torch.optim.SGD")
+
+
 def test_several_loggers_at_once() -> None:
     composed = compose("train", ["logger=[csv,tensorboard]"])
     assert set(composed.config["logger"]) == {"csv", "tensorboard"}

@@ -1,6 +1,7 @@
 """The commands as a person types them: through a real shell, from another folder."""
 
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+ROOT = Path(__file__).resolve().parents[2]
 Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 
 KEYS = ("runs_dir", "shards_dir", "init_from", "resume", "name", "samples.prompts", "data.paths", "data.text")
@@ -124,3 +126,13 @@ def test_bash_completes_commands_groups_and_keys(shell: Shell) -> None:
         "data.path= data.paths=",
         "top_k= top_p=",
     ]
+
+
+def test_an_installed_package_brings_its_conf(shell: Shell, tmp_path: Path) -> None:
+    site, ignore = tmp_path / "site", shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "llm", site / "llm", ignore=ignore)
+    shutil.copytree(ROOT / "conf", site / "llm" / "conf", ignore=ignore)
+    done = shell(f"export PYTHONPATH={shlex.quote(str(site))}; llm train --info")
+    assert done.returncode == 0, done.stderr
+    assert str(site / "llm" / "conf" / "model" / "nano.yaml") in done.stdout
+    assert str(ROOT) not in done.stdout
