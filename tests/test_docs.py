@@ -29,6 +29,7 @@ OTHERS = {"source .venv/bin/activate", ".venv/bin/pre-commit install"}
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
+PATH = re.compile(r"`((?:llm|conf|tests|docs|benchmarks)/[\w./]+)`")
 TITLE = re.compile(r"(?:# @package .*\n)?# ([\w/]+\.\w+)\n")
 INLINE = re.compile(r"(?<!`)`([\w.]+)=(\w*)[^`\n]*`(?!`)")
 
@@ -185,6 +186,12 @@ def test_links_resolve(page) -> None:
         file = (page.parent / target) if target else page
         assert file.exists(), f"{target} in {page.name}"
         assert not anchor or anchor in anchors(file), f"{target}#{anchor} in {page.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_in_the_text_exist(page) -> None:
+    for path in PATH.findall(page.read_text(encoding="utf-8")):
+        assert (ROOT / path).exists(), f"{path} in {page.name}"
 
 
 def anchors(page: Path) -> set[str]:
