@@ -19,14 +19,15 @@ from llm.hub import from_huggingface
 from llm.model import ModelConfig, Transformer, flops_per_token, init_weights
 from llm.tokenizer import PretrainedSpec, Tokenizer, TokenizerSpec, load_tokenizer
 from llm.train import checkpoint
-from llm.train.callbacks import Checkpointer, Pause, Samples
+from llm.train.callbacks import Samples
 from llm.train.derive import Derived
 from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
-from llm.train.metrics import Meter, Observer
+from llm.train.metrics import Meter, Observer, Pause
 from llm.train.module import LanguageModule
 from llm.train.optimizers import check_strategy
 from llm.train.progress import TrainingProgress
 from llm.train.run import Run
+from llm.train.saving import Checkpointer
 
 Config = dict[str, Any]
 

@@ -24,10 +24,11 @@ from llm.jobs.evaluate import evaluations
 from llm.jobs.show import show_entries
 from llm.model import ModelConfig, Transformer, parameter_count
 from llm.train import checkpoint, launch, resume
-from llm.train.callbacks import Interrupted, StrategyRecord
+from llm.train.callbacks import StrategyRecord
 from llm.train.derive import Derived, derive
 from llm.train.report import write_report
 from llm.train.run import Run, environment, now
+from llm.train.saving import Interrupted
 
 Choices = dict[str, Any]
 

@@ -71,6 +71,10 @@ class StepMetrics:
         }
 
 
+# What work happens within that must not count in the speed.
+Pause = Callable[[], contextlib.AbstractContextManager[None]]
+
+
 class Observer(Protocol):
     """Shows figures to a person."""
 

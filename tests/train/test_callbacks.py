@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from llm.train.callbacks import Samples, set_schedule_step
+from llm.train.callbacks import Samples
+from llm.train.saving import set_schedule_step
 
 
 @pytest.mark.parametrize("text", ["plain", "two\nlines", "a\u2028b\u0085c", "猫"])
