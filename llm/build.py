@@ -15,7 +15,7 @@ from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.progress import Bar
 from llm.generation import Sampling, complete
-from llm.hub import from_huggingface
+from llm.hub import from_huggingface, local_folder
 from llm.model import ModelConfig, Transformer, flops_per_token, init_weights
 from llm.tokenizer import PretrainedSpec, Tokenizer, TokenizerSpec, load_tokenizer
 from llm.train import checkpoint
@@ -87,8 +87,9 @@ def origin(config: Config) -> Origin:
         return Origin(
             shape, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors, checkpoint.identity(folder)
         )
-    shape, tensors = from_huggingface(start)
-    return Origin(shape, PretrainedSpec(str(start)), tensors, str(start))
+    folder = local_folder(config["init_from"])
+    shape, tensors = from_huggingface(folder)
+    return Origin(shape, PretrainedSpec(str(folder)), tensors, str(start))
 
 
 def source(data: Config, config: Config) -> Source:

@@ -16,6 +16,9 @@ from llm.hub.llama import LLAMA
 from llm.hub.qwen3 import QWEN3
 from llm.model import ModelConfig, Transformer
 
+__all__ = ["FAMILIES", "from_huggingface", "from_huggingface_state", "local_folder", "to_huggingface"]
+
+local_folder = files.local
 FAMILIES = {family.model_type: family for family in (QWEN3, LLAMA, GPT2)}
 
 

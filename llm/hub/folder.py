@@ -8,7 +8,32 @@ from torch import Tensor
 
 from llm.errors import CheckpointError
 
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def local(start: str) -> Path:
+    """The folder of a model: `start` itself, or what its hub id names, downloaded once and kept by huggingface_hub.
+
+    Weights come as safetensors alone, and no code. A CheckpointError says why there is none.
+    """
+    folder = Path(start).expanduser()
+    if folder.is_dir():
+        return folder
+    missing = f"{start} is no folder of a run or of a Hugging Face model"
+    if folder.is_absolute() or start.startswith((".", "~")) or start.count("/") > 1:
+        raise CheckpointError(f"{missing}: there is no such folder.")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise CheckpointError(f"{missing}; for a hub id, pip install 'llm[huggingface]'.") from None
+    try:
+        return Path(snapshot_download(start, allow_patterns=HUB_FILES))
+    except Exception as error:
+        # The client raises many kinds of error, its HTTP library's among them; each means that there is no model.
+        raise CheckpointError(
+            f"{missing}, and the hub gave none of that id: {type(error).__name__}: {error}"
+        ) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

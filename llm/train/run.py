@@ -76,7 +76,12 @@ class Run:
             ) from None
 
     def release(self) -> None:
-        """Let others in."""
+        """Let others in; a folder that nothing was written to goes."""
+        if not self._lock.is_locked:
+            return
+        if not self._foreign():
+            (self.folder / ".lock").unlink(missing_ok=True)
+            self.folder.rmdir()
         self._lock.release()
 
     def held(self) -> bool:

@@ -82,3 +82,15 @@ def test_an_evaluation_is_replaced_by_its_repetition(tmp_path):
 
     found = json.loads(run.evaluation.read_text())
     assert [(e["data"], e["metrics"]["loss"]) for e in found] == [("stdlib", 1.5), ("other", 3.0)]
+
+
+def test_a_folder_that_nothing_was_written_to_goes(tmp_path):
+    run = Run(tmp_path / "mine")
+    run.hold()
+    run.release()
+    assert not run.folder.exists()
+
+    run.hold()
+    run.update(id="x")
+    run.release()
+    assert run.exists()
