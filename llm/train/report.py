@@ -2,16 +2,16 @@
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from llm.files import read_json, write_atomically
 from llm.train.charts import Chart, Series, chart
+from llm.train.pages import figure, render_page
 from llm.train.rows import FILE as METRICS
 from llm.train.rows import Row, read_metrics_rows
+from llm.train.summary import read, read_record
 
 FILE = "report.html"
 TEMPLATE = "report.html.j2"
@@ -40,19 +40,12 @@ def render(folder: Path) -> str:
     """The report's HTML. All of it is escaped: names, config and samples are only ever text."""
     notes: list[str] = []
     rows = read(folder / METRICS, read_metrics_rows, notes) or []
-    record = read(folder / "run.json", lambda path: dict(read_json(path)), notes) or {}
+    record = read(folder / "run.json", read_record, notes) or {}
     entries = [
         entry for name in ("results", "evaluation") for entry in entries_of(folder / f"{name}.json", notes)
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["figure"] = figure
-    return environment.get_template(TEMPLATE).render(
+    return render_page(
+        TEMPLATE,
         name=str(record.get("name", folder.resolve().name)),
         status=record.get("status"),
         tiles=tiles(rows),
@@ -63,17 +56,6 @@ def render(folder: Path) -> str:
         config=read(folder / "config.yaml", lambda path: path.read_text(encoding="utf-8"), notes),
         notes=notes,
     )
-
-
-def read(path: Path, reader: Callable[[Path], Any], notes: list[str]) -> Any:
-    """What `reader` makes of a file; None where there is none, with a note where it is damaged."""
-    if not path.exists():
-        return None
-    try:
-        return reader(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        notes.append(f"{path.name} can't be read: {error}")
-        return None
 
 
 def entries_of(path: Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -163,12 +145,3 @@ def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
             for line in flat(item, f"{name}.{i + 1}" if name else str(i + 1))
         ]
     return [(name, ", ".join(map(figure, value)) if isinstance(value, list) else figure(value))]
-
-
-def figure(value: Any) -> str:
-    """A value for reading: numbers with separators or five significant digits, all else as it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int) or (abs(value) >= 1e4 and value == value and abs(value) != float("inf")):
-        return f"{value:,.0f}"
-    return f"{value:.5g}"

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from llm.train.loggers import LoggedRun, MetricsCSV
-from llm.train.report import figure, read_samples, render, unique, write_report
+from llm.train.pages import figure
+from llm.train.report import read_samples, render, unique, write_report
 
 EVIL = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028{{ 7*7 }}&amp;"
 

@@ -1,0 +1,28 @@
+"""How our HTML pages are made: one file each, offline, with everything in it that isn't ours escaped."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+
+def render_page(template: str, **content: Any) -> str:
+    """The HTML of a template beside this file; all of `content` is only ever text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = figure
+    return environment.get_template(template).render(content)
+
+
+def figure(value: Any) -> str:
+    """A value for reading: numbers with separators or five significant digits, all else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or (abs(value) >= 1e4 and value == value and abs(value) != float("inf")):
+        return f"{value:,.0f}"
+    return f"{value:.5g}"
