@@ -32,7 +32,7 @@ from llm.train.saving import Checkpointer
 Config = dict[str, Any]
 
 CSV_TARGET = f"{MetricsCSV.__module__.rpartition('.')[0]}.{MetricsCSV.__name__}"
-LOADER_KEYS = {"batch_size", "micro_batch_size"}
+LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch"}
 
 
 def settings(node: Config) -> Config:
@@ -144,6 +144,7 @@ def datamodule(config: Config, text: Corpus, derived: Derived, context_length: i
         batch_size=config["data"]["batch_size"],
         micro_batch_size=derived.micro_batch_size,
         seed=config["seed"],
+        repeat_batch=config["data"]["repeat_batch"],
     )
 
 

@@ -89,6 +89,7 @@ class LoaderConfig:
 
     batch_size: Count = 32  # sequences in a global batch, one optimizer step
     micro_batch_size: Count | None = None  # sequences in a process's forward pass; null: found out
+    repeat_batch: bool = False  # every step takes the first step's batch, as debug=overfit does
 
 
 Data = Annotated[Node, Leaf(), Beside(LoaderConfig)]

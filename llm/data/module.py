@@ -42,12 +42,18 @@ class ValidationWindows(Dataset):
 
 
 class TrainSampler:
-    """The micro-batches of one process, from `start_step` on, without end."""
+    """The micro-batches of one process, from `start_step` on, each step `stride` further, without end."""
 
     def __init__(
-        self, start_step: int, batch_size: int, micro_batch_size: int, rank: int, world_size: int
+        self,
+        start_step: int,
+        batch_size: int,
+        micro_batch_size: int,
+        rank: int,
+        world_size: int,
+        stride: int = 1,
     ) -> None:
-        self.start_step, self.rank = start_step, rank
+        self.start_step, self.rank, self.stride = start_step, rank, stride
         self.accumulation = accumulation(batch_size, micro_batch_size, world_size)
         self.shares = {
             "batch_size": batch_size,
@@ -60,7 +66,7 @@ class TrainSampler:
         while True:
             for micro in range(self.accumulation):
                 yield micro_batch(step, micro, self.rank, **self.shares)
-            step += 1
+            step += self.stride
 
 
 class ValidationSampler:
@@ -86,7 +92,7 @@ def _as_it_is(batch: Any) -> Any:
 class CorpusDataModule(L.LightningDataModule):
     """Batches of `batch_size` sequences over all processes, `micro_batch_size` at a time in each.
 
-    Set `start_step` before fit to go on at that optimizer step. The trainer must be made with
+    With `repeat_batch` every step takes the batch of step 0. Set `start_step` before fit to go on at that optimizer step. The trainer must be made with
     `use_distributed_sampler=False`. Raises DataError where the training stream is shorter than one window.
     """
 
@@ -99,6 +105,7 @@ class CorpusDataModule(L.LightningDataModule):
         batch_size: int,
         micro_batch_size: int,
         seed: int,
+        repeat_batch: bool = False,
     ) -> None:
         super().__init__()
         self.corpus, self.collate = corpus, collate
@@ -107,6 +114,7 @@ class CorpusDataModule(L.LightningDataModule):
             batch_size,
             micro_batch_size,
         )
+        self.repeat_batch = repeat_batch
         self.start_step = 0
         self.order = SampleOrder(_long_enough(corpus, context_length), context_length, seed)
 
@@ -118,7 +126,9 @@ class CorpusDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Without end and without a length."""
         rank, world_size = self._place()
-        sampler = TrainSampler(self.start_step, self.batch_size, self.micro_batch_size, rank, world_size)
+        sizes = self.batch_size, self.micro_batch_size
+        first, stride = (0, 0) if self.repeat_batch else (self.start_step, 1)
+        sampler = TrainSampler(first, *sizes, rank, world_size, stride)
         return self._loader(TrainWindows(self.corpus.train, self.order, self.collate), sampler)
 
     def val_dataloader(self) -> DataLoader | list:

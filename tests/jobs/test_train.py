@@ -148,6 +148,31 @@ def test_a_full_disk_while_saving_stops_with_the_earlier_checkpoint_whole(
     assert "Resuming from step 4" in capsys.readouterr().out
 
 
+def test_debug_overfit_learns_one_batch_by_heart(tiny, tmp_path):
+    words = [word for word in tiny if not word.startswith(("data.batch_size", "trainer.val_check"))]
+    assert (
+        train(
+            words,
+            "name=a",
+            "debug=overfit",
+            "checkpoint.every_n_steps=1000",
+            "optimizer.lr=2e-2",
+            "trainer.max_steps=400",
+        )
+        == 0
+    )
+    table = rows(tmp_path / "runs/a")
+    assert float(table[0]["train/loss"]) > 5
+    assert float(table[-1]["train/loss"]) < 0.05
+
+
+def test_debug_fast_does_two_steps_of_everything(tiny, tmp_path):
+    words = [word for word in tiny if not word.startswith(("trainer.", "checkpoint.", "samples."))]
+    assert train(words, "name=a", "debug=fast") == 0
+    assert [bool(row["val/loss"]) for row in rows(tmp_path / "runs/a")] == [True, True]
+    assert (tmp_path / "runs/a/samples.jsonl").read_text().count("\n") >= 2
+
+
 def test_init_from_brings_weights_and_tokenizer(tiny, tmp_path):
     assert train(tiny, "name=a", "trainer.max_steps=4") == 0
     start = [
