@@ -10,7 +10,7 @@ from llm.cli.overrides import split_words
 from llm.config.words import nearest
 from llm.errors import ConfigError, UserError
 
-VERBS = ("train", "evaluate", "generate", "prepare")
+VERBS = ("train", "evaluate", "generate", "prepare", "runs", "doctor")
 COMMANDS = (*VERBS, "completion")
 
 

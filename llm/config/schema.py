@@ -174,9 +174,29 @@ class PrepareConfig:
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
 
 
+@dataclass
+class RunsConfig:
+    """The keys of `llm runs`."""
+
+    runs_dir: Given = "runs"  # where the runs are
+    run: list[Given] | None = None  # two run folders or more, to be compared; null lists all
+    out: str | None = None  # the page of a comparison; empty: compare.html in runs_dir
+
+
+@dataclass
+class DoctorConfig:
+    """The keys of `llm doctor`."""
+
+    runs_dir: Given = "runs"  # where runs would be kept
+    shards_dir: Given = "shards"  # where prepared corpora would be kept
+    compile: bool = True  # whether to try torch.compile, which takes seconds
+
+
 SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
     "prepare": PrepareConfig,
+    "runs": RunsConfig,
+    "doctor": DoctorConfig,
 }

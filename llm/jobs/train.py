@@ -20,6 +20,7 @@ from llm.build import Config, Origin
 from llm.data import Corpus
 from llm.errors import UserError
 from llm.files import read_json, write_json
+from llm.jobs import dry_run
 from llm.jobs.evaluate import evaluations
 from llm.jobs.show import show_entries
 from llm.model import ModelConfig, Transformer, parameter_count
@@ -47,6 +48,8 @@ class Job:
 
 def run(config: Config, choices: Choices) -> int:
     """Train as `config` says; returns the exit code."""
+    if config["dry_run"]:
+        return dry_run.run(config, choices)
     first = launch.rank() == 0
     say = print if first else _nothing
     origin = build.origin(config)

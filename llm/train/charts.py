@@ -34,12 +34,14 @@ class Curve:
 
     Args:
         name: of the series.
+        number: of the series among those given, from 0, whether or not others have points; it gives the colour.
         path: what SVG's `d` takes.
         dots: places that are marked, where points are few.
         points: (step, value, x, y) of each point drawn.
     """
 
     name: str
+    number: int
     path: str
     dots: list[Point]
     points: list[tuple[float, float, float, float]]
@@ -70,7 +72,8 @@ def chart(title: str, series: Sequence[Series], from_zero: bool = False) -> Char
         from_zero: whether the vertical axis begins at zero.
     """
     finite = [Series(s.name, [p for p in s.points if math.isfinite(p[1])]) for s in series]
-    shown = [Series(s.name, thinned(s.points)) for s in finite if s.points]
+    numbers = [number for number, s in enumerate(finite) if s.points]
+    shown = [Series(finite[number].name, thinned(finite[number].points)) for number in numbers]
     if not shown:
         return None
     steps = [step for s in shown for step, _ in s.points]
@@ -88,20 +91,23 @@ def chart(title: str, series: Sequence[Series], from_zero: bool = False) -> Char
 
     return Chart(
         title=title,
-        curves=[curve(s, [(x(step), y(value)) for step, value in s.points]) for s in shown],
+        curves=[
+            curve(s, number, [(x(step), y(value)) for step, value in s.points])
+            for number, s in zip(numbers, shown, strict=True)
+        ],
         x_ticks=[Tick(x(mark), label(mark)) for mark in marks(x_low, x_high, 5) if mark == int(mark)],
         y_ticks=[Tick(y(mark), label(mark)) for mark in y_marks],
     )
 
 
-def curve(series: Series, places: list[Point]) -> Curve:
-    """A series with its places in the chart."""
+def curve(series: Series, number: int, places: list[Point]) -> Curve:
+    """A series, the how-manieth it is, and its places in the chart."""
     path = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in places)
     points = [
         (step, value, round(x, 1), round(y, 1))
         for (step, value), (x, y) in zip(series.points, places, strict=True)
     ]
-    return Curve(series.name, path, places if len(places) <= 40 else [], points)
+    return Curve(series.name, number, path, places if len(places) <= 40 else [], points)
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:

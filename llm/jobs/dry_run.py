@@ -1,0 +1,206 @@
+"""`dry_run=true`: what a training command would do and what it would take; nothing is trained or written."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from llm import build
+from llm.build import Config, Origin
+from llm.data import Corpus
+from llm.data.preparation import find
+from llm.data.sources import HuggingFace
+from llm.errors import ConfigError
+from llm.jobs.show import amount, duration
+from llm.model import ModelConfig, Transformer, flops_per_token, parameter_count
+from llm.plan import (
+    TYPICAL_MFU,
+    Memory,
+    checkpoint_bytes,
+    kept_checkpoints,
+    training_memory,
+    training_seconds,
+)
+from llm.train import checkpoint, launch
+from llm.train.derive import Derived, derive
+from llm.train.run import Run, redacted
+
+UNKNOWN = "known once the text is prepared (llm prepare)"
+
+Line = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is known of the text: its corpus where it is prepared, else its size in bytes where that is known."""
+
+    corpus: Corpus | None
+    n_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A training command, ready to be reckoned; `steps` is None where the corpus decides it."""
+
+    config: Config
+    shape: ModelConfig
+    text: Text
+    derived: Derived
+    steps: int | None
+    memory: Memory
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Targets in a global batch."""
+        return int(self.config["data"]["batch_size"]) * self.shape.context_length
+
+
+def run(config: Config, choices: dict[str, Any]) -> int:
+    """Print the composed config and what the run would take; returns the exit code."""
+    if launch.rank() != 0:
+        return 0
+    outlook = look_ahead(config, choices)
+    print(yaml.safe_dump(redacted(config), sort_keys=False, allow_unicode=True))
+    for title, lines in (
+        ("The run", _run(outlook)),
+        ("Work", _work(outlook)),
+        ("Memory a process", _memory(outlook)),
+        ("Disk", _disk(outlook)),
+    ):
+        print(title)
+        for what, value, remark in lines:
+            print(f"  {what:<18} {value:>14}  {remark}".rstrip())
+    print("\ndry_run=true: nothing was trained or written. Without it, this command trains.")
+    return 0
+
+
+def look_ahead(config: Config, choices: dict[str, Any]) -> Outlook:
+    """Everything that training would begin with, checked as training checks it.
+
+    Raises:
+        UserError: whatever training would raise before its first step.
+    """
+    origin = build.origin(config)
+    text = _text(config, origin)
+    shape = origin.shape.with_vocab_size(_vocab_size(config, origin, text))
+    windows = (len(text.corpus.train) - 1) // shape.context_length if text.corpus else sys.maxsize
+    known = Run(Path(config["runs_dir"]) / config["name"]).record.get("derived", {})
+    derived = derive(config, choices["strategy"], shape.context_length, windows, known)
+    with torch.device("meta"):
+        module = build.module(config, Transformer(shape), derived, choices["strategy"])
+    memory = training_memory(
+        shape, module.optimizer_factory, derived.micro_batch_size, derived.precision, derived.accelerator
+    )
+    # Epochs alone, of a corpus that nobody has counted yet.
+    open_end = text.corpus is None and config["trainer"]["max_steps"] in (None, -1)
+    return Outlook(config, shape, text, derived, None if open_end else derived.max_steps, memory)
+
+
+def _text(config: Config, origin: Origin) -> Text:
+    source = build.source(config["data"], config)
+    if isinstance(source, HuggingFace) and not Path(source.path).exists():
+        return Text(None, None)  # to look at it is to download it
+    plan, corpus = find(source, origin.tokenizer, config["shards_dir"])
+    return Text(corpus, plan.n_bytes)
+
+
+def _vocab_size(config: Config, origin: Origin, text: Text) -> int:
+    if text.corpus is not None:
+        return text.corpus.vocab_size
+    if not origin.tokenizer.needs_text:
+        return origin.tokenizer.build(()).vocab_size
+    size = config["tokenizer"].get("vocab_size")
+    if size is None:
+        raise ConfigError(
+            "The vocabulary's size is only known once the text is prepared: llm prepare does it."
+        )
+    return int(size)
+
+
+def _run(outlook: Outlook) -> list[Line]:
+    derived, run = outlook.derived, Run(Path(outlook.config["runs_dir"]) / outlook.config["name"])
+    saved = checkpoint.steps(run.checkpoints)
+    begins = f"there is a checkpoint of step {checkpoint.step_of(saved[0])}" if saved else "new"
+    sizes = (
+        f"{outlook.shape.n_layers} layers, width {outlook.shape.d_model}, {outlook.shape.vocabulary:,} ids"
+    )
+    how = f"{derived.precision}, micro-batches of {derived.micro_batch_size} x {derived.accumulation}"
+    return [
+        ("folder", str(run.folder), f"({begins}, resume={outlook.config['resume']})"),
+        ("parameters", f"{parameter_count(outlook.shape):,}", sizes),
+        ("devices", f"{derived.world_size} x {derived.accelerator}", how + ", compiled" * derived.compile),
+    ]
+
+
+def _work(outlook: Outlook) -> list[Line]:
+    a_token, a_step = flops_per_token(outlook.shape), outlook.tokens_per_step
+    lines = [
+        (
+            "tokens a step",
+            f"{a_step:,}",
+            f"{outlook.config['data']['batch_size']} sequences of {outlook.shape.context_length}",
+        ),
+        ("FLOPs a token", amount(a_token), "forward and backward"),
+    ]
+    if outlook.steps is None:
+        return [*lines, ("steps", "?", UNKNOWN)]
+    tokens = outlook.steps * a_step
+    return [
+        *lines,
+        ("steps", f"{outlook.steps:,}", ""),
+        ("tokens", f"{tokens:,}", ""),
+        ("epochs", *_epochs(outlook, tokens)),
+        ("FLOPs", amount(a_token * tokens), ""),
+        ("time", *_time(outlook, a_token * tokens)),
+    ]
+
+
+def _epochs(outlook: Outlook, tokens: int) -> tuple[str, str]:
+    corpus = outlook.text.corpus
+    if corpus is None:
+        return "?", UNKNOWN
+    return f"{tokens / len(corpus.train):.3g}", f"of {len(corpus.train):,} tokens in {corpus.folder}"
+
+
+def _time(outlook: Outlook, flops: float) -> tuple[str, str]:
+    derived = outlook.derived
+    seconds = training_seconds(flops, derived.peak_flops, derived.world_size, derived.accelerator)
+    mfu = TYPICAL_MFU.get(derived.accelerator, min(TYPICAL_MFU.values()))
+    return (
+        f"about {duration(seconds)}",
+        f"training alone, at a typical {mfu:.0%} of the {amount(derived.peak_flops)}FLOP/s a device that matrix "
+        "products reach here",
+    )
+
+
+def _memory(outlook: Outlook) -> list[Line]:
+    memory = outlook.memory
+    remarks = {
+        "weights": "",
+        "gradients": "",
+        "optimizer": "its state",
+        "activations": f"of a micro-batch of {outlook.derived.micro_batch_size}",
+        "logits": "and their gradients",
+    }
+    parts = [(name, f"{amount(getattr(memory, name))}B", remark) for name, remark in remarks.items()]
+    beside = "beside what the program itself takes"
+    if outlook.derived.accelerator == "cpu":
+        beside += "; a CPU's allocator may hold a third more"
+    return [*parts, ("in all", f"{amount(memory.total)}B", beside)]
+
+
+def _disk(outlook: Outlook) -> list[Line]:
+    size = checkpoint_bytes(outlook.memory.weights, outlook.memory.optimizer)
+    lines = [("a checkpoint", f"{amount(size)}B", "weights and optimizer state")]
+    if outlook.steps is not None:
+        kept = kept_checkpoints(outlook.steps, **outlook.config["checkpoint"])
+        lines.append(("checkpoints", f"{amount(size * kept)}B", f"{kept} at most at a time"))
+    corpus, n_bytes = outlook.text.corpus, outlook.text.n_bytes
+    if corpus is not None:
+        shards = sum(file["bytes"] for file in corpus.index["files"].values())
+        return [*lines, ("shards", f"{amount(shards)}B", "prepared already")]
+    text = "" if n_bytes is None else f"; the text has {amount(n_bytes)}B, and shards seldom more"
+    return [*lines, ("shards", "?", UNKNOWN + text)]
