@@ -1,0 +1,74 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from llm.data.collate import CausalCollator
+from llm.model import ModelConfig, Transformer, init_weights
+from llm.objective.causal_lm import CausalLM
+from llm.train.module import LanguageModule
+
+
+def small_model(**changes):
+    shape = {"d_model": 32, "n_layers": 2, "n_heads": 2, "context_length": 16, "vocab_size": 64} | changes
+    model = Transformer(ModelConfig(**shape))
+    init_weights(model, 0)
+    return model
+
+
+def some_batch(n=4, time=16, vocab_size=64):
+    windows = np.random.default_rng(0).integers(0, vocab_size, (n, time + 1))
+    return CausalCollator()(windows, np.arange(n))
+
+
+def module_of(model, compile=False):
+    return LanguageModule(
+        model, CausalLM(), lambda named: torch.optim.SGD([p for _, p in named]), lambda step: 1.0, compile
+    )
+
+
+def test_the_step_is_the_mean_loss_of_its_targets():
+    model, batch = small_model(), some_batch()
+    loss = module_of(model).training_step(batch, 0)
+    logits = model(batch.tokens_bt)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets_bt.flatten())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert loss.item() == pytest.approx(math.log(64), abs=0.3)
+
+
+def test_ignored_targets_count_for_nothing():
+    batch = some_batch()
+    targets = batch.targets_bt.clone()
+    targets[1:] = -100
+    loss = CausalLM()(small_model(), batch._replace(targets_bt=targets))
+    assert loss.n_targets.item() == 16
+    alone = CausalLM()(
+        small_model(), batch._replace(tokens_bt=batch.tokens_bt[:1], targets_bt=batch.targets_bt[:1])
+    )
+    assert loss.mean.item() == pytest.approx(alone.mean.item(), rel=1e-6)
+
+
+def test_clipping_scales_to_the_norm_and_reports_the_norm_before(monkeypatch):
+    model, batch = small_model(), some_batch()
+    module = module_of(model)
+    module.training_step(batch, 0).backward()
+    before = torch.cat([p.grad.flatten() for p in model.parameters()])
+    module.configure_gradient_clipping(None, 0.01)
+    after = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert module.grad_norm == pytest.approx(before.norm().item(), rel=1e-5)
+    assert after.norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_equals_the_plain_one():
+    plain, compiled = small_model(), small_model()
+    batch = some_batch()
+    first = module_of(plain).training_step(batch, 0)
+    second = module_of(compiled, compile=True).training_step(batch, 0)
+    first.backward()
+    second.backward()
+    assert second.item() == pytest.approx(first.item(), rel=2e-6)
+    for (name, ours), (_, theirs) in zip(plain.named_parameters(), compiled.named_parameters(), strict=True):
+        scale = ours.grad.abs().max().item()
+        assert (ours.grad - theirs.grad).abs().max().item() <= 1e-5 * max(scale, 1e-3), name
