@@ -58,7 +58,7 @@ def training_memory(
     with FakeTensorMode(), torch.device(device), default_dtype(parameter_dtype(precision)):
         net = Transformer(shape)
         tokens_bt = torch.zeros(micro_batch_size, shape.context_length, dtype=torch.long)
-        activations = _kept_bytes(net, tokens_bt, autocast(precision, device))
+        activations = kept_bytes(net, tokens_bt, autocast(precision, device))
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
     return Memory(
         weights=weights,
@@ -99,7 +99,7 @@ def autocast(precision: str, device: str) -> Any:
     return torch.autocast(device, mixed[precision]) if precision in mixed else nullcontext()
 
 
-def _kept_bytes(net: Transformer, tokens_bt: Tensor, context: Any) -> int:
+def kept_bytes(net: Transformer, tokens_bt: Tensor, context: Any) -> int:
     """The bytes that autograd keeps for the backward pass of `encode`, each storage once, parameters left out."""
     own = {p.untyped_storage()._cdata for p in net.parameters()}
     kept: dict[int, Any] = {}

@@ -1,0 +1,33 @@
+"""How many checkpoints lie on the disk, against what the retention really keeps."""
+
+import itertools
+
+import pytest
+
+from llm.plan import kept_checkpoints, training_seconds
+from llm.train import checkpoint
+
+
+def most_at_a_time(root, max_steps, every, keep_last, keep_best, keep_every):
+    """The most folders while every step is saved in turn, the first being the best."""
+    most = 0
+    for step in [*range(every, max_steps, every), max_steps]:
+        (root / checkpoint.folder_name(step)).mkdir()
+        most = max(most, len(checkpoint.steps(root)))
+        best = every if keep_best else None
+        for folder in checkpoint.expendable(root, keep_last, keep_every, best):
+            folder.rmdir()
+    return most
+
+
+CASES = itertools.product((5, 40, 41), (10,), (1, 2), (False, True), (None, 20))
+
+
+@pytest.mark.parametrize(("max_steps", "every", "keep_last", "keep_best", "keep_every"), CASES)
+def test_as_many_as_the_retention_leaves(tmp_path, max_steps, every, keep_last, keep_best, keep_every):
+    found = most_at_a_time(tmp_path, max_steps, min(every, max_steps), keep_last, keep_best, keep_every)
+    assert kept_checkpoints(max_steps, every, keep_last, keep_best, keep_every) == found
+
+
+def test_time_is_operations_by_the_share_of_the_peak():
+    assert training_seconds(8e9, 1e9, 2, "cpu") == pytest.approx(10.0)
