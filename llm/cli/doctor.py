@@ -6,7 +6,11 @@ ABOUT = """Look at this machine and installation: Python and packages, cores, ac
 memory, disk, optional packages, W&B's key, each with what to do where something is amiss. Ends with exit code 1
 where something that is needed is missing."""
 
-EXAMPLES = {"": "everything", "compile=false": "without the seconds that torch.compile takes"}
+EXAMPLES = {
+    "compile=false": "without the seconds that torch.compile takes",
+    "runs_dir=/data/runs": "whether runs have room there",
+    "runs_dir=/data/runs shards_dir=/data/shards": "and shards",
+}
 
 
 def run(argv: Sequence[str]) -> int:

@@ -72,7 +72,7 @@ def _what(verb: str) -> str:
 
 
 def _example(verb: str, line: str, remark: str) -> list[str]:
-    return [f"  # {remark}", f"  llm {verb} {line}".rstrip()]
+    return [f"  # {remark}", f"  llm {verb} {line}"]
 
 
 def _wrapped(left: str, right: str, column: int) -> list[str]:

@@ -6,9 +6,9 @@ ABOUT = """List the runs in runs_dir, each with its status, step, losses, bits p
 last sample. With two runs or more: where their configs differ, and a page with their curves over one another."""
 
 EXAMPLES = {
-    "": "all of runs/",
-    "runs_dir=elsewhere": "of another folder",
-    "'run=[runs/a,runs/b]' out=a_b.html": "two of them, compared",
+    "runs_dir=elsewhere": "those of another folder than runs/",
+    "'run=[runs/mine,runs/demo]'": "two of them, compared",
+    "'run=[runs/a,runs/b,runs/c]' out=abc.html": "three, and where the page goes",
 }
 
 
