@@ -21,13 +21,14 @@ from llm.tokenizer import PretrainedSpec, Tokenizer, TokenizerSpec, load_tokeniz
 from llm.train import checkpoint
 from llm.train.callbacks import Samples
 from llm.train.derive import Derived
+from llm.train.hardware import place
 from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer, Pause
 from llm.train.module import LanguageModule
 from llm.train.optimizers import check_strategy
 from llm.train.progress import TrainingProgress
 from llm.train.run import Run
-from llm.train.saving import Checkpointer
+from llm.train.saving import Checkpointer, StopRequest
 
 Config = dict[str, Any]
 
@@ -65,31 +66,31 @@ class FixedTokenizer:
 class Origin:
     """What a run begins as: a shape, a way to its tokenizer, and weights where they are not drawn anew.
 
-    `identity` names the weights; `shape` lacks the vocabulary's size where the tokenizer decides it.
+    `shape` lacks the vocabulary's size where the tokenizer decides it.
     """
 
     shape: ModelConfig
     tokenizer: TokenizerSpec
     weights: dict[str, Tensor] = field(default_factory=dict)
-    identity: str = "new"
 
 
-def origin(config: Config) -> Origin:
-    """Where the config starts from: `model` and `tokenizer`, or all of `init_from`."""
+def origin(config: Config, run: Run) -> Origin:
+    """Where the config starts from: `model` and `tokenizer`, or all of `init_from`.
+
+    A `run` that began from something and has a checkpoint goes on with its own, wherever its origin is by now.
+    """
     if config["init_from"] is None:
         return Origin(ModelConfig.from_dict(config["model"]), instantiate(config["tokenizer"], config))
-    start = Path(config["init_from"]).expanduser()
-    if Run(start).exists():
-        run = Run.open(start)
-        folder = checkpoint.find(run.checkpoints, None)
+    goes_on = config["resume"] != "never" and run.exists() and checkpoint.steps(run.checkpoints)
+    start = run if goes_on else Run(Path(config["init_from"]).expanduser())
+    if start.exists():
+        folder = checkpoint.find(start.checkpoints, None)
         shape = ModelConfig.from_dict(checkpoint.verify(folder)["model"])
         tensors = checkpoint.load_tensors(folder / checkpoint.MODEL)
-        return Origin(
-            shape, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors, checkpoint.identity(folder)
-        )
-    folder = local_folder(config["init_from"])
-    shape, tensors = from_huggingface(folder)
-    return Origin(shape, PretrainedSpec(str(folder)), tensors, str(start))
+        return Origin(shape, FixedTokenizer(load_tokenizer(start.tokenizer)), tensors)
+    hf_folder = local_folder(config["init_from"])
+    shape, tensors = from_huggingface(hf_folder)
+    return Origin(shape, PretrainedSpec(str(hf_folder)), tensors)
 
 
 def source(data: Config, config: Config) -> Source:
@@ -110,7 +111,8 @@ def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
     folder = checkpoint.find(run.checkpoints, which)
     net = Transformer(ModelConfig.from_dict(checkpoint.verify(folder)["model"]))
     checkpoint.load_weights(net, checkpoint.load_tensors(folder / checkpoint.MODEL), folder)
-    return net.eval(), folder
+    place(net.eval())
+    return net, folder
 
 
 def model(shape: ModelConfig, start: Origin, seed: int) -> Transformer:
@@ -118,7 +120,7 @@ def model(shape: ModelConfig, start: Origin, seed: int) -> Transformer:
     net = Transformer(shape)
     init_weights(net, seed)
     if start.weights:
-        checkpoint.load_weights(net, start.weights, Path(start.identity))
+        checkpoint.load_weights(net, start.weights, Path("init_from"))
     return net
 
 
@@ -170,7 +172,13 @@ def progress(config: Config) -> TrainingProgress:
 
 
 def checkpointer(
-    config: Config, run: Run, net: Transformer, data: CorpusDataModule, resume_from: Path | None, pause: Pause
+    config: Config,
+    run: Run,
+    net: Transformer,
+    data: CorpusDataModule,
+    resume_from: Path | None,
+    pause: Pause,
+    stop: StopRequest,
 ) -> Checkpointer:
     """What saves and restores."""
     about = {
@@ -178,7 +186,7 @@ def checkpointer(
         "tokenizer": data.corpus.tokenizer_hash,
         "data": data.corpus.fingerprint,
     }
-    return Checkpointer(run, net, data, about, resume_from, pause, **config["checkpoint"])
+    return Checkpointer(run, net, data, about, resume_from, pause, stop, **config["checkpoint"])
 
 
 def samples(

@@ -33,6 +33,7 @@ Count = Annotated[int, Gt(0)]
 NotNegative = Annotated[int, Ge(0)]
 Temperature = Annotated[float, Ge(0), Le(100)]
 NormLimit = Annotated[float, Ge(0)]
+Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
 Share = Annotated[float, Gt(0), Le(1)]
 Precision = Literal[
     "auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "16", "16-mixed", "16-true", "64", "64-true"
@@ -111,7 +112,7 @@ class TrainConfig:
     name: str | None = None  # the run's folder in runs_dir; empty: made of the chosen groups
     runs_dir: Given = "runs"  # where runs are kept
     shards_dir: Given = "shards"  # where prepared corpora are kept
-    seed: int = 1337  # initial weights, order of the data, dropout and samples
+    seed: Seed = 1337  # initial weights, order of the data, dropout and samples
     resume: Given = "auto"  # auto, never, must, or the checkpoint folder to go on from
     init_from: str | None = None  # start from this run, Hugging Face folder or hub id
     allow_changes: bool = False  # resume although the config changed in a way that matters

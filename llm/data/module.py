@@ -42,18 +42,18 @@ class ValidationWindows(Dataset):
 
 
 class TrainSampler:
-    """The micro-batches of one process, from `start_step` on, each step `stride` further, without end."""
+    """The micro-batches of one process behind the first `consumed` samples, each step `stride` steps on."""
 
     def __init__(
         self,
-        start_step: int,
+        consumed: int,
         batch_size: int,
         micro_batch_size: int,
         rank: int,
         world_size: int,
         stride: int = 1,
     ) -> None:
-        self.start_step, self.rank, self.stride = start_step, rank, stride
+        self.consumed, self.rank, self.stride = consumed, rank, stride
         self.accumulation = accumulation(batch_size, micro_batch_size, world_size)
         self.shares = {
             "batch_size": batch_size,
@@ -62,10 +62,10 @@ class TrainSampler:
         }
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        step = self.start_step
+        step = 0
         while True:
             for micro in range(self.accumulation):
-                yield micro_batch(step, micro, self.rank, **self.shares)
+                yield self.consumed + micro_batch(step, micro, self.rank, **self.shares)
             step += self.stride
 
 
@@ -92,8 +92,9 @@ def _as_it_is(batch: Any) -> Any:
 class CorpusDataModule(L.LightningDataModule):
     """Batches of `batch_size` sequences over all processes, `micro_batch_size` at a time in each.
 
-    With `repeat_batch` every step takes the batch of step 0. Set `start_step` before fit to go on at that optimizer step. The trainer must be made with
-    `use_distributed_sampler=False`. Raises DataError where the training stream is shorter than one window.
+    With `repeat_batch` every step takes the first step's batch. Set `consumed`, the samples that training has used,
+    before fit to go on behind them. The trainer must be made with `use_distributed_sampler=False`. Raises DataError
+    where the training stream is shorter than one window.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class CorpusDataModule(L.LightningDataModule):
             micro_batch_size,
         )
         self.repeat_batch = repeat_batch
-        self.start_step = 0
+        self.consumed = 0
         self.order = SampleOrder(_long_enough(corpus, context_length), context_length, seed)
 
     @property
@@ -127,8 +128,8 @@ class CorpusDataModule(L.LightningDataModule):
         """Without end and without a length."""
         rank, world_size = self._place()
         sizes = self.batch_size, self.micro_batch_size
-        first, stride = (0, 0) if self.repeat_batch else (self.start_step, 1)
-        sampler = TrainSampler(first, *sizes, rank, world_size, stride)
+        consumed, stride = (0, 0) if self.repeat_batch else (self.consumed, 1)
+        sampler = TrainSampler(consumed, *sizes, rank, world_size, stride)
         return self._loader(TrainWindows(self.corpus.train, self.order, self.collate), sampler)
 
     def val_dataloader(self) -> DataLoader | list:

@@ -83,11 +83,12 @@ def look_ahead(config: Config, choices: dict[str, Any]) -> Outlook:
     Raises:
         UserError: whatever training would raise before its first step.
     """
-    origin = build.origin(config)
+    run = Run(Path(config["runs_dir"]) / config["name"])
+    origin = build.origin(config, run)
     text = _text(config, origin)
     shape = origin.shape.with_vocab_size(_vocab_size(config, origin, text))
     windows = (len(text.corpus.train) - 1) // shape.context_length if text.corpus else sys.maxsize
-    known = Run(Path(config["runs_dir"]) / config["name"]).record.get("derived", {})
+    known = run.record.get("derived", {})
     derived = derive(config, choices["strategy"], shape.context_length, windows, known)
     with torch.device("meta"):
         module = build.module(config, Transformer(shape), derived, choices["strategy"])

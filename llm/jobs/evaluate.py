@@ -1,6 +1,6 @@
 """`llm evaluate`: score a run on its validation split, or on all of another set."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from llm import build
 from llm.build import Config
 from llm.data import Corpus
 from llm.errors import ConfigError, DataError
-from llm.evaluation import EVALUATIONS, Subject
+from llm.evaluation import EVALUATIONS, Result, Subject
 from llm.jobs.show import show_entries
 from llm.model import Transformer
 from llm.tokenizer import load_tokenizer
@@ -55,7 +55,7 @@ def evaluations(
     if len(corpus.validation) < 2:
         raise DataError(f"{corpus.folder} holds nothing out to score on: raise data.validation_share.")
     subject = Subject(net, corpus.tokenizer, corpus.validation, batch_size, seed)
-    results = {name: _named(name)(subject) for name in names}
+    results = {name: evaluation(subject) for name, evaluation in named(names).items()}
     return [
         {
             "evaluation": name,
@@ -69,12 +69,18 @@ def evaluations(
     ]
 
 
-def _named(name: str) -> Any:
-    if name not in EVALUATIONS:
-        raise ConfigError(
-            f"eval={name}: there is no such evaluation. eval is one or a list of {', '.join(EVALUATIONS)}."
-        )
-    return EVALUATIONS[name]
+def named(names: Iterable[str]) -> dict[str, Callable[[Subject], Result]]:
+    """The evaluations of these names.
+
+    Raises:
+        ConfigError: there is none of a name.
+    """
+    for name in names:
+        if name not in EVALUATIONS:
+            raise ConfigError(
+                f"eval={name}: there is no such evaluation. eval is one or a list of {', '.join(EVALUATIONS)}."
+            )
+    return {name: EVALUATIONS[name] for name in names}
 
 
 def _own_corpus(run: Run) -> Corpus:

@@ -17,19 +17,21 @@ import lightning as L
 
 from llm import build
 from llm.build import Config, Origin
-from llm.data import Corpus
+from llm.data import Corpus, CorpusDataModule
 from llm.errors import UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
-from llm.jobs.evaluate import evaluations
+from llm.jobs.evaluate import evaluations, named
 from llm.jobs.show import show_entries
 from llm.model import ModelConfig, Transformer, parameter_count
 from llm.train import checkpoint, launch, resume
 from llm.train.callbacks import StrategyRecord
 from llm.train.derive import Derived, derive
+from llm.train.hardware import place
+from llm.train.module import LanguageModule
 from llm.train.report import write_report
 from llm.train.run import Run, environment, now
-from llm.train.saving import Interrupted
+from llm.train.saving import Interrupted, StopRequest
 
 Choices = dict[str, Any]
 
@@ -48,31 +50,51 @@ class Job:
 
 def run(config: Config, choices: Choices) -> int:
     """Train as `config` says; returns the exit code."""
+    named(config["eval"])
     if config["dry_run"]:
         return dry_run.run(config, choices)
-    first = launch.rank() == 0
-    say = print if first else _nothing
-    origin = build.origin(config)
-    corpus = build.corpus(config, origin.tokenizer, show=first)
-    shape = origin.shape.with_vocab_size(corpus.vocab_size)
-    folder = Run(Path(config["runs_dir"]) / config["name"])
-    job = Job(config, choices, folder, origin, corpus, shape)
     quiet_lightning()
+    folder = Run(Path(config["runs_dir"]) / config["name"])
+    say = print if launch.rank() == 0 else _nothing
+    origin = build.origin(config, folder)
+    corpus = _corpus(config, origin, folder, say)
+    shape = origin.shape.with_vocab_size(corpus.vocab_size)
     try:
-        return _train(job, say)
+        return _train(Job(config, choices, folder, origin, corpus, shape), say)
     finally:
         folder.release()
 
 
+def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], None]) -> Corpus:
+    """The corpus of the config; where its text is gone, the one that the run began with."""
+    try:
+        return build.corpus(config, origin.tokenizer, show=launch.rank() == 0)
+    except UserError as error:
+        known = folder.record
+        if config["resume"] == "never" or "data" not in known or folder.config["data"] != config["data"]:
+            raise
+        try:
+            corpus = Corpus.open(known["data"]["folder"])
+        except UserError:
+            raise error from None
+        say(f"{error}\nGoing on with the shards that the run began with: {corpus.folder}.")
+        return corpus
+
+
 def _train(job: Job, say: Callable[[str], None]) -> int:
-    decision = launch.decide(job.run.folder, lambda: _begin(job, say))
+    run = job.run
+    decision = launch.decide(run.folder, lambda: _begin(job, say))
     derived = Derived(**decision["derived"])
-    if decision["step"] >= derived.max_steps:
-        say(f"{job.run.folder} has done its {decision['step']} steps; a larger trainer.max_steps goes on.")
-        if launch.rank() == 0:
-            _show_end(job.run)
-        return 0
-    return _fit(job, derived, decision)
+    if decision["step"] < derived.max_steps:
+        return _fit(job, derived, decision)
+    if launch.rank() == 0:
+        say(f"{run.folder} has done its {decision['step']} steps; a larger trainer.max_steps goes on.")
+        if run.record["status"] == "finished" and run.results.exists():
+            _show_end(run)
+        else:
+            # It ended, by a kill perhaps, before it was summed up.
+            _finish(job, derived, build.trained_model(run, None)[0])
+    return 0
 
 
 def quiet_lightning() -> None:
@@ -90,11 +112,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
     """Hold the run's folder, decide where training starts and what is left open, and write it all down."""
     run, corpus = job.run, job.corpus
     run.hold()
-    identity = {
-        "data": corpus.fingerprint,
-        "tokenizer": corpus.tokenizer_hash,
-        "initial weights": job.origin.identity,
-    }
+    identity = {"data": corpus.fingerprint, "tokenizer": corpus.tokenizer_hash}
     start = resume.begin(run, job.config, identity, say)
     known = run.record
     derived = derive(
@@ -104,9 +122,15 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
         samples_per_epoch=(len(corpus.train) - 1) // job.shape.context_length,
         known=known["derived"] if known else {},
     )
-    corpus.tokenizer.save(run.tokenizer)
-    run.write_config(job.config)
     checkpoint = str(start.checkpoint) if start.checkpoint else None
+    if start.step < derived.max_steps:
+        _write_down(job, derived, known, {"step": start.step, "checkpoint": checkpoint, "time": now()})
+    return {"checkpoint": checkpoint, "step": start.step, "derived": derived.record()}
+
+
+def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[str, Any]) -> None:
+    """Write what the run is and from where it goes on; run.json first, since it alone makes the folder a run."""
+    run, corpus = job.run, job.corpus
     resumes = known["resumes"] if known else []
     run.update(
         id=known["id"] if known else uuid.uuid4().hex[:8],
@@ -114,23 +138,53 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
         created=known["created"] if known else now(),
         status="running",
         choices=job.choices,
-        identity=identity,
-        data={"name": corpus.name, "folder": str(corpus.folder), "bytes_per_token": corpus.bytes_per_token},
+        identity={"data": corpus.fingerprint, "tokenizer": corpus.tokenizer_hash},
+        data={
+            "name": corpus.name,
+            "folder": str(corpus.folder.resolve()),
+            "bytes_per_token": corpus.bytes_per_token,
+        },
         model=job.shape.to_dict(),
         parameters=parameter_count(job.shape),
         derived=derived.record(),
         environment=environment(),
-        resumes=[*resumes, {"step": start.step, "checkpoint": checkpoint, "time": now()}]
-        if checkpoint
-        else resumes,
+        resumes=[*resumes, begun] if begun["checkpoint"] else resumes,
     )
-    return {"checkpoint": checkpoint, "step": start.step, "derived": derived.record()}
+    corpus.tokenizer.save(run.tokenizer)
+    run.write_config(job.config)
 
 
 def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
+    net = build.model(job.shape, job.origin, job.config["seed"])
+    stop = StopRequest()
+    try:
+        trainer, module, data = _trainer(job, derived, decision, net, stop)
+        stop.listen()
+        trainer.fit(module, datamodule=data)
+    except Interrupted as signalled:
+        return _interrupted(job, signalled)
+    except SystemExit:
+        # Lightning's answer to a second Ctrl-C, or to a signal before the first step.
+        if not stop.signum:
+            raise
+        _leave(job, "interrupted")
+        return 128 + stop.signum
+    except BaseException:
+        _leave(job, "failed")
+        raise
+    finally:
+        stop.restore()
+    if trainer.is_global_zero:
+        _finish(job, derived, net)
+    return 0
+
+
+def _trainer(
+    job: Job, derived: Derived, decision: dict[str, Any], net: Transformer, stop: StopRequest
+) -> tuple[L.Trainer, LanguageModule, CorpusDataModule]:
+    """Everything that fits, made and put together."""
     config, run = job.config, job.run
-    net = build.model(job.shape, job.origin, config["seed"])
     module = build.module(config, net, derived, job.choices["strategy"])
     data = build.datamodule(config, job.corpus, derived, job.shape.context_length)
     loggers = build.loggers(config, run, decision["step"])
@@ -143,55 +197,53 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
         bar,
         StrategyRecord(run),
         *build.samples(config, run, net, job.corpus.tokenizer, shows, meter.paused),
-        build.checkpointer(config, run, net, data, resume_from, meter.paused),
+        build.checkpointer(config, run, net, data, resume_from, meter.paused, stop),
     ]
-    trainer = build.trainer(config, run, derived, callbacks, loggers)
-    try:
-        trainer.fit(module, datamodule=data)
-    except Interrupted as stop:
-        return _interrupted(job, trainer, stop)
-    except UserError:
-        if trainer.is_global_zero:
-            run.update(status="failed")
-        raise
-    if trainer.is_global_zero:
-        _finish(job, trainer.global_step, net)
-    return 0
+    return build.trainer(config, run, derived, callbacks, loggers), module, data
 
 
-def _interrupted(job: Job, trainer: L.Trainer, stop: Interrupted) -> int:
-    if not trainer.is_global_zero:
+def _leave(job: Job, status: str) -> None:
+    """Say in the run's folder how training ended short of its end."""
+    if launch.rank() == 0:
+        job.run.update(status=status)
+        write_report(job.run.folder)
+
+
+def _interrupted(job: Job, signalled: Interrupted) -> int:
+    _leave(job, "interrupted")
+    if launch.rank() > 0:
         # Rank 0 alone answers for the job: Lightning's observer would take another rank's code for a crash.
         return 0
-    job.run.update(status="interrupted")
-    print(f"Stopped by {stop}, saved. The same command goes on from there.")
-    return stop.exit_code
+    print(f"Stopped by {signalled}, saved. The same command goes on from there.")
+    return signalled.exit_code
 
 
-def _finish(job: Job, step: int, net: Transformer) -> None:
+def _finish(job: Job, derived: Derived, net: Transformer) -> None:
     """Score the trained model; write evaluation.json, results.json and the report; show how it went."""
     run, config, corpus = job.run, job.config, job.corpus
-    last = checkpoint.steps(run.checkpoints)[0]
+    folder = checkpoint.find(run.checkpoints, None)
+    last = checkpoint.verify(folder)
+    place(net, derived.accelerator)
     held_out = len(corpus.validation) > 1
     entries = (
-        evaluations(config["eval"], net, corpus, last, "validation", seed=config["seed"]) if held_out else []
+        evaluations(config["eval"], net, corpus, folder, "validation", config["seed"]) if held_out else []
     )
     run.append_evaluation(entries)
     prompt = next(iter(config["samples"]["prompts"]), "")
-    examples = step * config["data"]["batch_size"]
     training = {
         "evaluation": "training",
         "data": corpus.name,
         "split": "train",
-        "metrics": {"steps": step, "tokens": examples * job.shape.context_length},
-        "examples": examples,
-        "checkpoint": last.name,
+        "metrics": {"steps": last["step"], "tokens": last["samples"] * job.shape.context_length},
+        "examples": last["samples"],
+        "checkpoint": folder.name,
         "sample": prompt + build.written(config, net, corpus.tokenizer, prompt)[0],
         "report": str(run.folder / "report.html"),
         "next": next_command(run),
     }
     write_json(run.results, [*entries, training])
-    run.update(status="finished")
+    # trainer.max_time may end a run before its last step.
+    run.update(status="finished" if last["step"] >= derived.max_steps else "stopped")
     write_report(run.folder)
     _show_end(run)
 
@@ -205,7 +257,7 @@ def _show_end(run: Run) -> None:
         f"\nA sample of step {training['metrics']['steps']}:\n{textwrap.indent(training['sample'], '    ')}"
     )
     show_entries(f"{run.folder}, {training['metrics']['tokens']:,} tokens", entries)
-    print(f"\nReport:  {training['report']}\nNext:    {training['next']}")
+    print(f"\nReport:  {run.folder / 'report.html'}\nNext:    {training['next']}")
 
 
 def next_command(run: Run) -> str:

@@ -75,7 +75,7 @@ class CheckpointWriter:
         }
         write_json(self.folder / MANIFEST, {"format": FORMAT, **about, "files": files})
         if self.target.exists():
-            shutil.rmtree(self.target)
+            remove(self.target)
         self.folder.rename(self.target)
         sync(self.target.parent)
         return self.target
@@ -83,6 +83,14 @@ class CheckpointWriter:
     def discard(self) -> None:
         """Remove what was written."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint so that a kill midway leaves nothing that looks like one."""
+    going = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(going, ignore_errors=True)
+    folder.rename(going)
+    shutil.rmtree(going, ignore_errors=True)
 
 
 def verify(folder: Path) -> Manifest:
@@ -162,16 +170,15 @@ def find(root: Path, which: str | None) -> Path:
         folder = newest(root, print)
         if folder is None:
             raise CheckpointError(f"{root} holds no checkpoint yet: the run has not reached its first save.")
-        best = verify(folder)["best"] if which else None
-        return folder if best is None else root / folder_name(best["step"])
+        if which is None:
+            return folder
+        best = verify(folder)["best"]
+        if best is None:
+            raise CheckpointError(f"{root} has no best checkpoint: the run has not validated, or keeps none.")
+        return find(root, folder_name(best["step"]))
     folder = root / which if (root / which).exists() else Path(which)
     verify(folder)
     return folder
-
-
-def identity(folder: Path) -> str:
-    """What tells a checkpoint's weights from any others."""
-    return str(verify(folder)["files"][MODEL]["sha256"])
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Values that follow from the config and the machine: decided once, written into the run, reused on resume."""
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ from llm.errors import ConfigError
 from llm.train.hardware import accelerator_name, device_count, has_bf16
 from llm.train.metrics import peak_flops, precision_dtype
 
-# Enough work for a CPU to be busy and little enough for its caches; an accelerator takes the most that fits.
+# Enough work for the device to be busy, and little enough for a CPU's caches. A large model on an accelerator may
+# want less than this rule says: data.micro_batch_size= sets it, and `dry_run=true` says what it takes.
 CPU_MICRO_BATCH_TOKENS = 8192
 ACCELERATOR_MICRO_BATCH_TOKENS = 32768
 
@@ -120,6 +122,10 @@ def _micro_batch_size(per_rank: int, context_length: int, accelerator: str, prob
 
 
 def _precision(wanted: str, accelerator: str, probed: dict[str, Any]) -> str:
+    if wanted in ("16", "16-mixed", "16-true"):
+        raise ConfigError(
+            f"trainer.precision={wanted}: float16 overflows without a loss scale, which is not there. Use bf16-mixed."
+        )
     if wanted != "auto":
         return wanted
     return probed["precision"] if probed else ("bf16-mixed" if has_bf16(accelerator) else "32-true")
@@ -138,7 +144,11 @@ def _peak_flops(precision: str, accelerator: str, probed: dict[str, Any]) -> flo
 
 
 def _max_steps(trainer: dict[str, Any], batch_size: int, samples_per_epoch: int) -> int:
-    steps, epochs = trainer["max_steps"], trainer["max_epochs"]
+    steps, epochs, time = trainer["max_steps"], trainer["max_epochs"], trainer["max_time"]
+    if time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", time):
+        raise ConfigError(f"trainer.max_time={time}: write it as DD:HH:MM:SS, such as 00:01:30:00.")
+    if steps is not None and steps < 1 and steps != -1:
+        raise ConfigError(f"trainer.max_steps={steps}: it is at least 1, or -1 for no limit.")
     limits = [] if steps in (None, -1) else [steps]
     if epochs not in (None, -1):
         limits.append(math.ceil(epochs * samples_per_epoch / batch_size))

@@ -20,6 +20,11 @@ def device_count(accelerator: str) -> int:
     return 1 if accelerator_name(accelerator) == "cpu" else torch.accelerator.device_count()
 
 
+def place(net: torch.nn.Module, accelerator: str = "auto") -> None:
+    """Move a model to the first device of that kind."""
+    net.to(torch.device(accelerator_name(accelerator)))
+
+
 def has_bf16(accelerator: str) -> bool:
     """Whether bfloat16 matrix products run in hardware."""
     name = accelerator_name(accelerator)

@@ -100,7 +100,9 @@ class LanguageModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Make `val_loss` the mean over every target of every rank."""
-        sums = torch.tensor([self._val_total, self._val_count], device=self.device)
+        # float64 counts beyond 2**24 exactly; Apple's devices have none.
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        sums = torch.tensor([self._val_total, self._val_count], device=self.device, dtype=dtype)
         total, count = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         self.val_loss = total / count
 

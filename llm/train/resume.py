@@ -7,24 +7,28 @@ from typing import Any, Literal
 
 from llm.errors import CheckpointError, ConfigError
 from llm.train import checkpoint
-from llm.train.run import Run, flatten
+from llm.train.run import Run, flatten, redacted
 
 Kind = Literal["safe", "needs allow_changes=true", "refused"]
 MISSING = "(not set)"
 
 # What the weights, the data or their order are made of: another value makes another run.
-REFUSED = ("model", "task")
+REFUSED = ("model", "task", "init_from")
 # What changes the course of training from here on.
 FLAGGED = (
     "optimizer",
     "schedule",
     "seed",
     "data.batch_size",
+    "data.repeat_batch",
     "trainer.gradient_clip_val",
     "trainer.precision",
 )
 # Recorded by what they amount to (`identity`), not by how they are written: a moved folder is the same text.
-BY_IDENTITY = ("data", "tokenizer", "init_from")
+BY_IDENTITY = ("data", "tokenizer")
+LOADER = ("data.batch_size", "data.micro_batch_size", "data.repeat_batch")
+# About the command, not about the run.
+PASSING = ("resume", "allow_changes", "name", "runs_dir", "dry_run")
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
     return [
         Change(key, before.get(key, MISSING), after.get(key, MISSING))
         for key in differing
-        if key == "data.batch_size"
-        or not _under(key, (*BY_IDENTITY, "resume", "allow_changes", "name", "runs_dir"))
+        if _under(key, LOADER) or not _under(key, (*BY_IDENTITY, *PASSING))
     ]
 
 
@@ -78,7 +81,7 @@ def begin(run: Run, config: dict[str, Any], identity: dict[str, str], say: Calla
     Args:
         run: the run's folder, held by this process.
         config: the composed config.
-        identity: fingerprints that must not change within a run (data, tokenizer, initial weights).
+        identity: fingerprints that must not change within a run (data and tokenizer).
         say: shows a line.
 
     Raises:
@@ -93,14 +96,16 @@ def begin(run: Run, config: dict[str, Any], identity: dict[str, str], say: Calla
     chosen = _chosen(run, resume, say)
     if chosen is None:
         return Start()
-    step = checkpoint.verify(chosen)["step"]
-    _check_changes(
-        run if chosen.parent == run.checkpoints else Run(chosen.parent.parent), config, identity, say
-    )
-    if chosen.parent == run.checkpoints:
-        _set_newer_aside(run, step, say)
-    say(f"Resuming from step {step} ({chosen}).")
-    return Start(chosen, step)
+    manifest = checkpoint.verify(chosen)
+    own = chosen.parent == run.checkpoints
+    _check_identity(manifest, identity, run)
+    origin = run if own else Run(chosen.parent.parent)
+    if origin.exists():
+        _check_changes(origin, config, say)
+    # What this folder holds beyond the checkpoint is another course than the one that begins here.
+    _set_aside_beyond(run, manifest["step"] if own else -1, say)
+    say(f"Resuming from step {manifest['step']} ({chosen}).")
+    return Start(chosen, manifest["step"])
 
 
 def _chosen(run: Run, resume: str, say: Callable[[str], None]) -> Path | None:
@@ -120,17 +125,18 @@ def _chosen(run: Run, resume: str, say: Callable[[str], None]) -> Path | None:
     return found
 
 
-def _check_changes(
-    run: Run, config: dict[str, Any], identity: dict[str, str], say: Callable[[str], None]
-) -> None:
-    known = run.record.get("identity", {})
+def _check_identity(known: dict[str, Any], identity: dict[str, str], run: Run) -> None:
     for what, fingerprint in identity.items():
-        if known.get(what, fingerprint) != fingerprint:
+        if known[what] != fingerprint:
             raise ConfigError(
                 f"The {what} of this run changed: {known[what]}, now {fingerprint}. A run goes on with what it began "
                 f"with. Use name= for a new run, or init_from={run.folder} to start one from its weights."
             )
-    found = changes(run.config, config)
+
+
+def _check_changes(run: Run, config: dict[str, Any], say: Callable[[str], None]) -> None:
+    # The run's config is written with its secrets redacted, so that is how they compare, and how they are shown.
+    found = changes(run.config, redacted(config))
     if not found:
         return
     say("Changed since this run was last started:\n" + "\n".join(map(str, found)))
@@ -145,7 +151,7 @@ def _check_changes(
         )
 
 
-def _set_newer_aside(run: Run, step: int, say: Callable[[str], None]) -> None:
+def _set_aside_beyond(run: Run, step: int, say: Callable[[str], None]) -> None:
     """Move checkpoints after `step` away, so that the next `resume=auto` follows the new course."""
     newer = [folder for folder in checkpoint.steps(run.checkpoints) if checkpoint.step_of(folder) > step]
     valid = [folder for folder in newer if (folder / checkpoint.MANIFEST).is_file()]

@@ -16,7 +16,7 @@ from llm.errors import CheckpointError
 from llm.files import read_json, write_atomically, write_json
 
 RECORD = "run.json"
-SECRET = re.compile(r"(api_?key|token|secret|password|passwd|credential)s?$", re.IGNORECASE)
+SECRET = re.compile(r"(^|[._])(api_?keys?|token|secrets?|passwords?|passwd|credentials?)$", re.IGNORECASE)
 REDACTED = "<redacted>"
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "sentencepiece", "tokenizers", "safetensors")
 
@@ -105,7 +105,8 @@ class Run:
         """Move an earlier run's content to the first free `<folder>.old-N`, keeping the lock; returns that folder."""
         target = next(p for n in range(1, 10_000) if not (p := Path(f"{self.folder}.old-{n}")).exists())
         target.mkdir()
-        for entry in self.folder.iterdir():
+        # The record goes last: a kill in between leaves what is still a run, not a folder that nobody may use.
+        for entry in sorted(self.folder.iterdir(), key=lambda path: path.name == RECORD):
             if entry.name != ".lock":
                 shutil.move(entry, target / entry.name)
         return target

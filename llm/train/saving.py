@@ -1,6 +1,6 @@
 """When a run is saved, how it is restored, and how it stops when asked to."""
 
-import shutil
+import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -30,16 +30,19 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Notes SIGINT and SIGTERM, so that training can end at a step's edge; a second SIGINT ends it at once."""
+    """Notes SIGINT and SIGTERM, so that training can end at a step's edge; a second SIGINT ends it at once.
+
+    `signum` is the signal that came, or 0.
+    """
 
     def __init__(self) -> None:
         self.signum = 0
         self._previous: dict[int, Any] = {}
 
     def listen(self) -> None:
-        """Take over both signals."""
+        """Take over both signals; again where somebody else did in between."""
         for signum in (signal.SIGINT, signal.SIGTERM):
-            self._previous[signum] = signal.signal(signum, self._note)
+            self._previous.setdefault(signum, signal.signal(signum, self._note))
 
     def restore(self) -> None:
         """Give the signals back."""
@@ -65,6 +68,7 @@ class Checkpointer(L.Callback):
         about: what each manifest states beside step and samples (model, tokenizer, ...).
         resume_from: the checkpoint to restore, if any.
         pause: what saving happens within, so that it does not count in the speed.
+        stop: notes the signals that ask for an end.
         every_n_steps: the save interval, in optimizer steps.
         keep_last: how many of the newest stay.
         keep_best: whether the one with the lowest validation loss stays.
@@ -79,6 +83,7 @@ class Checkpointer(L.Callback):
         about: checkpoint.Manifest,
         resume_from: Path | None,
         pause: Pause,
+        stop: StopRequest,
         *,
         every_n_steps: int,
         keep_last: int,
@@ -96,9 +101,8 @@ class Checkpointer(L.Callback):
         self.keep_best = keep_best
         self.keep_every_n_steps = keep_every_n_steps
         self.best: dict[str, Any] | None = None
-        self.saved_step = 0
-        self._validated_step = -1
-        self._stop = StopRequest()
+        self.saved_step = self._first_step = 0
+        self._stop = stop
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Restore weights, optimizer, step count and data position."""
@@ -109,9 +113,9 @@ class Checkpointer(L.Callback):
         checkpoint.load_weights(self.model, checkpoint.load_tensors(folder / checkpoint.MODEL), folder)
         state = checkpoint.load_tensors(folder / checkpoint.OPTIMIZER)
         checkpoint.load_optimizer_state(self.model, trainer.optimizers[0], state)
-        self.saved_step = manifest["step"]
+        self.saved_step = self._first_step = manifest["step"]
         self.best = manifest["best"]
-        self.data.start_step = manifest["step"]
+        self.data.consumed = manifest["samples"]
         set_step(trainer, manifest["step"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -137,10 +141,12 @@ class Checkpointer(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember the best validation loss, and save its step."""
-        step = trainer.global_step
-        if not self.keep_best or (self.best and self.best["val/loss"] <= pl_module.val_loss):
+        step, loss = trainer.global_step, pl_module.val_loss
+        if trainer.sanity_checking or not self.keep_best or loss != loss:
             return
-        self.best = {"step": step, "val/loss": pl_module.val_loss}
+        if self.best and self.best["val/loss"] <= loss:
+            return
+        self.best = {"step": step, "val/loss": loss}
         self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -148,9 +154,9 @@ class Checkpointer(L.Callback):
         if trainer.global_step > self.saved_step:
             self.save(trainer)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        self._stop.restore()
+    def _consumed(self, step: int) -> int:
+        """Samples that have gone into the model: those before this session, and a global batch a step since."""
+        return self.data.consumed + (step - self._first_step) * self.data.batch_size
 
     def _stop_agreed(self, trainer: L.Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self._stop.signum != 0, all=False)
@@ -174,7 +180,7 @@ class Checkpointer(L.Callback):
         about = {
             **self.about,
             "step": step,
-            "samples": step * self.data.batch_size,
+            "samples": self._consumed(step),
             "world_size": trainer.world_size,
             "best": self.best,
             "saved": now(),
@@ -213,9 +219,7 @@ class Checkpointer(L.Callback):
         best = self.best["step"] if self.best and self.keep_best else None
         going = checkpoint.expendable(self.run.checkpoints, self.keep_last, self.keep_every_n_steps, best)
         for folder in list(going):
-            # Without its manifest the folder is no checkpoint, so a kill midway leaves nothing that looks like one.
-            (folder / checkpoint.MANIFEST).unlink()
-            shutil.rmtree(folder)
+            checkpoint.remove(folder)
 
 
 def set_step(trainer: L.Trainer, step: int) -> None:

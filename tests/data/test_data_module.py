@@ -33,7 +33,7 @@ def global_batches(corpus, steps: int, *, world: int, micro: int, start: int = 0
     loaders = []
     for rank in range(world):
         part = module(corpus, world=world, rank=rank, micro_batch_size=micro)
-        part.start_step = start
+        part.consumed = start * part.batch_size
         loaders.append(iter(part.train_dataloader()))
     for _ in range(steps):
         batches = [next(loader) for _ in range(12 // micro // world) for loader in loaders]
@@ -147,7 +147,7 @@ class Watcher(L.LightningModule):
 def test_lightning_takes_the_batches_as_they_are(corpus, tmp_path) -> None:
     data = module(corpus)
     data.trainer = None
-    data.start_step = 5
+    data.consumed = 5 * data.batch_size
     trainer = L.Trainer(
         max_steps=3,
         accumulate_grad_batches=4,

@@ -148,6 +148,85 @@ def test_a_full_disk_while_saving_stops_with_the_earlier_checkpoint_whole(
     assert "Resuming from step 4" in capsys.readouterr().out
 
 
+def test_a_kill_before_the_sum_up_is_made_good_by_the_same_command(tiny, tmp_path, capsys, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llm.jobs.train.evaluations", killed)
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 130
+    folder = tmp_path / "runs/a"
+    assert not (folder / "results.json").exists()
+    monkeypatch.undo()
+    capsys.readouterr()
+
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 0
+    assert "bits per byte" in capsys.readouterr().out
+    assert (folder / "report.html").exists()
+    record = Run.open(folder).record
+    assert (record["status"], record["resumes"]) == ("finished", [])
+
+
+def test_a_kill_while_removing_an_old_checkpoint_harms_nothing(tiny, tmp_path):
+    assert train(tiny, "name=a", "trainer.max_steps=8") == 0
+    half = tmp_path / "runs/a/checkpoints/step_00000002"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    assert train(tiny, "name=a", "trainer.max_steps=16") == 0
+    assert not half.exists()
+
+
+def test_a_kill_before_the_first_save_leaves_a_run_that_starts_anew(tiny, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "write_config", killed)
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 130
+    monkeypatch.undo()
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 0
+
+
+def test_another_batch_size_goes_on_behind_the_samples_that_were_seen(tiny, tmp_path):
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 0
+    assert train(tiny, "name=a", "trainer.max_steps=6", "data.batch_size=16", "allow_changes=true") == 0
+    manifest = checkpoint.verify(tmp_path / "runs/a/checkpoints/step_00000006")
+    assert manifest["samples"] == 4 * 8 + 2 * 16
+
+
+def test_resume_never_keeps_the_earlier_run_elsewhere(tiny, tmp_path, capsys):
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 0
+    assert train(tiny, "name=a", "trainer.max_steps=4", "resume=never") == 0
+    assert "moved to" in capsys.readouterr().out
+    assert_same(weights(tmp_path / "runs/a.old-1", 4), weights(tmp_path / "runs/a", 4))
+
+
+def test_a_run_goes_on_when_its_text_is_gone(tiny, text_folder, tmp_path, capsys):
+    mine = shutil.copytree(text_folder, tmp_path / "mine")
+    words = ("name=a", f"data.paths=[{mine}/*.txt]")
+    assert train(tiny, *words, "trainer.max_steps=4") == 0
+    shutil.rmtree(mine)
+    assert train(tiny, *words, "trainer.max_steps=6") == 0
+    assert "Going on with the shards that the run began with" in capsys.readouterr().out
+
+
+def test_a_run_that_started_from_another_goes_on_when_that_one_moved_on(tiny, tmp_path):
+    assert train(tiny, "name=a", "trainer.max_steps=4") == 0
+    words = [word for word in tiny if not word.startswith(("model.", "tokenizer"))]
+    start = [f"init_from={tmp_path}/runs/a", "name=b"]
+    assert train(words, *start, "trainer.max_steps=2") == 0
+    assert train(tiny, "name=a", "trainer.max_steps=6") == 0
+    assert train(words, *start, "trainer.max_steps=4") == 0
+    shutil.rmtree(tmp_path / "runs/a")
+    assert train(words, *start, "trainer.max_steps=6") == 0
+
+
+def test_the_time_limit_stops_and_says_so(tiny, tmp_path):
+    words = ("name=a", "trainer.max_steps=1000000", "trainer.max_time=00:00:00:03")
+    assert train(tiny, *words) == 0
+    record = Run.open(tmp_path / "runs/a").record
+    assert record["status"] == "stopped"
+    assert (tmp_path / "runs/a/results.json").exists()
+
+
 def test_debug_overfit_learns_one_batch_by_heart(tiny, tmp_path):
     words = [word for word in tiny if not word.startswith(("data.batch_size", "trainer.val_check"))]
     # One window: two that begin alike could not both be known by heart.
@@ -184,6 +263,11 @@ def test_init_from_brings_weights_and_tokenizer(tiny, tmp_path):
     [
         (["data.batch_size=9"], 2, "data.micro_batch_size=2 does not divide"),
         (["trainer.max_steps=-1"], 2, "must say when training ends"),
+        (["trainer.max_steps=0"], 2, "at least 1"),
+        (["trainer.precision=16-mixed"], 2, "bf16-mixed"),
+        (["trainer.max_time=1h"], 2, "DD:HH:MM:SS"),
+        (["eval=[perplexty]"], 2, "no such evaluation"),
+        (["seed=-1"], 2, "seed"),
         (["trainer.devices=2"], 2, "strategy=ddp"),
         (["model.n_kv_heads=3"], 2, "n_kv_heads"),
         (["model.context_length=100000"], 1, "shorten the context"),

@@ -27,7 +27,7 @@ def run(tmp_path):
     run.update(id="x", identity=IDENTITY)
     for step in (10, 20):
         CheckpointWriter(run.checkpoints, step).write({})
-        CheckpointWriter(run.checkpoints, step).publish({"step": step})
+        CheckpointWriter(run.checkpoints, step).publish({"step": step, **IDENTITY})
     return run
 
 
@@ -102,3 +102,29 @@ def test_a_moved_folder_of_the_same_text_is_no_change():
     assert changes(CONFIG, moved) == []
     moved["data"]["batch_size"] = 9
     assert [c.key for c in changes(CONFIG, moved)] == ["data.batch_size"]
+
+
+def test_a_checkpoint_of_another_run_begins_a_course_of_its_own(run, tmp_path):
+    other = Run(tmp_path / "other")
+    other.hold()
+    assert start(other, resume=str(run.checkpoints / checkpoint.folder_name(10))).step == 10
+    # The other way round the steps that stand there are moved away, or the next resume=auto would follow them.
+    CheckpointWriter(other.checkpoints, 5).write({})
+    folder = CheckpointWriter(other.checkpoints, 5).publish({"step": 5, **IDENTITY})
+    assert start(run, resume=str(folder)).step == 5
+    assert checkpoint.steps(run.checkpoints) == []
+    assert len(checkpoint.steps(run.folder / "checkpoints.old-1")) == 2
+
+
+def test_a_bare_checkpoint_folder_is_taken(run, tmp_path):
+    bare = (run.checkpoints / checkpoint.folder_name(10)).rename(tmp_path / checkpoint.folder_name(10))
+    fresh = Run(tmp_path / "fresh")
+    fresh.hold()
+    assert start(fresh, resume=str(bare)).step == 10
+
+
+def test_a_secret_is_no_change_and_is_not_shown(run):
+    said = []
+    run.write_config({**CONFIG, "logger": {"wandb": {"api_key": "hunter2"}}})
+    assert start(run, said, logger={"wandb": {"api_key": "hunter2"}}).step == 20
+    assert "hunter2" not in "".join(said)
