@@ -24,10 +24,14 @@ from llm.errors import ConfigError
 
 @dataclass(frozen=True)
 class Composed:
-    """What a command line says: `config` in plain containers, every key present; `choices` group by group."""
+    """What a command line says.
+
+    `config` in plain containers, every key present; `choices` group by group; the keys that were `typed`.
+    """
 
     config: dict[str, Any]
     choices: dict[str, catalog.Choice]
+    typed: frozenset[str] = frozenset()
 
 
 def compose(verb: str, argv: Sequence[str]) -> Composed:
@@ -47,7 +51,7 @@ def compose(verb: str, argv: Sequence[str]) -> Composed:
     _refuse_conflicts(config, words)
     if "name" in config:
         config["name"] = _checked_name(config["name"] or default_name(config, choices))
-    return Composed(config, choices)
+    return Composed(config, choices, frozenset(words.values))
 
 
 def default_name(config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
@@ -70,11 +74,13 @@ def _checked_name(name: str) -> str:
 
 
 def _refuse_conflicts(config: Mapping[str, Any], words: Words) -> None:
-    for group in ("model", "tokenizer"):
-        if config.get("init_from") and group in words.values:
+    if not config.get("init_from"):
+        return
+    for key, value in words.values.items():
+        group = key.partition(".")[0]
+        if group in ("model", "tokenizer"):
             raise ConfigError(
-                f"{group}={words.values[group]}: init_from={config['init_from']} brings its own {group}; "
-                f"leave {group}= out."
+                f"{key}={value}: init_from={config['init_from']} brings its own {group}; leave {key}= out."
             )
 
 

@@ -19,4 +19,4 @@ def run(argv: Sequence[str]) -> int:
     composed = compose("evaluate", argv)
     from llm.jobs import evaluate
 
-    return evaluate.run(composed.config, composed.choices)
+    return evaluate.run(composed.config, composed.choices, typed=composed.typed)

@@ -1,5 +1,6 @@
 """`llm <command>`: find the command, run it, and turn what a person can mend into one message and an exit code."""
 
+import errno
 import importlib
 import os
 import sys
@@ -25,6 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" of {error.filename}" if error.filename else ""
+        print(f"error: The disk{where} is full. Make room, then run the same command again.", file=sys.stderr)
+        return UserError.exit_code
 
 
 def _run(command: str, rest: list[str]) -> int:

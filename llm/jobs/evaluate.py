@@ -1,6 +1,6 @@
 """`llm evaluate`: score a run on its validation split, or on all of another set."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,23 @@ BATCH_SIZE = 16
 Entry = dict[str, Any]
 
 
-def run(config: Config, choices: dict[str, Any]) -> int:
-    """Evaluate each run that `config` names; returns the exit code."""
+def run(config: Config, choices: dict[str, Any], typed: Collection[str] = ()) -> int:
+    """Evaluate each run that `config` names; returns the exit code.
+
+    The keys that the user `typed` count as meant; text and label keys that are not among them come from the run.
+    """
     names = config["run"] if isinstance(config["run"], list) else [config["run"]]
     runs = [Run.open(name) for name in names]
     for one in runs:
-        entries = _evaluate(one, config)
+        entries = _evaluate(one, config, typed)
         one.append_evaluation(entries)
         show_entries(str(one.folder), entries)
     return 0
 
 
-def _evaluate(run: Run, config: Config) -> list[Entry]:
+def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Entry]:
     net, folder = build.trained_model(run, config["checkpoint"])
-    corpus = _own_corpus(run) if config["data"] is None else _other_corpus(run, config)
+    corpus = _own_corpus(run) if config["data"] is None else _other_corpus(run, config, typed)
     split = "validation" if config["data"] is None else "all"
     return evaluations(config["eval"], net, corpus, folder, split, config["seed"], config["batch_size"])
 
@@ -97,8 +100,14 @@ def _own_corpus(run: Run) -> Corpus:
     return corpus
 
 
-def _other_corpus(run: Run, config: Config) -> Corpus:
+def _other_corpus(run: Run, config: Config, typed: Collection[str]) -> Corpus:
     """All of the config's `data`, held out, in the run's tokens."""
-    data = {**config["data"], "validation_share": 1.0}
+    own = run.config["data"]
+    keys = [
+        key
+        for key in ("text", "label")
+        if key in config["data"] and key in own and f"data.{key}" not in typed
+    ]
+    data = {**config["data"], **{key: own[key] for key in keys}, "validation_share": 1.0}
     spec = build.FixedTokenizer(load_tokenizer(run.tokenizer))
     return build.corpus({**config, "data": data}, spec, show=True)

@@ -62,6 +62,7 @@ def run(config: Config, choices: Choices) -> int:
     try:
         return _train(Job(config, choices, folder, origin, corpus, shape), say)
     finally:
+        launch.forget(folder.folder)
         folder.release()
 
 
@@ -122,6 +123,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
         samples_per_epoch=(len(corpus.train) - 1) // job.shape.context_length,
         known=known["derived"] if known else {},
     )
+    launch.check_world_size(derived.world_size)
     checkpoint = str(start.checkpoint) if start.checkpoint else None
     if start.step < derived.max_steps:
         _write_down(job, derived, known, {"step": start.step, "checkpoint": checkpoint, "time": now()})

@@ -1,6 +1,5 @@
 """When a run is saved, how it is restored, and how it stops when asked to."""
 
-import math
 import signal
 from collections.abc import Callable
 from pathlib import Path

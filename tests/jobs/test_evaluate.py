@@ -38,6 +38,20 @@ def test_all_of_another_set_is_scored(trained, tiny, tmp_path):
     assert [entry["metrics"]["bytes"] for entry in mine] == [other.stat().st_size]
 
 
+def test_the_text_key_comes_from_the_run_unless_it_is_typed(tiny, tmp_path, capsys):
+    path = tmp_path / "mine.jsonl"
+    lines = [{"body": f"def spam_{n}():\n    return {n}\n", "text": "x"} for n in range(60)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    words = [word for word in tiny if not word.startswith("data")]
+    data = ["data=jsonl", f"data.paths=[{path}]"]
+    sizes = ["data.batch_size=4", "data.micro_batch_size=4"]
+    assert main(["train", *words, *data, *sizes, "data.text=body", "name=j", "trainer.max_steps=2"]) == 0
+    shards = next(word for word in tiny if word.startswith("shards_dir="))
+    assert main(["evaluate", f"run={tmp_path}/runs/j", *data, shards]) == 0
+    found = [entry for entry in entries(tmp_path / "runs/j") if entry["split"] == "all"]
+    assert [entry["metrics"]["bytes"] for entry in found] == [sum(len(line["body"]) for line in lines)]
+
+
 def test_several_runs_are_scored_one_after_the_other(trained, tiny, tmp_path, capsys):
     assert main(["train", *tiny, "name=b", "trainer.max_steps=2"]) == 0
     capsys.readouterr()
