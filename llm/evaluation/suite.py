@@ -12,8 +12,8 @@ from llm.generation import Sampling, complete
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer
 
-CODE_SAMPLES = 32
-CODE_TOKENS = 192
+CODE_SAMPLES = 64
+CODE_TOKENS = 64
 CODE_TEMPERATURE = 0.8
 
 
