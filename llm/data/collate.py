@@ -35,6 +35,6 @@ class CausalCollator:
     def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
         """The batch, both tensors views of `windows` where nothing is past the end of the text."""
         tokens = windows[:, :-1]
-        if windows[-1, -1] == IGNORED:
+        if (windows[:, -1] == IGNORED).any():
             tokens = np.where(tokens == IGNORED, 0, tokens)
         return Batch(torch.from_numpy(tokens), torch.from_numpy(windows[:, 1:]), torch.from_numpy(ids))

@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from llm.data.collate import IGNORED, Batch, Collator
-from llm.data.order import SampleOrder, accumulation, micro_batch
+from llm.data.order import SampleOrder, accumulation, micro_batch, permute
 from llm.data.shards import Corpus, TokenStream
 from llm.errors import DataError
 
@@ -70,7 +70,10 @@ class TrainSampler:
 
 
 class ValidationSampler:
-    """The batches of one process: as many in each, of the same size, filled up with windows of nothing (-1)."""
+    """The batches of one process: as many in each, of the same size, filled up with windows of nothing (-1).
+
+    The windows come in one fixed shuffled order, so that the first few stand for the whole.
+    """
 
     def __init__(self, n_windows: int, batch_size: int, rank: int, world_size: int) -> None:
         self.n_windows, self.batch_size, self.rank, self.world_size = n_windows, batch_size, rank, world_size
@@ -81,8 +84,9 @@ class ValidationSampler:
     def __iter__(self) -> Iterator[np.ndarray]:
         for number in range(len(self)):
             first = (number * self.world_size + self.rank) * self.batch_size
-            windows = np.arange(first, first + self.batch_size)
-            yield np.where(windows < self.n_windows, windows, -1)
+            numbers = np.arange(first, first + self.batch_size)
+            windows = permute(numbers % self.n_windows, self.n_windows, np.zeros(self.batch_size, np.uint64))
+            yield np.where(numbers < self.n_windows, windows, -1)
 
 
 def _as_it_is(batch: Any) -> Any:
