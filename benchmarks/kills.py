@@ -131,7 +131,10 @@ def main() -> None:
             if not resumed_from(finish(command(work, name))):
                 sys.exit(f"{name}: did not resume from a step above 0")
             equal += last_weights(run) == expected
-            print(f"{name}: kills so far {kills}, inside a save {inside}, bit-equal runs {equal} of {runs}", flush=True)
+            print(
+                f"{name}: kills so far {kills}, inside a save {inside}, bit-equal runs {equal} of {runs}",
+                flush=True,
+            )
     print(f"| {kills} kills | {inside} inside a save | {runs} runs | {equal} bit-equal |")
     sys.exit(equal != runs)
 
