@@ -280,7 +280,7 @@ def test_ones_own_folder_joins(tmp_path: Path) -> None:
     for flag in (["--config-dir", str(tmp_path)], [f"--config-dir={tmp_path}"], ["-cd", str(tmp_path)]):
         given = compose("train", [*flag, "model=mine"])
         assert given.config["model"]["n_layers"] == 3
-        assert given.config["model"]["d_model"] == 256
+        assert given.config["model"]["d_model"] == 192
         assert given.config["name"] == "mine-stdlib-causal_lm"
 
 

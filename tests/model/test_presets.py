@@ -11,7 +11,7 @@ from llm.model import ModelConfig, RopeScaling, parameter_count
 CONF = Path(__file__).parents[2] / "conf"
 # name -> (vocabulary, parameters)
 SIZES = {
-    "nano": (4096, 5_476_352),
+    "nano": (4096, 2_361_536),
     "gpt_nano": (4096, 5_853_184),
     "gpt_small": (50257, 124_439_808),
     "gpt_medium": (50257, 354_823_168),
