@@ -41,10 +41,10 @@ def test_presets_have_their_size(name):
 def test_the_default_has_qwen3s_shape():
     config = preset("nano").resolved()
     assert (config.d_model, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim) == (
-        256,
-        6,
+        192,
         4,
-        2,
+        3,
+        1,
         64,
     )
     assert (config.norm, config.position, config.activation, config.qk_norm) == (
