@@ -1,6 +1,6 @@
 """What can be chosen: the groups, their choices and the keys of each, read from conf/ without composing anything."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -8,7 +8,9 @@ from typing import Any, get_type_hints
 import llm
 from llm.cli.safe_yaml import read_yaml
 from llm.config import SCHEMAS, known_keys
+from llm.config.check import holds_any_number, shown
 from llm.config.static import Field
+from llm.config.words import ALIASES
 from llm.errors import ConfigError
 
 Choice = str | list[str] | None
@@ -90,6 +92,34 @@ def choices_with_key(verb: str, folders: Sequence[Path], key: str) -> list[str]:
     group = key.partition(".")[0]
     names = choices_of_verb(verb, folders).get(group, [])
     return [f"{group}={name}" for name in names if key in keys_of_choice(verb, folders, group, name)]
+
+
+def may_be_empty(verb: str, group: str) -> bool:
+    """Whether a command may choose nothing of a group: an overlay, or one that holds any number, as `logger` does."""
+    hint = get_type_hints(SCHEMAS[verb], include_extras=True).get(group)
+    return default_groups(verb)[group] is None or holds_any_number(hint)
+
+
+def ways_to_write(
+    verb: str, folders: Sequence[Path], word: str, value: str, known: Collection[str]
+) -> list[str]:
+    """What to write for `word=value` where `word` names a choice, or a key of a choice that wasn't made."""
+    groups = choices_of_verb(verb, folders)
+    keys = [f"{group}.{word}" for group in groups]
+    if any(key in known for key in keys):
+        return []
+    named = [_as_choice(folders, group, word, value) for group in groups if word in groups[group]]
+    alias = ALIASES.get(word, "")
+    others = [] if alias in known else [alias, *keys]
+    return named + [
+        f"{choice} {key}={shown(value)}" for key in others for choice in choices_with_key(verb, folders, key)
+    ]
+
+
+def _as_choice(folders: Sequence[Path], group: str, name: str, value: str) -> str:
+    file = choice_file(folders, group, name)
+    needed = [key for key, given in read_yaml(file).items() if given == "???"] if file else []
+    return " ".join([f"{group}={name}", *(f"{group}.{key}={shown(value)}" for key in needed)])
 
 
 def origin(folders: Sequence[Path], choices: Mapping[str, Choice], key: str) -> Path | None:

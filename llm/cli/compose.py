@@ -114,7 +114,7 @@ class _Command:
         return f"{problem}\n  It is set in {file}." if file else str(problem)
 
     def _check_choice(self, group: str, choice: str, choices: list[str]) -> None:
-        if choice in ("", "null") and catalog.default_groups(self.verb)[group] is None:
+        if choice in ("", "null") and catalog.may_be_empty(self.verb, group):
             return
         for name in read_list(group, choice) if choice.startswith("[") else [choice]:
             if name not in choices:
@@ -125,7 +125,12 @@ class _Command:
                 )
 
     def _load(self, chosen: Mapping[str, str]) -> tuple[DictConfig, dict[str, catalog.Choice]]:
-        overrides = [f"{group}={choice or 'null'}" for group, choice in chosen.items()]
+        overrides = [f"{group}={choice}" for group, choice in chosen.items() if choice not in ("", "null")]
+        emptied = [group for group, choice in chosen.items() if choice in ("", "null")]
+        # Hydra takes no null for a group; a group without a default is empty as it is.
+        overrides += [
+            f"{group}=[]" for group in emptied if catalog.default_groups(self.verb)[group] is not None
+        ]
         try:
             loader = config_loader(self.folders)
             raw = loader.load_configuration(self.verb, overrides, RunMode.RUN, from_shell=False)
@@ -152,6 +157,9 @@ class _Command:
             return f"{key}={value}: this key needs another choice: {' or '.join(others)}."
         groups = catalog.choices_of_verb(self.verb, self.folders)
         known = known_keys(SCHEMAS[self.verb], config) | dict.fromkeys(groups, Field())
+        ways = catalog.ways_to_write(self.verb, self.folders, key, value, known)
+        if ways:
+            return f"{key}={value}: there is no key {key}; write {' or '.join(ways)}."
         return f"{unknown_key(key, value, known)}\n  --help lists the keys."
 
     def _refuse_words(self, names: Sequence[str]) -> None:

@@ -92,6 +92,11 @@ def is_leaf(annotation: Any) -> bool:
     return any(isinstance(mark, Leaf) for mark in _marks(annotation))
 
 
+def holds_any_number(annotation: Any) -> bool:
+    """Whether a key holds leaves by name, none of them included."""
+    return any(isinstance(mark, Leaves) for mark in _marks(annotation))
+
+
 def _beside(annotation: Any) -> dict[str, Field]:
     schemas = [mark.schema for mark in _marks(annotation) if isinstance(mark, Beside)]
     return _dataclass_keys(schemas[0]).fields if schemas else {}

@@ -12,6 +12,7 @@ import pathlib
 import typing
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -307,13 +308,22 @@ def _read(name: str) -> _Module | None:
     return _Module(name, dict(_definitions(tree.body, package)), text.splitlines())
 
 
+def is_installed(name: str) -> bool:
+    """Whether there is a package of this name, or the root of a dotted one; runs nothing."""
+    return _root_spec(name.partition(".")[0]) is not None
+
+
+def _root_spec(root: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(root)
+    except (ImportError, ValueError):
+        return None
+
+
 def _source_file(name: str) -> Path | None:
     """The file of a module; only the root package is asked of the import system, which runs nothing."""
     root, *rest = name.split(".")
-    try:
-        spec = importlib.util.find_spec(root)
-    except (ImportError, ValueError):
-        return None
+    spec = _root_spec(root)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
     base = Path(spec.origin).parent if spec.submodule_search_locations else None

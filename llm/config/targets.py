@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from llm.config.static import Definition, find
+from llm.config.static import Definition, find, is_installed
 from llm.errors import ConfigError
 
 _HYDRAS = ("_partial_", "_args_", "_recursive_", "_convert_")
@@ -19,6 +19,8 @@ _LIGHTNING = tuple(
     for part in ("accelerators", "callbacks", "loggers", "plugins", "profilers", "strategies")
 )
 _TORCH = ("torch.optim", "torch.optim.lr_scheduler")
+# Never a package of the user's own, and not for a config to reach further into.
+_KNOWN = ("llm", "torch", "lightning", "hydra", "omegaconf")
 
 
 def allowed(target: object, packages: Sequence[str] = ()) -> bool:
@@ -32,9 +34,15 @@ def refusal(target: object, packages: Sequence[str] = ()) -> str | None:
         return "it is not a public dotted name like package.module.Class"
     module = target.rpartition(".")[0]
     if not _is_open(module, packages):
+        root = target.partition(".")[0]
+        own = (
+            ""
+            if _is_standard(root) or root in _KNOWN
+            else f"; for a package of your own add packages=[{root}]"
+        )
         return (
             "only classes of llm, torch.optim and Lightning's strategies, callbacks, loggers, plugins and profilers "
-            f"may be named; for a package of your own add packages=[{target.partition('.')[0]}]"
+            f"may be named{own}"
         )
     found = find(target)
     if found is None or not (found.is_class or found.module.name in _OUR_FUNCTIONS):
@@ -67,9 +75,11 @@ def _is_standard(package: str) -> bool:
 def check_targets(config: dict[str, Any]) -> None:
     """Raise ConfigError unless every `_target_` in the config, however deeply nested, may be named.
 
-    `config["packages"]`, where present, lists the packages that the user opened.
+    `config["packages"]`, where present, lists the packages that the user opened; each must be there.
     """
     packages = config["packages"] if isinstance(config.get("packages"), list) else []
+    for package in packages:
+        check_package(package)
     for key, value in _special_keys(config, ""):
         reason = (
             refusal(value, packages)
@@ -78,6 +88,17 @@ def check_targets(config: dict[str, Any]) -> None:
         )
         if reason is not None:
             raise ConfigError(f"{key}={value}: this may not be named: {reason}.")
+
+
+def check_package(package: object) -> None:
+    """Raise ConfigError unless `package` is one of the user's own that can be found. Runs and imports nothing."""
+    name = str(package)
+    if _is_standard(name):
+        raise ConfigError(f"packages=[{name}]: this is part of Python, not a package of your own.")
+    if not is_installed(name):
+        raise ConfigError(
+            f"packages=[{name}]: there is no such package. Install it, or put the folder that holds it on PYTHONPATH."
+        )
 
 
 def _special_keys(node: Any, path: str) -> Iterator[tuple[str, Any]]:

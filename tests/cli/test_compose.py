@@ -239,6 +239,17 @@ def test_the_keys_are_those_of_the_class_that_is_named(turned: bool) -> None:
         config("train", words[1], "optimizer._target_=torch.optim.SGD")
 
 
+@pytest.mark.parametrize("word", ["logger=null", "logger=", "logger=[]"])
+def test_no_logger_beside_metrics_csv(word: str) -> None:
+    composed = compose("train", [word, "callbacks=null"])
+    assert composed.config["logger"] == composed.config["callbacks"] == {}
+
+
+@pytest.mark.parametrize("word", ["experiment=", "experiment=null", "debug=null"])
+def test_an_overlay_can_be_left_out_in_words(word: str) -> None:
+    assert compose("train", [word]).config == config("train")
+
+
 def test_several_loggers_at_once() -> None:
     composed = compose("train", ["logger=[csv,tensorboard]"])
     assert set(composed.config["logger"]) == {"csv", "tensorboard"}

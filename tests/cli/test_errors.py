@@ -30,6 +30,14 @@ WRONG = {
     "epochs=3": ["Did you mean trainer.max_epochs?"],
     "batch=3": ["Did you mean data.batch_size?"],
     "max_steps=3": ["Did you mean trainer.max_steps?"],
+    # keys and choices without the group that they belong to
+    "paths=my/*.txt": ["no key paths", "data=text data.paths=my/*.txt", "data=jsonl data.paths=my/*.txt"],
+    "path=x": ["data=text data.paths=x", "data=huggingface data.path=x"],
+    "text=my.txt": ["no key text", "data=text data.paths=my.txt"],
+    "streaming=true": ["data=huggingface data.streaming=true"],
+    "momentum=0.9": ["optimizer=muon optimizer.momentum=0.9"],
+    "muon=true": ["write optimizer=muon"],
+    "wandb=true": ["write logger=wandb"],
     # choices
     "model=gpt_mediun": ["no such model", "Did you mean model=gpt_medium?", "llama_8b"],
     "model=gpt-small": ["Did you mean model=gpt_small?"],
@@ -72,6 +80,10 @@ WRONG = {
     "seed=${nothing}": ["nothing"],
     "seed=${seed}": ["seed"],
     "runs_dir=": ["runs_dir=", "expected text", "got nothing"],
+    # packages
+    "packages=[nosuchpkg]": ["packages=[nosuchpkg]", "no such package", "PYTHONPATH"],
+    "packages=[.]": ["no such package"],
+    "packages=[subprocess]": ["part of Python"],
     # keys whose value follows from another
     "trainer.accumulate_grad_batches=4": ["data.micro_batch_size"],
     "trainer.strategy=ddp": ["strategy="],
@@ -103,6 +115,8 @@ WRONG_WORDS = {
     ("model=nano", "model=gpt_nano"): ["model", "twice"],
     ("init_from=runs/a", "model=nano"): ["init_from=runs/a brings its own model"],
     ("init_from=runs/a", "tokenizer=byte"): ["init_from=runs/a brings its own tokenizer"],
+    ("data=text", "paths=x"): ["Did you mean data.paths?"],
+    ("data=jsonl", "text=x"): ["Did you mean data.text?"],
     ("data=text",): ["data.paths: this is needed", "data.paths=<value>"],
     ("tokenizer=pretrained",): ["tokenizer.path: this is needed"],
 }

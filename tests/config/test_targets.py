@@ -216,10 +216,33 @@ def test_pythons_own_modules_cant_be_opened(opened: str) -> None:
     assert not allowed("pickle.Unpickler", [opened])
 
 
+@pytest.mark.parametrize(
+    ("target", "offered"),
+    [
+        ("os.system", False),
+        ("builtins.eval", False),
+        ("posix.system", False),
+        ("torch.load", False),
+        ("llm.files.read_json", False),
+        ("my_package.Mine", True),
+    ],
+)
+def test_only_a_package_of_ones_own_is_offered_to_be_opened(target: str, offered: bool) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_targets({"optimizer": {"_target_": target}})
+    assert (f"packages=[{target.partition('.')[0]}]" in str(refused.value)) is offered
+
+
+@pytest.mark.parametrize("package", ["nosuchpkg", "nosuchpkg.inside", "..", 5, None])
+def test_a_package_that_is_not_there_is_said(package: object) -> None:
+    with pytest.raises(ConfigError, match="there is no such package"):
+        check_targets({"packages": [package]})
+
+
 def test_the_command_line_is_no_way_around() -> None:
     with pytest.raises(ConfigError, match="may not be named"):
         compose("train", ["optimizer._target_=os.system"])
-    with pytest.raises(ConfigError, match="may not be named"):
+    with pytest.raises(ConfigError, match="part of Python"):
         compose("train", ["packages=[os]", "optimizer._target_=os.system"])
 
 
