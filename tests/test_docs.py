@@ -99,7 +99,9 @@ def check(line: str) -> None:
         return
     verb, rest = found
     assert verb in COMMANDS, f"no such verb: {line}"
-    if verb in VERBS and not {"-h", "--help"} & set(rest):
+    if "-m" in rest:
+        assert main([verb, *rest, "dry_run=true"]) == 0, line
+    elif verb in VERBS and not {"-h", "--help"} & set(rest):
         compose(verb, rest)
     else:
         assert main([verb, *rest]) == 0, line

@@ -67,6 +67,8 @@ def words_of(verb: str) -> list[str]:
     groups = catalog.choices_of_verb(verb, folders)
     choices = [f"{group}={name}" for group, names in groups.items() for name in names]
     keys = set(known_keys(SCHEMAS[verb], {})).difference(groups)
+    if verb == "train":
+        keys |= set(known_keys(SCHEMAS["sweep"], {})) - {"sweep"}
     for group, names in groups.items():
         keys |= {key for name in names for key in catalog.keys_of_choice(verb, folders, group, name)}
     shown = (key for key in keys if key not in REFUSED and not key.rpartition(".")[2].startswith("_"))

@@ -1,6 +1,6 @@
 """From a command line to a composed, checked, plain config; every mistake is a ConfigError, and nothing is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,18 @@ def compose(verb: str, argv: Sequence[str]) -> Composed:
     return Composed(config, choices, frozenset(words.values))
 
 
+def key_fields(verb: str, argv: Sequence[str]) -> Callable[[str], Field | None]:
+    """What each key is, by its dotted name, under the groups that a command line chooses.
+
+    None for a group, and for what is no key.
+
+    Raises:
+        ConfigError: there is no such choice.
+    """
+    words = split_words(argv)
+    return _Command(verb, words, catalog.config_folders(words.flags.get("config_dir"))).fields()
+
+
 def default_name(config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """A run's name: model (or what it starts from), data and task, and what it is debugged by."""
     start = config["init_from"]
@@ -94,11 +106,7 @@ class _Command:
 
     def compose(self) -> tuple[dict[str, Any], dict[str, catalog.Choice]]:
         """The plain config, unchecked, and the choices."""
-        groups = catalog.choices_of_verb(self.verb, self.folders)
-        chosen = {key: value for key, value in self.words.values.items() if key in groups}
-        for group, choice in chosen.items():
-            self._check_choice(group, choice, groups[group])
-        raw, choices = self._load(chosen)
+        groups, raw, choices = self._choose()
         texts = Texts()
         self._refuse_words([*known_keys(SCHEMAS[self.verb], _unresolved(raw, texts)), *groups])
         values = {key: value for key, value in self.words.values.items() if key not in groups}
@@ -106,6 +114,20 @@ class _Command:
         for key in sorted(values, key=lambda key: not key.endswith("._target_")):
             self._set(raw, key, values[key], texts)
         return texts.restore(_plain(raw)), choices
+
+    def fields(self) -> Callable[[str], Field | None]:
+        """What the keys are under the chosen groups; None for a group, and for what is no key."""
+        groups, raw, _ = self._choose()
+        config = _unresolved(raw, Texts())
+        return lambda key: None if key in groups else find_key(SCHEMAS[self.verb], config, key)
+
+    def _choose(self) -> tuple[dict[str, list[str]], DictConfig, dict[str, catalog.Choice]]:
+        """The groups that there are, and what the chosen ones load."""
+        groups = catalog.choices_of_verb(self.verb, self.folders)
+        chosen = {key: value for key, value in self.words.values.items() if key in groups}
+        for group, choice in chosen.items():
+            self._check_choice(group, choice, groups[group])
+        return groups, *self._load(chosen)
 
     def located(self, problem: Problem, choices: Mapping[str, catalog.Choice]) -> str:
         """A problem, with the file that it is in where it isn't in the command line."""
@@ -152,6 +174,8 @@ class _Command:
     def _no_key(self, key: str, value: str, config: Any) -> str:
         if key.partition(".")[0] == "hydra":
             return f"{key}={value}: Hydra's own settings have no effect here; set runs_dir= and name= for folders."
+        if self.verb == "train" and key.partition(".")[0] == "sweep":
+            return f"{key}={value}: this is for a sweep of several jobs; add -m."
         others = [] if key in REFUSED else catalog.choices_with_key(self.verb, self.folders, key)
         if others:
             return f"{key}={value}: this key needs another choice: {' or '.join(others)}."

@@ -22,6 +22,7 @@ _FLAGS = {
     "-h, --help": "this text; with a choice beside it, such as model=gpt_small, that choice's keys",
     "-c, --cfg job": "print the composed config and stop; -p <node> prints one node of it",
     "--info": "print where each choice comes from and stop",
+    "-m, --multirun": "a sweep: a run for each of several values, such as optimizer.lr=1e-3,3e-4; llm train alone",
     "--config-dir <folder>": "a folder of your own groups and choices, laid out as conf/ is",
 }
 _WRITING = (
@@ -57,6 +58,7 @@ def page(verb: str, words: Words) -> str:
         ["Examples", *(line for row in module.EXAMPLES.items() for line in _example(verb, *row))],
         groups,
         *_keys(verb, folders, words.values),
+        *(_keys("sweep", folders, {}) if verb == "train" else ()),
         ["Flags", *_table(_FLAGS, 26)],
         _wrapped("", _WRITING, 0),
     ]
@@ -101,7 +103,8 @@ def _keys(verb: str, folders: Sequence[Path], given: Mapping[str, str]) -> Itera
     content = read_yaml(catalog.conf_folder() / f"{verb}.yaml")
     nodes = [name for name, annotation in root.items() if _is_node(annotation)]
     known = known_keys(SCHEMAS[verb], {})
-    yield ["Keys", *_rows({name: known[name] for name in root if name not in nodes}, content, {}, "")]
+    if rows := _rows({name: known[name] for name in root if name not in nodes}, content, {}, ""):
+        yield ["Keys", *rows]
     for node in nodes:
         choice = _choice(verb, node, given)
         file = catalog.choice_file(folders, node, choice) if choice else None
@@ -109,7 +112,8 @@ def _keys(verb: str, folders: Sequence[Path], given: Mapping[str, str]) -> Itera
         fields = known_keys(root[node], values, f"{node}.")
         rows = _rows(fields, {node: values}, _comments(file) if file else {}, f"{node}.")
         if rows:
-            yield [f"{node}.<key>" + (f" of {node}={choice}" if choice else ""), *rows]
+            of = f" of {node}={choice}" if choice else " with -m" if verb == "sweep" else ""
+            yield [f"{node}.<key>{of}", *rows]
 
 
 def _is_node(annotation: Any) -> bool:

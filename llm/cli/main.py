@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from llm import __version__
-from llm.cli.overrides import split_words
+from llm.cli.overrides import Words, split_words
 from llm.config.words import nearest
 from llm.errors import ConfigError, UserError
 
@@ -58,15 +58,23 @@ def _verb(verb: str, rest: list[str]) -> int:
 
         return _say(page(verb, words))
     if "multirun" in words.flags:
-        raise ConfigError(
-            "-m: sweeps are not there yet; start one run for each value, each with its own name=."
-        )
+        return _sweep(verb, rest, words)
     if "cfg" in words.flags or "info" in words.flags:
         from llm.cli import show
 
         return _say(show.config(verb, rest, words) if "cfg" in words.flags else show.info(verb, rest, words))
     code: int = importlib.import_module(f"llm.cli.{verb}").run(rest)
     return code
+
+
+def _sweep(verb: str, rest: list[str], words: Words) -> int:
+    if verb != "train":
+        raise ConfigError(f"-m: only llm train sweeps; llm {verb} runs once.")
+    if "cfg" in words.flags or "info" in words.flags:
+        raise ConfigError("-m: --cfg and --info show one job; leave -m out and give each key one value.")
+    from llm.cli import sweep
+
+    return sweep.run(rest)
 
 
 def _overview() -> int:

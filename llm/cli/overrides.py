@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from llm.errors import ConfigError
 
@@ -35,19 +36,33 @@ class Strange:
 
 @dataclass
 class Words:
-    """A command line taken apart: `values` maps each key to what stands after its first `=`."""
+    """A command line taken apart: `given` holds each key with what stands after its first `=`, as typed."""
 
     flags: dict[str, str] = field(default_factory=dict)
-    values: dict[str, str] = field(default_factory=dict)
+    given: list[tuple[str, str]] = field(default_factory=list)
     strange: list[Strange] = field(default_factory=list)
     bare: list[str] = field(default_factory=list)
+
+    @cached_property
+    def values(self) -> dict[str, str]:
+        """The one value of each key.
+
+        Raises:
+            ConfigError: a key is given twice, as only a sweep may have it.
+        """
+        values: dict[str, str] = {}
+        for key, value in self.given:
+            if key in values:
+                raise ConfigError(f"{key}: this is given twice, as {values[key]} and as {value}; keep one.")
+            values[key] = value
+        return values
 
 
 def split_words(argv: Sequence[str]) -> Words:
     """Take a command line apart; what fits nowhere is kept, to be refused once the right names are known.
 
     Raises:
-        ConfigError: a key is given twice, removed by `~`, or a flag lacks its value.
+        ConfigError: a key is removed by `~`, or a flag lacks its value.
     """
     words, rest = Words(), list(argv)
     while rest:
@@ -81,9 +96,7 @@ def _take_value(words: Words, word: str) -> None:
     key = key.lstrip("+").strip()
     if key.startswith("~"):
         raise ConfigError(f"{word}: keys can't be removed; write {key[1:]}= for none.")
-    if key in words.values:
-        raise ConfigError(f"{key}: this is given twice, as {words.values[key]} and as {value}; keep one.")
-    words.values[key] = value
+    words.given.append((key, value))
 
 
 def read_list(key: str, text: str) -> list[str]:

@@ -44,7 +44,7 @@ def read_value(key: str, text: str, annotation: Any, texts: Texts) -> Any:
     Raises:
         ConfigError: a list isn't closed, or several values are given at once.
     """
-    kinds = [_bare(kind) for kind in members(annotation)]
+    kinds = _kinds(annotation)
     is_list = any(_is_list_of_text(kind) for kind in kinds)
     if not all(_is_text(kind) or _is_list_of_text(kind) for kind in kinds):
         return None if text == "" else _parse(key, text, texts)
@@ -55,6 +55,15 @@ def read_value(key: str, text: str, annotation: Any, texts: Texts) -> Any:
     if any(_is_text(kind) for kind in kinds if kind is not type(None)):
         return texts.hold(text)
     return [texts.hold(text)] if text else []
+
+
+def takes_any_text(annotation: Any) -> bool:
+    """Whether a key of this type takes whatever is typed, so that no comma in it can part two values."""
+    return any(kind is str or _is_list_of_text(kind) for kind in _kinds(annotation))
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    return [_bare(kind) for kind in members(annotation)]
 
 
 def _bare(kind: Any) -> Any:

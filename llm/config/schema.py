@@ -38,6 +38,7 @@ Share = Annotated[float, Gt(0), Le(1)]
 Precision = Literal[
     "auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "16", "16-mixed", "16-true", "64", "64-true"
 ]
+Sampler = Literal["grid", "tpe", "random", "cmaes"]
 
 
 @dataclass
@@ -134,6 +135,24 @@ class TrainConfig:
 
 
 @dataclass
+class SweepConfig:
+    """How `llm train -m` chooses its jobs and judges them."""
+
+    sampler: Sampler = "grid"  # grid: every combination; else Optuna's sampler of that name chooses
+    trials: Count = 20  # jobs, where Optuna chooses them
+    metric: Given = "bits_per_byte"  # what judges a job, in its results.json or metrics.csv
+    goal: Literal["minimize", "maximize"] = "minimize"  # which figures are better
+    seed: Seed = 1337  # of Optuna's choices
+
+
+@dataclass
+class SweepRoot:
+    """The keys of `llm train -m` beside those of its jobs."""
+
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
+@dataclass
 class EvaluateConfig:
     """The keys of `llm evaluate`."""
 
@@ -195,6 +214,7 @@ class DoctorConfig:
 
 SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
+    "sweep": SweepRoot,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
     "prepare": PrepareConfig,

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 28
 MOST_POINTS = 600
+LETTER = 6.5  # the width of one in a label, about
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -38,6 +39,7 @@ class Curve:
         path: what SVG's `d` takes.
         dots: places that are marked, where points are few.
         points: (step, value, x, y) of each point drawn.
+        labels: what stands for the step of each point, where that is no number to be read.
     """
 
     name: str
@@ -45,6 +47,13 @@ class Curve:
     path: str
     dots: list[Point]
     points: list[tuple[float, float, float, float]]
+    labels: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def read_off(self) -> list[tuple[float | str, float, float, float]]:
+        """The points as a reader is told of them."""
+        names: Sequence[float | str] = self.labels or [step for step, *_ in self.points]
+        return [(name, value, x, y) for name, (_, value, x, y) in zip(names, self.points, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +80,72 @@ def chart(title: str, series: Sequence[Series], from_zero: bool = False) -> Char
         series: the lines; points that aren't finite are left out.
         from_zero: whether the vertical axis begins at zero.
     """
+    steps = [step for s in series for step, value in s.points if math.isfinite(value)]
+    if not steps:
+        return None
+    low, high = spread(min(steps), max(steps))
+    ticks = {mark: label(mark) for mark in marks(low, high, 5) if mark == int(mark)}
+    return _laid_out(title, series, (low, high), ticks, from_zero)
+
+
+def chart_over_choices(title: str, lines: Mapping[str, Sequence[tuple[str, float]]]) -> Chart | None:
+    """Lay out a chart over values as they were typed; None where no line has a finite point.
+
+    Numbers stand where they belong, on a logarithmic axis if they differ by a factor of ten; words stand in a row.
+
+    Args:
+        title: what it shows.
+        lines: (value as typed, figure) of each line by its name, in any order.
+    """
+    places = _places([text for points in lines.values() for text, _ in points])
+    series = [
+        Series(name, sorted((places[text], figure) for text, figure in points))
+        for name, points in lines.items()
+    ]
+    if not any(math.isfinite(figure) for s in series for _, figure in s.points):
+        return None
+    ticks = {place: text for text, place in places.items()}
+    drawn = _laid_out(title, series, spread(min(ticks), max(ticks)), ticks, from_zero=False)
+    curves = [
+        dataclasses.replace(one, labels=[ticks[point[0]] for point in one.points]) for one in drawn.curves
+    ]
+    return dataclasses.replace(drawn, curves=curves, x_ticks=_apart(drawn.x_ticks))
+
+
+def _places(texts: Sequence[str]) -> dict[str, float]:
+    """Where each of these values stands on an axis."""
+    known = list(dict.fromkeys(texts))
+    try:
+        numbers = [float(text) for text in known]
+    except ValueError:
+        return {text: float(place) for place, text in enumerate(known)}
+    if min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
+        numbers = [math.log10(number) for number in numbers]
+    return dict(zip(known, numbers, strict=True))
+
+
+def _apart(ticks: Sequence[Tick]) -> list[Tick]:
+    """Those ticks whose labels don't run into the one before."""
+    kept: list[Tick] = []
+    for tick in sorted(ticks, key=lambda tick: tick.place):
+        if (
+            not kept
+            or tick.place - kept[-1].place > LETTER * (len(tick.label) + len(kept[-1].label)) / 2 + LETTER
+        ):
+            kept.append(tick)
+    return kept
+
+
+def _laid_out(
+    title: str, series: Sequence[Series], x_range: Point, x_ticks: Mapping[float, str], from_zero: bool
+) -> Chart:
+    """A chart whose horizontal axis is given: its range, and labels by their places."""
     finite = [Series(s.name, [p for p in s.points if math.isfinite(p[1])]) for s in series]
     numbers = [number for number, s in enumerate(finite) if s.points]
     shown = [Series(finite[number].name, thinned(finite[number].points)) for number in numbers]
-    if not shown:
-        return None
-    steps = [step for s in shown for step, _ in s.points]
     values = [value for s in shown for _, value in s.points]
-    x_low, x_high = spread(min(steps), max(steps))
-    y_low, y_high = spread(0.0 if from_zero else min(values), max(values))
-    y_marks = list(marks(y_low, y_high, 5, around=True))
+    x_low, x_high = x_range
+    y_marks = list(marks(*spread(0.0 if from_zero else min(values), max(values)), 5, around=True))
     y_low, y_high = y_marks[0], y_marks[-1]
 
     def x(step: float) -> float:
@@ -95,7 +160,7 @@ def chart(title: str, series: Sequence[Series], from_zero: bool = False) -> Char
             curve(s, number, [(x(step), y(value)) for step, value in s.points])
             for number, s in zip(numbers, shown, strict=True)
         ],
-        x_ticks=[Tick(x(mark), label(mark)) for mark in marks(x_low, x_high, 5) if mark == int(mark)],
+        x_ticks=[Tick(x(mark), text) for mark, text in x_ticks.items()],
         y_ticks=[Tick(y(mark), label(mark)) for mark in y_marks],
     )
 

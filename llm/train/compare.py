@@ -81,9 +81,19 @@ def _text(value: Any) -> str:
 
 
 def write_comparison(
-    runs: Sequence[Compared], path: Path, cells: Callable[[Summary], dict[str, str]]
+    runs: Sequence[Compared],
+    path: Path,
+    cells: Callable[[Summary], dict[str, str]],
+    swept: Sequence[tuple[str, Chart]] = (),
 ) -> Path:
-    """Write the page; `cells` gives a summary's figures by their headings, ready to read."""
+    """Write the page.
+
+    Args:
+        runs: what is compared.
+        path: where the page goes.
+        cells: gives a summary's figures by their headings, ready to read.
+        swept: charts of what a sweep found, each with the key that it is drawn over.
+    """
     by = horizontal(runs)
     content = render_page(
         TEMPLATE,
@@ -91,6 +101,7 @@ def write_comparison(
         differences=differences([run.config for run in runs]),
         charts=charts(runs, by),
         by=by,
+        swept=swept,
     )
     write_atomically(path, content)
     return path

@@ -5,7 +5,20 @@ import random
 
 import pytest
 
-from llm.train.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, chart, label, marks, thinned
+from llm.train.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Series,
+    chart,
+    chart_over_choices,
+    label,
+    marks,
+    thinned,
+)
 
 
 def test_every_point_is_inside_and_ends_touch_the_sides():
@@ -78,3 +91,28 @@ def test_thinning_keeps_spikes_and_ends():
 )
 def test_labels(number, text):
     assert label(number) == text
+
+
+def test_a_chart_over_choices_has_the_values_for_ticks():
+    drawn = chart_over_choices("t", {"a": [("0.001", 2.0), ("0.1", 1.0), ("0.01", 3.0)], "b": [("0.1", 4.0)]})
+    assert [tick.label for tick in drawn.x_ticks] == ["0.001", "0.01", "0.1"]
+    first, second, third = (tick.place for tick in drawn.x_ticks)
+    assert second - first == pytest.approx(third - second)
+    assert [(point[0], point[1]) for point in drawn.curves[0].read_off] == [
+        ("0.001", 2.0),
+        ("0.01", 3.0),
+        ("0.1", 1.0),
+    ]
+
+
+def test_words_stand_in_a_row_and_near_numbers_in_proportion():
+    words = chart_over_choices("t", {"a": [("rms", 2.0), ("layer", 1.0)]})
+    assert [tick.label for tick in words.x_ticks] == ["rms", "layer"]
+    near = chart_over_choices("t", {"a": [("1", 2.0), ("2", 1.0), ("4", 1.0)]})
+    first, second, third = (tick.place for tick in near.x_ticks)
+    assert third - second == pytest.approx(2 * (second - first))
+
+
+def test_nothing_judged_gives_no_chart():
+    assert chart_over_choices("t", {}) is None
+    assert chart_over_choices("t", {"a": [("1", math.nan)]}) is None
