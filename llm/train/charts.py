@@ -119,7 +119,7 @@ def _places(texts: Sequence[str]) -> dict[str, float]:
         numbers = [float(text) for text in known]
     except ValueError:
         return {text: float(place) for place, text in enumerate(known)}
-    if min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
+    if min(numbers, default=0.0) > 0 and max(numbers) >= 10 * min(numbers):
         numbers = [math.log10(number) for number in numbers]
     return dict(zip(known, numbers, strict=True))
 
