@@ -27,7 +27,7 @@ from llm.train.metrics import Meter, Observer, Pause
 from llm.train.module import LanguageModule
 from llm.train.optimizers import check_strategy
 from llm.train.progress import TrainingProgress
-from llm.train.run import Run
+from llm.train.run import Run, redacted_text
 from llm.train.saving import Checkpointer, StopRequest
 
 Config = dict[str, Any]
@@ -196,7 +196,8 @@ def samples(
     keys = config["samples"]
     if not keys["every_n_steps"] or not keys["prompts"]:
         return []
-    prompts = [prompt for prompt in keys["prompts"] for _ in range(keys["num_samples"])]
+    # As they are written and shown; the model gets them as they are.
+    prompts = [redacted_text(prompt) for prompt in keys["prompts"] for _ in range(keys["num_samples"])]
 
     def write() -> list[str]:
         return [text for prompt in keys["prompts"] for text in written(config, net, tokenizer, prompt)]

@@ -4,7 +4,10 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNK_BYTES = 1 << 20
 
@@ -39,8 +42,30 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Parse a JSON file; a ValueError where it isn't one, or is nested deeper than anything written here."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Parse a JSON file that holds an object; a ValueError where it doesn't."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError("it holds no object")
+    return value
+
+
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """Read one safetensors file on the CPU; a ValueError where it isn't one. Nothing is ever unpickled."""
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:
+        # On a header that is made to confuse it, safetensors raises more kinds of error than it documents.
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def sha256(path: Path) -> str:

@@ -1,5 +1,6 @@
 """`llm train`: prepare, begin or go on, fit, and sum up."""
 
+import contextlib
 import logging
 import os
 import shlex
@@ -21,7 +22,7 @@ from llm.data import Corpus, CorpusDataModule
 from llm.errors import UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
-from llm.jobs.evaluate import evaluations, named
+from llm.jobs.evaluate import Entry, evaluations, named
 from llm.jobs.show import show_entries
 from llm.model import ModelConfig, Transformer, parameter_count
 from llm.train import checkpoint, launch, resume
@@ -30,7 +31,7 @@ from llm.train.derive import Derived, derive
 from llm.train.hardware import place
 from llm.train.module import LanguageModule
 from llm.train.report import write_report
-from llm.train.run import Run, environment, now
+from llm.train.run import Run, environment, now, redacted, redacted_text
 from llm.train.saving import Interrupted, StopRequest
 
 Choices = dict[str, Any]
@@ -71,11 +72,12 @@ def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], No
     try:
         return build.corpus(config, origin.tokenizer, show=launch.rank() == 0)
     except UserError as error:
-        known = folder.record
-        if config["resume"] == "never" or "data" not in known or folder.config["data"] != config["data"]:
+        if config["resume"] == "never" or not folder.exists():
+            raise
+        if folder.config.get("data") != redacted(config["data"]):
             raise
         try:
-            corpus = Corpus.open(known["data"]["folder"])
+            corpus = Corpus.open(str(folder.begun["data"].get("folder")))
         except UserError:
             raise error from None
         say(f"{error}\nGoing on with the shards that the run began with: {corpus.folder}.")
@@ -90,8 +92,8 @@ def _train(job: Job, say: Callable[[str], None]) -> int:
         return _fit(job, derived, decision)
     if launch.rank() == 0:
         say(f"{run.folder} has done its {decision['step']} steps; a larger trainer.max_steps goes on.")
-        if run.record["status"] == "finished" and run.results.exists():
-            _show_end(run)
+        if run.begun["status"] == "finished" and (results := _read_results(run)):
+            _show_end(run, *results)
         else:
             # It ended, by a kill perhaps, before it was summed up.
             _finish(job, derived, build.trained_model(run, None)[0])
@@ -115,7 +117,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
     run.hold()
     identity = {"data": corpus.fingerprint, "tokenizer": corpus.tokenizer_hash}
     start = resume.begin(run, job.config, identity, say)
-    known = run.record
+    known = run.begun
     derived = derive(
         job.config,
         job.choices["strategy"],
@@ -239,7 +241,7 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
         "metrics": {"steps": last["step"], "tokens": last["samples"] * job.shape.context_length},
         "examples": last["samples"],
         "checkpoint": folder.name,
-        "sample": prompt + build.written(config, net, corpus.tokenizer, prompt)[0],
+        "sample": redacted_text(prompt) + build.written(config, net, corpus.tokenizer, prompt)[0],
         "report": str(run.folder / "report.html"),
         "next": next_command(run),
     }
@@ -247,14 +249,28 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
     # trainer.max_time may end a run before its last step.
     run.update(status="finished" if last["step"] >= derived.max_steps else "stopped")
     write_report(run.folder)
-    _show_end(run)
+    _show_end(run, entries, training)
 
 
-def _show_end(run: Run) -> None:
-    """Print what results.json holds: a sample, the figures, the report and the next command."""
-    if not run.results.exists():
-        return
-    *entries, training = read_json(run.results)
+def _read_results(run: Run) -> tuple[list[Entry], Entry] | None:
+    """What `_finish` wrote: the entries and, last, the training's; None where that is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        *entries, training = read_json(run.results)
+        figures = {name: int(training["metrics"][name]) for name in ("steps", "tokens")}
+        words = {name: str(training[name]) for name in ("sample", "next")}
+        return [_readable(entry) for entry in entries], {**words, "metrics": figures}
+    return None
+
+
+def _readable(entry: Entry) -> Entry:
+    """An entry of results.json with what is printed of it."""
+    metrics = {str(name): float(value) for name, value in entry["metrics"].items()}
+    about = {name: str(entry[name]) for name in ("evaluation", "data", "split")}
+    return {**about, "examples": int(entry["examples"]), "metrics": metrics}
+
+
+def _show_end(run: Run, entries: list[Entry], training: Entry) -> None:
+    """Print how it ended: a sample, the figures, the report and the next command."""
     print(
         f"\nA sample of step {training['metrics']['steps']}:\n{textwrap.indent(training['sample'], '    ')}"
     )

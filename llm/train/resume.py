@@ -136,7 +136,8 @@ def _check_identity(known: dict[str, Any], identity: dict[str, str], run: Run) -
 
 def _check_changes(run: Run, config: dict[str, Any], say: Callable[[str], None]) -> None:
     # The run's config is written with its secrets redacted, so that is how they compare, and how they are shown.
-    found = changes(run.config, redacted(config))
+    # Redacted again, since an older version may have left more of them.
+    found = changes(redacted(run.config), redacted(config))
     if not found:
         return
     say("Changed since this run was last started:\n" + "\n".join(map(str, found)))

@@ -13,11 +13,33 @@ import yaml
 from filelock import FileLock, Timeout
 
 from llm.errors import CheckpointError
-from llm.files import read_json, write_atomically, write_json
+from llm.files import read_json, read_object, write_atomically, write_json
 
 RECORD = "run.json"
-SECRET = re.compile(r"(^|[._])(api_?keys?|token|secrets?|passwords?|passwd|credentials?)$", re.IGNORECASE)
+SECRET_NAMES = (
+    "(?:(?:api|secret|access|private|auth|account)[_-]?keys?|[a-z]*token|secrets?|passwords?|passwd|pwd|passphrase|"
+    "credentials?|auth|authorization|signature|sig|cookie)"
+)
+SECRET = re.compile(rf"(^|[._-]){SECRET_NAMES}$", re.IGNORECASE)
 REDACTED = "<redacted>"
+# user:password@ or token@ behind a scheme; a slash may be part of the password where what follows the colon is no port.
+USER = re.compile(r"(?<=://)(?:[^\s/]+@|[^\s/@:]+:(?!\d+(?:/|$))\S*@)")
+QUERY = re.compile(r"(?<=[?&])([^\s=&#]+)=[^\s&#]+")
+# What Hugging Face, GitHub, OpenAI, W&B and AWS give out, and what a header holds.
+GIVEN_OUT = re.compile(
+    r"\b(hf_\w{20,}|gh[opsur]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|wandb_v1_\w{20,}|A[KS]IA[A-Z0-9]{16}|"
+    r"(?<=Bearer )[\w.~+/=-]{8,})",
+    re.ASCII,
+)
+# What a run writes before it trains, and of what kind.
+BEGUN = {
+    "id": str,
+    "created": str,
+    "status": str,
+    "data": dict,
+    "derived": dict,
+    "resumes": list,
+}
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "sentencepiece", "tokenizers", "safetensors")
 
 
@@ -113,9 +135,37 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What run.json says; empty before the first `update`."""
+        """What run.json says; empty before the first `update`.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
         path = self.folder / RECORD
-        return read_json(path) if path.exists() else {}
+        try:
+            return read_object(path) if path.exists() else {}
+        except ValueError as error:
+            raise self._damaged(path, error) from None
+
+    @property
+    def begun(self) -> dict[str, Any]:
+        """The record of a run that began; empty where none did.
+
+        Raises:
+            CheckpointError: it is damaged, or lacks what every run writes before it trains.
+        """
+        if not self.exists():
+            return {}
+        record = self.record
+        wrong = [name for name, kind in BEGUN.items() if not isinstance(record.get(name), kind)]
+        if wrong:
+            raise self._damaged(self.folder / RECORD, f"it has no good {', '.join(wrong)}")
+        return record
+
+    def _damaged(self, path: Path, why: object) -> CheckpointError:
+        return CheckpointError(
+            f"{path} is damaged ({why}). Copy it back from where it is whole. Without it, init_from={self.folder} under "
+            "another name= keeps the weights, and resume=never starts anew (the folder is moved aside, not deleted)."
+        )
 
     def update(self, **changes: Any) -> None:
         """Merge `changes` into run.json."""
@@ -123,8 +173,19 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The composed config that the run was last started with."""
-        return yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
+        """The composed config that the run was last started with, secrets redacted; never more than plain values.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        path = self.folder / "config.yaml"
+        try:
+            config = yaml.load(path.read_text(encoding="utf-8"), Loader=PlainLoader)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise self._damaged(path, " ".join(str(error).split())) from None
+        if not isinstance(config, dict):
+            raise self._damaged(path, "it holds no keys")
+        return config
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the composed config, secrets redacted."""
@@ -137,9 +198,25 @@ class Run:
         def key(entry: dict[str, Any]) -> tuple:
             return tuple(entry[name] for name in ("evaluation", "data", "split", "checkpoint"))
 
-        known = read_json(self.evaluation) if self.evaluation.exists() else []
-        fresh = {key(entry) for entry in entries}
-        write_json(self.evaluation, [e for e in known if key(e) not in fresh] + entries)
+        try:
+            known = read_json(self.evaluation) if self.evaluation.exists() else []
+            fresh = {key(entry) for entry in entries}
+            kept = [entry for entry in known if key(entry) not in fresh]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.evaluation} is damaged ({error}): move it away to score anew."
+            ) from None
+        write_json(self.evaluation, kept + entries)
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Reads what `Run.write_config` writes: no tags of Python's, and no aliases, which can expand without end."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node, unless it stands for another."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"it has an alias, *{self.peek_event().anchor}")
+        return super().compose_node(parent, index)
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -152,12 +229,28 @@ def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def redacted(value: Any, key: str = "") -> Any:
-    """`value` with every string whose key names a secret replaced."""
+    """`value` without the secrets in it: all that stands under a key that names one, and those that a text shows."""
     if isinstance(value, dict):
-        return {name: redacted(item, str(name)) for name, item in value.items()}
-    if isinstance(value, list):
+        # What is under credentials: is secret by whatever name.
+        return {n: redacted(item, key if SECRET.search(key) else str(n)) for n, item in value.items()}
+    if isinstance(value, list | tuple):
         return [redacted(item, key) for item in value]
-    return REDACTED if isinstance(value, str) and SECRET.search(key) else value
+    if SECRET.search(key) and not _is_harmless(value, key):
+        return REDACTED
+    return redacted_text(value) if isinstance(value, str) else value
+
+
+def _is_harmless(value: Any, key: str) -> bool:
+    """A switch or nothing; or the id of a token of text, which no secret token is."""
+    is_id = isinstance(value, int) and key.lower().endswith("token")
+    return value is None or isinstance(value, bool) or is_id
+
+
+def redacted_text(text: str) -> str:
+    """`text` without the user and password of an address, the secrets of its query, and keys of a known look."""
+    text = USER.sub(f"{REDACTED}@", text)
+    text = QUERY.sub(lambda pair: f"{pair[1]}={REDACTED}" if SECRET.search(pair[1]) else pair[0], text)
+    return GIVEN_OUT.sub(REDACTED, text)
 
 
 def environment() -> dict[str, str]:

@@ -326,6 +326,15 @@ def test_secrets_among_arguments():
     assert wandb_logger.redacted_argument("logger.wandb.api_key=x=y") == "logger.wandb.api_key=<redacted>"
     assert wandb_logger.redacted_argument("optimizer.lr=1") == "optimizer.lr=1"
     assert wandb_logger.redacted_argument("api_key") == "api_key"
+    assert wandb_logger.redacted_argument("data.url=https://me:p@h/x") == "data.url=https://<redacted>@h/x"
+    assert wandb_logger.redacted_argument("+x={a:{my_token: t},b:1}") == "+x={a:{my_token: <redacted>},b:1}"
+    assert (
+        wandb_logger.redacted_argument("""+x={'password': "a b", b: 1}""")
+        == "+x={'password': <redacted>, b: 1}"
+    )
+    assert wandb_logger.redacted_argument("+x={b: 1, credentials: {me: {a: s}}}") == (
+        "+x={b: 1, credentials: <redacted>"
+    )
 
 
 def test_tensorboard_forgets_what_came_after_the_resumed_step(tmp_path):

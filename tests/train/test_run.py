@@ -60,6 +60,40 @@ def test_secrets_are_redacted_at_any_depth():
     }
 
 
+def test_all_that_stands_under_a_secret_key_is_redacted():
+    assert redacted({"credentials": {"me": "x", "hosts": ["y"], "pin": 5}}) == {
+        "credentials": {"me": REDACTED, "hosts": [REDACTED], "pin": REDACTED}
+    }
+    # Switches and the ids of tokens of text are no secrets.
+    plain = {
+        "use_token": True,
+        "token": None,
+        "mask_token": 3,
+        "max_new_tokens": 4,
+        "special_tokens": ["<a>"],
+    }
+    assert redacted(plain) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("https://me:p@host/x", "https://<redacted>@host/x"),
+        ("s3://k:p/a@ss@host/x@1", "s3://<redacted>@1"),
+        ("see x://a@h and y://:b@g", "see x://<redacted>@h and y://<redacted>@g"),
+        ("https://h/x?token=a&v=1", "https://h/x?token=<redacted>&v=1"),
+        ("https://h/x?X-Amz-Signature=a#b", "https://h/x?X-Amz-Signature=<redacted>#b"),
+        ("hf_" + "a" * 34, REDACTED),
+        ("Authorization: Bearer abcd.efgh", f"Authorization: Bearer {REDACTED}"),
+        ("https://h:80/x@1", None),
+        ("s3://bucket/**/*.txt", None),
+        ("def log_in(user, password=None):  # me@host", None),
+    ],
+)
+def test_secrets_that_a_text_shows_are_redacted(text, wanted):
+    assert redacted({"notes": [text]}) == {"notes": [wanted or text]}
+
+
 def test_config_survives_writing(tmp_path):
     run = Run(tmp_path)
     config = {"name": "ünï: [x] = {y}", "n": 1, "lr": 1e-3, "none": None, "paths": ["a b/**/*.txt"]}

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import netrc
+import re
 import sys
 import threading
 import urllib.error
@@ -14,11 +15,17 @@ from typing import Any, Literal
 from lightning.pytorch.utilities import rank_zero_only
 
 from llm.train.loggers.base import LoggedRun, RunLogger, need
-from llm.train.run import REDACTED, SECRET, redacted
+from llm.train.run import REDACTED, SECRET, SECRET_NAMES, redacted, redacted_text
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
 FINISH_SECONDS = 60
+# A key and its value inside an argument's own: {api_key: ...}, "api_key": "...", [a.token=...]. All that follows a
+# bracket goes, however deep.
+INNER = re.compile(
+    rf"""((?:^|[\W_]){SECRET_NAMES}["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[{{\[].*|[^\s,}}\]&#]+)""",
+    re.IGNORECASE | re.DOTALL,
+)
 logger = logging.getLogger(__name__)
 
 
@@ -59,13 +66,8 @@ class WandB(RunLogger):
         need("wandb")
         self.mode = mode
         self.timeout_seconds = timeout_seconds
-        self._about: dict[str, Any] = {
-            "project": project,
-            "entity": entity,
-            "group": group,
-            "tags": list(tags),
-            "notes": notes,
-        }
+        about = {"project": project, "entity": entity, "group": group, "tags": list(tags), "notes": notes}
+        self._about: dict[str, Any] = redacted(about)
         self._run: Any = None
         self._samples: list[list[Any]] = []
 
@@ -166,9 +168,11 @@ def redacted_arguments() -> Iterator[None]:
 
 
 def redacted_argument(argument: str) -> str:
-    """`key=value` without the value where the key names a secret."""
+    """`key=value` without the value where the key names a secret, and without the secrets within the value."""
     key, equals, _ = argument.partition("=")
-    return f"{key}={REDACTED}" if equals and SECRET.search(key) else argument
+    if equals and SECRET.search(key):
+        return f"{key}={REDACTED}"
+    return INNER.sub(rf"\1{REDACTED}", redacted_text(argument))
 
 
 def available(timeout_seconds: float) -> tuple[str, str]:
