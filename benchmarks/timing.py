@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MISSING = 77  # the exit code of a contestant that lacks a package
+SAID = "figures: "
 
 Figures = dict[str, float]
 
@@ -63,14 +64,15 @@ def run(command: Sequence[str | Path], threads: int) -> tuple[str, Figures]:
 
 
 def measured(command: Sequence[str | Path], threads: int) -> Figures:
-    """Run a command whose last line is what `say` printed; those figures beside `run`'s."""
+    """Run a command that says its figures by `say`; those beside `run`'s."""
     text, figures = run(command, threads)
-    return {**figures, **json.loads(text.strip().splitlines()[-1])}
+    said = [line for line in text.splitlines() if line.startswith(SAID)]
+    return {**figures, **json.loads(said[-1].removeprefix(SAID))}
 
 
 def say(figures: Mapping[str, Any]) -> None:
-    """Print the last line of a contestant's process."""
-    print(json.dumps(figures), flush=True)
+    """Print figures for the process that measures this one."""
+    print(f"\n{SAID}{json.dumps(figures)}", flush=True)
 
 
 def give_up(reason: str) -> None:

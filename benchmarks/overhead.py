@@ -1,0 +1,177 @@
+"""What train.py costs over a bare loop, on a model so small that little else is left.
+
+    python benchmarks/overhead.py
+
+One layer, 32 wide, context 32, batch 2. The whole path is `llm train` with bar, metrics.csv, schedule, clipping and
+its own logging interval; the loop trains the same model by the same optimizer and clipping on the very batches that
+the whole path saw, kept in memory. Both are processes of their own that take turns, and both are timed from one
+forward pass to another thousands of steps later. The bar to stay below is 0.45 ms a step.
+"""
+
+import argparse
+import functools
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from timing import ROOT, Result, interleave, machine, measured, say, table
+
+BAR_MS = 0.45
+WARM = 100
+KEPT_BATCHES = 50
+
+
+def words(work: Path, steps: int) -> list[str]:
+    """What the whole path is called with; what isn't said is the user's default."""
+    return [
+        "train",
+        "data=stdlib",
+        "tokenizer.vocab_size=512",
+        f"shards_dir={work}/shards",
+        f"runs_dir={work}/runs",
+        f"name={time.time_ns()}",
+        "model=gpt_nano",
+        "model.d_model=32",
+        "model.n_layers=1",
+        "model.n_heads=2",
+        "model.context_length=32",
+        "data.batch_size=2",
+        "optimizer.lr=1e-3",
+        "eval=[]",
+        "samples.every_n_steps=null",
+        "samples.max_new_tokens=1",
+        f"checkpoint.every_n_steps={steps}",
+        "trainer.accelerator=cpu",
+        "trainer.precision=32-true",
+        f"trainer.max_steps={steps}",
+        "trainer.val_check_interval=null",
+    ]
+
+
+def watched(function: Callable[..., Any], see: Callable[[Any], None]) -> Callable[..., Any]:
+    """A method that first shows its first argument to `see`."""
+
+    def method(self: Any, batch: Any, *rest: Any) -> Any:
+        see(batch)
+        return function(self, batch, *rest)
+
+    return method
+
+
+def whole_path(work: Path, steps: int, see: Callable[[Any], None]) -> None:
+    """Train as `llm train` does, showing each batch to `see` as its forward pass begins."""
+    from llm.cli.main import main as llm
+    from llm.train.module import LanguageModule
+
+    LanguageModule.training_step = watched(LanguageModule.training_step, see)  # type: ignore[method-assign]
+    if code := llm(words(work, steps)):
+        sys.exit(code)
+
+
+def keep(work: Path) -> None:
+    """Save the model's config and the first batches that the whole path sees, for the bare loop."""
+    import torch
+
+    batches: list[Any] = []
+    whole_path(work, KEPT_BATCHES, batches.append)
+    torch.save([tuple(batch) for batch in batches], work / "batches.pt")
+    say({})
+
+
+def ours(work: Path, steps: int) -> None:
+    """Milliseconds a step of the whole path."""
+    times: list[float] = []
+    whole_path(work, steps, lambda _: times.append(time.perf_counter()))
+    say({"ms": 1e3 * (times[-1] - times[WARM]) / (len(times) - 1 - WARM)})
+
+
+def bare(work: Path, steps: int) -> None:
+    """Milliseconds a step of a loop over the same model, objective, optimizer and batches."""
+    import torch
+
+    from llm.data.collate import Batch
+    from llm.model import Transformer, init_weights
+    from llm.objective.causal_lm import CausalLM
+    from llm.train.optimizers import adamw
+
+    model = Transformer(kept_shape(work)).train()
+    init_weights(model, 1337)
+    objective = CausalLM()
+    optimizer = adamw(model.named_parameters(), lr=1e-3)
+    batches = [Batch(*tensors) for tensors in torch.load(work / "batches.pt")]
+    times = []
+    for step in range(steps):
+        times.append(time.perf_counter())
+        objective(model, batches[step % len(batches)]).mean.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    say({"ms": 1e3 * (times[-1] - times[WARM]) / (len(times) - 1 - WARM)})
+
+
+def kept_shape(work: Path) -> Any:
+    """The shape of the model that `keep` trained."""
+    from llm.model import ModelConfig
+    from llm.train import checkpoint
+
+    (manifest,) = work.glob(f"runs/*/checkpoints/{checkpoint.folder_name(KEPT_BATCHES)}")
+    return ModelConfig.from_dict(checkpoint.verify(manifest)["model"])
+
+
+def show(whole: Result, loop: Result) -> str:
+    rows = [
+        [one.name, f"{one.median('ms'):.3f}", f"{one.median('peak_bytes') / 1e6:.0f} MB"]
+        for one in (whole, loop)
+    ]
+    return table(["", "ms a step", "peak memory"], rows)
+
+
+def verdict(whole: Result, loop: Result) -> str:
+    pairs = list(zip(whole.rounds, loop.rounds, strict=True))
+    excess = sorted(own["ms"] - theirs["ms"] for own, theirs in pairs)
+    middle = excess[len(excess) // 2]
+    memory = whole.median("peak_bytes") / loop.median("peak_bytes")
+    said = "below" if middle <= BAR_MS else "above"
+    return (
+        f"{middle:.3f} ms a step over the loop (rounds: {', '.join(f'{ms:.3f}' for ms in excess)}), "
+        f"{said} the bar of {BAR_MS} ms; {memory:.2f} times its memory."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--quick", action="store_true", help="one short round: whether it works")
+    parser.add_argument("--part", choices=("keep", "ours", "bare"), help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    steps, rounds = (400, 1) if args.quick else (args.steps, args.rounds)
+    if args.part == "keep":
+        keep(args.work)
+    elif args.part:
+        {"ours": ours, "bare": bare}[args.part](args.work, args.steps)
+    else:
+        compare(steps, rounds, args.threads)
+
+
+def compare(steps: int, rounds: int, threads: int) -> None:
+    with tempfile.TemporaryDirectory() as work:
+        base = [sys.executable, ROOT / "benchmarks/overhead.py", "--work", work, "--steps", steps, "--part"]
+        measured([*base, "keep"], threads)
+        turns = {
+            title: functools.partial(measured, [*base, part], threads)
+            for title, part in {"train.py": "ours", "bare loop": "bare"}.items()
+        }
+        whole, loop = interleave(turns, rounds)
+    print(f"{machine(threads)}\n\n{show(whole, loop)}\n\n{verdict(whole, loop)}")
+
+
+if __name__ == "__main__":
+    main()
