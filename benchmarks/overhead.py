@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timing import ROOT, Result, interleave, machine, measured, paired_ratio, say, table
+from timing import ROOT, Figures, Result, interleave, machine, measured, paired_ratio, say, table
 
 BAR_MS = 0.45
 WARM = 100
