@@ -42,6 +42,12 @@ def text_folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_words() -> tuple[str, ...]:
+    """The overrides of a run that takes a second, but for its folders."""
+    return TINY
+
+
 @pytest.fixture
 def tiny(text_folder, tmp_path, tmp_path_factory) -> list[str]:
     """The overrides of a run in `tmp_path/runs` that takes a second."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from llm.errors import DataError
-from llm.files import read_json, sha256, write_json
+from llm.files import read_object, sha256, write_json
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
@@ -41,7 +41,10 @@ def documents_name(stream: str) -> str:
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
     """The file as an array, memory-mapped (which an empty file can't be)."""
-    if path.stat().st_size == 0:
+    n_bytes = path.stat().st_size
+    if n_bytes % dtype.itemsize:
+        raise _damaged(path, f"its {n_bytes} bytes are no whole number of {dtype.name}")
+    if n_bytes == 0:
         return np.zeros(0, dtype)
     return np.asarray(np.memmap(path, dtype, mode="r"))
 
@@ -109,8 +112,27 @@ class Corpus:
         """
         folder = Path(folder)
         index = _read_index(folder)
-        _verify(folder, index, everything=verify)
-        return cls(folder, index)
+        checked = {} if verify else _checked_before(folder)
+        states = dict(_file_states(folder, index, checked))
+        corpus = cls(folder, index)
+        if states != checked:
+            corpus.check_content()
+            # A corpus may lie on a disk that can only be read.
+            with suppress(OSError):
+                write_json(folder / VERIFIED, states)
+        return corpus
+
+    def check_content(self) -> None:
+        """Raise DataError unless every id is in the vocabulary and every document begins in its stream, in order."""
+        if not len(self.train) + len(self.validation):
+            raise _damaged(self.folder / INDEX, "it vouches for no text")
+        for name in STREAMS:
+            stream: TokenStream = getattr(self, name)
+            ends = np.append(stream.documents[1:], np.uint64(len(stream)))
+            if len(stream) and stream.tokens.max() >= self.vocab_size:
+                raise _damaged(self.folder / tokens_name(name), f"it has ids above {self.vocab_size - 1}")
+            if (stream.documents > ends[: len(stream.documents)]).any():
+                raise _damaged(self.folder / documents_name(name), "its documents are not in order")
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
@@ -137,7 +159,7 @@ class Corpus:
     @property
     def report(self) -> dict[str, Any]:
         """What the preparation found (see llm.data.report)."""
-        return dict(read_json(self.folder / "report.json"))
+        return read_object(self.folder / "report.json")
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -147,31 +169,55 @@ def _read_index(folder: Path) -> dict[str, Any]:
             f"{folder} is no prepared corpus: it has no {INDEX}. Prepare the data again; finished pieces are kept."
         )
     try:
-        index = dict(read_json(path))
+        index = read_object(path)
     except ValueError as error:
-        raise DataError(
-            f"{path} is damaged ({error}): delete {folder} and prepare the data again."
-        ) from error
+        raise _damaged(path, error) from error
     if index.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{folder} has another format version than {FORMAT_VERSION}: delete it and prepare the data again."
         )
+    if wrong := list(_misfits(index)):
+        raise _damaged(path, f"it has no good {', '.join(wrong)}")
     return index
 
 
-def _verify(folder: Path, index: dict[str, Any], *, everything: bool) -> None:
-    """Check the files against the index, and note what was checked."""
-    checked = {} if everything else _checked_before(folder)
-    states = dict(_file_states(folder, index, checked))
-    if states != checked:
-        # A corpus may lie on a disk that can only be read.
-        with suppress(OSError):
-            write_json(folder / VERIFIED, states)
+def _misfits(index: dict[str, Any]) -> Iterator[str]:
+    """The keys of an index that are missing or not of their kind."""
+    words = ("name", "fingerprint", "tokenizer_hash")
+    yield from (key for key in words if not isinstance(index.get(key), str))
+    size, streams, files = (index.get(key) for key in ("vocab_size", "streams", "files"))
+    if not isinstance(size, int) or size < 1:
+        yield "vocab_size"
+    # Any other type would be a way to have NumPy take the file's bytes for addresses.
+    elif index.get("dtype") != token_dtype(size).str:
+        yield "dtype"
+    if not isinstance(streams, dict) or not all(_is_count(streams.get(name), "bytes") for name in STREAMS):
+        yield "streams"
+    if not isinstance(files, dict) or not all(map(_is_file, files.items())):
+        yield "files"
+    else:
+        needed = [name(stream) for stream in STREAMS for name in (tokens_name, documents_name)]
+        yield from (f"files (without {name})" for name in needed if name not in files)
+
+
+def _is_count(value: Any, key: str) -> bool:
+    return isinstance(value, dict) and isinstance(value.get(key), int) and value[key] >= 0
+
+
+def _is_file(entry: tuple[str, Any]) -> bool:
+    """Whether an entry of `files` has a size and a hash, and stays in the folder."""
+    name, stated = entry
+    inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+    return inside and _is_count(stated, "bytes") and isinstance(stated.get("sha256"), str)
+
+
+def _damaged(path: Path, why: object) -> DataError:
+    return DataError(f"{path} is damaged ({why}): delete {path.parent} and prepare the data again.")
 
 
 def _checked_before(folder: Path) -> dict[str, Any]:
     try:
-        return dict(read_json(folder / VERIFIED))
+        return read_object(folder / VERIFIED)
     except (OSError, ValueError):
         return {}
 

@@ -1,12 +1,12 @@
 """Reading a Hugging Face model folder: config.json and safetensors, never a pickle and never code."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from llm.errors import CheckpointError
+from llm.files import read_object, read_tensors
 
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -43,14 +43,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """Return every tensor of the one weights file or of all the shards that the index names."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     state: dict[str, Tensor] = {}
     for path in _weight_files(folder):
         try:
-            state |= load_file(path)
-        except (SafetensorError, OSError) as error:
+            state |= read_tensors(path)
+        except ValueError as error:
             raise CheckpointError(f"{path} cannot be read ({error}): copy or download it again") from error
     return state
 
@@ -74,11 +71,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error}): is it a Hugging Face model folder?"
         ) from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds no object")
-    return values

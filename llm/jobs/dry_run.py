@@ -88,7 +88,7 @@ def look_ahead(config: Config, choices: dict[str, Any]) -> Outlook:
     text = _text(config, origin)
     shape = origin.shape.with_vocab_size(_vocab_size(config, origin, text))
     windows = (len(text.corpus.train) - 1) // shape.context_length if text.corpus else sys.maxsize
-    known = run.record.get("derived", {})
+    known = run.begun.get("derived", {})
     derived = derive(config, choices["strategy"], shape.context_length, windows, known)
     with torch.device("meta"):
         module = build.module(config, Transformer(shape), derived, choices["strategy"])

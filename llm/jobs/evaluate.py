@@ -88,7 +88,7 @@ def named(names: Iterable[str]) -> dict[str, Callable[[Subject], Result]]:
 
 def _own_corpus(run: Run) -> Corpus:
     """The corpus that the run was trained on, where it was prepared."""
-    folder = Path(run.record["data"]["folder"])
+    folder = Path(str(run.begun["data"].get("folder")))
     try:
         corpus = Corpus.open(folder)
     except DataError as error:
@@ -102,7 +102,7 @@ def _own_corpus(run: Run) -> Corpus:
 
 def _other_corpus(run: Run, config: Config, typed: Collection[str]) -> Corpus:
     """All of the config's `data`, held out, in the run's tokens."""
-    own = run.config["data"]
+    own = run.config.get("data") or {}
     keys = [
         key
         for key in ("text", "label")

@@ -11,6 +11,7 @@ from llm.files import read_json, sync, write_json
 
 DESCRIPTION = "tokenizer_hash.json"
 FORMAT = 1
+MAX_IDS = 1 << 31  # ids are int32
 
 
 def digest(value: Any) -> str:
@@ -63,7 +64,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise _damaged(path, "is not JSON") from error
     keys = description("", {}, {}, 0).keys()
-    if not isinstance(found, dict) or found.keys() != keys or not isinstance(found["files"], dict):
+    if not isinstance(found, dict) or found.keys() != keys or not _fits(found):
         raise _damaged(path, f"must hold {', '.join(keys)}")
     # A name with a slash could read outside the folder.
     if any(Path(name).name != name for name in found["files"]):
@@ -71,6 +72,12 @@ def _read_description(path: Path) -> dict[str, Any]:
     if found["format"] != FORMAT:
         raise DataError(f"{path} has format {found['format']}; this version reads format {FORMAT}.")
     return found
+
+
+def _fits(found: dict[str, Any]) -> bool:
+    specials = found["special_tokens"]
+    ids = [found["end_of_text"], *specials.values()] if isinstance(specials, dict) else [None]
+    return isinstance(found["files"], dict) and all(type(id_) is int and 0 <= id_ < MAX_IDS for id_ in ids)
 
 
 def _read_file(path: Path, expected: str) -> bytes:

@@ -17,7 +17,14 @@ _KINDS: dict[str, type[TableTokenizer]] = {
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer that `save` wrote to the folder `path`; DataError where it is missing or damaged."""
     description, files = folder.read(Path(path))
-    kind = _KINDS.get(description["kind"])
+    kind = _KINDS.get(str(description["kind"]))
     if kind is None:
         raise DataError(f"{path} holds a tokenizer of the unknown kind {description['kind']!r}.")
-    return kind(files, description["special_tokens"], description["end_of_text"])
+    try:
+        return kind(files, description["special_tokens"], description["end_of_text"])
+    except Exception as error:
+        # The hash vouches for the files, not for what wrote them; what reads them raises many kinds of error.
+        raise DataError(
+            f"The tokenizer in {path} is no {description['kind']} tokenizer ({type(error).__name__}: {error}). Prepare "
+            "the data anew, or copy the folder from where it works."
+        ) from error

@@ -12,6 +12,7 @@ import numpy as np
 import tokenizers
 
 from llm.errors import ConfigError, DataError
+from llm.files import read_object
 from llm.tokenizer.base import END_OF_TEXT, TableTokenizer, utf8
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -149,7 +150,10 @@ class PretrainedSpec:
         added = backend.get_added_tokens_decoder()
         special_tokens = {token.content: id_ for id_, token in sorted(added.items()) if token.special}
         name, end = self._end_of_text(backend, named_ends)
-        return PretrainedTokenizer({TOKENIZER_FILE: source.encode()}, special_tokens | {name: end}, end)
+        try:
+            return PretrainedTokenizer({TOKENIZER_FILE: source.encode()}, special_tokens | {name: end}, end)
+        except Exception as error:  # of whatever kind, from a vocabulary that is none
+            raise _unreadable(self.path, error) from error
 
     def _end_of_text(self, backend: tokenizers.Tokenizer, named: Sequence[str]) -> tuple[str, int]:
         names = [self.end_of_text] if self.end_of_text else [*named, *_USUAL_ENDS]
@@ -173,14 +177,22 @@ def _read(path: str) -> tuple[str, list[str]]:
 
 
 def _read_folder(folder: Path) -> tuple[str, list[str]]:
-    source = (folder / TOKENIZER_FILE).read_text(encoding="utf-8")
     try:
+        source = (folder / TOKENIZER_FILE).read_text(encoding="utf-8")
         tokenizers.Tokenizer.from_str(source)
-        side = [json.loads((folder / n).read_text("utf-8")) for n in _SIDE_FILES if (folder / n).is_file()]
+        side = [read_object(folder / name) for name in _SIDE_FILES if (folder / name).is_file()]
     except Exception as error:  # `tokenizers` raises bare Exception
-        raise DataError(f"The tokenizer in {folder} cannot be read: {error}") from error
+        raise _unreadable(folder, error) from error
     ends = [config.get("eos_token") for config in side]
-    return source, [end["content"] if isinstance(end, dict) else end for end in ends if end]
+    names = [end.get("content") if isinstance(end, dict) else end for end in ends]
+    return source, [name for name in names if name and isinstance(name, str)]
+
+
+def _unreadable(where: object, error: Exception) -> DataError:
+    return DataError(
+        f"The tokenizer in {where} cannot be read ({error}). Copy or download its {TOKENIZER_FILE}, and what lies beside "
+        "it, again."
+    )
 
 
 def _read_with_transformers(path: str) -> tuple[str, list[str]]:
@@ -192,7 +204,7 @@ def _read_with_transformers(path: str) -> tuple[str, list[str]]:
             "pip install 'llm[huggingface]'."
         ) from error
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         source = tokenizer.backend_tokenizer.to_str()
     except Exception as error:
         raise ConfigError(

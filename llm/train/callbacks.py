@@ -1,6 +1,7 @@
 """What only watches training: the strategy that really runs, and what the model writes."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class Samples(L.Callback):
         """Drop what an earlier session wrote after the step that this one goes on from."""
         self._last = trainer.global_step
         if trainer.is_global_zero and self.path.exists():
-            kept = [line for line in _whole_lines(self.path) if json.loads(line)["step"] <= self._last]
+            kept = [line for line in _whole_lines(self.path) if _step(line) <= self._last]
             write_atomically(self.path, "".join(kept))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -91,4 +92,13 @@ class Samples(L.Callback):
 def _whole_lines(path: Path) -> list[str]:
     """The lines of a file but for a last one that a kill cut short; a newline alone ends a line of JSON."""
     *whole, _ = path.read_bytes().split(b"\n")
-    return [f"{line.decode()}\n" for line in whole]
+    return [f"{line.decode(errors='replace')}\n" for line in whole]
+
+
+def _step(line: str) -> float:
+    """The step of a line of samples.jsonl; infinite where it is damaged."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return math.inf
+    return step if isinstance(step, int) else math.inf

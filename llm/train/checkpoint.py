@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -26,12 +25,22 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from llm.errors import CheckpointError
-from llm.files import read_json, sha256, sync, write_json
+from llm.files import read_object, read_tensors, sha256, sync, write_json
 
 FORMAT = 1
+# What a manifest says beside its files, and of what kind.
+ABOUT = {
+    "step": int,
+    "samples": int,
+    "best": dict | None,
+    "model": dict,
+    "tokenizer": str,
+    "data": str,
+}
 MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+MERSENNE_TWISTER_WORDS = 624
 
 Manifest = dict[str, Any]
 
@@ -103,15 +112,30 @@ def verify(folder: Path) -> Manifest:
     if not path.is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it holds no {MANIFEST}.")
     try:
-        manifest = read_json(path)
-        files = dict(manifest["files"])
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = read_object(path)
+    except ValueError as error:
         raise CheckpointError(f"{path} is damaged ({error}).") from None
-    if manifest["format"] != FORMAT:
-        raise CheckpointError(f"{folder} has format {manifest['format']}; this version reads {FORMAT}.")
-    for name, stated in files.items():
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} has format {manifest.get('format')}; this version reads {FORMAT}.")
+    if wrong := [name for name, fits in _fits(manifest).items() if not fits]:
+        raise CheckpointError(f"{path} is damaged (it has no good {', '.join(wrong)}).")
+    for name, stated in manifest["files"].items():
         _verify_file(folder / name, stated)
     return manifest
+
+
+def _fits(manifest: Manifest) -> dict[str, bool]:
+    """Whether each part of a manifest is of the kind that it should be."""
+    best, files = manifest.get("best"), manifest.get("files")
+    fits = {name: name in manifest and isinstance(manifest[name], kind) for name, kind in ABOUT.items()}
+    if isinstance(best, dict):
+        fits["best"] = isinstance(best.get("step"), int) and isinstance(best.get("val/loss"), float | int)
+    # A name with a slash would lead out of the folder.
+    fits["files"] = isinstance(files, dict) and all(
+        Path(name).name == name and isinstance(stated, dict) and stated.keys() >= {"bytes", "sha256"}
+        for name, stated in files.items()
+    )
+    return fits
 
 
 def _verify_file(path: Path, stated: dict[str, Any]) -> None:
@@ -188,9 +212,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: it cannot be read.
     """
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from None
+        return read_tensors(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}).") from None
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -225,13 +249,30 @@ def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
 
 
 def load_optimizer_state(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_state` gave, by parameter name, keeping the optimizer's own settings."""
+    """Put back what `optimizer_state` gave, by parameter name, keeping the optimizer's own settings.
+
+    Raises:
+        CheckpointError: it isn't the state of such an optimizer.
+    """
     named = _named_state(model, optimizer)
+    _check_state(named["state"], {name for name, _ in model.named_parameters()}, tensors)
     named["state"] = {}
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
         named["state"].setdefault(name, {})[key] = value
     set_optimizer_state_dict(model, optimizer, named)
+
+
+def _check_state(own: dict[str, dict[str, Tensor]], parameters: set[str], tensors: dict[str, Tensor]) -> None:
+    """Refuse state that lacks what the optimizer needs, or is of other shapes or parameters."""
+    shapes = {f"{name}/{key}": value.shape for name, state in own.items() for key, value in state.items()}
+    strange = {path for path in tensors if path.rpartition("/")[0] not in parameters}
+    misshapen = {path for path, tensor in tensors.items() if shapes.get(path, tensor.shape) != tensor.shape}
+    if wrong := sorted(strange or misshapen or shapes.keys() - tensors.keys()):
+        raise CheckpointError(
+            f"The checkpoint's {OPTIMIZER} is of another optimizer or model: {', '.join(wrong[:4])} differ in name or "
+            "shape. init_from= takes the weights alone."
+        )
 
 
 def _named_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
@@ -255,10 +296,24 @@ def random_state() -> dict[str, Tensor]:
 
 
 def set_random_state(states: dict[str, Tensor]) -> None:
-    """Put back what `random_state` gave."""
+    """Put back what `random_state` gave.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    try:
+        _set_random_state(states)
+    except (LookupError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"The checkpoint's random state cannot be put back: {error}.") from error
+
+
+def _set_random_state(states: dict[str, Tensor]) -> None:
     torch.set_rng_state(states["torch"])
     position, has_gauss, gauss = states["numpy.rest"].tolist()
     keys = states["numpy.keys"].numpy().astype(np.uint32)
+    # NumPy takes any position, and reads there.
+    if not 0 <= position <= MERSENNE_TWISTER_WORDS:
+        raise ValueError(f"position {position:g} of {MERSENNE_TWISTER_WORDS}")
     np.random.set_state(("MT19937", keys, int(position), int(has_gauss), gauss))  # noqa: NPY002
     version, *internal = states["python"].tolist()
     random.setstate((version, tuple(internal), next(iter(states["python.gauss"].tolist()), None)))

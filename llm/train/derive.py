@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
@@ -58,8 +58,7 @@ def derive(
     accelerator = accelerator_name(trainer["accelerator"])
     devices = _devices(trainer, strategy)
     world_size = devices * trainer["num_nodes"]
-    same_machine = known.get("accelerator") == accelerator
-    probed = known if same_machine else {}
+    probed = known if _is_record(known) and known["accelerator"] == accelerator else {}
     per_rank = _divided(data["batch_size"], world_size)
     micro = _given(data["micro_batch_size"]) or _micro_batch_size(
         per_rank, context_length, accelerator, probed.get("micro_batch_size")
@@ -80,6 +79,15 @@ def derive(
         accumulation=per_rank // micro,
         max_steps=_max_steps(trainer, data["batch_size"], samples_per_epoch),
         peak_flops=_peak_flops(precision, accelerator, probed),
+    )
+
+
+def _is_record(known: dict[str, Any]) -> bool:
+    """Whether this is what `Derived.record` gives, come back from JSON."""
+    # JSON keeps no difference between 1 and 1.0.
+    return all(
+        isinstance(known.get(name), (float, int) if kind is float else kind)
+        for name, kind in get_type_hints(Derived).items()
     )
 
 
@@ -114,7 +122,7 @@ def _divided(batch_size: int, world_size: int) -> int:
 
 
 def _micro_batch_size(per_rank: int, context_length: int, accelerator: str, probed: int | None) -> int:
-    if probed and per_rank % probed == 0:
+    if probed and probed > 0 and per_rank % probed == 0:
         return probed
     budget = CPU_MICRO_BATCH_TOKENS if accelerator == "cpu" else ACCELERATOR_MICRO_BATCH_TOKENS
     fitting = max(1, budget // context_length)

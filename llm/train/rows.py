@@ -1,8 +1,6 @@
 """The rows of metrics.csv: their columns, how they are written, and how they are read back; light to import."""
 
 import contextlib
-import csv
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +19,8 @@ COLUMNS = (
 )
 FILE = "metrics.csv"
 WHOLE = frozenset({"step", "tokens"})
+
+LONGEST_STEP = 18  # digits; a longer one is no step, and Python refuses to read very long ones
 
 Row = dict[str, str]
 
@@ -42,18 +42,17 @@ def read_metrics_rows(path: Any) -> list[Row]:
     """
     if not path.exists():
         return []
-    text = path.read_bytes().decode(errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    rows = {}
-    for row in csv.DictReader(io.StringIO(whole)):
-        if is_whole(row):
-            rows[int(row["step"])] = row
-    return list(rows.values())
+    # Not the csv module: nothing is quoted here, and a file that isn't ours makes it raise.
+    lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
+    cells = [line.rstrip("\r").split(",") for line in lines]
+    rows = (dict(zip(cells[0], row, strict=True)) for row in cells[1:] if len(row) == len(cells[0]))
+    return list({int(row["step"]): row for row in rows if is_whole(row)}.values())
 
 
-def is_whole(row: Mapping[str | None, Any]) -> bool:
-    """Whether a parsed row has a step, a place for every column, and numbers alone."""
-    if None in row or None in row.values() or not row.get("step", "").isdecimal():
+def is_whole(row: Mapping[str, str]) -> bool:
+    """Whether a row has a step, and numbers alone."""
+    step = row.get("step", "")
+    if not step.isdecimal() or len(step) > LONGEST_STEP:
         return False
     with contextlib.suppress(ValueError):
         for value in filter(None, row.values()):

@@ -10,14 +10,25 @@ from typing import Any
 
 import yaml
 
-from llm.files import read_json
+from llm.errors import CheckpointError
+from llm.files import read_object
 from llm.train.rows import Row, read_metrics_rows
 from llm.train.run import RECORD, Run
 
 # Any of these makes a folder a run's, also where its record is gone.
 MARKS = frozenset({RECORD, "config.yaml", "metrics.csv", "checkpoints", "samples.jsonl"})
 BROKEN = "broken"
-READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError)
+READ_ERRORS = (
+    OSError,
+    ValueError,
+    OverflowError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    yaml.YAMLError,
+    CheckpointError,
+)
 # An interrupted sample is at the file's end, and one line of it is enough.
 TAIL_BYTES = 1 << 16
 
@@ -98,7 +109,7 @@ def read(path: Path, reader: Callable[[Path], Any], trouble: list[str]) -> Any:
 
 def read_record(path: Path) -> dict[str, Any]:
     """run.json, which must hold a JSON object."""
-    return dict(read_json(path))
+    return read_object(path)
 
 
 def read_facts(record: dict[str, Any], trouble: list[str]) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import pickle
 import shutil
@@ -9,6 +10,7 @@ from llm.data import Corpus
 from llm.data import shards as module
 from llm.data.shards import token_dtype
 from llm.errors import DataError
+from llm.files import read_object, write_json
 
 
 def flip(path, at: int = -1) -> None:
@@ -122,4 +124,61 @@ def test_a_folder_that_is_no_corpus_is_refused(corpus, tmp_path) -> None:
         Corpus.open(corpus.folder)
     index.write_text(text[:50])
     with pytest.raises(DataError, match=r"index\.json is damaged"):
+        Corpus.open(corpus.folder)
+
+
+def vouch(folder, path) -> None:
+    """Let the index say of a file what is so."""
+    index = read_object(folder / "index.json")
+    data = path.read_bytes()
+    index["files"][path.name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    write_json(folder / "index.json", index)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        # As addresses of Python's objects, what stands in the file would be followed.
+        ("dtype", "|O"),
+        ("dtype", "<u4"),
+        ("vocab_size", None),
+        ("vocab_size", 0),
+        ("tokenizer_hash", 5),
+        ("streams", {"train": {"bytes": 5}}),
+        ("files", {}),
+        ("files", [["train.tokens.bin", 5]]),
+        ("files", {"../elsewhere": {"bytes": 1, "sha256": ""}}),
+    ],
+)
+def test_an_index_that_no_preparation_wrote_is_refused(corpus, key, value) -> None:
+    index = read_object(corpus.folder / "index.json")
+    write_json(corpus.folder / "index.json", {**index, key: value})
+    with pytest.raises(DataError, match=rf"index.json is damaged \(it has no good .*{key.rstrip('s')}"):
+        Corpus.open(corpus.folder)
+
+
+def test_ids_outside_the_vocabulary_are_refused(corpus) -> None:
+    path = corpus.folder / "train.tokens.bin"
+    tokens = np.fromfile(path, corpus.train.tokens.dtype)
+    tokens[5] = corpus.vocab_size
+    tokens.tofile(path)
+    vouch(corpus.folder, path)
+    with pytest.raises(DataError, match=rf"train.tokens.bin is damaged .*above {corpus.vocab_size - 1}"):
+        Corpus.open(corpus.folder)
+
+
+@pytest.mark.parametrize("starts", [[3, 2], [0, 1 << 40]])
+def test_documents_out_of_order_are_refused(corpus, starts) -> None:
+    path = corpus.folder / "validation.documents.bin"
+    np.array(starts, "<u8").tofile(path)
+    vouch(corpus.folder, path)
+    with pytest.raises(DataError, match=r"validation\.documents\.bin is damaged .*not in order"):
+        Corpus.open(corpus.folder)
+
+
+def test_a_torn_id_is_refused(corpus) -> None:
+    path = corpus.folder / "train.tokens.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    vouch(corpus.folder, path)
+    with pytest.raises(DataError, match="no whole number of uint16"):
         Corpus.open(corpus.folder)

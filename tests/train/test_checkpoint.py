@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from llm.errors import CheckpointError
+from llm.files import write_json
 from llm.train import checkpoint
 from llm.train.checkpoint import CheckpointWriter
 
@@ -31,6 +32,9 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, n_steps: int, seed
         optimizer.step()
 
 
+ABOUT = {"samples": 40, "best": None, "model": {}, "tokenizer": "t", "data": "d"}
+
+
 def save(root, step=5, **about):
     writer = CheckpointWriter(root, step)
     model = small_model()
@@ -43,7 +47,7 @@ def save(root, step=5, **about):
             checkpoint.rng_file(0): checkpoint.random_state(),
         }
     )
-    return writer.publish({"step": step, **about}), model, optimizer
+    return writer.publish({**ABOUT, "step": step, **about}), model, optimizer
 
 
 def test_restored_training_is_bit_equal_to_uninterrupted(tmp_path):
@@ -138,3 +142,56 @@ def test_retention_keeps_last_best_and_every_nth(tmp_path):
     ]
     assert going == [10]
     assert checkpoint.folder_name(60) == "step_00000060"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", "5"),
+        ("model", None),
+        ("best", {"step": 5}),
+        ("tokenizer", 5),
+        ("files", []),
+        ("files", {"../other": {"bytes": 1, "sha256": ""}}),
+    ],
+)
+def test_a_manifest_of_another_kind_is_damaged(tmp_path, key, value):
+    folder, *_ = save(tmp_path)
+    write_json(folder / checkpoint.MANIFEST, {**checkpoint.verify(folder), key: value})
+    with pytest.raises(CheckpointError, match=rf"damaged \(it has no good {key}"):
+        checkpoint.verify(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"numpy.rest": torch.tensor([1e9, 0, 0], dtype=torch.float64)},
+        {"torch": torch.zeros(7, dtype=torch.uint8)},
+        {"python": torch.zeros(3, dtype=torch.int64)},
+        {"numpy.keys": torch.zeros(2, dtype=torch.int64)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_random_state_that_is_none_is_refused(change):
+    state = checkpoint.random_state()
+    with pytest.raises(CheckpointError, match="random state"):
+        checkpoint.set_random_state(state | change)
+    checkpoint.set_random_state(state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("0.weight/exp_avg"),
+        lambda state: state.update({"nobody/exp_avg": torch.zeros(2)}),
+        lambda state: state.update({"0.weight/exp_avg": torch.zeros(2)}),
+    ],
+    ids=["missing", "strange", "misshapen"],
+)
+def test_the_state_of_another_optimizer_is_refused(tmp_path, change):
+    folder, *_ = save(tmp_path)
+    state = checkpoint.load_tensors(folder / checkpoint.OPTIMIZER)
+    change(state)
+    fresh = small_model()
+    with pytest.raises(CheckpointError, match="another optimizer"):
+        checkpoint.load_optimizer_state(fresh, grouped_adamw(fresh), state)

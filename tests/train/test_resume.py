@@ -17,6 +17,7 @@ CONFIG = {
     "trainer": {"max_steps": 100},
 }
 IDENTITY = {"data": "d1", "tokenizer": "t1"}
+ABOUT = {"samples": 0, "best": None, "model": {}, **IDENTITY}
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def run(tmp_path):
     run.update(id="x", identity=IDENTITY)
     for step in (10, 20):
         CheckpointWriter(run.checkpoints, step).write({})
-        CheckpointWriter(run.checkpoints, step).publish({"step": step, **IDENTITY})
+        CheckpointWriter(run.checkpoints, step).publish({**ABOUT, "step": step})
     return run
 
 
@@ -110,7 +111,7 @@ def test_a_checkpoint_of_another_run_begins_a_course_of_its_own(run, tmp_path):
     assert start(other, resume=str(run.checkpoints / checkpoint.folder_name(10))).step == 10
     # The other way round the steps that stand there are moved away, or the next resume=auto would follow them.
     CheckpointWriter(other.checkpoints, 5).write({})
-    folder = CheckpointWriter(other.checkpoints, 5).publish({"step": 5, **IDENTITY})
+    folder = CheckpointWriter(other.checkpoints, 5).publish({**ABOUT, "step": 5})
     assert start(run, resume=str(folder)).step == 5
     assert checkpoint.steps(run.checkpoints) == []
     assert len(checkpoint.steps(run.folder / "checkpoints.old-1")) == 2

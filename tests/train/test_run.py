@@ -128,3 +128,36 @@ def test_a_folder_that_nothing_was_written_to_goes(tmp_path):
     run.update(id="x")
     run.release()
     assert run.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "&a {model: *a}",
+        "a: &a [1]\nb: *a",
+        "!!python/object/apply:os.getcwd []",
+        "[" * 100_000,
+        "- 1",
+        "",
+        "a: [",
+        "\udcff",
+    ],
+    ids=range(8),
+)
+def test_a_config_that_no_run_wrote_is_damaged(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text, errors="surrogateescape")
+    with pytest.raises(CheckpointError, match=r"config\.yaml is damaged"):
+        Run(tmp_path).config  # noqa: B018
+
+
+def test_what_stands_twice_in_a_config_is_written_twice(tmp_path):
+    run, twice = Run(tmp_path), {"a": [1]}
+    run.write_config({"x": twice, "y": twice})
+    assert run.config == {"x": {"a": [1]}, "y": {"a": [1]}}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "[" * 100_000, "{", '{"id": 5}'], ids=range(6))
+def test_a_record_that_no_run_wrote_is_damaged(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
+        Run(tmp_path).begun  # noqa: B018
