@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import functools
 import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -39,8 +40,9 @@ OTHERS = {
 REFERENCE = "Hugging Face GPT2, bare loop, float32"
 
 
-def data_words(job: Job, work: Path) -> list[str]:
-    return ["data=stdlib", f"tokenizer.vocab_size={job.vocab_size}", f"shards_dir={work}/shards"]
+def data_words(vocab_size: int, work: Path) -> list[str]:
+    """The words for a corpus that is on every machine, with a vocabulary of some size."""
+    return ["data=stdlib", f"tokenizer.vocab_size={vocab_size}", f"shards_dir={work}/shards"]
 
 
 def train_command(job: Job, work: Path) -> list[str]:
@@ -48,7 +50,7 @@ def train_command(job: Job, work: Path) -> list[str]:
     return [
         sys.executable,
         str(ROOT / "train.py"),
-        *data_words(job, work),
+        *data_words(job.vocab_size, work),
         f"runs_dir={work}/runs",
         "name=throughput",
         "model=gpt_small",
@@ -75,12 +77,18 @@ def ours(job: Job, work: Path, threads: int) -> Figures:
     folder = work / "runs/throughput"
     shutil.rmtree(folder, ignore_errors=True)
     _, figures = run(train_command(job, work), threads)
-    speeds = [float(row["tokens_per_second"]) for row in rows_of(folder) if int(row["step"]) > job.warm]
-    # Every row stands for as many steps, so the whole's speed is the harmonic mean.
-    return {**figures, "tokens_per_second": len(speeds) / sum(1 / speed for speed in speeds)}
+    return {**figures, "tokens_per_second": speed_after(folder, job.warm)}
+
+
+def speed_after(folder: Path, warm: int) -> float:
+    """Tokens per second of a run's steps after the first `warm`."""
+    rows = [row for row in rows_of(folder) if int(row["step"]) > warm and row["tokens_per_second"]]
+    # Every row stands for as many steps, so the speed of them all is the harmonic mean.
+    return statistics.harmonic_mean(float(row["tokens_per_second"]) for row in rows)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
+    """The rows of a run's metrics.csv."""
     header, *rows = (line.split(",") for line in (folder / "metrics.csv").read_text().splitlines())
     return [dict(zip(header, row, strict=True)) for row in rows]
 
@@ -115,9 +123,9 @@ def show(results: list[Result]) -> str:
     return table(["contestant", "tokens/s", "to Hugging Face in float32", "peak memory"], rows)
 
 
-def prepare(job: Job, work: Path, threads: int) -> None:
+def prepare(vocab_size: int, work: Path, threads: int) -> None:
     """Train the tokenizer and make the shards, once for all rounds."""
-    run([sys.executable, "-m", "llm", "prepare", *data_words(job, work)], threads)
+    run([sys.executable, "-m", "llm", "prepare", *data_words(vocab_size, work)], threads)
 
 
 def main() -> None:
@@ -135,7 +143,7 @@ def main() -> None:
     print(machine(args.threads))
     for name, job in shapes.items():
         with tempfile.TemporaryDirectory() as work:
-            prepare(job, Path(work), args.threads)
+            prepare(job.vocab_size, Path(work), args.threads)
             results = interleave(contestants(job, Path(work), args), 1 if args.quick else args.rounds)
         print(f"\n## {name}\n\n{show(results)}\n\n{notes(results)}", flush=True)
 

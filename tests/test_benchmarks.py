@@ -1,0 +1,110 @@
+"""The benchmarks run: each in its quick mode, whose figures mean nothing, and the arithmetic that they share."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def timing(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return __import__("timing")
+
+
+def quick(script: str, *words: str) -> str:
+    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), "--quick", "--threads=1", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def cells(output: str, name: str) -> list[str]:
+    """The cells of a table's row that begins with `name`."""
+    (line,) = (line for line in output.splitlines() if line.startswith(f"| {name} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_turns_go_backwards_every_other_round(timing):
+    order = []
+
+    def contestant(name):
+        def turn():
+            order.append(name)
+            return {"speed": float(len(order))}
+
+        return turn
+
+    results = timing.interleave({name: contestant(name) for name in "ab"}, rounds=3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert [one.median("speed") for one in results] == [4.0, 3.0]
+
+
+def test_ratios_are_of_the_same_round(timing):
+    own = timing.Result("own", [{"speed": 2.0}, {"speed": 30.0}, {"speed": 4.0}])
+    reference = timing.Result("reference", [{"speed": 1.0}, {"speed": 10.0}, {"speed": 4.0}])
+    assert timing.paired_ratio(own, reference, "speed") == 2.0
+
+
+def test_a_contestant_that_lacks_something_is_left_out_with_its_reason(timing):
+    command = [sys.executable, "-c", f"print('no such package'); exit({timing.MISSING})"]
+    (result,) = timing.interleave({"one": lambda: timing.measured(command, 1)}, rounds=2)
+    assert result.rounds == []
+    assert timing.notes([result]) == "one was left out: no such package"
+
+
+def test_figures_are_read_from_the_process_and_measured_from_outside(timing):
+    code = f"held = bytearray(150_000_000); print({timing.SAID!r} + {json.dumps({'speed': 3})!r})"
+    figures = timing.measured([sys.executable, "-c", code], 1)
+    assert figures["speed"] == 3
+    assert 150e6 < figures["peak_bytes"] < 150e6 + 1e9
+    assert figures["seconds"] > 0
+
+
+def test_a_contestant_that_fails_stops_the_benchmark_with_its_output(timing):
+    with pytest.raises(RuntimeError, match="what went wrong"):
+        timing.measured([sys.executable, "-c", "print('what went wrong'); exit(1)"], 1)
+
+
+@pytest.mark.slow
+def test_throughput():
+    assert cells(quick("throughput"), "Hugging Face GPT2, bare loop, float32")[2] == "1.00"
+
+
+@pytest.mark.slow
+def test_decoding():
+    pytest.importorskip("transformers")
+    rows = [line for line in quick("decoding").splitlines() if line.startswith("| float32 |")]
+    assert len(rows) == 2
+    assert all(row.endswith("| yes |") for row in rows)
+
+
+@pytest.mark.slow
+def test_overhead():
+    output = quick("overhead")
+    assert float(cells(output, "train.py")[1]) > 0
+    assert float(cells(output, "bare loop")[1]) > 0
+
+
+@pytest.mark.slow
+def test_shakespeare_scores_both_on_the_same_bytes(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{n} times {n} is {n * n}.\n" for n in range(4000)))
+    words = ("--words", "model.d_model=64", "model.n_layers=1", "tokenizer=byte")
+    output = quick("shakespeare", f"--text={text}", *words)
+    recipe, ours = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in output.splitlines()
+        if "steps |" in line
+    )
+    assert recipe[4] == ours[4]
+
+
+@pytest.mark.slow
+def test_gpu():
+    assert "figures of a GPU are still to come" in quick("gpu")
