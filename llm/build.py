@@ -17,6 +17,7 @@ from llm.data.progress import Bar
 from llm.generation import Sampling, complete
 from llm.hub import from_huggingface, local_folder
 from llm.model import ModelConfig, Transformer, flops_per_token, init_weights
+from llm.redaction import redacted_text
 from llm.tokenizer import PretrainedSpec, Tokenizer, TokenizerSpec, load_tokenizer
 from llm.train import checkpoint
 from llm.train.callbacks import Samples
@@ -27,7 +28,7 @@ from llm.train.metrics import Meter, Observer, Pause
 from llm.train.module import LanguageModule
 from llm.train.optimizers import check_strategy
 from llm.train.progress import TrainingProgress
-from llm.train.run import Run, redacted_text
+from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
 
 Config = dict[str, Any]

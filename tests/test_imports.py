@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
-    {"errors", "files", "llm"},
+    {"errors", "files", "redaction", "llm"},
     {"config"},
     {"model", "tokenizer"},
     {"data", "adapter", "generation", "hub"},

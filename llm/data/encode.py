@@ -15,6 +15,7 @@ from llm.data.cutting import chunks
 from llm.data.documents import Document, Part, Piece, Split
 from llm.data.shards import token_dtype
 from llm.files import read_json, sha256, sync, write_json
+from llm.redaction import redacted_text
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
@@ -160,7 +161,7 @@ def encode_piece(piece: Piece, split: Split, tokenizer: "Tokenizer", files: Piec
         "documents": counts.documents,
         "bytes": counts.n_bytes,
         "skipped": dict(counts.skipped),
-        "longest": counts.longest,
+        "longest": [(size, redacted_text(id_), digest) for size, id_, digest in counts.longest],
         "rows": rows.n_bytes // ROW.itemsize,
         "tokens_sha256": tokens.sha256,
         "rows_sha256": rows.sha256,

@@ -35,7 +35,10 @@ class FileFacts(NamedTuple):
 
 
 class InputFiles:
-    """Facts about files, kept between runs in the database `record` by path, size and time of change."""
+    """Facts about files, kept between runs in the database `record` by path, size and time of change.
+
+    Of the path only a hash is written: it may hold a name or a password.
+    """
 
     def __init__(self, record: Path | None = None) -> None:
         self._record = _open_record(record)
@@ -43,7 +46,7 @@ class InputFiles:
 
     def facts(self, path: str) -> FileFacts:
         """What is in the file, read only if it changed since the last time."""
-        key = os.path.abspath(path)
+        key = hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()
         try:
             status = os.stat(path)
             known = self._known(key, status) or scan(path)

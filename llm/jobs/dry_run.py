@@ -24,9 +24,10 @@ from llm.plan import (
     training_memory,
     training_seconds,
 )
+from llm.redaction import redacted
 from llm.train import checkpoint, launch
 from llm.train.derive import Derived, derive
-from llm.train.run import Run, redacted
+from llm.train.run import Run
 
 UNKNOWN = "known once the text is prepared (llm prepare)"
 

@@ -18,11 +18,12 @@ from llm.errors import CheckpointError, ConfigError, UserError
 from llm.files import read_json, write_json
 from llm.jobs.runs import cells, table
 from llm.jobs.show import number
+from llm.redaction import redacted
 from llm.train import swept
 from llm.train.compare import read_runs, write_comparison
 from llm.train.resume import changes
 from llm.train.rows import read_metrics_rows
-from llm.train.run import Run, redacted
+from llm.train.run import Run
 
 RECORD = "sweep.json"
 PAGE = "sweep.html"

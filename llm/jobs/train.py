@@ -25,13 +25,14 @@ from llm.jobs import dry_run
 from llm.jobs.evaluate import Entry, evaluations, named
 from llm.jobs.show import show_entries
 from llm.model import ModelConfig, Transformer, parameter_count
+from llm.redaction import redacted, redacted_text
 from llm.train import checkpoint, launch, resume
 from llm.train.callbacks import StrategyRecord
 from llm.train.derive import Derived, derive
 from llm.train.hardware import place
 from llm.train.module import LanguageModule
 from llm.train.report import write_report
-from llm.train.run import Run, environment, now, redacted, redacted_text
+from llm.train.run import Run, environment, now
 from llm.train.saving import Interrupted, StopRequest
 
 Choices = dict[str, Any]

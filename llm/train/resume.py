@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llm.errors import CheckpointError, ConfigError
+from llm.redaction import redacted
 from llm.train import checkpoint
-from llm.train.run import Run, flatten, redacted
+from llm.train.run import Run, flatten
 
 Kind = Literal["safe", "needs allow_changes=true", "refused"]
 MISSING = "(not set)"

@@ -1,6 +1,7 @@
 """Secrets, given in every way that a person could: the run uses them, and no file that it writes holds one."""
 
 import gzip
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,3 +119,30 @@ def test_a_run_with_secrets_goes_on_with_its_shards_where_its_text_is_gone(
     text.unlink()
     assert main(["train", *quiet, f"data.paths={text}", "trainer.max_steps=3"]) == 0
     assert "Going on with the shards" in capsys.readouterr().out
+
+
+def test_an_address_that_is_a_path_is_in_no_file(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [
+        *(word for word in tiny if not word.startswith(("shards_dir", "data"))),
+        f"shards_dir={tmp_path}/shards",
+    ]
+    sources = {
+        "text": f"data.paths={URL}/*.txt",
+        "jsonl": f"data.paths=[{URL}/*.jsonl]",
+        "huggingface": f"data.path={URL}",
+    }
+    for name, word in sources.items():
+        assert main(["train", *words, f"data={name}", word, f"name={name}"]) == 2
+    assert [name for name, data in written(tmp_path).items() if SECRET.encode() in data] == []
+    folder = tmp_path / URL
+    folder.mkdir(parents=True)
+    (folder / "a.txt").write_text("def spam(eggs): return eggs\n" * 200)
+    os.utime(folder / "a.txt", (1e9, 1e9))
+    small = ["data.batch_size=4", "data.micro_batch_size=4", "name=a", "trainer.max_steps=2"]
+    assert main(["train", *words, *small, "data=text", sources["text"]]) == 0
+    files = written(tmp_path / "runs") | written(tmp_path / "shards")
+    assert any(b"https:/<redacted>@host.invalid/notes/a.txt" in data for data in files.values())
+    assert [name for name, data in files.items() if SECRET.encode() in data] == []

@@ -16,6 +16,7 @@ from llm.data.inputs import InputFiles
 from llm.data.sources.records import missing_field, text_of
 from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents
 from llm.errors import ConfigError, DataError, UserError
+from llm.redaction import redacted_text
 
 READ_BYTES = 1 << 22
 # Left in a folder by `save_to_disk`, which `load_dataset` does not read.
@@ -47,7 +48,7 @@ class HuggingFace:
     @property
     def corpus_name(self) -> str:
         """The last part of the path, and the configuration."""
-        parts = [Path(self.path).name, self.name or ""]
+        parts = [Path(redacted_text(self.path)).name, self.name or ""]
         return "-".join("".join(c if c.isalnum() else "_" for c in part) for part in parts if part)
 
     def plan(self, files: InputFiles) -> Plan:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from llm.redaction import REDACTED, SECRET, SECRET_NAMES, redacted, redacted_text
 from llm.train.loggers.base import LoggedRun, RunLogger, need
-from llm.train.run import REDACTED, SECRET, SECRET_NAMES, redacted, redacted_text
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
