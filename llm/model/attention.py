@@ -13,6 +13,8 @@ from llm.model.config import ModelConfig
 from llm.model.layers import build_norm, cast_once
 from llm.model.position import Rotation, rotate
 
+LONGEST_COMPOSED = 1024  # positions
+
 
 class Attention(nn.Module):
     """Self-attention; with `causal`, no position sees a later one (arXiv 1706.03762, 2305.13245)."""
@@ -53,6 +55,8 @@ class Attention(nn.Module):
 
     def _attend(self, query_bhte: Tensor, key_bhse: Tensor, value_bhse: Tensor) -> Tensor:
         mask = causal_mask(query_bhte, key_bhse) if self.causal else {}
+        if composes_faster(query_bhte, key_bhse) and not (self.training and self.dropout):
+            return composed_attention(query_bhte, key_bhse, value_bhse, **mask)
         return F.scaled_dot_product_attention(
             query_bhte,
             key_bhse,
@@ -71,3 +75,38 @@ def causal_mask(query_bhte: Tensor, key_bhse: Tensor) -> dict[str, Any]:
     if t == 1:
         return {}
     return {"attn_mask": torch.ones(t, s, dtype=torch.bool, device=query_bhte.device).tril(s - t)}
+
+
+def composes_faster(query_bhte: Tensor, key_bhse: Tensor) -> bool:
+    """Whether plain matrix products beat torch's own kernel, in time and within reasonable memory."""
+    # On CPUs that kernel runs in bfloat16 at a third of the speed of the products themselves, between which the
+    # compiler fuses the softmax (benchmarks/throughput.md). The weights are kept for the backward pass.
+    return (
+        torch.compiler.is_compiling()
+        and query_bhte.is_cpu
+        and query_bhte.dtype is torch.bfloat16
+        and key_bhse.shape[2] <= LONGEST_COMPOSED
+    )
+
+
+def composed_attention(
+    query_bhte: Tensor,
+    key_bhse: Tensor,
+    value_bhse: Tensor,
+    is_causal: bool = False,
+    attn_mask: Tensor | None = None,
+) -> Tensor:
+    """What `scaled_dot_product_attention` gives, written out; queries may have several heads for each of the keys'.
+
+    The softmax is in float32 whatever the inputs are.
+    """
+    # g: the query heads that share a key head. With g beside t, the products stay plain batches of matrices.
+    b, h, t, e = query_bhte.shape
+    k, s = key_bhse.shape[1], key_bhse.shape[2]
+    query_bkGe = query_bhte.reshape(b, k, h // k * t, e)
+    scores_bkgts = (query_bkGe @ key_bhse.mT).view(b, k, h // k, t, s).float() * e**-0.5
+    seen_ts = torch.ones(t, s, dtype=torch.bool, device=query_bhte.device).tril() if is_causal else attn_mask
+    if seen_ts is not None:
+        scores_bkgts = scores_bkgts.masked_fill(~seen_ts, -torch.inf)
+    weights_bkGs = scores_bkgts.softmax(-1).to(value_bhse.dtype).view(b, k, h // k * t, s)
+    return (weights_bkGs @ value_bhse).view(b, h, t, e)
