@@ -1,6 +1,7 @@
 """The benchmarks run: each in its quick mode, whose figures mean nothing, and the arithmetic that they share."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ def timing(monkeypatch):
 
 
 def quick(script: str, *words: str) -> str:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(BENCHMARKS / f"{script}.py"), "--quick", "--threads=1", *words]
-    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
