@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,41 +18,17 @@ from llm.tokenizer.base import (
     UNKNOWN,
     TableTokenizer,
     check_special_tokens,
+    utf8,
 )
 from llm.tokenizer.folder import digest
 from llm.tokenizer.sample import lines, sample_texts
+from llm.tokenizer.words import PADDING, Cuts, WordCache
 
 MODEL_FILE = "sentencepiece.model"
 ALGORITHMS = ("bpe", "unigram")
 _SPACE = "\u2581"
-# No piece holds a space after another character, another character after a newline (see sample.py), or an
-# ASCII letter beside another ASCII character (SentencePiece splits by script): text cut at these places
-# has the ids of the whole (for unigram, without the float32 rounding that decides near-ties over a long
-# text), and each word need be encoded only once.
-_PUNCTUATION = r"[\x00-\x09\x0b-\x1f!-@\[-`{-\x7f]"
-_ASCII_ENDS = r"(?![^\x00-\x7f])"
-_WORDS = re.compile(
-    rf" *+(?:[A-Za-z]++{_ASCII_ENDS}|{_PUNCTUATION}++{_ASCII_ENDS}\n*|[^ \n]+\n*)| +\n*|\n+"
-).findall
 # Unigram adds up floats by thread, and the model records the number: a fixed one gives one hash.
 _TRAINING_THREADS = 8
-
-
-class _WordCache(dict[str, bytes]):
-    """The ids of each word as int32 bytes, computed when first asked for."""
-
-    max_words, max_length = 200_000, 64
-
-    def __init__(self, tokenizer: "SentencePieceTokenizer"):
-        self._encode_word = tokenizer.encode_word
-
-    def __missing__(self, word: str) -> bytes:
-        ids = np.array(self._encode_word(word), np.int32).tobytes()
-        if len(word) <= self.max_length:
-            if len(self) >= self.max_words:
-                self.clear()
-            self[word] = ids
-        return ids
 
 
 class SentencePieceTokenizer(TableTokenizer):
@@ -62,8 +39,9 @@ class SentencePieceTokenizer(TableTokenizer):
     def _bytes_by_id(self) -> dict[int, bytes]:
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=self.files[MODEL_FILE])
         self._space_mark = [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE.encode()]
-        self._cache = _WordCache(self)
-        return dict(self._pieces())
+        table = dict(self._pieces())
+        self._cuts, self._words = Cuts(table.values()), WordCache(self._encode_words)
+        return table
 
     def _pieces(self) -> Iterator[tuple[int, bytes]]:
         model = self.processor
@@ -74,16 +52,30 @@ class SentencePieceTokenizer(TableTokenizer):
             elif not (model.is_control(id_) or model.is_unknown(id_)):
                 yield id_, piece.replace(_SPACE, " ").encode()
 
-    def encode_word(self, word: str) -> list[int]:
-        """The ids of a piece of text, without the cache."""
-        ids: list[int] = []
-        for index, part in enumerate(word.split(_SPACE)):
-            ids += self._space_mark if index else ()
-            ids += self.processor.encode(part)
-        return ids
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of each text as int32 arrays, those of the whole text though it is encoded word by word.
 
-    def _ids(self, text: str) -> np.ndarray:
-        return np.frombuffer(b"".join(map(self._cache.__getitem__, _WORDS(text))), np.int32)
+        (For unigram, without the float32 rounding that decides near-ties over a long text.)
+        """
+        parts = [utf8(text) for text in texts]
+        bounds = np.cumsum([0, *map(len, parts)])
+        text = b"".join([*parts, PADDING])
+        starts = self._cuts.starts(np.frombuffer(text, np.uint8)[: bounds[-1]], bounds)
+        ids, counts = self._words.ids(text, starts)
+        ends = np.append(0, np.cumsum(counts))[np.searchsorted(starts, bounds)].tolist()
+        return [ids[start:end] for start, end in pairwise(ends)]
+
+    def _encode_words(self, words: list[str]) -> list[list[int]]:
+        marked = [number for number, word in enumerate(words) if _SPACE in word]
+        encoded = self.processor.encode(words, num_threads=1)
+        for number in marked:
+            encoded[number] = self.encode_plainly(words[number])
+        return encoded
+
+    def encode_plainly(self, text: str) -> list[int]:
+        """The ids of `text` by SentencePiece alone: what `encode` must equal, and slower."""
+        first, *others = [self.processor.encode(part) for part in text.split(_SPACE)]
+        return first + [id_ for part in others for id_ in (*self._space_mark, *part)]
 
 
 @dataclass(frozen=True)
