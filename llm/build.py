@@ -86,8 +86,7 @@ def origin(config: Config, run: Run) -> Origin:
     start = run if goes_on else Run(Path(config["init_from"]).expanduser())
     if start.exists():
         folder = checkpoint.find(start.checkpoints, None)
-        shape = ModelConfig.from_dict(checkpoint.verify(folder)["model"])
-        tensors = checkpoint.load_tensors(folder / checkpoint.MODEL)
+        shape, tensors = checkpoint.read_model(folder)
         return Origin(shape, FixedTokenizer(load_tokenizer(start.tokenizer)), tensors)
     hf_folder = local_folder(config["init_from"])
     shape, tensors = from_huggingface(hf_folder)
@@ -110,8 +109,9 @@ def corpus(config: Config, spec: TokenizerSpec, show: bool, processes: int | Non
 def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
     """A run's model, ready to use, and the checkpoint that it is from (see `checkpoint.find`)."""
     folder = checkpoint.find(run.checkpoints, which)
-    net = Transformer(ModelConfig.from_dict(checkpoint.verify(folder)["model"]))
-    checkpoint.load_weights(net, checkpoint.load_tensors(folder / checkpoint.MODEL), folder)
+    shape, tensors = checkpoint.read_model(folder)
+    net = Transformer(shape)
+    checkpoint.load_weights(net, tensors, folder)
     place(net.eval())
     return net, folder
 

@@ -43,6 +43,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file; a ValueError where it isn't one, or is nested deeper than anything written here."""
+    if os.path.lexists(path) and not path.is_file():
+        raise ValueError("it is no file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:

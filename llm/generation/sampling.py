@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llm.errors import ConfigError
+from llm.errors import ConfigError, TrainingError
 
 # Below this a division by it can overflow float32; the most likely token is then drawn anyway.
 _GREEDY_TEMPERATURE = 1e-5
@@ -44,8 +44,13 @@ class Sampling:
         return self.temperature <= _GREEDY_TEMPERATURE
 
     def draw(self, logits_bv: Tensor, tokens_bt: Tensor, generator: torch.Generator) -> Tensor:
-        """The next tokens (b,), given logits and all tokens so far, the prompt's included."""
+        """The next tokens (b,), given logits and all tokens so far, the prompt's included; TrainingError on NaN."""
         logits_bv = self.penalise(logits_bv.float(), tokens_bt)
+        if logits_bv.isnan().any() or logits_bv.isposinf().any():
+            raise TrainingError(
+                "The model's scores for the next token are not finite: training diverged, or the weights are damaged. "
+                "Take an earlier checkpoint, or train with a smaller optimizer.lr."
+            )
         if self.greedy:
             return logits_bv.argmax(dim=-1)
         probabilities_bv = self.filter(logits_bv).softmax(dim=-1)

@@ -59,6 +59,7 @@ def from_huggingface_state(
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Convert their tensors and config.json to our config and weights; the same errors as `from_huggingface`."""
     family, config = _read_config(hf_config)
+    rules.check_number(config, state, where)
     theirs = _tidy(family, config, state, where)
     rules.check_tensors(rules.expected(family, config), theirs, where)
     return config, rules.to_ours(family, config, theirs)
@@ -76,8 +77,8 @@ def _family_for(config: ModelConfig, model_type: str | None) -> rules.Family:
 
 
 def _family_named(model_type: object) -> rules.Family:
-    if model_type in FAMILIES:
-        return FAMILIES[str(model_type)]
+    if isinstance(model_type, str) and model_type in FAMILIES:
+        return FAMILIES[model_type]
     close = difflib.get_close_matches(str(model_type), FAMILIES, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ConfigError(f"model_type {model_type!r} is not supported, only {', '.join(FAMILIES)}{hint}")

@@ -7,7 +7,10 @@ from llm.hub.rules import Family, Rule, Values
 
 def read_qwen3(theirs: Values) -> Values:
     """Return our rotary keys, once no layer looks through a window."""
-    kinds = set(theirs.get("layer_types") or ()) - {"full_attention"}
+    types = theirs.get("layer_types") or []
+    if not isinstance(types, list):
+        raise ConfigError(f"qwen3: layer_types={types!r} must be a list")
+    kinds = {str(kind) for kind in types} - {"full_attention"}
     if kinds:
         raise ConfigError(
             f"qwen3: layer_types with {', '.join(sorted(kinds))} are not supported, only full_attention"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llm.errors import CheckpointError, ConfigError
-from llm.model import ModelConfig, Transformer
+from llm.model import ModelConfig, Transformer, least_parameters
 
 State = Mapping[str, Tensor]
 Values = dict[str, Any]
@@ -132,7 +132,7 @@ class Family:
 
     def _read_activation(self, theirs: Values) -> str:
         name = self._read(theirs, self.activation_key)
-        if name not in self.activations:
+        if not isinstance(name, str) or name not in self.activations:
             known = ", ".join(self.activations)
             raise ConfigError(
                 f"{self.model_type}: {self.activation_key}={name!r} is not supported, only {known}"
@@ -175,6 +175,13 @@ def expected(family: Family, config: ModelConfig) -> Shapes:
     """Return the name and shape of every tensor that their checkpoint of `config` must hold."""
     empty = {name: torch.empty(shape, device="meta") for name, shape in shapes_of(config).items()}
     return {name: tensor.shape for name, tensor in to_theirs(family, config, empty).items()}
+
+
+def check_number(config: ModelConfig, state: State, where: str) -> None:
+    """Refuse, by a CheckpointError, a state that is too small for `config`, before a model of that size is made."""
+    found = sum(tensor.numel() for tensor in state.values())
+    if found < least_parameters(config):
+        raise CheckpointError(f"{where} does not fit its config: it has no more than {found:,} values")
 
 
 def check_tensors(wanted: Shapes, state: State, where: str) -> None:

@@ -16,6 +16,8 @@ PositionKind = Literal["learned", "sinusoidal", "rotary", "none"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "relu2", "swiglu"]
 
 GATED: frozenset[str] = frozenset({"swiglu"})
+# Far above every model's; what is beyond it is a slip or a trap, and no such table could be made.
+LARGEST_SIZE = 1 << 24
 
 
 class _Checked:
@@ -166,6 +168,7 @@ class ModelConfig(_Checked):
         for key in ("d_model", "n_layers", "n_heads", "context_length", *optional):
             value = getattr(self, key)
             self._require(value is None or value > 0, key, "must be a positive integer")
+            self._require(value is None or value <= LARGEST_SIZE, key, f"must be at most {LARGEST_SIZE:,}")
 
     def _check_heads(self) -> None:
         self._require(

@@ -12,6 +12,11 @@ def parameter_count(config: ModelConfig) -> int:
         return sum(parameter.numel() for parameter in Transformer(config).parameters())
 
 
+def least_parameters(config: ModelConfig) -> int:
+    """Return a number of values that a model of `config` has at least, without making one."""
+    return _matrix_weights(config)
+
+
 def flops_per_token(config: ModelConfig, training: bool = True, length: int | None = None) -> float:
     """Return the operations of the matrix products for one token of a sequence of `length` (context_length).
 

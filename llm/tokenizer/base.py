@@ -75,6 +75,10 @@ class TableTokenizer:
         self.end_of_text = end_of_text
         self._table = self._bytes_by_id()
         self.vocab_size = max(*self._table, *self.special_tokens.values(), self.end_of_text) + 1
+        if self.vocab_size > folder.MAX_IDS:
+            raise DataError(
+                f"The tokenizer has the id {self.vocab_size - 1}: {folder.MAX_IDS - 1} is the largest."
+            )
 
     def _bytes_by_id(self) -> dict[int, bytes]:
         """The bytes of every id that stands for text; the place to load what encoding needs."""

@@ -11,7 +11,7 @@ from llm.files import read_json, sync, write_json
 
 DESCRIPTION = "tokenizer_hash.json"
 FORMAT = 1
-MAX_IDS = 1 << 31  # ids are int32
+MAX_IDS = 1 << 24  # far above every vocabulary's
 
 
 def digest(value: Any) -> str:
@@ -59,8 +59,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 def _read_description(path: Path) -> dict[str, Any]:
     try:
         found = read_json(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path.parent} holds no tokenizer: there is no {DESCRIPTION} in it.") from error
+    except OSError as error:
+        why = "it has no" if isinstance(error, FileNotFoundError) else f"{error.strerror}:"
+        raise DataError(f"{path.parent} holds no tokenizer: {why} {DESCRIPTION}.") from error
     except ValueError as error:
         raise _damaged(path, "is not JSON") from error
     keys = description("", {}, {}, 0).keys()

@@ -64,7 +64,7 @@ class Samples(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Drop what an earlier session wrote after the step that this one goes on from."""
         self._last = trainer.global_step
-        if trainer.is_global_zero and self.path.exists():
+        if trainer.is_global_zero and self.path.is_file():
             kept = [line for line in _whole_lines(self.path) if _step(line) <= self._last]
             write_atomically(self.path, "".join(kept))
 

@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 
 from llm.errors import CheckpointError
 from llm.files import read_object, read_tensors, sha256, sync, write_json
+from llm.model import ModelConfig, least_parameters
 
 FORMAT = 1
 # What a manifest says beside its files, and of what kind.
@@ -41,6 +42,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 MERSENNE_TWISTER_WORDS = 624
+LARGEST_COUNT = 1 << 53  # beyond it, floats count no more
 
 Manifest = dict[str, Any]
 
@@ -128,14 +130,20 @@ def _fits(manifest: Manifest) -> dict[str, bool]:
     """Whether each part of a manifest is of the kind that it should be."""
     best, files = manifest.get("best"), manifest.get("files")
     fits = {name: name in manifest and isinstance(manifest[name], kind) for name, kind in ABOUT.items()}
+    for name in ("step", "samples"):
+        fits[name] = _is_count(manifest.get(name))
     if isinstance(best, dict):
-        fits["best"] = isinstance(best.get("step"), int) and isinstance(best.get("val/loss"), float | int)
+        fits["best"] = _is_count(best.get("step")) and isinstance(best.get("val/loss"), float | int)
     # A name with a slash would lead out of the folder.
     fits["files"] = isinstance(files, dict) and all(
         Path(name).name == name and isinstance(stated, dict) and stated.keys() >= {"bytes", "sha256"}
         for name, stated in files.items()
     )
     return fits
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < LARGEST_COUNT
 
 
 def _verify_file(path: Path, stated: dict[str, Any]) -> None:
@@ -217,6 +225,21 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read ({error}).") from None
 
 
+def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The shape and the weights of a checkpoint, which is checked.
+
+    Raises:
+        CheckpointError: it is damaged, or holds too little for its shape.
+        ConfigError: its shape is none.
+    """
+    shape = ModelConfig.from_dict(verify(folder)["model"])
+    tensors = load_tensors(folder / MODEL)
+    # Before anybody makes a model of that size.
+    if sum(tensor.numel() for tensor in tensors.values()) < least_parameters(shape):
+        raise CheckpointError(f"{folder / MODEL} holds too little for the model that {MANIFEST} describes.")
+    return shape, tensors
+
+
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """The model's weights by name, a tied one once."""
     return {name: p.detach() for name, p in model.named_parameters()}
@@ -226,7 +249,7 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> 
     """Copy `tensors` into the model's parameters.
 
     Raises:
-        CheckpointError: a name or shape differs; the model is then unchanged.
+        CheckpointError: a name or shape differs, or a value is not finite; the model is then unchanged.
     """
     own = dict(model.named_parameters())
     wrong = sorted(own.keys() ^ tensors.keys()) or sorted(n for n in own if own[n].shape != tensors[n].shape)
@@ -234,9 +257,21 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> 
         raise CheckpointError(
             f"{origin} holds another model: {', '.join(wrong[:4])} differ in name or shape."
         )
+    _check_finite(tensors, origin)
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
+
+
+def _check_finite(tensors: dict[str, Tensor], origin: Path) -> None:
+    strange = sorted(name for name, tensor in tensors.items() if not _is_finite(tensor))
+    if strange:
+        raise CheckpointError(f"{origin} is damaged: {', '.join(strange[:4])} hold what is no finite number.")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # Floats of one byte are written by nobody here, and torch can't judge them.
+    return tensor.is_floating_point() and tensor.element_size() > 1 and bool(tensor.isfinite().all())
 
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -268,10 +303,12 @@ def _check_state(own: dict[str, dict[str, Tensor]], parameters: set[str], tensor
     shapes = {f"{name}/{key}": value.shape for name, state in own.items() for key, value in state.items()}
     strange = {path for path in tensors if path.rpartition("/")[0] not in parameters}
     misshapen = {path for path, tensor in tensors.items() if shapes.get(path, tensor.shape) != tensor.shape}
-    if wrong := sorted(strange or misshapen or shapes.keys() - tensors.keys()):
+    # Squares may overflow, but no optimizer makes a NaN of finite gradients.
+    nan = {path for path, tensor in tensors.items() if tensor.is_complex() or tensor.isnan().any()}
+    if wrong := sorted(strange or misshapen or nan or shapes.keys() - tensors.keys()):
         raise CheckpointError(
             f"The checkpoint's {OPTIMIZER} is of another optimizer or model: {', '.join(wrong[:4])} differ in name or "
-            "shape. init_from= takes the weights alone."
+            "shape, or are NaN. init_from= takes the weights alone."
         )
 
 

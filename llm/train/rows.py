@@ -40,7 +40,7 @@ def read_metrics_rows(path: Any) -> list[Row]:
 
     Empty where there is no file.
     """
-    if not path.exists():
+    if not path.is_file():
         return []
     # Not the csv module: nothing is quoted here, and a file that isn't ours makes it raise.
     lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]

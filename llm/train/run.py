@@ -81,6 +81,10 @@ class Run:
             raise CheckpointError(
                 f"Another process is training in {self.folder}. Wait for it, stop it, or choose another name=."
             ) from None
+        except OSError as error:
+            raise CheckpointError(
+                f"{self._lock.lock_file} can't be locked: {error.strerror}. Choose another name= or runs_dir=, or mend it."
+            ) from error
 
     def release(self) -> None:
         """Let others in; a folder that nothing was written to goes."""
@@ -165,6 +169,8 @@ class Run:
         """
         path = self.folder / "config.yaml"
         try:
+            if path.exists() and not path.is_file():
+                raise ValueError("it is no file")
             config = yaml.load(path.read_text(encoding="utf-8"), Loader=PlainLoader)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise self._damaged(path, " ".join(str(error).split())) from None

@@ -18,6 +18,7 @@ from llm.train.run import RECORD, Run
 # Any of these makes a folder a run's, also where its record is gone.
 MARKS = frozenset({RECORD, "config.yaml", "metrics.csv", "checkpoints", "samples.jsonl"})
 BROKEN = "broken"
+LARGEST_COUNT = 1 << 63
 READ_ERRORS = (
     OSError,
     ValueError,
@@ -101,6 +102,8 @@ def status(run: Run, record: dict[str, Any]) -> str:
 def read(path: Path, reader: Callable[[Path], Any], trouble: list[str]) -> Any:
     """What `reader` makes of a file; None where there is none, and where it is damaged, which `trouble` then tells."""
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
         return reader(path) if path.exists() else None
     except READ_ERRORS as error:
         trouble.append(f"{path.name} can't be read: {error}")
@@ -116,8 +119,8 @@ def read_facts(record: dict[str, Any], trouble: list[str]) -> dict[str, Any]:
     """The figures of a summary that run.json has."""
     facts: dict[str, Any] = {}
     readers: dict[str, Callable[[], Any]] = {
-        "total_steps": lambda: int(record["derived"]["max_steps"]),
-        "parameters": lambda: int(record["parameters"]),
+        "total_steps": lambda: count(record["derived"]["max_steps"]),
+        "parameters": lambda: count(record["parameters"]),
         "created": lambda: datetime.datetime.fromisoformat(record["created"]).astimezone(datetime.UTC),
     }
     for name, reader in readers.items():
@@ -126,6 +129,14 @@ def read_facts(record: dict[str, Any], trouble: list[str]) -> dict[str, Any]:
         except READ_ERRORS as error:
             trouble.append(f"{RECORD} has no good {name} ({type(error).__name__}: {error})")
     return facts
+
+
+def count(value: Any) -> int:
+    """A number of things; ValueError where it is more than could be counted."""
+    number = int(value)
+    if not 0 <= number < LARGEST_COUNT:
+        raise ValueError(f"{number:.3e} is no count")
+    return number
 
 
 def last_sample(path: Path) -> str | None:

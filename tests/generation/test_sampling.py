@@ -12,7 +12,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from llm.errors import ConfigError
+from llm.errors import ConfigError, TrainingError
 from llm.generation import Sampling
 
 LOGITS = torch.randn(8, 50, generator=torch.Generator().manual_seed(0)) * 3
@@ -90,3 +90,12 @@ def test_wrong_settings_are_refused_by_name(key, values):
     for value in values:
         with pytest.raises(ConfigError, match=key):
             Sampling(**{key: value})
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_scores_that_are_not_finite_are_an_error(value, temperature):
+    logits = LOGITS.clone()
+    logits[3, 7] = value
+    with pytest.raises(TrainingError, match="not finite"):
+        Sampling(temperature=temperature).draw(logits, TOKENS, torch.Generator())

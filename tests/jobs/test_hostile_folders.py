@@ -26,7 +26,7 @@ import pytest
 import tokenizers
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from llm.cli.main import main
 from llm.files import read_json, write_json
@@ -499,6 +499,240 @@ def test_nothing_that_is_planted_anywhere_runs(
     name: str, place: str, made: World, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check(name, place, made, world, capsys)
+
+
+# Whole, vouched for, and of a kind that no run writes ---------------------------------------------------------------
+
+EMBEDDING = "embedding.tokens.weight"
+WEIGHTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "nan": lambda t: t * float("nan"),
+    "infinite": lambda t: t / 0,
+    "int": lambda t: t.long(),
+    "complex": lambda t: t.to(torch.complex64),
+    "bool": lambda t: t > 0,
+    "float8": lambda t: t.to(torch.float8_e4m3fn),
+}
+
+
+def change_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    vouch(path.parent / "manifest.json", path)
+
+
+def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(command) in (1, 2)
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_weights_that_are_no_numbers_are_refused(
+    kind: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_tensors(
+        world.newest / "model.safetensors", lambda t: t.update({EMBEDDING: WEIGHTS[kind](t[EMBEDDING])})
+    )
+    for verb in ("generate", "evaluate", "train from", "train"):
+        assert "no finite number" in refused(world.command(verb), capsys)
+
+
+@pytest.mark.parametrize("kind", ["nan", "complex"])
+def test_optimizer_state_that_is_no_number_is_refused(
+    kind: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = world.newest / "optimizer.safetensors"
+    (name,) = [n for n in load_file(path) if n.endswith(f"{EMBEDDING}/exp_avg")]
+    change_tensors(path, lambda t: t.update({name: WEIGHTS[kind](t[name])}))
+    assert "NaN" in refused(world.command("train"), capsys)
+
+
+def test_weights_that_overflow_end_by_a_word(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    change_tensors(world.newest / "model.safetensors", lambda t: t["stack.norm.weight"].fill_(3e38))
+    assert "not finite" in refused(world.command("generate"), capsys)
+
+
+SIZES = [
+    ("n_layers", 10**9),
+    ("n_layers", 10**6),
+    ("d_model", 10**18),
+    ("d_ff", 10**7),
+    ("vocab_size", 10**7),
+    ("context_length", 10**12),
+    ("n_heads", 0),
+    ("rope_scaling", []),
+    ("activation", {}),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), SIZES)
+def test_a_shape_that_no_weights_fill_is_refused_before_it_is_made(
+    key: str, value: Any, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_json(world.newest / "manifest.json", lambda manifest: manifest["model"].update({key: value}))
+    for verb in ("generate", "evaluate", "train from"):
+        refused(world.command(verb), capsys)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", -1),
+        ("step", True),
+        ("samples", -5),
+        ("samples", 10**30),
+        ("best", {"step": -1, "val/loss": 1}),
+    ],
+)
+def test_a_manifest_that_counts_what_cannot_be_is_passed_over(
+    key: str, value: Any, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_json(world.newest / "manifest.json", lambda manifest: manifest.update({key: value}))
+    assert main(world.command("train")) == 0
+    assert f"it has no good {key}" in capsys.readouterr().out
+
+
+BAD_CONFIGS = [
+    ("model_type", []),
+    ("hidden_act", {}),
+    ("rope_parameters", [5]),
+    ("rope_scaling", {"rope_type": []}),
+    ("hidden_size", 10**9),
+    ("num_hidden_layers", 10**9),
+    ("num_hidden_layers", 10**6),
+    ("num_attention_heads", 10**30),
+    ("intermediate_size", 10**7),
+    ("max_position_embeddings", 10**9),
+    ("vocab_size", 10**19),
+    ("rms_norm_eps", "x"),
+]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "key", "value"),
+    [
+        *((model_type, *entry) for model_type in ("llama", "qwen3") for entry in BAD_CONFIGS),
+        ("qwen3", "layer_types", 5),
+        ("qwen3", "layer_types", [{}]),
+    ],
+)
+def test_a_config_json_that_means_nothing_is_refused(
+    model_type: str, key: str, value: Any, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_json(
+        world.hub / "config.json", lambda config: config.update({"model_type": model_type, key: value})
+    )
+    refused(world.command("train hub"), capsys)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("model", "vocab", "!"), 2**32 - 1),
+        (("model", "vocab", "<eos>"), 2**32 - 1),
+        (("model", "vocab"), []),
+        (("model", "merges"), [["a"]]),
+        (("added_tokens", 0, "id"), -1),
+        (("decoder",), {"type": "Sequence", "decoders": 5}),
+    ],
+)
+def test_a_tokenizer_json_that_means_nothing_is_refused(
+    path: tuple[Any, ...], value: Any, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(content: Any) -> None:
+        for name in path[:-1]:
+            content = content[name]
+        content[path[-1]] = value
+
+    change_json(world.hub / "tokenizer.json", change)
+    refused(world.command("train hub"), capsys)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("id", 5),
+        ("derived", []),
+        ("resumes", {}),
+        ("data", "text"),
+        ("created", 5),
+        ("status", []),
+    ],
+)
+def test_a_record_of_another_kind_is_refused_and_listed(
+    key: str, value: Any, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_json(world.run / "run.json", lambda record: record.update({key: value}))
+    assert f"no good {key}" in refused(world.command("train"), capsys)
+    assert main(world.command("runs")) == 0
+    assert main(world.command("runs compare")) == 0
+
+
+@pytest.mark.parametrize("value", [10**400, float("nan"), -1, "x", None])
+def test_a_number_of_parameters_that_is_none_is_told(
+    value: Any, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_json(world.run / "run.json", lambda record: record.update(parameters=value))
+    assert main(world.command("runs")) == 0
+    assert "no good parameters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("precision", "evil"), ("micro_batch_size", 0), ("micro_batch_size", 10**30), ("peak_flops", 0)],
+)
+def test_what_a_record_says_was_probed_is_probed_anew_where_it_cannot_be(
+    key: str, value: Any, world: World
+) -> None:
+    change_json(world.run / "run.json", lambda record: record["derived"].update({key: value}))
+    assert main(world.command("train")) in (0, 2)
+
+
+READ = {
+    "run/run.json": ("train", "evaluate", "runs", "runs compare"),
+    "run/config.yaml": ("train", "runs", "runs compare"),
+    "run/samples.jsonl": ("runs", "runs compare"),
+    "run/metrics.csv": ("runs", "runs compare"),
+    "run/evaluation.json": ("evaluate",),
+    "run/tokenizer": ("train from", "generate"),
+    "run/tokenizer/tokenizer_hash.json": ("train from", "generate"),
+    "newest/manifest.json": ("train", "train from", "generate", "runs"),
+    "newest/model.safetensors": ("train", "train from", "generate", "runs"),
+    "shards/train.tokens.bin": ("train", "evaluate"),
+    "shards/.verified.json": ("train", "evaluate"),
+    "hub/config.json": ("train hub",),
+    "hub/tokenizer.json": ("train hub",),
+    "hub/model.safetensors": ("train hub",),
+}
+NO_FILES: dict[str, Callable[[Path], Any]] = {
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        pytest.param(kind, path, marks=() if (i + j) % len(NO_FILES) == 0 else pytest.mark.slow)
+        for i, kind in enumerate(NO_FILES)
+        for j, path in enumerate(READ)
+    ],
+)
+def test_what_is_no_file_is_neither_waited_for_nor_a_crash(
+    kind: str, path: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plant(world: World, _: bytes) -> list[list[str]]:
+        place = resolve(world, path)
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        NO_FILES[kind](place)
+        return [world.command(verb) for verb in READ[path]]
+
+    for verb, code in outcomes(world, plant, b"", capsys):
+        assert code == 0 or not verb.startswith("runs")
 
 
 def test_code_that_comes_with_a_model_is_left_alone(world: World) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from llm.model import ModelConfig, Transformer, flops_per_token, parameter_count
+from llm.model import ModelConfig, Transformer, flops_per_token, least_parameters, parameter_count
 
 CONFIGS = {
     "nano": ModelConfig(n_kv_heads=2, d_ff=704, vocab_size=512, qk_norm=True),
@@ -23,6 +23,11 @@ CONFIGS = {
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_parameters_are_those_of_the_model(config):
     assert parameter_count(config) == sum(parameter.numel() for parameter in Transformer(config).parameters())
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_the_least_is_nearly_all(config):
+    assert 0.9 * parameter_count(config) < least_parameters(config) <= parameter_count(config)
 
 
 def test_gpt2_small_has_its_known_size():

@@ -32,6 +32,7 @@ from llm.model import ModelConfig, RopeScaling, Transformer
         ({"qk_norm": 1}, "qk_norm=1: must be bool"),
         ({"n_layers": 0}, "n_layers=0: must be a positive integer"),
         ({"d_ff": -1}, "d_ff=-1: must be a positive integer"),
+        ({"n_layers": 10**9}, "n_layers=1000000000: must be at most 16,777,216"),
         ({"context_length": 0}, "context_length=0"),
         ({"dropout": 1.0}, "dropout=1.0: must be at least 0 and below 1"),
         ({"dropout": -0.1}, "dropout=-0.1"),
