@@ -22,7 +22,9 @@ from llm.hub import FAMILIES
 from llm.model import ModelConfig, parameter_count
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# A page of commands that are wrong, which benchmarks/wrong_commands.py writes.
+ERRORS = ROOT / "docs/errors.md"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ERRORS})]
 SCRIPTS = {"train.py": "train", "evaluate.py": "evaluate"}
 # Every other command that the docs may show.
 OTHERS = {"source .venv/bin/activate", ".venv/bin/pre-commit install"}
@@ -202,6 +204,24 @@ def anchors(page: Path) -> set[str]:
     """What a page's headings are called in a link."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+MISTAKES = re.findall(
+    r"^\| [^:|]+: `([^`]+)` \| exit 2, [^<]+<br>`([^`]+)`", ERRORS.read_text(encoding="utf-8"), re.MULTILINE
+)
+
+
+def test_the_page_of_mistakes_is_read() -> None:
+    assert len(MISTAKES) == 24  # and one that ends with exit code 1, after the corpus is prepared
+
+
+@pytest.mark.parametrize(("words", "says"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_mistakes_are_answered_as_the_page_says(words, says, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *shlex.split(words)]) == 2
+    first = capsys.readouterr().err.splitlines()[0]
+    # The page cuts long lines, and was made in a folder of another name.
+    assert first.startswith(says.partition("…")[0].partition(" in the working directory")[0])
 
 
 def test_the_choices_are_all_in_the_table() -> None:

@@ -153,14 +153,14 @@ def _check_value(value: Any, annotation: Any, path: str) -> list[Problem]:
     except PydanticUserError:
         return []  # no type of plain values; the class itself must judge
     except ValidationError:
-        return [
-            Problem(
-                path,
-                value,
-                f"expected {described(annotation)}, got {_kind(value)}.{_hint(value, annotation)}",
-            )
-        ]
+        return [Problem(path, value, f"expected {_mismatch(value, annotation)}.{_hint(value, annotation)}")]
     return []
+
+
+def _mismatch(value: Any, annotation: Any) -> str:
+    """What would fit, and of what kind the value is, unless the kind is right and only its size isn't."""
+    wanted, kind = described(annotation), _kind(value)
+    return wanted if wanted.split()[0] == kind else f"{wanted}, got {kind}"
 
 
 def _adapter(annotation: Any) -> TypeAdapter:
