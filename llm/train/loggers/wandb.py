@@ -1,6 +1,7 @@
 """Weights & Biases, never in the way: offline within seconds where its server can't be had."""
 
 import contextlib
+import http.client
 import logging
 import netrc
 import re
@@ -116,7 +117,9 @@ class WandB(RunLogger):
     def _offline(self, mode: str, reason: str) -> Any:
         import wandb
 
-        logger.warning("W&B is %s: %s. Training goes on; upload later by `wandb sync`.", mode, reason)
+        logger.warning(
+            "W&B is %s: %s. Training goes on; upload later by `wandb sync`.", mode, redacted_text(reason)
+        )
         # A refused run keeps its id taken in W&B's service process until that ends.
         wandb.teardown()
         return self._init(mode)
@@ -168,9 +171,9 @@ def redacted_arguments() -> Iterator[None]:
 
 
 def redacted_argument(argument: str) -> str:
-    """`key=value` without the value where the key names a secret, and without the secrets within the value."""
+    """`key=value` without the value where a part of the key names a secret, and without the secrets in the value."""
     key, equals, _ = argument.partition("=")
-    if equals and SECRET.search(key):
+    if equals and any(SECRET.search(part) for part in key.split(".")):
         return f"{key}={REDACTED}"
     return INNER.sub(rf"\1{REDACTED}", redacted_text(argument))
 
@@ -214,4 +217,7 @@ def no_answer(url: str, timeout_seconds: float) -> str:
         return ""
     except OSError as error:
         return f"{url} can't be reached: {getattr(error, 'reason', error)}"
+    except (ValueError, http.client.HTTPException) as error:
+        # Whose words repeat parts of the address, which may hold a password.
+        return f"{url} can't be asked: {type(error).__name__}"
     return ""
