@@ -91,13 +91,14 @@ def chart(title: str, series: Sequence[Series], from_zero: bool = False) -> Char
 def chart_over_choices(title: str, lines: Mapping[str, Sequence[tuple[str, float]]]) -> Chart | None:
     """Lay out a chart over values as they were typed; None where no line has a finite point.
 
-    Numbers stand where they belong, on a logarithmic axis if they differ by a factor of ten; words stand in a row.
+    Numbers stand where they belong, on a logarithmic axis if they differ by a factor of ten; words stand in a row,
+    with half a place beside the first and the last.
 
     Args:
         title: what it shows.
         lines: (value as typed, figure) of each line by its name, in any order.
     """
-    places = _places([text for points in lines.values() for text, _ in points])
+    places, margin = _places([text for points in lines.values() for text, _ in points])
     series = [
         Series(name, sorted((places[text], figure) for text, figure in points))
         for name, points in lines.items()
@@ -105,23 +106,24 @@ def chart_over_choices(title: str, lines: Mapping[str, Sequence[tuple[str, float
     if not any(math.isfinite(figure) for s in series for _, figure in s.points):
         return None
     ticks = {place: text for text, place in places.items()}
-    drawn = _laid_out(title, series, spread(min(ticks), max(ticks)), ticks, from_zero=False)
+    x_range = spread(min(ticks) - margin, max(ticks) + margin)
+    drawn = _laid_out(title, series, x_range, ticks, from_zero=False)
     curves = [
         dataclasses.replace(one, labels=[ticks[point[0]] for point in one.points]) for one in drawn.curves
     ]
     return dataclasses.replace(drawn, curves=curves, x_ticks=_apart(drawn.x_ticks))
 
 
-def _places(texts: Sequence[str]) -> dict[str, float]:
-    """Where each of these values stands on an axis."""
+def _places(texts: Sequence[str]) -> tuple[dict[str, float], float]:
+    """Where each of these values stands on an axis, and how much room the outer ones need beside them."""
     known = list(dict.fromkeys(texts))
     try:
         numbers = [float(text) for text in known]
     except ValueError:
-        return {text: float(place) for place, text in enumerate(known)}
+        return {text: float(place) for place, text in enumerate(known)}, 0.5
     if min(numbers, default=0.0) > 0 and max(numbers) >= 10 * min(numbers):
         numbers = [math.log10(number) for number in numbers]
-    return dict(zip(known, numbers, strict=True))
+    return dict(zip(known, numbers, strict=True)), 0.0
 
 
 def _apart(ticks: Sequence[Tick]) -> list[Tick]:

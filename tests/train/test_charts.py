@@ -108,6 +108,9 @@ def test_a_chart_over_choices_has_the_values_for_ticks():
 def test_words_stand_in_a_row_and_near_numbers_in_proportion():
     words = chart_over_choices("t", {"a": [("rms", 2.0), ("layer", 1.0)]})
     assert [tick.label for tick in words.x_ticks] == ["rms", "layer"]
+    assert [tick.place - LEFT for tick in words.x_ticks] == pytest.approx(
+        [(WIDTH - LEFT - RIGHT) / 4, (WIDTH - LEFT - RIGHT) * 3 / 4]
+    )
     near = chart_over_choices("t", {"a": [("1", 2.0), ("2", 1.0), ("4", 1.0)]})
     first, second, third = (tick.place for tick in near.x_ticks)
     assert third - second == pytest.approx(2 * (second - first))

@@ -52,6 +52,19 @@ def test_the_page_holds_curves_differences_and_nothing_alive(tmp_path):
     assert text.count('class="curve"') == 4
 
 
+def test_many_runs_are_rows_and_named_once_and_no_two_look_alike(tmp_path):
+    text = page(
+        [make(tmp_path / f"r{number:02}", lr=number + 1) for number in range(10)], tmp_path / "c.html"
+    )
+    config = text.partition("where it differs")[2].partition("</table>")[0]
+    assert re.findall(r'<th scope="col">([^<]+)</th>', config) == ["run", "optimizer.lr"]
+    assert re.findall(r'<td data-of="optimizer.lr">([^<]+)</td>', config) == [str(n + 1) for n in range(10)]
+    assert text.count('class="card keyed"') == 1
+    looks = re.findall(r'<g class="([^"]+)">', re.search(r"<svg.*?</svg>", text, re.DOTALL)[0])
+    assert len(set(looks)) == 10
+    assert looks[8:] == ["c0 dashed", "c1 dashed"]
+
+
 def test_a_run_has_one_colour_in_every_chart(tmp_path):
     text = page([make(tmp_path / "a", validate=False), make(tmp_path / "b")], tmp_path / "c.html")
     validation, training = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
