@@ -22,16 +22,37 @@ from typing import Any
 from timing import ROOT, machine, table
 
 PAGE = Path(__file__).with_suffix(".md")
-CHROMIUM = (
-    "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
-    "--no-first-run --remote-debugging-pipe"
-).split()
-WORDS = (
-    "data=text tokenizer=byte model.d_model=32 model.n_layers=2 model.n_heads=2 model.n_kv_heads=1 model.head_dim=16 "
-    "model.d_ff=64 model.context_length=32 data.batch_size=8 data.micro_batch_size=8 trainer.accelerator=cpu "
-    "trainer.precision=32-true trainer.max_steps=120 trainer.val_check_interval=20 trainer.limit_val_batches=2 "
-    "trainer.log_every_n_steps=2 samples.every_n_steps=40 samples.max_new_tokens=48"
-).split()
+CHROMIUM = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--remote-debugging-pipe",
+]
+WORDS = [
+    "data=text",
+    "tokenizer=byte",
+    "model.d_model=32",
+    "model.n_layers=2",
+    "model.n_heads=2",
+    "model.n_kv_heads=1",
+    "model.head_dim=16",
+    "model.d_ff=64",
+    "model.context_length=32",
+    "data.batch_size=8",
+    "data.micro_batch_size=8",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "trainer.max_steps=120",
+    "trainer.val_check_interval=20",
+    "trainer.limit_val_batches=2",
+    "trainer.log_every_n_steps=2",
+    "samples.every_n_steps=40",
+    "samples.max_new_tokens=48",
+]
 SWEPT = ["optimizer.lr=1e-4,3e-4,1e-3,3e-3,1e-2", "model.norm=rms,layer"]
 SCREENS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
 TIMES = """JSON.stringify((([one]) => ({

@@ -16,6 +16,7 @@ _llm() {{
     if [ "$COMP_CWORD" -gt 1 ]; then
         case "${{COMP_WORDS[1]}}" in
 {cases}
+            completion) words="{shells}" ;;
         esac
     fi
     COMPREPLY=()
@@ -29,18 +30,21 @@ _llm() {{
     if (( CURRENT == 2 )); then compadd -- {verbs} completion; return; fi
     case "${{words[2]}}" in
 {cases}
+        completion) compadd -- {shells}; return ;;
     esac
+    compset -P '*='
     _files
 }}
 compdef _llm llm"""
 
 _FISH = """# Add to ~/.config/fish/config.fish:  llm completion fish | source
 complete -c llm -n __fish_use_subcommand -f -a '{verbs} completion'
+complete -c llm -n '__fish_seen_subcommand_from completion' -f -a '{shells}'
 {cases}"""
 
 _SCRIPTS = {
     "bash": (_BASH, '            {verb}) words="{words}" ;;'),
-    "zsh": (_ZSH, "        {verb}) compadd -S '' -- {words} ;;"),
+    "zsh": (_ZSH, "        {verb}) compadd -- {choices}; compadd -S '' -- {keys} ;;"),
     "fish": (_FISH, "complete -c llm -n '__fish_seen_subcommand_from {verb}' -a '{words}'"),
 }
 
@@ -57,8 +61,14 @@ def script(argv: Sequence[str], verbs: Sequence[str]) -> str:
         hint = f" Did you mean {guess}?" if guess else ""
         raise ConfigError(f"completion {' '.join(argv)}: name one shell: {', '.join(_SCRIPTS)}.{hint}")
     frame, line = _SCRIPTS[shell]
-    cases = "\n".join(line.format(verb=verb, words=" ".join(words_of(verb))) for verb in verbs)
-    return frame.format(verbs=" ".join(verbs), cases=cases)
+    cases = "\n".join(_case(line, verb) for verb in verbs)
+    return frame.format(verbs=" ".join(verbs), cases=cases, shells=" ".join(_SCRIPTS))
+
+
+def _case(line: str, verb: str) -> str:
+    words = words_of(verb)
+    choices, keys = ([word for word in words if word.endswith("=") == is_key] for is_key in (False, True))
+    return line.format(verb=verb, words=" ".join(words), choices=" ".join(choices), keys=" ".join(keys))
 
 
 def words_of(verb: str) -> list[str]:

@@ -118,6 +118,7 @@ def test_bash_completes_commands_groups_and_keys(shell: Shell) -> None:
         complete_line "llm train optimizer.l" 2
         complete_line "llm train data.pat" 2
         complete_line "llm generate top" 2
+        complete_line "llm completion z" 2
     """)
     assert done.stdout.splitlines() == [
         "train",
@@ -125,6 +126,7 @@ def test_bash_completes_commands_groups_and_keys(shell: Shell) -> None:
         "optimizer.lr=",
         "data.path= data.paths=",
         "top_k= top_p=",
+        "zsh",
     ]
 
 
