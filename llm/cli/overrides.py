@@ -72,6 +72,7 @@ def split_words(argv: Sequence[str]) -> Words:
         elif "=" in word:
             _take_value(words, word)
         else:
+            _refuse_removal(word, word)
             words.bare.append(word)
     return words
 
@@ -94,9 +95,15 @@ def _take_flag(words: Words, word: str, rest: list[str]) -> None:
 def _take_value(words: Words, word: str) -> None:
     key, _, value = word.partition("=")
     key = key.lstrip("+").strip()
-    if key.startswith("~"):
-        raise ConfigError(f"{word}: keys can't be removed; write {key[1:]}= for none.")
+    _refuse_removal(word, key)
     words.given.append((key, value))
+
+
+def _refuse_removal(word: str, key: str) -> None:
+    if key.startswith("~"):
+        raise ConfigError(
+            f"{word}: keys can't be removed; write {key[1:]}=<another>, or {key[1:]}= where it may be null."
+        )
 
 
 def read_list(key: str, text: str) -> list[str]:

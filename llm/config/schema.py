@@ -35,9 +35,7 @@ Temperature = Annotated[float, Ge(0), Le(100)]
 NormLimit = Annotated[float, Ge(0)]
 Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
 Share = Annotated[float, Gt(0), Le(1)]
-Precision = Literal[
-    "auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "16", "16-mixed", "16-true", "64", "64-true"
-]
+Precision = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "64", "64-true"]
 Sampler = Literal["grid", "tpe", "random", "cmaes"]
 
 

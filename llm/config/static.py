@@ -16,8 +16,11 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
+import annotated_types
+
 _TYPING = {"typing": typing, "collections.abc": collections.abc, "pathlib": pathlib}
 _OPAQUE: Any = object()  # a type that no plain value can have, such as a tensor
+_BOUNDS = ("Gt", "Ge", "Lt", "Le")
 _CALLABLES = (typing.Callable, collections.abc.Callable)
 
 
@@ -242,13 +245,26 @@ def _subscript(origin: Any, node: ast.expr, module: _Module) -> Any:
     arguments = [... if _is_ellipsis(part) else _evaluate(part, module) for part in parts]
     if origin in (Union, typing.Optional):
         return _union(arguments + ([type(None)] if origin is typing.Optional else []))
-    if origin in (Annotated, typing.Final):
+    if origin is Annotated:
+        bounds = [bound for part in parts[1:] if (bound := _bound(part, module))]
+        return Annotated[(arguments[0], *bounds)] if bounds else arguments[0]
+    if origin is typing.Final:
         return arguments[0]
     plain = (list, tuple, dict, set, typing.List, typing.Tuple, typing.Dict)  # noqa: UP006
     abstract = (collections.abc.Sequence, collections.abc.Mapping, typing.Sequence, typing.Mapping)
     if origin in plain + abstract:
         return origin[tuple(Any if a is _OPAQUE else a for a in arguments)]
     return _OPAQUE
+
+
+def _bound(node: ast.expr, module: _Module) -> Any:
+    """A bound such as `Gt(0)` of annotated_types; None for any other mark."""
+    match node:
+        case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=int() | float() as limit)]):
+            match _lookup(module.name, name):
+                case _Imported("annotated_types", bound) if bound in _BOUNDS:
+                    return getattr(annotated_types, bound)(limit)
+    return None
 
 
 def _is_ellipsis(node: ast.expr) -> bool:

@@ -57,6 +57,8 @@ def run(config: Config, choices: Choices) -> int:
         return dry_run.run(config, choices)
     quiet_lightning()
     folder = Run(Path(config["runs_dir"]) / config["name"])
+    # Before minutes go into a corpus.
+    resume.refuse_nothing(folder, config["resume"])
     say = print if launch.rank() == 0 else _nothing
     origin = build.origin(config, folder)
     corpus = _corpus(config, origin, folder, say)

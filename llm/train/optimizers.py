@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import AdamW, Optimizer
@@ -17,6 +18,9 @@ from llm.errors import ConfigError
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 Kind = Literal["matrix", "head", "embedding", "norm", "bias"]
 Fused = Literal["auto"] | bool
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Lt(1)]
 
 FUSED_DEVICES = frozenset({"cpu", "cuda", "mps", "xpu"})
 VECTOR_LEAVES = frozenset({"bias", "scale", "gain"})
@@ -109,10 +113,10 @@ def check_adamw(lr: float, lr_key: str, weight_decay: float, betas: Sequence[flo
 def adamw(
     named_parameters: NamedParameters,
     *,
-    lr: float = 1e-3,
-    weight_decay: float = 0.1,
-    betas: tuple[float, float] = (0.9, 0.95),
-    eps: float = 1e-8,
+    lr: Positive = 1e-3,
+    weight_decay: NotNegative = 0.1,
+    betas: tuple[Share, Share] = (0.9, 0.95),
+    eps: Positive = 1e-8,
     fused: Fused = "auto",
 ) -> AdamW:
     """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with decay on matrices and heads alone.
@@ -218,15 +222,15 @@ class Muon(Optimizer):
         self,
         named_parameters: NamedParameters,
         *,
-        lr: float = 5e-3,
-        adam_lr: float = 3e-3,
-        weight_decay: float = 0.1,
-        momentum: float = 0.95,
+        lr: Positive = 5e-3,
+        adam_lr: Positive = 3e-3,
+        weight_decay: NotNegative = 0.1,
+        momentum: Share = 0.95,
         nesterov: bool = True,
-        newton_schulz_steps: int = 5,
+        newton_schulz_steps: Annotated[int, Gt(0)] = 5,
         newton_schulz_dtype: Literal["float32", "bfloat16"] = "float32",
-        betas: tuple[float, float] = (0.9, 0.95),
-        eps: float = 1e-8,
+        betas: tuple[Share, Share] = (0.9, 0.95),
+        eps: Positive = 1e-8,
         fused: Fused = "auto",
     ) -> None:
         check_adamw(adam_lr, "adam_lr", weight_decay, betas, eps)

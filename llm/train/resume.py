@@ -118,12 +118,16 @@ def _chosen(run: Run, resume: str, say: Callable[[str], None]) -> Path | None:
             if folder.resolve().parent != run.checkpoints.resolve()
             else run.checkpoints / folder.name
         )
-    found = checkpoint.newest(run.checkpoints, say)
-    if found is None and resume == "must":
+    refuse_nothing(run, resume)
+    return checkpoint.newest(run.checkpoints, say)
+
+
+def refuse_nothing(run: Run, resume: str) -> None:
+    """Raise CheckpointError where the run must go on and has nothing to go on from; looks at names alone."""
+    if resume == "must" and not checkpoint.steps(run.checkpoints):
         raise CheckpointError(
             f"resume=must, but {run.checkpoints} holds no checkpoint. Use resume=auto to start anew."
         )
-    return found
 
 
 def _check_identity(known: dict[str, Any], identity: dict[str, str], run: Run) -> None:

@@ -103,7 +103,7 @@ def test_keys_depend_on_the_class() -> None:
     adamw = known_keys(TrainConfig, {"optimizer": {"_target_": "llm.train.optimizers.adamw"}})
     muon = known_keys(TrainConfig, {"optimizer": {"_target_": "llm.train.optimizers.Muon"}})
     assert "optimizer.adam_lr" not in adamw
-    assert muon["optimizer.adam_lr"].annotation is float
+    assert muon["optimizer.adam_lr"].annotation == Annotated[float, Gt(0)]
 
 
 @pytest.mark.parametrize(

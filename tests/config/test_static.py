@@ -5,10 +5,11 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
+from annotated_types import Ge, Gt, Le
 
 from llm.config import resolve
 from llm.config.static import COMPUTED, REQUIRED, Fields, find, signature
@@ -103,6 +104,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, ClassVar, Literal, Optional, Union
 import torch
+from annotated_types import Ge as at_least, Gt, Le
+Share = Annotated[float, at_least(0), Le(0.5), Gt(limit)]
 Mode = Literal["a", "b"]
 try:
     Other = Mode | None
@@ -124,6 +127,8 @@ class Leaf(Base):
     old: Optional[Union[int, str]] = None
     full: typing.Optional[int] = None
     noted: Annotated[int, "x"] = 3
+    bound: Annotated[int, Gt(0), at_most(5)] = 3
+    share: Share | None = None
     made: list[str] = field(default_factory=list)
     plain: int = field(default=7)
     hidden: int = field(default=1, init=False)
@@ -145,6 +150,8 @@ class Leaf(Base):
     assert types["old"] == int | str | None
     assert types["full"] == int | None
     assert types["noted"] is int
+    assert types["bound"] == Annotated[int, Gt(0)]
+    assert types["share"] == Annotated[float, Ge(0), Le(0.5)] | None
     assert types["unknown"] is Any
     assert types["call"] is Any
     defaults = {key: field.default for key, field in read.fields.items()}

@@ -281,3 +281,9 @@ def test_bad_commands_get_one_clear_message(tiny, tmp_path, capsys, words, code,
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "runs/a/checkpoints").exists()
+
+
+def test_nothing_is_prepared_for_a_run_that_cannot_go_on(tiny, tmp_path, capsys):
+    assert train(tiny, "name=a", "resume=must", f"shards_dir={tmp_path}/shards") == 1
+    assert "resume=must, but" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
