@@ -110,6 +110,7 @@ def run(command: str, folder: Path) -> Seen:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         code = None
+    output = re.sub(r"/\S*/site-packages/", "", output.replace(str(folder), "."))
     lines = [line for line in output.splitlines() if line.strip()]
     return Seen(code, len(lines), time.perf_counter() - begun, telling(lines, code))
 
@@ -133,10 +134,12 @@ def litgpt_words(words: str) -> str:
 
 def furnish(folder: Path) -> None:
     """Give litgpt's command what it reads: a vocabulary and a text."""
-    text = folder / "text/a.txt"
+    # It wants two files at least.
+    text, other = folder / "text/a.txt", folder / "text/b.txt"
     for path in (text.parent, folder / "tokenizer"):
         path.mkdir()
-    text.write_text(PAGE.with_name("config.md").read_text(encoding="utf-8") * 20, encoding="utf-8")
+    for file in (text, other):
+        file.write_text(PAGE.with_name("config.md").read_text(encoding="utf-8") * 20, encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
         input=str(text), model_prefix=str(folder / "tokenizer/tokenizer"), vocab_size=400, minloglevel=2
     )
@@ -178,7 +181,8 @@ def page(found: list[Row]) -> str:
             "# What a wrong command shows",
             "",
             "Twenty-five mistakes that people make, typed for real: what `python train.py` answers, what litgpt answers to",
-            "its own words for the same mistake, and what a program on bare Hydra would, over the same `conf/`. [config.md](config.md#errors) says how a command is read.",
+            "its own words for the same mistake, and what a program on bare Hydra would, over the same `conf/`.",
+            "[config.md](config.md#errors) says how a command is read.",
             "",
             "| | caught | lines shown, median | seconds, median |",
             "|---|---|---|---|",
