@@ -86,6 +86,8 @@ def _parse(key: str, text: str, texts: Texts) -> Any:
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException:
+        if text.startswith("[") and not text.rstrip().endswith("]"):
+            read_list(key, text)  # says that it isn't closed
         return texts.hold(text)
     if override.is_sweep_override():
         raise ConfigError(f"{key}={text}: this key takes one value; a list is written [a,b].")

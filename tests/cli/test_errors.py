@@ -63,6 +63,7 @@ WRONG = {
     "optimizer.lr=nan": ["expected float"],
     "optimizer.betas=[0.9]": ["expected"],
     "optimizer.betas=0.9": ["expected"],
+    "optimizer.betas=[0.9, 0.95": ["isn't closed by ]"],
     "model.norm=rmsnorm": ["expected one of layer, rms"],
     "model.activation=swigl": ["Did you mean swiglu?"],
     "trainer.precision=bf16-mixd": ["Did you mean bf16-mixed?"],
