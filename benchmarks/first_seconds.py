@@ -57,22 +57,24 @@ def main() -> None:
     )
     parser.add_argument("--times", type=int, default=5, help="runs of each command")
     args = parser.parse_args()
-    lines = [
-        "# The first seconds",
-        "",
-        f"`python benchmarks/first_seconds.py`: {machine(os.cpu_count() or 1)}; load average {os.getloadavg()[0]:.1f} at the start.",
-        f"Help has to come within {HELP_BAR} s.",
-        "",
-        f"| command | median of {args.times} | fastest |",
-        "|---|---|---|",
-    ]
+    load = os.getloadavg()[0]
+    lines = [f"| command | median of {args.times} | fastest |", "|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "runs").mkdir()
         for name, command in commands().items():
             taken = seconds(command, Path(folder), args.times)
             lines.append(f"| `{name}` | {statistics.median(taken):.2f} s | {taken[0]:.2f} s |")
             print(lines[-1], flush=True)
-    PAGE.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    about = [
+        "# The first seconds",
+        "",
+        f"`python benchmarks/first_seconds.py`: {machine(os.cpu_count() or 1)}",
+        f"Load average {load:.1f} at the start and {os.getloadavg()[0]:.1f} at the end, beside other work: a quiet machine is",
+        f"faster. Help has to come within {HELP_BAR} s. A dry run and the doctor import torch and Lightning, and the doctor",
+        "compiles a function.",
+        "",
+    ]
+    PAGE.write_text("\n".join([*about, *lines, ""]), encoding="utf-8")
     print(PAGE.read_text(encoding="utf-8"))
 
 

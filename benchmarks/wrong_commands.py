@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,52 +27,57 @@ SECONDS = 30
 WIDTH = 150
 # A command that litgpt would run: a small model on a text file, with a vocabulary.
 LITGPT = (
-    "pretrain pythia-14m --tokenizer_dir tokenizer --data TextFiles --data.train_data_path text --out_dir out "
+    "litgpt pretrain pythia-14m --tokenizer_dir tokenizer --data TextFiles --data.train_data_path text --out_dir out "
     "--train.max_tokens 100000"
 )
 
-# What went wrong, the words for `python train.py` and bare Hydra, and litgpt's for the same ("" where it has none).
-MISTAKES: tuple[tuple[str, str, str], ...] = (
+ADAMW = """--optimizer '{"class_path": "torch.optim.AdamW", "init_args": {%s}}'"""
+HOME = "/home/me"  # what the page calls the folder of a command
+
+# What went wrong; our command and bare Hydra's, words alone where it is `python train.py`; litgpt's for the same, words
+# alone where it is LITGPT. None where a tool has no such thing.
+MISTAKES: tuple[tuple[str, str, str | None], ...] = (
+    ("a verb misspelt", "llm trian", "litgpt pretrian"),
     ("a key misspelt", "trainer.max_step=5", "--train.max_step 5"),
-    ("a choice misspelt", "model=gpt_mediun", "MODEL pythia-14n"),
+    ("a choice misspelt", "model=gpt_mediun", "litgpt pretrain pythia-14n"),
     ("a group misspelt", "strategi=ddp", "--optimiser AdamW"),
     ("a word for a number", "model.n_layers=four", "--model_config.n_layer four"),
-    ("a word for a rate", "optimizer.lr=fast", "--optimizer.init_args.lr fast"),
+    ("null for a number", "model.n_layers=", "--train.global_batch_size null"),
     ("another tool's key", "learning_rate=1e-3", "--train.learning_rate 1e-3"),
-    ("the same, in its group", "optimizer.learning_rate=1e-3", "--optimizer.init_args.learning_rate 1e-3"),
     ("another tool's key", "epochs=3", "--train.num_epochs 3"),
     ("another tool's key", "batch=8", "--train.batch 8"),
-    ("another tool's key", "model.hidden_size=256", "--model_config.hidden_size 256"),
+    ("another tool's key", "hidden_size=256", "--model_config.hidden_size 256"),
     ("another tool's key", "num_layers=4", "--model_config.num_layers 4"),
     ("a recipe that isn't there", "experiment=foo", "--config foo.yaml"),
     ("dashes", "--max_steps 5", "--max_steps 5"),
     ("a derived value by hand", "trainer.strategy=ddp", "--strategy ddp"),
     ("a derived value by hand", "trainer.accumulate_grad_batches=4", "--train.accumulate_grad_batches 4"),
-    ("a derived value by hand", "trainer.logger=wandb", "--logger_name wand"),
     ("heads that don't divide", "model.n_kv_heads=2", "--model_config.n_query_groups 3"),
-    ("a rate below zero", "optimizer.lr=-1e-3", "--optimizer.init_args.lr -1e-3"),
-    ("an empty batch", "data.batch_size=0", "--train.global_batch_size 0"),
-    ("what is needed left out", "data=text", "--tokenizer_dir"),
+    ("a rate below zero", "optimizer.lr=-1e-3", ADAMW % '"lr": -1e-3'),
+    ("a precision that isn't there", "trainer.precision=fp8", "--precision fp8"),
+    ("a list left open", "'optimizer.betas=[0.9, 0.95'", ADAMW % '"betas": [0.9, 0.95'),
     (
         "a file that isn't there",
         "data=text 'data.paths=[nowhere/*.txt]'",
         "--data.train_data_path nowhere",
     ),
+    ("a run that isn't there", "llm generate run=runs/nowhere", "litgpt generate runs/nowhere"),
+    ("nothing to go on with", "resume=must", "--resume runs/nowhere"),
     ("a key taken away", "~optimizer", "--optimizer"),
     ("a key given twice", "seed=1 seed=2", "--seed 1 --seed 2"),
-    ("nothing to go on with", "resume=must", "--resume runs/nowhere"),
     ("a config that names code to run", "optimizer._target_=os.system", "--optimizer os.system"),
 )
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one command showed: its exit code (None where it had to be ended), lines, seconds, and the telling line."""
+    """What one command did: its exit code (None where it had to be ended), what it showed, whether it wrote anything."""
 
     code: int | None
     lines: int
     seconds: float
     telling: str
+    wrote: bool
 
     def __str__(self) -> str:
         code = "accepted, ran on" if self.code is None else f"exit {self.code}"
@@ -79,7 +85,16 @@ class Seen:
         return f"{code}, {lines}, {self.seconds:.1f} s<br>{cell(self.telling)}".removesuffix("<br>")
 
 
-Row = tuple[str, str, str, Seen, Seen | None, Seen]
+@dataclass(frozen=True)
+class Row:
+    """A mistake, the commands for it, and what each tool did."""
+
+    what: str
+    command: str
+    theirs: str | None
+    here: Seen
+    litgpt: Seen | None
+    hydra: Seen | None
 
 
 def cell(text: str) -> str:
@@ -91,6 +106,7 @@ def cell(text: str) -> str:
 def run(command: str, folder: Path) -> Seen:
     """Run a command in a shell of its own, in an empty folder."""
     quiet = {"COLUMNS": "200", "HYDRA_FULL_ERROR": "0", "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1"}
+    before = set(folder.rglob("*"))
     begun = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -110,26 +126,49 @@ def run(command: str, folder: Path) -> Seen:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         code = None
-    output = re.sub(r"/\S*/site-packages/", "", output.replace(str(folder), "."))
+    seconds = time.perf_counter() - begun
+    output = re.sub(r"/\S*/site-packages/", "", output.replace(str(folder), HOME))
     lines = [line for line in output.splitlines() if line.strip()]
-    return Seen(code, len(lines), time.perf_counter() - begun, telling(lines, code))
+    return Seen(code, len(lines), seconds, telling(lines, code), set(folder.rglob("*")) > before)
 
 
 def telling(lines: list[str], code: int | None) -> str:
-    """The line that says what is wrong: the one with an error in it, or else the last; none of an accepted command."""
-    if not code:
+    """The line that says what is wrong: the one with an error in it, or else the first; none of an accepted command."""
+    lines = [line for line in lines if not line.startswith("Set the environment variable HYDRA_FULL_ERROR")]
+    if not code or not lines:
         return ""
     named = [
-        line for line in lines if re.search(r"\berror\b|Error:|Exception|Could not", line, re.IGNORECASE)
-    ]
-    return (named or lines or [""])[-1 if any("Traceback" in line for line in lines) else 0].strip()
+        number
+        for number, line in enumerate(lines)
+        if re.search(r"\berror\b|Error:|Exception|Could not|is not a ", line, re.IGNORECASE)
+    ] or [0]
+    number = named[-1 if any("Traceback" in line for line in lines) else 0]
+    # Where a colon ends it, the next one says what.
+    said = lines[number : number + 2] if lines[number].endswith(":") else [lines[number]]
+    return " ".join(line.strip() for line in said)
 
 
-def litgpt_words(words: str) -> str:
-    """litgpt's command line for a mistake; a model of its own stands behind MODEL."""
-    if words.startswith("MODEL "):
-        return LITGPT.replace("pythia-14m", words.removeprefix("MODEL "))
-    return f"{LITGPT} {words}"
+def here_words(words: str) -> str:
+    """Our command line for a mistake."""
+    python, train = shlex.quote(sys.executable), shlex.quote(str(ROOT / "train.py"))
+    if words.startswith("llm "):
+        return f"PYTHONPATH={shlex.quote(str(ROOT))} {python} -m {words}"
+    return f"{python} {train} {words}"
+
+
+def hydra_words(words: str) -> str | None:
+    """Bare Hydra's: another verb's config is named by a flag, and a verb that isn't there can't be said."""
+    app = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'benchmarks/bare_hydra.py'))}"
+    if not words.startswith("llm "):
+        return f"{app} {words}"
+    _, verb, *rest = words.split()
+    return f"{app} --config-name {verb} {' '.join(rest)}" if rest else None
+
+
+def litgpt_words(litgpt: str, words: str) -> str:
+    """litgpt's."""
+    full = words if words.startswith("litgpt ") else f"{LITGPT} {words}"
+    return full.replace("litgpt ", f"{shlex.quote(litgpt)} ", 1)
 
 
 def furnish(folder: Path) -> None:
@@ -145,62 +184,69 @@ def furnish(folder: Path) -> None:
     )
 
 
-def rows(litgpt: str | None) -> list[Row]:
-    found = []
-    train, bare = (
-        f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / name))}"
-        for name in ("train.py", "benchmarks/bare_hydra.py")
-    )
-    for what, words, theirs in MISTAKES:
+def row(what: str, words: str, theirs: str | None, litgpt: str | None) -> Row:
+    """Make one mistake in every tool, each in a furnished folder of its own."""
+
+    def seen(command: str | None) -> Seen | None:
+        if command is None:
+            return None
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             furnish(Path(folder))
-            here = run(f"{train} {words}", Path(folder))
-            other = run(f"{shlex.quote(litgpt)} {litgpt_words(theirs)}", Path(folder)) if litgpt else None
-            found.append((what, words, theirs, here, other, run(f"{bare} {words}", Path(folder))))
-        print(f"{words}: {here.telling}", flush=True)
-    return found
+            return run(command, Path(folder))
+
+    here = seen(here_words(words))
+    assert here is not None
+    other = seen(litgpt_words(litgpt, theirs)) if litgpt and theirs else None
+    print(f"{words}: {here.telling}", flush=True)
+    return Row(what, words, theirs, here, other, seen(hydra_words(words)))
 
 
-def summary(name: str, seen: list[Seen]) -> str:
+def summary(name: str, seen: list[Seen | None]) -> str:
     """How a program did over all of them."""
-    caught = [one for one in seen if one.code]
-    middle = sorted(caught, key=lambda one: one.lines)[len(caught) // 2].lines if caught else 0
-    slow = sorted(one.seconds for one in seen)[len(seen) // 2]
-    return f"| {name} | {len(caught)} of {len(seen)} | {middle} | {slow:.1f} s |"
+    known = [one for one in seen if one is not None]
+    caught = [one for one in known if one.code]
+    clean = sum(not one.wrote for one in caught)
+    lines = statistics.median_low([one.lines for one in caught])
+    seconds = statistics.median([one.seconds for one in caught])
+    return f"| {name} | {len(caught)} of {len(known)} | {clean} | {lines} | {seconds:.1f} s |"
 
 
 def page(found: list[Row]) -> str:
-    ours, bare = [row[3] for row in found], [row[5] for row in found]
-    others = [row[4] for row in found if row[4] is not None]
+    """The whole page."""
+    with_litgpt = any(one.litgpt for one in found)
     table = [
-        f"| {what}: `{words}` | {here} | `... {theirs}`: {other or 'not run'} | {hydra} |"
-        for what, words, theirs, here, other, hydra in found
+        f"| {one.what}: `{one.command}` | {one.here} | {f'`{one.theirs}`: {one.litgpt}' if one.litgpt else 'not run'} "
+        f"| {one.hydra or 'no verbs there'} |"
+        for one in found
     ]
     return "\n".join(
         [
             "# What a wrong command shows",
             "",
-            "Twenty-five mistakes that people make, typed for real: what `python train.py` answers, what litgpt answers to",
-            "its own words for the same mistake, and what a program on bare Hydra would, over the same `conf/`.",
+            f"Mistyped something? Nothing is lost: of these {len(found)} mistakes that people make, each typed for real,",
+            "every one ends with a message of a line or two that names what is wrong and the way out, nearly all of them",
+            "before anything was written. Beside it stand litgpt's answers to its own words for the same mistake, and those",
+            "of a program on bare Hydra ([benchmarks/bare_hydra.py](../benchmarks/bare_hydra.py)) over the same `conf/`.",
             "[config.md](config.md#errors) says how a command is read.",
             "",
-            "| | caught | lines shown, median | seconds, median |",
-            "|---|---|---|---|",
-            summary("here", ours),
-            *([summary("litgpt", others)] if others else []),
-            summary("bare Hydra", bare),
+            "| | caught | of these before anything was written | lines shown, median | seconds, median |",
+            "|---|---|---|---|---|",
+            summary("here", [one.here for one in found]),
+            *([summary("litgpt", [one.litgpt for one in found])] if with_litgpt else []),
+            summary("bare Hydra", [one.hydra for one in found]),
             "",
-            "Caught means that the command ended with an exit code other than 0 within half a minute, whatever it said: the",
-            "line beside it may be about something else. What bare Hydra accepts it prints, and a program behind it would go",
-            "on with. `...` was `pretrain pythia-14m` with a vocabulary, a text file and folders, which litgpt trains on.",
-            "Long lines are cut.",
+            f"Caught means that the command ended with an exit code other than 0 within {SECONDS} seconds, whatever it said;",
+            "lines and seconds are of those. What bare Hydra accepts it prints, and a program behind it would go on with.",
+            f"litgpt's words follow `{LITGPT}`,",
+            "with a vocabulary and a text there, which trains. A misspelt model it answers with all that it knows, and exit",
+            "code 0. Long lines are cut.",
             "",
             "| mistake | here | litgpt | bare Hydra |",
             "|---|---|---|---|",
             *table,
             "",
-            "Made by `python benchmarks/wrong_commands.py --litgpt <its venv>/bin/litgpt`, on 2 cores that were busy with",
-            "other work, so the seconds are upper bounds.",
+            "Made by `python benchmarks/wrong_commands.py --litgpt <its venv>/bin/litgpt`, on 2 cores beside other work (load",
+            f"average {os.getloadavg()[0]:.1f} at the end), so the seconds are upper bounds.",
             "",
         ]
     )
@@ -213,7 +259,8 @@ def main() -> None:
     )
     parser.add_argument("--litgpt", help="the litgpt program; without it its column stays empty")
     args = parser.parse_args()
-    PAGE.write_text(page(rows(args.litgpt)), encoding="utf-8")
+    found = [row(*mistake, args.litgpt) for mistake in MISTAKES]
+    PAGE.write_text(page(found), encoding="utf-8")
     print(f"\n{PAGE}")
 
 
