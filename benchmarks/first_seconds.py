@@ -69,9 +69,8 @@ def main() -> None:
         "# The first seconds",
         "",
         f"`python benchmarks/first_seconds.py`: {machine(os.cpu_count() or 1)}",
-        f"Load average {load:.1f} at the start and {os.getloadavg()[0]:.1f} at the end, beside other work: a quiet machine is",
-        f"faster. Help has to come within {HELP_BAR} s. A dry run and the doctor import torch and Lightning, and the doctor",
-        "compiles a function.",
+        f"Load average {load:.1f} at the start and {os.getloadavg()[0]:.1f} at the end. Help has to come",
+        f"within {HELP_BAR} s. A dry run and the doctor import torch and Lightning, and the doctor compiles a function.",
         "",
     ]
     PAGE.write_text("\n".join([*about, *lines, ""]), encoding="utf-8")

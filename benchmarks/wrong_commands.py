@@ -245,8 +245,8 @@ def page(found: list[Row]) -> str:
             "|---|---|---|---|",
             *table,
             "",
-            "Made by `python benchmarks/wrong_commands.py --litgpt <its venv>/bin/litgpt`, on 2 cores beside other work (load",
-            f"average {os.getloadavg()[0]:.1f} at the end), so the seconds are upper bounds.",
+            f"Made by `python benchmarks/wrong_commands.py --litgpt <its venv>/bin/litgpt`, on {os.cpu_count()} cores;",
+            f"load average {os.getloadavg()[0]:.1f} at the end.",
             "",
         ]
     )
