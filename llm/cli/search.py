@@ -34,12 +34,28 @@ def search(plan: Plan, settings: Mapping[str, Any], run: Callable[[dict[str, str
         raise ConfigError(
             f"sweep.sampler={settings['sampler']}: this needs hydra-optuna-sweeper; pip install 'llm[optuna]'."
         )
+    sweeper, launcher = _sweeper(settings), _Launcher(plan, run)
+    # What its `setup` would take from a whole program of Hydra's.
+    sweeper.hydra_context, sweeper.launcher = SimpleNamespace(), launcher
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sweeper.config = OmegaConf.create({"hydra": {"sweep": {"dir": folder}}})
+        try:
+            sweeper.sweep([_word(axis) for axis in plan.axes])
+        except ValueError as error:
+            # It asks for the best at the end, and there is none where every job failed.
+            if launcher.judged or "completed" not in str(error):
+                raise
+
+
+def _sweeper(settings: Mapping[str, Any]) -> Any:
+    """Hydra's sweeper by Optuna, quiet, with a seeded sampler and nothing kept on disk."""
     import optuna
     from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)
-    sweeper = OptunaSweeper(
+    return OptunaSweeper(
         sampler=getattr(optuna.samplers, _SAMPLERS[settings["sampler"]])(seed=settings["seed"]),
         direction=settings["goal"],
         storage=None,
@@ -51,19 +67,6 @@ def search(plan: Plan, settings: Mapping[str, Any], run: Callable[[dict[str, str
         custom_search_space=None,
         params=None,
     ).sweeper
-    launcher = _Launcher(plan, run)
-    # What its `setup` would take from a whole program of Hydra's.
-    given: Any = {"hydra_context": SimpleNamespace(), "launcher": launcher}
-    vars(sweeper).update(given)
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sweeper.config = OmegaConf.create({"hydra": {"sweep": {"dir": folder}}})
-        try:
-            sweeper.sweep([_word(axis) for axis in plan.axes])
-        except ValueError as error:
-            # It asks for the best at the end, and there is none where every job failed.
-            if launcher.judged or "completed" not in str(error):
-                raise
 
 
 class _Launcher:

@@ -16,6 +16,7 @@ from llm.cli.overrides import Words, split_words
 from llm.cli.values import takes_any_text
 from llm.errors import ConfigError
 from llm.jobs.sweep import Job, Sweep, show_jobs
+from llm.redaction import redacted
 
 _LONGEST_LABEL = 120  # bytes
 _SHARED = ("name", "runs_dir", "dry_run")
@@ -172,10 +173,10 @@ def _parse(key: str, texts: Sequence[str]) -> Axis:
 
 
 def label(plan: Plan, values: Mapping[str, str]) -> str:
-    """A job's folder: what differs, in characters that any file system takes, and no other job's."""
+    """A job's folder: what differs, secrets left out, in characters that any file system takes, and no other job's."""
     leaves = [key.rpartition(".")[2] for key in plan.keys]
     names = [leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(plan.keys, leaves, strict=True)]
-    plain = {key: re.sub(r"[^\w.+-]+", "_", values[key]) for key in plan.keys}
+    plain = {key: re.sub(r"[^\w.+-]+", "_", redacted(values[key], key)) for key in plan.keys}
     text = "-".join(f"{name}_{plain[key]}" for name, key in zip(names, plan.keys, strict=True))
     if len(text.encode()) <= _LONGEST_LABEL and plain == dict(values):
         return text

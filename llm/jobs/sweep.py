@@ -21,7 +21,7 @@ from llm.jobs.show import number
 from llm.redaction import redacted
 from llm.train import swept
 from llm.train.compare import read_runs, write_comparison
-from llm.train.resume import changes
+from llm.train.resume import BY_IDENTITY, changes
 from llm.train.rows import read_metrics_rows
 from llm.train.run import Run
 
@@ -96,7 +96,8 @@ class Sweep:
         """
         folder = Path(job.config["runs_dir"]) / job.config["name"]
         if not is_done(folder, job.config):
-            values = " ".join(shlex.quote(f"{key}={value}") for key, value in job.values.items())
+            shown = redacted(dict(job.values))
+            values = " ".join(shlex.quote(f"{key}={value}") for key, value in shown.items())
             print(f"\nJob {place or len(self.entries) + 1}: {values}", flush=True)
             self._note(job, "running")
             code = start(job.words)
@@ -114,7 +115,7 @@ class Sweep:
         name = job.config["name"]
         entry = {
             "run": str(Path(job.config["runs_dir"]) / name),
-            "values": dict(job.values),
+            "values": redacted(dict(job.values)),
             "status": status,
         }
         self.entries[name] = {**entry, self.metric: value}
@@ -160,11 +161,17 @@ def show_jobs(jobs: Sequence[Job]) -> int:
 
 
 def is_done(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Whether the run in `folder` has finished just this config, so that starting it would change nothing."""
+    """Whether the run in `folder` has finished just this config, so that starting it would change nothing.
+
+    By what is written in the config alone: another text at the same place goes unnoticed until the job is started.
+    """
     run = Run(folder)
     if not run.exists() or run.record.get("status") != "finished" or not run.results.exists():
         return False
-    return config["resume"] == "auto" and not changes(run.config, redacted(dict(config)))
+    wanted, known = redacted(dict(config)), run.config
+    # Changed data and tokenizers are resuming's to judge, by their fingerprints.
+    same = all(known.get(key) == wanted.get(key) for key in BY_IDENTITY)
+    return config["resume"] == "auto" and same and not changes(known, wanted)
 
 
 def figure(folder: Path, metric: str) -> float | None:

@@ -121,3 +121,11 @@ def test_values_that_no_folder_can_be_called_by_stay_apart():
 def test_an_axis_has_a_first_value():
     assert Axis("seed", ("3", "4")).low() == "3"
     assert float(Axis("optimizer.lr", word="optimizer.lr=tag(log,interval(1e-4,1e-2))").low()) == 1e-4
+
+
+def test_no_secret_is_in_a_folder_name():
+    words = [f"data.paths=https://me:{word}@host/a.txt" for word in ("s3cret", "h1dden")]
+    mine = plan("data=text", *words)
+    labels = [label(mine, {"data.paths": value}) for value in mine.axes[0].options]
+    assert len(set(labels)) == 2
+    assert not any("s3cret" in text or "h1dden" in text for text in labels)

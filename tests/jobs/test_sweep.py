@@ -88,6 +88,27 @@ def test_a_changed_config_starts_the_job_again(trained, tmp_path):
     assert trained == ["s/seed_1", "s/seed_1"]
 
 
+@pytest.mark.parametrize("key", ["data", "tokenizer"])
+def test_other_data_is_no_finished_job(trained, tmp_path, key):
+    one = job(tmp_path, seed=1)
+    with Sweep(tmp_path / "s", SETTINGS, ["seed"]) as held:
+        held.run(one)
+        held.run(one)
+        assert trained == ["s/seed_1"]
+        held.run(Job(one.values, one.words, {**one.config, key: {"paths": ["elsewhere"]}}))
+    assert trained == ["s/seed_1", "s/seed_1"]
+
+
+def test_no_secret_is_written_or_shown(trained, tmp_path, capsys):
+    secret = Job({"logger.wandb.api_key": "c4n4ry"}, ["s/seed_1"], job(tmp_path, seed=1).config)
+    with Sweep(tmp_path / "s", SETTINGS, ["logger.wandb.api_key"]) as held:
+        held.run(secret)
+        held.finish()
+    written = [path.read_text() for path in (tmp_path / "s").rglob("*") if path.is_file()]
+    assert written
+    assert "c4n4ry" not in "".join([*written, *capsys.readouterr()])
+
+
 @pytest.mark.parametrize(
     ("metric", "value"), [("train/loss", 0.5), ("perplexity/loss", 1.0), ("bits_per_byte", 0.25)]
 )
