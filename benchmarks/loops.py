@@ -20,7 +20,10 @@ from timing import give_up, say
 
 @dataclass(frozen=True)
 class Job:
-    """A GPT-2 of some shape and how it is trained; only the steps after the first `warm` are timed."""
+    """A GPT-2 of some shape and how it is trained; only the steps after the first `warm` are timed.
+
+    `torch` is the release that it has to run on, so that all contestants share one; empty for any.
+    """
 
     n_layers: int
     d_model: int
@@ -32,6 +35,7 @@ class Job:
     timed: int
     precision: str = "float32"
     compile: bool = False
+    torch: str = ""
 
     @property
     def tokens(self) -> int:
@@ -227,6 +231,9 @@ LOSSES = {"huggingface": huggingface, "litgpt": litgpt, "ours": ours}
 
 def main() -> None:
     name, job = sys.argv[1], Job(**json.loads(sys.argv[2]))
+    here = need("torch").__version__.partition("+")[0]
+    if job.torch not in ("", here):
+        give_up(f"torch is {here} for {sys.executable}, and {job.torch} for the others")
     say(hf_trainer(job) if name == "hf_trainer" else bare_loop(LOSSES[name](job), job))
 
 

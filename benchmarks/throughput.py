@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 from loops import Job
@@ -81,7 +82,7 @@ def ours(job: Job, work: Path, threads: int) -> Figures:
 
 
 def speed_after(folder: Path, warm: int) -> float:
-    """Tokens per second of a run's steps after the first `warm`."""
+    """Tokens per second of a run's steps after the first `warm`; the time of logging itself is not in it."""
     rows = [row for row in rows_of(folder) if int(row["step"]) > warm and row["tokens_per_second"]]
     # Every row stands for as many steps, so the speed of them all is the harmonic mean.
     return statistics.harmonic_mean(float(row["tokens_per_second"]) for row in rows)
@@ -94,7 +95,8 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def contestants(job: Job, work: Path, args: argparse.Namespace) -> dict[str, Callable[[], Figures]]:
-    jobs = {mode: dataclasses.replace(job, **keys) for mode, keys in MODES.items()}
+    torch = metadata.version("torch").partition("+")[0]
+    jobs = {mode: dataclasses.replace(job, torch=torch, **keys) for mode, keys in MODES.items()}
     chosen = {
         f"ours, train.py, {mode}": functools.partial(ours, one, work, args.threads)
         for mode, one in jobs.items()
