@@ -1,5 +1,6 @@
 """Initial values under FSDP2: the same weights at any world size, from a model born on meta."""
 
+import gc
 import os
 
 import pytest
@@ -19,6 +20,13 @@ TOKENS_BT = torch.arange(8)[None] % 11
 def initialise_and_compare(rank, folder, expected, logits_btv):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    compare(expected, logits_btv)
+    # A sharded model that outlives its process group aborts its rank when Python ends, one time in five.
+    gc.collect()
+    dist.destroy_process_group()
+
+
+def compare(expected, logits_btv):
     with torch.device("meta"):
         model = Transformer(CONFIG)
     for block in model.stack.blocks:
@@ -30,9 +38,6 @@ def initialise_and_compare(rank, folder, expected, logits_btv):
         assert parameter.to_local().shape != parameter.shape
         assert torch.equal(parameter.full_tensor(), expected[name]), name
     assert torch.allclose(model(TOKENS_BT), logits_btv, atol=1e-6)
-    # A rank that leaves while the other still reads from it makes gloo abort the other, every third time or so.
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 @pytest.mark.distributed
