@@ -191,6 +191,10 @@ def wandb_session(folder):
 
 
 def recorded(folder):
+    """What W&B wrote, once its service has ended: that writes the run's last lines after `finish` has returned."""
+    import wandb
+
+    wandb.teardown()
     return b"".join(path.read_bytes() for path in (folder / "wandb").rglob("*") if path.is_file())
 
 
