@@ -17,7 +17,7 @@ from timing import Figures, Result, interleave, machine, paired_ratio, table
 from torch import Tensor
 from transformers import AutoConfig, GPT2LMHeadModel
 
-from llm.generation import generate
+from llm.generation import generate, pack
 from llm.hub import to_huggingface
 from llm.model import ModelConfig, Transformer, init_weights
 
@@ -50,7 +50,7 @@ def pair(config: ModelConfig, dtype: torch.dtype, new_tokens: int) -> dict[str, 
     tensors, keys = to_huggingface(model, config, model_type="gpt2")
     theirs = GPT2LMHeadModel(AutoConfig.for_model(**keys)).eval()
     theirs.load_state_dict({**tensors, "lm_head.weight": tensors["transformer.wte.weight"]})
-    model, theirs = model.to(dtype), theirs.to(dtype)
+    model, theirs = pack(model.to(dtype)), theirs.to(dtype)
 
     def our_tokens(prompt_bt: Tensor) -> Tensor:
         return torch.stack(list(generate(model, prompt_bt, max_new_tokens=new_tokens)), dim=1)

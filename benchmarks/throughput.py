@@ -82,7 +82,7 @@ def ours(job: Job, work: Path, threads: int) -> Figures:
 
 
 def speed_after(folder: Path, warm: int) -> float:
-    """Tokens per second of a run's steps after the first `warm`; the time of logging itself is not in it."""
+    """Tokens per second of a run's steps after the first `warm`, logging and bar included."""
     rows = [row for row in rows_of(folder) if int(row["step"]) > warm and row["tokens_per_second"]]
     # Every row stands for as many steps, so the speed of them all is the harmonic mean.
     return statistics.harmonic_mean(float(row["tokens_per_second"]) for row in rows)

@@ -179,6 +179,7 @@ class GenerateConfig:
     repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same text
     num_samples: Count = 1  # how many texts to write
+    precision: Literal["32-true", "bf16-true"] = "32-true"  # bf16-true is faster, and rounds
 
 
 @dataclass

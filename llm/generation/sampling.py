@@ -46,13 +46,14 @@ class Sampling:
     def draw(self, logits_bv: Tensor, tokens_bt: Tensor, generator: torch.Generator) -> Tensor:
         """The next tokens (b,), given logits and all tokens so far, the prompt's included; TrainingError on NaN."""
         logits_bv = self.penalise(logits_bv.float(), tokens_bt)
-        if logits_bv.isnan().any() or logits_bv.isposinf().any():
+        likeliest = logits_bv.max(dim=-1)
+        if not likeliest.values.isfinite().all():
             raise TrainingError(
                 "The model's scores for the next token are not finite: training diverged, or the weights are damaged. "
                 "Take an earlier checkpoint, or train with a smaller optimizer.lr."
             )
         if self.greedy:
-            return logits_bv.argmax(dim=-1)
+            return likeliest.indices
         probabilities_bv = self.filter(logits_bv).softmax(dim=-1)
         return torch.multinomial(probabilities_bv, 1, generator=generator).squeeze(-1)
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
-from llm.generation import Sampling, complete, stream_text
+from llm.generation import Sampling, complete, pack, stream_text
 from llm.tokenizer import load_tokenizer
+from llm.train.metrics import precision_dtype
 from llm.train.run import Run
 
 SAMPLING_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -15,6 +16,7 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     """Write `num_samples` texts that begin with the prompt; returns the exit code."""
     source = Run.open(config["run"])
     net, _ = build.trained_model(source, config["checkpoint"])
+    net = pack(net.to(precision_dtype(config["precision"])))
     tokenizer = load_tokenizer(source.tokenizer)
     prompt = config["prompt"]
     how = {

@@ -44,7 +44,9 @@ class Unembedding(nn.Module):
 
     def forward(self, hidden_btd: Tensor, tied_vd: Tensor) -> Tensor:
         """Return logits (b, t, v). The tied rows come as an argument, so that no weight has two names."""
-        logits_btv = F.linear(hidden_btd, tied_vd if self.weight is None else self.weight)
-        if self.soft_cap is None:
-            return logits_btv
-        return self.soft_cap * torch.tanh(logits_btv / self.soft_cap)
+        return soft_capped(F.linear(hidden_btd, tied_vd if self.weight is None else self.weight), self.soft_cap)
+
+
+def soft_capped(logits: Tensor, cap: float | None) -> Tensor:
+    """Squeeze logits smoothly into (-cap, cap); None leaves them."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)

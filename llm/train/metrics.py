@@ -231,11 +231,12 @@ class Meter(L.Callback):
         # Asking for the loss waits for the device, so it comes before the clock is read.
         loss: float = pl_module.step_loss()  # type: ignore[operator]
         metrics = self._measure(trainer, loss, float(pl_module.grad_norm))  # type: ignore[arg-type]
+        # The next span begins here, so that what the loggers and observers take counts in its speed.
+        self._window_step = self._step
+        self._clock.restart()
         self._log(trainer, metrics.logged(), metrics.step)
         for observer in self.observers:
             observer.show_step(metrics)
-        self._window_step = self._step
-        self._clock.restart()
 
     def _measure(self, trainer: L.Trainer, loss: float, grad_norm: float) -> StepMetrics:
         seconds, waited = self._clock.span()

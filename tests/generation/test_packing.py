@@ -1,0 +1,72 @@
+"""Packed weights: the same logits and tokens as the plain ones, whatever the head, and nothing packed off CPUs."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from llm.generation import generate, pack
+from llm.model import ModelConfig, Transformer, init_weights
+from llm.model.attention import composed_attention, composes_faster
+
+CONFIG = ModelConfig(
+    d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, context_length=32, vocab_size=61, init_std=0.3
+)
+SHAPES = {
+    "tied, no biases": CONFIG,
+    "untied": dataclasses.replace(CONFIG, tie_embeddings=False),
+    "soft cap": dataclasses.replace(CONFIG, logit_soft_cap=2.0),
+    "biases": dataclasses.replace(CONFIG, attention_bias=True, mlp_bias=True, activation="gelu"),
+}
+
+
+def both(config, dtype):
+    """A plain model and a packed one of the same weights."""
+    models = [Transformer(config).eval(), Transformer(config).eval()]
+    for model in models:
+        init_weights(model, seed=0)
+        model.to(dtype)
+    return models[0], pack(models[1])
+
+
+def ids(rows, length):
+    return torch.randint(0, 61, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
+def test_packed_logits_and_tokens_are_the_plain_ones(config, rows):
+    plain, packed = both(config, torch.float32)
+    assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(packed(ids(rows, 20)), plain(ids(rows, 20)), atol=1e-5, rtol=1e-5)
+    tokens = [torch.stack(list(generate(model, ids(rows, 4), max_new_tokens=20))) for model in (plain, packed)]
+    assert torch.equal(*tokens)
+
+
+def test_packed_bfloat16_is_as_near_to_float32_as_the_plain_one():
+    exact = both(CONFIG, torch.float32)[0]
+    plain, packed = both(CONFIG, torch.bfloat16)
+    with torch.no_grad():
+        truth = exact(ids(4, 20))
+        errors = [(model(ids(4, 20)).float() - truth).abs().max() for model in (plain, packed)]
+    assert errors[1] <= 1.5 * errors[0]
+
+
+def test_a_model_elsewhere_is_left_as_it_is():
+    with torch.device("meta"):
+        model = Transformer(CONFIG)
+    modules = list(model.modules())
+    assert list(pack(model).modules()) == modules
+
+
+@pytest.mark.parametrize("key_heads", [4, 1])
+def test_one_query_in_bfloat16_is_composed_and_equals_the_kernel(key_heads):
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(2, 4, 1, 16, generator=generator).bfloat16()
+    key, value = torch.randn(2, 2, key_heads, 48, 16, generator=generator).bfloat16()
+    assert composes_faster(query, key)
+    assert not composes_faster(query.float(), key.float())
+    expected = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    torch.testing.assert_close(composed_attention(query, key, value), expected, atol=2e-2, rtol=2e-2)
