@@ -69,8 +69,10 @@ def checks(config: dict[str, Any], trial: "subprocess.Popen[bytes] | None") -> I
     yield check_python(python, platform.python_version())
     yield from check_needed(requirements)
     if _installed("torch"):
+        from llm.train.hardware import cpp_compiler
+
         yield from check_hardware()
-    yield check_compile(trial, shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"))
+        yield check_compile(trial, cpp_compiler())
     yield check_memory(memory_bytes())
     for key in ("runs_dir", "shards_dir"):
         yield check_disk(key, Path(config[key]))

@@ -92,6 +92,8 @@ def _train(job: Job, say: Callable[[str], None]) -> int:
     decision = launch.decide(run.folder, lambda: _begin(job, say))
     derived = Derived(**decision["derived"])
     if decision["step"] < derived.max_steps:
+        if derived.compile:
+            say("The first step compiles the model: half a minute or more at first, seconds another time.")
         return _fit(job, derived, decision)
     if launch.rank() == 0:
         say(f"{run.folder} has done its {decision['step']} steps; a larger trainer.max_steps goes on.")

@@ -44,7 +44,9 @@ class Unembedding(nn.Module):
 
     def forward(self, hidden_btd: Tensor, tied_vd: Tensor) -> Tensor:
         """Return logits (b, t, v). The tied rows come as an argument, so that no weight has two names."""
-        return soft_capped(F.linear(hidden_btd, tied_vd if self.weight is None else self.weight), self.soft_cap)
+        return soft_capped(
+            F.linear(hidden_btd, tied_vd if self.weight is None else self.weight), self.soft_cap
+        )
 
 
 def soft_capped(logits: Tensor, cap: float | None) -> Tensor:

@@ -8,13 +8,15 @@ from typing import Any, get_type_hints
 import torch
 
 from llm.errors import ConfigError
-from llm.train.hardware import accelerator_name, device_count, has_bf16
+from llm.train.hardware import accelerator_name, compiles_for_cpu, device_count, has_bf16
 from llm.train.metrics import peak_flops, precision_dtype
 
 # Enough work for the device to be busy, and little enough for a CPU's caches. A large model on an accelerator may
 # want less than this rule says: data.micro_batch_size= sets it, and `dry_run=true` says what it takes.
 CPU_MICRO_BATCH_TOKENS = 8192
 ACCELERATOR_MICRO_BATCH_TOKENS = 32768
+# On a CPU compiling takes half a minute the first time, and gives back a fifth to a third of every step.
+CPU_COMPILE_STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,16 @@ def derive(
             f"processes has of data.batch_size={data['batch_size']}."
         )
     precision = _precision(trainer["precision"], accelerator, probed)
+    steps = _max_steps(trainer, data["batch_size"], samples_per_epoch)
     return Derived(
         accelerator=accelerator,
         devices=devices,
         world_size=world_size,
         precision=precision,
-        compile=_compile(config["compile"], accelerator, probed),
+        compile=_compile(config["compile"], accelerator, strategy, steps, probed),
         micro_batch_size=micro,
         accumulation=per_rank // micro,
-        max_steps=_max_steps(trainer, data["batch_size"], samples_per_epoch),
+        max_steps=steps,
         peak_flops=_peak_flops(precision, accelerator, probed),
     )
 
@@ -139,10 +142,13 @@ def _precision(wanted: str, accelerator: str, probed: dict[str, Any]) -> str:
     return probed["precision"] if probed else ("bf16-mixed" if has_bf16(accelerator) else "32-true")
 
 
-def _compile(wanted: bool | str, accelerator: str, probed: dict[str, Any]) -> bool:
+def _compile(wanted: bool | str, accelerator: str, strategy: str, steps: int, probed: dict[str, Any]) -> bool:
     if isinstance(wanted, bool):
         return wanted
-    return probed["compile"] if probed else accelerator == "cuda"
+    if probed:
+        return bool(probed["compile"])
+    long_on_cpu = accelerator == "cpu" and strategy == "single" and steps >= CPU_COMPILE_STEPS
+    return accelerator == "cuda" or (long_on_cpu and compiles_for_cpu())
 
 
 def _peak_flops(precision: str, accelerator: str, probed: dict[str, Any]) -> float:

@@ -1,5 +1,9 @@
 """What the machine can do, asked once and then written into the run."""
 
+import os
+import shutil
+import sys
+import sysconfig
 from pathlib import Path
 
 import torch
@@ -31,6 +35,16 @@ def has_bf16(accelerator: str) -> bool:
     if name == "cpu":
         return bool(BF16_CPU_FLAGS & _cpu_flags())
     return name == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def cpp_compiler() -> str | None:
+    """Where the C++ compiler is that torch.compile calls for a CPU; None where there is none."""
+    return shutil.which(os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++"))
+
+
+def compiles_for_cpu() -> bool:
+    """Whether torch.compile has what it needs for a CPU: a C++ compiler and Python's headers."""
+    return cpp_compiler() is not None and Path(sysconfig.get_paths()["include"], "Python.h").is_file()
 
 
 def _cpu_flags() -> set[str]:

@@ -41,7 +41,9 @@ def test_packed_logits_and_tokens_are_the_plain_ones(config, rows):
     assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())
     with torch.no_grad():
         torch.testing.assert_close(packed(ids(rows, 20)), plain(ids(rows, 20)), atol=1e-5, rtol=1e-5)
-    tokens = [torch.stack(list(generate(model, ids(rows, 4), max_new_tokens=20))) for model in (plain, packed)]
+    tokens = [
+        torch.stack(list(generate(model, ids(rows, 4), max_new_tokens=20))) for model in (plain, packed)
+    ]
     assert torch.equal(*tokens)
 
 

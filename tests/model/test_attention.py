@@ -48,7 +48,7 @@ def test_in_bfloat16_it_errs_by_the_rounding_of_its_scores_alone():
     assert (ours - exact).abs().max() <= bound
 
 
-def test_it_is_taken_by_the_compiler_alone(monkeypatch):
+def test_several_queries_take_it_under_the_compiler_alone(monkeypatch):
     query, key, _ = inputs(3, 8, 8, torch.bfloat16)
     assert not composes_faster(query, key)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)

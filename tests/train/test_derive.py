@@ -1,0 +1,53 @@
+"""What follows from config and machine where the config leaves it open."""
+
+import copy
+
+import pytest
+
+from llm.train import derive as module
+from llm.train.derive import derive
+
+CONFIG = {
+    "compile": "auto",
+    "data": {"batch_size": 8, "micro_batch_size": None},
+    "trainer": {
+        "accelerator": "cpu",
+        "devices": 1,
+        "num_nodes": 1,
+        "precision": "32-true",
+        "max_steps": 500,
+        "max_epochs": None,
+        "max_time": None,
+    },
+}
+
+
+def derived(strategy="single", known=None, compile="auto", **trainer):
+    config = copy.deepcopy(CONFIG)
+    config["compile"] = compile
+    config["trainer"].update(trainer)
+    return derive(config, strategy, context_length=64, samples_per_epoch=1000, known=known or {})
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    monkeypatch.setattr(module, "compiles_for_cpu", lambda: True)
+
+
+def test_a_cpu_compiles_for_a_long_run_of_one_process(compiler):
+    assert derived().compile
+    assert not derived(max_steps=499).compile
+    assert not derived("ddp", devices=2).compile
+    assert derived(compile=True, max_steps=1).compile
+    assert not derived(compile=False).compile
+
+
+def test_a_cpu_without_a_compiler_does_not_compile(monkeypatch):
+    monkeypatch.setattr(module, "compiles_for_cpu", lambda: False)
+    assert not derived().compile
+
+
+def test_a_resumed_run_compiles_as_it_began(compiler):
+    begun = derived(max_steps=100).record()
+    assert not begun["compile"]
+    assert not derived(known=begun).compile
