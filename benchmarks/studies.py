@@ -74,8 +74,8 @@ GPT_SMALL = Study(
     base=[
         "model=gpt_small",
         "model.context_length=256",
-        "data.batch_size=4",
-        "trainer.max_steps=60",
+        "data.batch_size=2",
+        "trainer.max_steps=80",
         "optimizer.lr=6e-4",
         "eval=[]",
     ],
@@ -89,9 +89,9 @@ GPT_SMALL = Study(
         "positions": ["model.position=learned,rotary"],
         "activation": ["model.activation=gelu_tanh,relu2"],
         "batch, at the same tokens": [
-            "data.batch_size=2 trainer.max_steps=120",
-            "data.batch_size=4",
-            "data.batch_size=8 trainer.max_steps=30",
+            "data.batch_size=1 trainer.max_steps=160",
+            "data.batch_size=2",
+            "data.batch_size=4 trainer.max_steps=40",
         ],
     },
 )

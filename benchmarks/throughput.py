@@ -29,14 +29,13 @@ SHAPES = {
 QUICK = {"quick": Job(2, 64, 2, 1024, 64, 4, warm=2, timed=4)}
 MODES = {
     "float32": {"precision": "float32"},
-    "bf16": {"precision": "bf16"},
     "bf16, compiled": {"precision": "bf16", "compile": True},
 }
 OTHERS = {
     "Hugging Face GPT2, bare loop": ("huggingface", MODES),
-    "Hugging Face Trainer": ("hf_trainer", ("bf16", "bf16, compiled")),
-    "litgpt GPT, bare loop": ("litgpt", ("bf16", "bf16, compiled")),
-    "our model, bare loop": ("ours", MODES),
+    "Hugging Face Trainer": ("hf_trainer", ("bf16, compiled",)),
+    "litgpt GPT, bare loop": ("litgpt", ("bf16, compiled",)),
+    "our model, bare loop": ("ours", ("bf16, compiled",)),
 }
 REFERENCE = "Hugging Face GPT2, bare loop, float32"
 
