@@ -67,6 +67,10 @@ NANO = Study(
             "data.batch_size=16 trainer.max_steps=150",
             "data.batch_size=32 trainer.max_steps=75",
         ],
+        "the best together": [
+            "optimizer.lr=5e-3 optimizer.adam_lr=1e-2,2e-2",
+            "optimizer.lr=5e-3 optimizer.adam_lr=1e-2 model.zero_init_outputs=true schedule.decay_ratio=0.2,0.5",
+        ],
     },
 )
 GPT_SMALL = Study(

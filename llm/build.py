@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
@@ -249,6 +250,11 @@ def trainer(
         val_check_interval=(interval or derived.max_steps + 1) * derived.accumulation,
         limit_val_batches=limit * derived.accumulation if isinstance(limit, int) else limit,
     )
+    if derived.compile and derived.accelerator == "cpu":
+        # Compiled for a CPU, threads add up an embedding's gradients in whatever order they come, and a resumed run
+        # would no longer equal one that was never stopped.
+        keys["deterministic"] = keys["deterministic"] or "warn"
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     extra = [instantiate(node, config) for node in config["callbacks"].values()]
     return L.Trainer(
         **keys,
