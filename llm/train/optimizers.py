@@ -223,7 +223,7 @@ class Muon(Optimizer):
         named_parameters: NamedParameters,
         *,
         lr: Positive = 5e-3,
-        adam_lr: Positive = 3e-3,
+        adam_lr: Positive = 1e-2,
         weight_decay: NotNegative = 0.1,
         momentum: Share = 0.95,
         nesterov: bool = True,

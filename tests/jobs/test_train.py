@@ -287,3 +287,18 @@ def test_nothing_is_prepared_for_a_run_that_cannot_go_on(tiny, tmp_path, capsys)
     assert train(tiny, "name=a", "resume=must", f"shards_dir={tmp_path}/shards") == 1
     assert "resume=must, but" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_same_compiled_run_twice_ends_with_the_same_weights(tiny, tmp_path):
+    """Threads that add up an embedding's gradients as they come would make the runs differ."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    how = ["compile=true", "data.batch_size=32", "data.micro_batch_size=32", "model.d_model=64"]
+    try:
+        for name in "ab":
+            assert train(tiny, f"name={name}", "trainer.max_steps=12", *how) == 0
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+    assert_same(weights(tmp_path / "runs/a", 12), weights(tmp_path / "runs/b", 12))

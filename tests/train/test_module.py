@@ -54,7 +54,7 @@ def test_clipping_scales_to_the_norm_and_reports_the_norm_before(monkeypatch):
     module = module_of(model)
     module.training_step(batch, 0).backward()
     before = torch.cat([p.grad.flatten() for p in model.parameters()])
-    module.configure_gradient_clipping(None, 0.01)
+    module.configure_gradient_clipping(torch.optim.SGD(model.parameters()), 0.01)
     after = torch.cat([p.grad.flatten() for p in model.parameters()])
     assert module.grad_norm == pytest.approx(before.norm().item(), rel=1e-5)
     assert after.norm().item() == pytest.approx(0.01, rel=1e-3)
