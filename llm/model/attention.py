@@ -37,17 +37,20 @@ class Attention(nn.Module):
         self, x_btd: Tensor, rotation: Rotation | None = None, cache: LayerCache | None = None
     ) -> Tensor:
         """Mix `x_btd` over time; `cache` brings the positions before it."""
-        x_btd = cast_once(x_btd)
-        query_bthe = self.query_norm(self._heads(self.query(x_btd)))
-        key_bthe = self.key_norm(self._heads(self.key(x_btd)))
-        value_bhte = self._heads(self.value(x_btd)).transpose(1, 2)
+        query_bthe, key_bthe, value_bthe = (self._heads(x) for x in self.project(x_btd))
+        query_bthe, key_bthe = self.query_norm(query_bthe), self.key_norm(key_bthe)
         if rotation is not None:
             query_bthe, key_bthe = rotate(query_bthe, rotation), rotate(key_bthe, rotation)
-        key_bhte = key_bthe.transpose(1, 2)
+        key_bhte, value_bhte = key_bthe.transpose(1, 2), value_bthe.transpose(1, 2)
         if cache is not None:
             key_bhte, value_bhte = cache.extend(key_bhte, value_bhte)
         mixed_bhte = self._attend(query_bthe.transpose(1, 2), key_bhte, value_bhte)
         return self.output(mixed_bhte.transpose(1, 2).flatten(2))
+
+    def project(self, x_btd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, their heads side by side."""
+        x_btd = cast_once(x_btd)
+        return self.query(x_btd), self.key(x_btd), self.value(x_btd)
 
     def _heads(self, x_btd: Tensor) -> Tensor:
         # The number of heads is inferred, since tensor parallelism leaves each rank some of them.
