@@ -18,6 +18,9 @@ COMMANDS = (*VERBS, "completion")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name); returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # torch reads it at its first tensor. In huge pages, large tensors cost a five-hundredth of the page faults: 5 to 15%
+    # of a training step on a CPU (benchmarks/throughput.md).
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         return _run(words[0], words[1:]) if words else _overview()
     except UserError as error:

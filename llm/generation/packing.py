@@ -58,9 +58,7 @@ def _fuse_activation(feed_forward: FeedForward | GatedFeedForward) -> None:
 class _PackedLinear(nn.Module):
     """What `nn.Linear` and a function after it compute, with a weight that is no parameter."""
 
-    def __init__(
-        self, weight_oi: Tensor, bias_o: Tensor | None, activation: tuple[str, str] = PLAIN
-    ) -> None:
+    def __init__(self, weight_oi: Tensor, bias_o: Tensor | None, activation: tuple[str, str] = PLAIN) -> None:
         super().__init__()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight_oi)
         self._function, self._variant = activation
