@@ -9,7 +9,6 @@ from llm.build import Config
 from llm.data import Corpus
 from llm.errors import ConfigError, DataError
 from llm.evaluation import EVALUATIONS, Result, Subject
-from llm.generation import pack
 from llm.jobs.show import show_entries
 from llm.model import Transformer
 from llm.tokenizer import load_tokenizer
@@ -36,7 +35,6 @@ def run(config: Config, choices: dict[str, Any], typed: Collection[str] = ()) ->
 
 def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Entry]:
     net, folder = build.trained_model(run, config["checkpoint"])
-    net = pack(net)
     corpus = _own_corpus(run) if config["data"] is None else _other_corpus(run, config, typed)
     split = "validation" if config["data"] is None else "all"
     return evaluations(config["eval"], net, corpus, folder, split, config["seed"], config["batch_size"])
