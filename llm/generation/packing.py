@@ -21,13 +21,22 @@ def pack(model: Transformer) -> Transformer:
 
     The model then decodes faster: one position reads each weight once, so that the order in memory decides. What
     follows a product at once becomes part of it, and so do the keys and values beside the queries. The model can no
-    longer be trained, saved or moved. Off CPUs, and where torch has no oneDNN, nothing changes.
+    longer be trained, saved or moved. Off CPUs, and where oneDNN lacks the weights' type, nothing changes.
     """
-    if not torch.backends.mkldnn.is_available() or any(not weight.is_cpu for weight in model.parameters()):
+    if any(not weight.is_cpu or not _is_packable(weight.dtype) for weight in model.parameters()):
         return model
     with torch.no_grad():
         _pack_within(model, model.embedding.tokens.weight)
     return model
+
+
+def _is_packable(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and works in `dtype`; older CPUs have no bfloat16 for it."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype is torch.float32
 
 
 def _pack_within(module: nn.Module, tied_vd: Tensor) -> None:
@@ -79,7 +88,6 @@ class _PackedAttention(Attention):
         self.__dict__.update({key: value for key, value in vars(attention).items() if key[0] != "_"})
         parts = (attention.query, attention.key, attention.value)
         weight = torch.cat([part.weight for part in parts])
-        # The annotations of torch don't know a linear map without a bias.
         bias = torch.cat([part.bias for part in parts]) if attention.query.bias is not None else None
         self._sizes = [part.out_features for part in parts]
         self._projection = _PackedLinear(weight, bias)

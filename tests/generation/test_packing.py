@@ -75,3 +75,12 @@ def test_one_query_in_bfloat16_is_composed_and_equals_the_kernel(key_heads):
     assert not composes_faster(query.float(), key.float())
     expected = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
     torch.testing.assert_close(composed_attention(query, key, value), expected, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_type_that_the_processor_lacks_is_left_as_it_is(dtype, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    plain, same = both(CONFIG, dtype)
+    tokens = [torch.stack(list(generate(model, ids(2, 4), max_new_tokens=8))) for model in (plain, same)]
+    assert torch.equal(*tokens)
+    assert any(isinstance(module, torch.nn.Linear) for module in same.modules())
