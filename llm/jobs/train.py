@@ -29,7 +29,7 @@ from llm.redaction import redacted, redacted_text
 from llm.train import checkpoint, launch, resume
 from llm.train.callbacks import StrategyRecord
 from llm.train.derive import Derived, derive
-from llm.train.hardware import place
+from llm.train.hardware import keep_freed_memory, place
 from llm.train.module import LanguageModule
 from llm.train.report import write_report
 from llm.train.run import Run, environment, now
@@ -164,6 +164,8 @@ def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[s
 
 
 def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
+    if derived.accelerator == "cpu":
+        keep_freed_memory()
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
     net = build.model(job.shape, job.origin, job.config["seed"])
     stop = StopRequest()

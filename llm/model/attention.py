@@ -14,6 +14,7 @@ from llm.model.layers import build_norm, cast_once
 from llm.model.position import Rotation, rotate
 
 LONGEST_COMPOSED = 1024  # positions
+CAUSAL_BLOCK = 256  # queries that are composed at once
 
 
 class Attention(nn.Module):
@@ -102,12 +103,26 @@ def composed_attention(
 
     The softmax is in float32 whatever the inputs are.
     """
+    if not is_causal:
+        return _compose(query_bhte, key_bhse, value_bhse, attn_mask)
+    # Each block of queries sees the keys up to its own end: of 512 positions a quarter is never multiplied, of 1,024
+    # three eighths. Smaller blocks spare more and compile longer.
+    t = query_bhte.shape[2]
+    blocks = []
+    for start in range(0, t, CAUSAL_BLOCK):
+        end = min(start + CAUSAL_BLOCK, t)
+        seen_ts = torch.ones(end - start, end, dtype=torch.bool, device=query_bhte.device).tril(start)
+        block_bhte = query_bhte[:, :, start:end]
+        blocks.append(_compose(block_bhte, key_bhse[:, :, :end], value_bhse[:, :, :end], seen_ts))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
+
+
+def _compose(query_bhte: Tensor, key_bhse: Tensor, value_bhse: Tensor, seen_ts: Tensor | None) -> Tensor:
     # g: the query heads that share a key head. With g beside t, the products stay plain batches of matrices.
     b, h, t, e = query_bhte.shape
     k, s = key_bhse.shape[1], key_bhse.shape[2]
     query_bkGe = query_bhte.reshape(b, k, h // k * t, e)
     scores_bkgts = (query_bkGe @ key_bhse.mT).view(b, k, h // k, t, s).float() * e**-0.5
-    seen_ts = torch.ones(t, s, dtype=torch.bool, device=query_bhte.device).tril() if is_causal else attn_mask
     if seen_ts is not None:
         scores_bkgts = scores_bkgts.masked_fill(~seen_ts, -torch.inf)
     weights_bkGs = scores_bkgts.softmax(-1).to(value_bhse.dtype).view(b, k, h // k * t, s)

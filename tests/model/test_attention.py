@@ -18,10 +18,12 @@ def inputs(heads, t, s, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("heads", [6, 3, 1])
-@pytest.mark.parametrize("mask", ["none", "causal", "given"])
-def test_it_equals_the_kernel_with_its_gradients(heads, mask):
+@pytest.mark.parametrize("mask", ["none", "causal", "causal in blocks", "given"])
+def test_it_equals_the_kernel_with_its_gradients(heads, mask, monkeypatch):
+    if mask == "causal in blocks":
+        monkeypatch.setattr(attention, "CAUSAL_BLOCK", 3)
     t, s = (5, 9) if mask == "given" else (7, 7)
-    how = {"none": {}, "causal": {"is_causal": True}}.get(mask)
+    how = {"none": {}, "given": None}.get(mask, {"is_causal": True})
     if how is None:
         how = {"attn_mask": torch.ones(t, s, dtype=torch.bool).tril(s - t)}
     ours, theirs = inputs(heads, t, s, torch.float32), inputs(heads, t, s, torch.float32)
