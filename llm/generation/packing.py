@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llm.model import Transformer
-from llm.model.attention import Attention
+from llm.model.attention import Attention, CrossAttention
 from llm.model.heads import Unembedding, soft_capped
 from llm.model.layers import FeedForward, GatedFeedForward, gelu_tanh
 
@@ -41,7 +41,7 @@ def _is_packable(dtype: torch.dtype) -> bool:
 
 def _pack_within(module: nn.Module, tied_vd: Tensor) -> None:
     for name, child in module.named_children():
-        if isinstance(child, Attention):
+        if isinstance(child, Attention) and not isinstance(child, CrossAttention):
             child = _PackedAttention(child)
             setattr(module, name, child)
         elif isinstance(child, FeedForward | GatedFeedForward):
@@ -105,9 +105,10 @@ class _PackedUnembedding(nn.Module):
 
     def __init__(self, unembedding: Unembedding, tied_vd: Tensor) -> None:
         super().__init__()
-        self.project = _PackedLinear(tied_vd if unembedding.weight is None else unembedding.weight, None)
-        self.soft_cap = unembedding.soft_cap
+        rows_vd = tied_vd if unembedding.weight is None else unembedding.weight
+        self._unembedding = unembedding
+        self._score = _PackedLinear(rows_vd, unembedding.bias)
 
     def forward(self, hidden_btd: Tensor, tied_vd: Tensor) -> Tensor:
         """Return logits (b, t, v); the rows that are tied have been packed."""
-        return soft_capped(self.project(hidden_btd), self.soft_cap)
+        return soft_capped(self._score(self._unembedding.prepare(hidden_btd)), self._unembedding.soft_cap)

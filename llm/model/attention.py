@@ -1,8 +1,8 @@
-"""Multi-head, grouped-query and multi-query attention over the positions before and at each one."""
+"""Multi-head, grouped-query and multi-query attention, over one sequence or from one to another."""
 
 # Shape legend: b batch, t new positions, s positions that can be looked at, h heads, d width, e width of a head.
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,42 +11,54 @@ from torch import Tensor, nn
 from llm.model.cache import LayerCache
 from llm.model.config import ModelConfig
 from llm.model.layers import build_norm, cast_once
+from llm.model.mask import Masking
 from llm.model.position import Rotation, rotate
 
 LONGEST_COMPOSED = 1024  # positions
 CAUSAL_BLOCK = 256  # queries that are composed at once
 
 
-class Attention(nn.Module):
-    """Self-attention; with `causal`, no position sees a later one (arXiv 1706.03762, 2305.13245)."""
+class View(NamedTuple):
+    """What a layer's attention is told of its positions: which see which, and how they are turned."""
 
-    def __init__(self, config: ModelConfig, *, causal: bool) -> None:
+    masking: Masking
+    rotation: Rotation | None = None
+
+
+class KeysValues(NamedTuple):
+    """What can be looked at, (b, h, s, e) each."""
+
+    key_bhse: Tensor
+    value_bhse: Tensor
+
+
+class Attention(nn.Module):
+    """Attention of a sequence to itself (arXiv 1706.03762, 2305.13245)."""
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.causal = causal
         self.head_size = config.head_size
         self.grouped = config.kv_heads != config.n_heads
         self.dropout = config.dropout
+        self.scale = config.attention_scale
         bias = config.attention_bias
         self.query = nn.Linear(config.d_model, config.n_heads * config.head_size, bias=bias)
         self.key = nn.Linear(config.d_model, config.kv_heads * config.head_size, bias=bias)
         self.value = nn.Linear(config.d_model, config.kv_heads * config.head_size, bias=bias)
-        self.output = nn.Linear(config.n_heads * config.head_size, config.d_model, bias=bias)
+        self.output = nn.Linear(config.n_heads * config.head_size, config.d_model, bias=config.output_bias)
         self.query_norm = build_norm(config, config.head_size) if config.qk_norm else nn.Identity()
         self.key_norm = build_norm(config, config.head_size) if config.qk_norm else nn.Identity()
 
-    def forward(
-        self, x_btd: Tensor, rotation: Rotation | None = None, cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x_btd: Tensor, view: View, cache: LayerCache | None = None) -> Tensor:
         """Mix `x_btd` over time; `cache` brings the positions before it."""
         query_bthe, key_bthe, value_bthe = (self._heads(x) for x in self.project(x_btd))
         query_bthe, key_bthe = self.query_norm(query_bthe), self.key_norm(key_bthe)
-        if rotation is not None:
-            query_bthe, key_bthe = rotate(query_bthe, rotation), rotate(key_bthe, rotation)
-        key_bhte, value_bhte = key_bthe.transpose(1, 2), value_bthe.transpose(1, 2)
+        if view.rotation is not None:
+            query_bthe, key_bthe = rotate(query_bthe, view.rotation), rotate(key_bthe, view.rotation)
+        seen = KeysValues(key_bthe.transpose(1, 2), value_bthe.transpose(1, 2))
         if cache is not None:
-            key_bhte, value_bhte = cache.extend(key_bhte, value_bhte)
-        mixed_bhte = self._attend(query_bthe.transpose(1, 2), key_bhte, value_bhte)
-        return self.output(mixed_bhte.transpose(1, 2).flatten(2))
+            seen = KeysValues(*cache.extend(*seen))
+        return self._attend(query_bthe, seen, view.masking)
 
     def project(self, x_btd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, their heads side by side."""
@@ -57,28 +69,44 @@ class Attention(nn.Module):
         # The number of heads is inferred, since tensor parallelism leaves each rank some of them.
         return x_btd.unflatten(-1, (-1, self.head_size))
 
-    def _attend(self, query_bhte: Tensor, key_bhse: Tensor, value_bhse: Tensor) -> Tensor:
-        mask = causal_mask(query_bhte, key_bhse) if self.causal else {}
-        if composes_faster(query_bhte, key_bhse) and not (self.training and self.dropout):
-            return composed_attention(query_bhte, key_bhse, value_bhse, **mask)
-        return F.scaled_dot_product_attention(
-            query_bhte,
-            key_bhse,
-            value_bhse,
-            dropout_p=self.dropout if self.training else 0.0,
-            enable_gqa=self.grouped,
-            **mask,
-        )
+    def _attend(self, query_bthe: Tensor, seen: KeysValues, masking: Masking) -> Tensor:
+        query_bhte = query_bthe.transpose(1, 2)
+        dropout = self.dropout if self.training else 0.0
+        if composes_faster(query_bhte, seen.key_bhse) and not dropout:
+            mixed_bhte = composed_attention(query_bhte, *seen, scale=self.scale, **masking)
+        else:
+            mixed_bhte = F.scaled_dot_product_attention(
+                query_bhte,
+                *seen,
+                dropout_p=dropout,
+                scale=self.scale,
+                enable_gqa=self.grouped,
+                **_of_dtype(masking, query_bhte.dtype),
+            )
+        return self.output(mixed_bhte.transpose(1, 2).flatten(2))
 
 
-def causal_mask(query_bhte: Tensor, key_bhse: Tensor) -> dict[str, Any]:
-    """Return what makes the kernel causal when the queries are the last t of the s positions."""
-    t, s = query_bhte.shape[2], key_bhse.shape[2]
-    if t == s:
-        return {"is_causal": True}
-    if t == 1:
-        return {}
-    return {"attn_mask": torch.ones(t, s, dtype=torch.bool, device=query_bhte.device).tril(s - t)}
+class CrossAttention(Attention):
+    """Attention to another sequence, whose keys and values are computed once for all that looks at them."""
+
+    def read(self, memory_bsd: Tensor) -> KeysValues:
+        """Return the keys and values of the other sequence."""
+        memory_bsd = cast_once(memory_bsd)
+        key_bshe, value_bshe = self._heads(self.key(memory_bsd)), self._heads(self.value(memory_bsd))
+        return KeysValues(self.key_norm(key_bshe).transpose(1, 2), value_bshe.transpose(1, 2))
+
+    def look(self, x_btd: Tensor, seen: KeysValues, masking: Masking) -> Tensor:
+        """Mix into each position of `x_btd` what it looks at."""
+        query_bthe = self.query_norm(self._heads(self.query(x_btd)))
+        return self._attend(query_bthe, seen, masking)
+
+
+def _of_dtype(masking: Masking, dtype: torch.dtype) -> Masking:
+    """Return `masking` with what is added to scores as torch's kernel wants it."""
+    bias = masking.get("attn_mask")
+    if bias is None or not bias.is_floating_point():
+        return masking
+    return {"attn_mask": bias.to(dtype)}
 
 
 def composes_faster(query_bhte: Tensor, key_bhse: Tensor) -> bool:
@@ -98,13 +126,15 @@ def composed_attention(
     value_bhse: Tensor,
     is_causal: bool = False,
     attn_mask: Tensor | None = None,
+    scale: float | None = None,
 ) -> Tensor:
     """What `scaled_dot_product_attention` gives, written out; queries may have several heads for each of the keys'.
 
     The softmax is in float32 whatever the inputs are.
     """
+    scale = query_bhte.shape[-1] ** -0.5 if scale is None else scale
     if not is_causal:
-        return _compose(query_bhte, key_bhse, value_bhse, attn_mask)
+        return _compose(query_bhte, key_bhse, value_bhse, attn_mask, scale)
     # Each block of queries sees the keys up to its own end: of 512 positions a quarter is never multiplied, of 1,024
     # three eighths. Smaller blocks spare more and compile longer.
     t = query_bhte.shape[2]
@@ -113,17 +143,21 @@ def composed_attention(
         end = min(start + CAUSAL_BLOCK, t)
         seen_ts = torch.ones(end - start, end, dtype=torch.bool, device=query_bhte.device).tril(start)
         block_bhte = query_bhte[:, :, start:end]
-        blocks.append(_compose(block_bhte, key_bhse[:, :, :end], value_bhse[:, :, :end], seen_ts))
+        blocks.append(_compose(block_bhte, key_bhse[:, :, :end], value_bhse[:, :, :end], seen_ts, scale))
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
 
 
-def _compose(query_bhte: Tensor, key_bhse: Tensor, value_bhse: Tensor, seen_ts: Tensor | None) -> Tensor:
+def _compose(
+    query_bhte: Tensor, key_bhse: Tensor, value_bhse: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
     # g: the query heads that share a key head. With g beside t, the products stay plain batches of matrices.
     b, h, t, e = query_bhte.shape
     k, s = key_bhse.shape[1], key_bhse.shape[2]
     query_bkGe = query_bhte.reshape(b, k, h // k * t, e)
-    scores_bkgts = (query_bkGe @ key_bhse.mT).view(b, k, h // k, t, s).float() * e**-0.5
-    if seen_ts is not None:
-        scores_bkgts = scores_bkgts.masked_fill(~seen_ts, -torch.inf)
-    weights_bkGs = scores_bkgts.softmax(-1).to(value_bhse.dtype).view(b, k, h // k * t, s)
+    scores_bhts = (query_bkGe @ key_bhse.mT).view(b, h, t, s).float() * scale
+    if mask is not None and mask.is_floating_point():
+        scores_bhts = scores_bhts + mask
+    elif mask is not None:
+        scores_bhts = scores_bhts.masked_fill(~mask, -torch.inf)
+    weights_bkGs = scores_bhts.softmax(-1).to(value_bhse.dtype).view(b, k, h // k * t, s)
     return (weights_bkGs @ value_bhse).view(b, h, t, e)

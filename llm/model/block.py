@@ -3,14 +3,17 @@
 # Shape legend: b batch, t time, d width.
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
-from llm.model.attention import Attention
+from llm.model.attention import Attention, CrossAttention, KeysValues, View
 from llm.model.cache import KVCache, LayerCache
 from llm.model.config import ModelConfig
 from llm.model.layers import build_feed_forward, build_norm
-from llm.model.position import Rotary, Rotation
+from llm.model.mask import Masking, attention_mask, cross_mask
+from llm.model.position import RelativePosition, Rotary
 
 Sublayer = Callable[[Tensor], Tensor]
 
@@ -22,10 +25,13 @@ class Residual(nn.Module):
     parallel: x + f(norm(x)) + g(norm(x)), each with a norm of its own, as in GPT-NeoX (arXiv 2204.06745).
     """
 
-    def __init__(self, config: ModelConfig, *names: str) -> None:
+    def __init__(self, config: ModelConfig, *names: str, normed: str | None = None) -> None:
+        """`normed` is a sublayer whose input needs no norm."""
         super().__init__()
         self.placing = config.residual
-        self.norms = nn.ModuleDict({name: build_norm(config, config.d_model) for name in names})
+        self.norms = nn.ModuleDict(
+            {name: nn.Identity() if name == normed else build_norm(config, config.d_model) for name in names}
+        )
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_btd: Tensor, **sublayers: Sublayer) -> Tensor:
@@ -41,44 +47,111 @@ class Residual(nn.Module):
         return stream_btd
 
 
-class Block(nn.Module):
-    """One layer: attention, then feed-forward, each added to the stream."""
+class Memory(NamedTuple):
+    """What a decoder may look at of a source: keys and values a layer, and the document of each position."""
 
-    def __init__(self, config: ModelConfig, *, causal: bool) -> None:
+    layers: list[KeysValues]
+    documents_bs: Tensor | None
+
+
+class Block(nn.Module):
+    """One layer: attention, with `cross` attention to a source, then feed-forward, each added to the stream."""
+
+    def __init__(self, config: ModelConfig, *, cross: bool, first: bool) -> None:
         super().__init__()
-        self.attention = Attention(config, causal=causal)
+        self.attention = Attention(config)
+        self.cross_attention = CrossAttention(config) if cross else None
         self.feed_forward = build_feed_forward(config)
-        self.residual = Residual(config, "attention", "feed_forward")
+        names = ("attention", "cross_attention", "feed_forward") if cross else ("attention", "feed_forward")
+        # The embedding's own norm has just normalised, as the modern encoder has it.
+        normed = first and config.embedding_norm and config.residual == "pre"
+        self.residual = Residual(config, *names, normed="attention" if normed else None)
 
     def forward(
-        self, x_btd: Tensor, rotation: Rotation | None = None, cache: LayerCache | None = None
+        self,
+        x_btd: Tensor,
+        view: View,
+        cache: LayerCache | None = None,
+        source: tuple[KeysValues, Masking] | None = None,
     ) -> Tensor:
-        """Return the stream after this layer."""
+        """Return the stream after this layer, which looks at `source` where it has cross-attention."""
+        sublayers: dict[str, Sublayer] = {"attention": partial(self.attention, view=view, cache=cache)}
+        if self.cross_attention is not None and source is not None:
+            seen, masking = source
+            sublayers["cross_attention"] = partial(self.cross_attention.look, seen=seen, masking=masking)
+        return self.residual(x_btd, **sublayers, feed_forward=self.feed_forward)
 
-        def attend(stream_btd: Tensor) -> Tensor:
-            return self.attention(stream_btd, rotation, cache)
-
-        return self.residual(x_btd, attention=attend, feed_forward=self.feed_forward)
+    def read(self, memory_bsd: Tensor) -> KeysValues:
+        """Return what cross-attention may look at of a source's hidden states."""
+        assert self.cross_attention is not None
+        return self.cross_attention.read(memory_bsd)
 
 
 class Stack(nn.Module):
     """Blocks in sequence and the norm that ends them, with the positions that attention itself applies."""
 
-    def __init__(self, config: ModelConfig, *, causal: bool) -> None:
+    def __init__(self, config: ModelConfig, *, causal: bool, cross: bool = False, n_layers: int) -> None:
         super().__init__()
+        self.causal, self.window = causal, config.attention_window
         self.rotary = Rotary(config) if config.position == "rotary" else None
-        self.blocks = nn.ModuleList(Block(config, causal=causal) for _ in range(config.n_layers))
+        self.local_rotary = (
+            Rotary(config, config.local_rope_theta) if config.local_rope_theta else self.rotary
+        )
+        self.relative_position = (
+            RelativePosition(config, causal=causal) if config.position == "relative" else None
+        )
+        self.blocks = nn.ModuleList(Block(config, cross=cross, first=i == 0) for i in range(n_layers))
+        every = config.global_attention_every
+        self.is_local = [
+            self.window is not None and (every is None or index % every > 0) for index in range(n_layers)
+        ]
         # Under post-norm the last block has just normalised.
         self.norm = nn.Identity() if config.residual == "post" else build_norm(config, config.d_model)
 
-    def forward(self, x_btd: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x_btd: Tensor,
+        cache: KVCache | None = None,
+        documents_bt: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:
         """Return the hidden states of `x_btd`, which follows what `cache` holds; the cache grows by it."""
         length = x_btd.shape[1]
-        rotation = (
-            self.rotary(0 if cache is None else cache.length, length) if self.rotary is not None else None
-        )
+        start = 0 if cache is None else cache.length
+        everywhere = self._view(x_btd, start, documents_bt, None, self.rotary)
+        nearby = everywhere
+        if any(self.is_local):
+            nearby = self._view(x_btd, start, documents_bt, self.window, self.local_rotary)
+        crossing = None if memory is None else cross_mask(documents_bt, memory.documents_bs)
         for index, block in enumerate(self.blocks):
-            x_btd = block(x_btd, rotation, None if cache is None else cache.layer(index))
+            source = None if memory is None else (memory.layers[index], crossing)
+            layer = None if cache is None else cache.layer(index)
+            x_btd = block(x_btd, nearby if self.is_local[index] else everywhere, layer, source)
         if cache is not None:
             cache.advance(length)
         return self.norm(x_btd)
+
+    def read(self, memory_bsd: Tensor, documents_bs: Tensor | None) -> Memory:
+        """Return what the blocks may look at of a source's hidden states."""
+        return Memory([cast(Block, block).read(memory_bsd) for block in self.blocks], documents_bs)
+
+    def _view(
+        self,
+        x_btd: Tensor,
+        start: int,
+        documents_bt: Tensor | None,
+        window: int | None,
+        rotary: Rotary | None,
+    ) -> View:
+        t = x_btd.shape[1]
+        s = start + t
+        masking = attention_mask(
+            t,
+            s,
+            x_btd.device,
+            causal=self.causal,
+            window=window,
+            documents_bs=documents_bt,
+            bias_hts=None if self.relative_position is None else self.relative_position(t, s),
+        )
+        return View(masking, None if rotary is None else rotary(start, t))

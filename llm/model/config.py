@@ -10,12 +10,16 @@ from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, ge
 
 from llm.errors import ConfigError
 
+Architecture = Literal["decoder", "encoder", "encoder_decoder"]
 NormKind = Literal["layer", "rms"]
 Placing = Literal["pre", "post", "parallel"]
-PositionKind = Literal["learned", "sinusoidal", "rotary", "none"]
-Activation = Literal["gelu", "gelu_tanh", "relu", "relu2", "swiglu"]
+PositionKind = Literal["learned", "sinusoidal", "rotary", "relative", "none"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "relu2", "swiglu", "geglu", "geglu_tanh"]
+HeadKind = Literal["linear", "transformed"]
 
-GATED: frozenset[str] = frozenset({"swiglu"})
+GATED: frozenset[str] = frozenset({"swiglu", "geglu", "geglu_tanh"})
+# Keys that act under position=rotary alone, with what they are elsewhere.
+ROTARY_KEYS = {"rope_scaling": None, "rotary_share": 1.0, "local_rope_theta": None}
 # Far above every model's; what is beyond it is a slip or a trap, and no such table could be made.
 LARGEST_SIZE = 1 << 24
 
@@ -83,8 +87,10 @@ class ModelConfig(_Checked):
 
     path: ClassVar[str] = "model"
 
+    architecture: Architecture = "decoder"  # which stacks there are; only a decoder is causal
     d_model: int = 256
-    n_layers: int = 6
+    n_layers: int = 6  # of the decoder where there are both
+    n_encoder_layers: int | None = None  # n_layers; for encoder_decoder
     n_heads: int = 4
     n_kv_heads: int | None = None  # n_heads; fewer is grouped-query attention, 1 is multi-query
     head_dim: int | None = None  # d_model / n_heads
@@ -98,13 +104,31 @@ class ModelConfig(_Checked):
     residual: Placing = "pre"
     position: PositionKind = "rotary"
     rope_theta: float = 10000.0
+    local_rope_theta: float | None = None  # rope_theta; for layers that look through attention_window
     rope_scaling: RopeScaling | None = None
+    rotary_share: float = 1.0  # of each head's width, from its beginning, that position=rotary turns
+    relative_buckets: int = 32  # distances that position=relative tells apart
+    relative_distance: int = 128  # from where on position=relative tells no distances apart
+    attention_window: int | None = None  # a position sees those less than this far away; null for all
+    global_attention_every: int | None = (
+        None  # every so many layers, from the first on, one without the window
+    )
+    attention_scale: float | None = None  # of queries times keys; null for 1 / sqrt(head_dim)
     qk_norm: bool = False  # normalise each head's queries and keys before the rotation, as Qwen3 does
     attention_bias: bool = False
+    attention_output_bias: bool | None = None  # attention_bias; for what attention writes into the stream
     mlp_bias: bool = False
     activation: Activation = "swiglu"
     scale_embeddings: bool = False  # token embeddings times sqrt(d_model), as in the Transformer of 2017
+    embedding_norm: bool = False  # normalise what enters the first layer, as BERT does
+    n_segments: int = (
+        0  # kinds of text that tokens can be told apart by, such as BERT's first and second sentence
+    )
     tie_embeddings: bool = True
+    head: HeadKind = "linear"  # transformed: BERT's layer, activation and norm before the scores
+    head_bias: bool = False  # one number a token added to its score
+    scale_logits: bool = False  # hidden states divided by sqrt(d_model) before the scores, as in the first T5
+    pooler: bool = False  # BERT's layer and tanh over the first position
     logit_soft_cap: float | None = None  # logits become cap * tanh(logits / cap)
     init_std: float = 0.02
     zero_init_outputs: bool = False  # every sublayer starts as the identity
@@ -114,6 +138,7 @@ class ModelConfig(_Checked):
         self._check_sizes()
         self._check_heads()
         self._check_ranges()
+        self._check_together()
 
     @property
     def kv_heads(self) -> int:
@@ -124,6 +149,25 @@ class ModelConfig(_Checked):
     def head_size(self) -> int:
         """Width of one head."""
         return self.d_model // self.n_heads if self.head_dim is None else self.head_dim
+
+    @property
+    def encoder_layers(self) -> int:
+        """Number of the encoder's layers."""
+        if self.architecture == "decoder":
+            return 0
+        if self.architecture == "encoder" or self.n_encoder_layers is None:
+            return self.n_layers
+        return self.n_encoder_layers
+
+    @property
+    def output_bias(self) -> bool:
+        """Whether what attention writes into the stream has a bias."""
+        return self.attention_bias if self.attention_output_bias is None else self.attention_output_bias
+
+    @property
+    def rotary_size(self) -> int:
+        """How much of a head's width is turned."""
+        return int(self.head_size * self.rotary_share)
 
     @property
     def ff_size(self) -> int:
@@ -147,11 +191,16 @@ class ModelConfig(_Checked):
             "n_kv_heads": self.kv_heads,
             "head_dim": self.head_size,
             "d_ff": self.ff_size,
+            "attention_output_bias": self.output_bias,
         }
+        if self.architecture == "encoder_decoder":
+            values["n_encoder_layers"] = self.encoder_layers
         if self.norm == "rms":
             values["norm_bias"] = True
         if self.position != "rotary":
             values["rope_theta"] = 10000.0
+        if self.position != "relative":
+            values |= {"relative_buckets": 32, "relative_distance": 128}
         return dataclasses.replace(self, **values)
 
     def with_vocab_size(self, vocab_size: int) -> "ModelConfig":
@@ -164,8 +213,9 @@ class ModelConfig(_Checked):
         return dataclasses.replace(self, vocab_size=vocab_size)
 
     def _check_sizes(self) -> None:
-        optional = ("n_kv_heads", "head_dim", "d_ff", "vocab_size")
-        for key in ("d_model", "n_layers", "n_heads", "context_length", *optional):
+        optional = ("n_encoder_layers", "n_kv_heads", "head_dim", "d_ff", "vocab_size", "attention_window")
+        sizes = ("d_model", "n_layers", "n_heads", "context_length", "relative_buckets", "relative_distance")
+        for key in (*sizes, *optional, "global_attention_every"):
             value = getattr(self, key)
             self._require(value is None or value > 0, key, "must be a positive integer")
             self._require(value is None or value <= LARGEST_SIZE, key, f"must be at most {LARGEST_SIZE:,}")
@@ -182,9 +232,9 @@ class ModelConfig(_Checked):
             f"must divide n_heads={self.n_heads}{_nearest_divisor(self.n_heads, self.kv_heads)}",
         )
         self._require(
-            self.position != "rotary" or self.head_size % 2 == 0,
-            "head_dim",
-            f"position=rotary turns pairs, so heads must be of even width, not {self.head_size}",
+            self.position != "rotary" or self.rotary_size % 2 == 0,
+            "head_dim" if self.rotary_share == 1 else "rotary_share",
+            f"position=rotary turns pairs, so what it turns of a head must be of even width, not {self.rotary_size}",
         )
         self._require(
             self.position != "sinusoidal" or self.d_model % 2 == 0,
@@ -195,15 +245,35 @@ class ModelConfig(_Checked):
     def _check_ranges(self) -> None:
         self._require(0 <= self.dropout < 1, "dropout", "must be at least 0 and below 1")
         self._require(self.norm_eps > 0, "norm_eps", "must be positive")
-        self._require(self.rope_theta > 0, "rope_theta", "must be positive")
-        self._require(self.init_std > 0, "init_std", "must be positive")
+        for key in ("rope_theta", "init_std"):
+            self._require(getattr(self, key) > 0, key, "must be positive")
+        for key in ("local_rope_theta", "attention_scale", "logit_soft_cap"):
+            value = getattr(self, key)
+            self._require(value is None or value > 0, key, "must be positive, or null for none")
+        self._require(0 < self.rotary_share <= 1, "rotary_share", "must be above 0 and at most 1")
+        self._require(0 <= self.n_segments <= LARGEST_SIZE, "n_segments", "must not be negative")
+
+    def _check_together(self) -> None:
+        """Refuse keys that would not act beside the others."""
+        for key, default in ROTARY_KEYS.items():
+            self._require(
+                self.position == "rotary" or getattr(self, key) == default,
+                key,
+                f"is for position=rotary, not {self.position}",
+            )
+        for key in ("global_attention_every", "local_rope_theta"):
+            unused = getattr(self, key) is not None and self.attention_window is None
+            self._require(not unused, key, "is for models with an attention_window")
         self._require(
-            self.rope_scaling is None or self.position == "rotary",
-            "rope_scaling",
-            f"is for position=rotary, not {self.position}",
+            self.n_encoder_layers is None or self.architecture == "encoder_decoder",
+            "n_encoder_layers",
+            f"is for architecture=encoder_decoder, not {self.architecture}; n_layers counts an encoder's",
         )
-        cap = self.logit_soft_cap
-        self._require(cap is None or cap > 0, "logit_soft_cap", "must be positive, or null for none")
+        self._require(
+            not self.pooler or self.architecture == "encoder",
+            "pooler",
+            f"is for architecture=encoder, not {self.architecture}",
+        )
 
 
 def _coerce(hint: Any, value: Any) -> Any:

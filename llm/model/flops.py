@@ -20,11 +20,12 @@ def least_parameters(config: ModelConfig) -> int:
 def flops_per_token(config: ModelConfig, training: bool = True, length: int | None = None) -> float:
     """Return the operations of the matrix products for one token of a sequence of `length` (context_length).
 
+    For an encoder-decoder the token is one of the target, with a source as long as the target.
     A multiplication and an addition count as two. Attention counts as if no position were masked, and a training
     step as three forward passes: the convention of model-FLOPs utilisation (arXiv 2204.02311, appendix B).
     """
     length = config.context_length if length is None else length
-    attended = 2 * length * config.n_heads * config.head_size * config.n_layers
+    attended = 2 * length * config.n_heads * config.head_size * _attentions(config)
     forward = 2 * (_matrix_weights(config) + attended)
     return float(3 * forward if training else forward)
 
@@ -33,5 +34,16 @@ def _matrix_weights(config: ModelConfig) -> int:
     """Return the number of weights that multiply each token: every matrix but the tables that are looked up."""
     head = config.vocabulary * config.d_model
     heads = config.head_size * (2 * config.n_heads + 2 * config.kv_heads)
-    matrices = 3 if config.activation in GATED else 2
-    return head + config.n_layers * config.d_model * (heads + matrices * config.ff_size)
+    if config.head == "transformed":
+        head += config.d_model**2
+    matrices = (3 if config.activation in GATED else 2) * config.ff_size
+    encoder = config.encoder_layers if config.architecture == "encoder_decoder" else 0
+    layers = config.n_layers + encoder
+    return head + config.d_model * (_attentions(config) * heads + layers * matrices)
+
+
+def _attentions(config: ModelConfig) -> int:
+    """Return how often a token passes attention."""
+    if config.architecture == "encoder_decoder":
+        return config.encoder_layers + 2 * config.n_layers
+    return config.n_layers

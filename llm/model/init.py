@@ -40,6 +40,9 @@ def initial_value(name: str, shape: torch.Size, config: ModelConfig, seed: int) 
     if "norm" in name:
         return value.fill_(1.0)
     std = config.init_std
+    if name.endswith("attention.query.weight") and config.attention_scale is not None:
+        # Scores then start as they do with the usual scale (T5, whose scale is 1).
+        std *= config.head_size**-0.5 / config.attention_scale
     if name.endswith(OUTPUTS):
         std *= 0.0 if config.zero_init_outputs else 1 / math.sqrt(2 * config.n_layers)
     return value.normal_(0.0, std, generator=_generator(name, seed))

@@ -34,15 +34,19 @@ class _Tabled(nn.Module):
 
 
 class Rotary(_Tabled):
-    """Rotary position embedding, pairing element i with i + e/2 (arXiv 2104.09864)."""
+    """Rotary position embedding, pairing element i with i + e/2 of the e that are turned (arXiv 2104.09864).
+
+    `theta` is the config's unless another is given.
+    """
 
     cos_pe: Tensor
     sin_pe: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, theta: float | None = None) -> None:
         super().__init__()
-        self.theta, self.scaling, self.head_size = config.rope_theta, config.rope_scaling, config.head_size
-        shape = (config.context_length, config.head_size)
+        self.theta = config.rope_theta if theta is None else theta
+        self.scaling, self.size = config.rope_scaling, config.rotary_size
+        shape = (config.context_length, self.size)
         self.register_buffer("cos_pe", torch.empty(shape), persistent=False)
         self.register_buffer("sin_pe", torch.empty(shape), persistent=False)
         self._fill()
@@ -51,8 +55,8 @@ class Rotary(_Tabled):
     def _fill(self) -> None:
         # In float32 whatever the model's dtype: the angles that published weights were trained with, to the bit.
         device = self.cos_pe.device
-        steps_e = torch.arange(0, self.head_size, 2, dtype=torch.float32, device=device)
-        frequency_e = 1.0 / self.theta ** (steps_e / self.head_size)
+        steps_e = torch.arange(0, self.size, 2, dtype=torch.float32, device=device)
+        frequency_e = 1.0 / self.theta ** (steps_e / self.size)
         if self.scaling is not None:
             frequency_e = stretch(frequency_e, self.scaling)
         angle_pe = torch.outer(
@@ -78,10 +82,47 @@ def stretch(frequency_e: Tensor, scaling: RopeScaling) -> Tensor:
 
 
 def rotate(x_bthe: Tensor, rotation: Rotation) -> Tensor:
-    """Turn each pair (i, i + e/2) of every head by its position's angle."""
+    """Turn each pair (i, i + e/2) of every head by its position's angle; what is wider than the angles stays."""
+    turned = rotation.cos_t1e.shape[-1]
+    if turned < x_bthe.shape[-1]:
+        return torch.cat((rotate(x_bthe[..., :turned], rotation), x_bthe[..., turned:]), dim=-1)
     cos, sin = rotation.cos_t1e.to(x_bthe.dtype), rotation.sin_t1e.to(x_bthe.dtype)
     # Rolling by half a head puts each element's partner in its place.
     return torch.addcmul(x_bthe * cos, x_bthe.roll(x_bthe.shape[-1] // 2, dims=-1), sin)
+
+
+class RelativePosition(nn.Module):
+    """T5's trained number a head for each distance, added to the scores (arXiv 1910.10683).
+
+    Half of the buckets hold one distance each, the rest ever more, up to `relative_distance`. Without `causal`, one
+    half of all is for what lies before a position and one for what lies after it.
+    """
+
+    def __init__(self, config: ModelConfig, *, causal: bool) -> None:
+        super().__init__()
+        self.causal, self.furthest = causal, config.relative_distance
+        self.weight = nn.Parameter(torch.empty(config.relative_buckets, config.n_heads))
+
+    def forward(self, t: int, s: int) -> Tensor:
+        """Return what is added to the scores (h, t, s) of the last `t` of `s` positions."""
+        device = self.weight.device
+        behind_ts = torch.arange(s - t, s, device=device)[:, None] - torch.arange(s, device=device)
+        return self.weight[self._bucket(behind_ts)].permute(2, 0, 1)
+
+    def _bucket(self, behind_ts: Tensor) -> Tensor:
+        """Return the bucket of keys that lie so far behind their query."""
+        buckets = len(self.weight)
+        if self.causal:
+            return self._bucket_of_distance(behind_ts.clamp(min=0), buckets)
+        side_ts = (behind_ts < 0) * (buckets // 2)
+        return side_ts + self._bucket_of_distance(behind_ts.abs(), buckets // 2)
+
+    def _bucket_of_distance(self, distance_ts: Tensor, buckets: int) -> Tensor:
+        single = buckets // 2
+        # In float32, as published weights were trained: at the edges the rounding decides.
+        octaves_ts = torch.log(distance_ts.clamp(min=1).float() / single) / math.log(self.furthest / single)
+        wide_ts = single + (octaves_ts * (buckets - single)).long()
+        return torch.where(distance_ts < single, distance_ts, wide_ts.clamp(max=buckets - 1))
 
 
 class LearnedPositions(nn.Module):

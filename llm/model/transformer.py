@@ -1,42 +1,95 @@
-"""The decoder-only transformer: embedding, one causal stack, head."""
+"""The transformer: embedding, one stack or two, head. GPT is a causal stack, BERT a bidirectional one, T5 both."""
 
-# Shape legend: b batch, t time, d width, v vocabulary.
+# Shape legend: b batch, t time, s time of a source, d width, v vocabulary.
 
 from torch import Tensor, nn
 
 from llm.errors import ConfigError
-from llm.model.block import Stack
+from llm.model.block import Memory, Stack
 from llm.model.cache import KVCache
 from llm.model.config import ModelConfig
-from llm.model.heads import Embedding, Unembedding
+from llm.model.heads import Embedding, Pooler, Unembedding
 
 
 class Transformer(nn.Module):
-    """A language model that scores the next token at every position.
+    """A language model that scores the vocabulary at every position.
 
-    Weights are unset until `init_weights` or `load_state_dict`; building under `torch.device("meta")` is fine.
+    A decoder scores the next token, an encoder the token itself where it was masked, and an encoder-decoder the next
+    token of a target for a source. Weights are unset until `init_weights` or `load_state_dict`; building under
+    `torch.device("meta")` is fine.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        both = config.architecture == "encoder_decoder"
         self.embedding = Embedding(config)
-        self.stack = Stack(config, causal=True)
+        self.encoder = Stack(config, causal=False, n_layers=config.encoder_layers) if both else None
+        self.stack = Stack(
+            config, causal=config.architecture != "encoder", cross=both, n_layers=config.n_layers
+        )
         self.unembedding = Unembedding(config)
+        self.pooler = Pooler(config) if config.pooler else None
 
-    def forward(self, tokens_bt: Tensor, *, cache: KVCache | None = None) -> Tensor:
-        """Return logits (b, t, v); with a cache, `tokens_bt` continues what it holds."""
-        return self.head(self.encode(tokens_bt, cache))
+    def forward(
+        self,
+        tokens_bt: Tensor,
+        *,
+        cache: KVCache | None = None,
+        documents_bt: Tensor | None = None,
+        segments_bt: Tensor | None = None,
+        source_bs: Tensor | None = None,
+        source_documents_bs: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        """Return logits (b, t, v).
 
-    def encode(self, tokens_bt: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Return the hidden states (b, t, d) that `head` reads."""
+        Args:
+            tokens_bt: of a text, or of an encoder-decoder's target.
+            cache: what `tokens_bt` continues.
+            documents_bt: the document that each token belongs to, llm.model.mask.PADDING for none: tokens see their
+                own document alone. None is for rows of one document each.
+            segments_bt: the segment of each token.
+            source_bs: what an encoder-decoder reads, with its documents.
+            memory: in place of the source, what `read` made of it.
+        """
+        if source_bs is not None:
+            memory = self.read(source_bs, source_documents_bs)
+        return self.head(self.encode(tokens_bt, cache, documents_bt, segments_bt, memory))
+
+    def encode(
+        self,
+        tokens_bt: Tensor,
+        cache: KVCache | None = None,
+        documents_bt: Tensor | None = None,
+        segments_bt: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        """Return the hidden states (b, t, d) that `head` reads; the arguments are those of `forward`."""
+        if (memory is None) != (self.encoder is None):
+            wanted = "needs" if memory is None else "takes no"
+            raise ConfigError(f"architecture={self.config.architecture} {wanted} source")
         start = 0 if cache is None else cache.length
         self._check_room(start + tokens_bt.shape[1], cache)
-        return self.stack(self.embedding(tokens_bt, start), cache)
+        return self.stack(self.embedding(tokens_bt, start, segments_bt), cache, documents_bt, memory)
+
+    def read(self, source_bs: Tensor, documents_bs: Tensor | None = None) -> Memory:
+        """Return what the decoder may look at of a source (b, s), once for all that it writes."""
+        if self.encoder is None:
+            raise ConfigError(f"architecture={self.config.architecture} takes no source")
+        self._check_room(source_bs.shape[1], None)
+        hidden_bsd = self.encoder(self.embedding(source_bs), documents_bt=documents_bs)
+        return self.stack.read(hidden_bsd, documents_bs)
 
     def head(self, hidden_btd: Tensor) -> Tensor:
         """Return the logits (b, t, v) of hidden states."""
         return self.unembedding(hidden_btd, self.embedding.tokens.weight)
+
+    def pool(self, hidden_btd: Tensor) -> Tensor:
+        """Return one vector a text (b, d); a ConfigError without model.pooler."""
+        if self.pooler is None:
+            raise ConfigError("model.pooler=false: this model has no pooler")
+        return self.pooler(hidden_btd)
 
     def _check_room(self, length: int, cache: KVCache | None) -> None:
         room = self.config.context_length if cache is None else cache.max_length

@@ -21,7 +21,7 @@ from llm.model import ModelConfig, RopeScaling, Transformer
         ({"d_model": 7, "n_heads": 1, "position": "sinusoidal"}, "d_model=7: must be even"),
         ({"norm": "rsm"}, "norm='rsm': must be one of layer, rms; did you mean 'rms'"),
         ({"activation": "swish"}, "activation='swish': .*did you mean 'swiglu'"),
-        ({"position": "rope"}, "must be one of learned, sinusoidal, rotary, none"),
+        ({"position": "rope"}, "must be one of learned, sinusoidal, rotary, relative, none"),
         ({"residual": "xyz"}, "must be one of pre, post, parallel$"),
         ({"d_modle": 3}, "no key 'd_modle'; did you mean 'd_model'"),
         ({"d_model": "256"}, "d_model='256': must be int, not str"),

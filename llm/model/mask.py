@@ -1,0 +1,71 @@
+"""Which positions may look at which, as the arguments that `scaled_dot_product_attention` takes for it."""
+
+# Shape legend: b batch, t queries, s keys, h heads.
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Masking = dict[str, Any]
+
+# In place of a document's number: a position that only fills a row up.
+PADDING = -1
+
+
+def attention_mask(
+    t: int,
+    s: int,
+    device: torch.device,
+    *,
+    causal: bool,
+    window: int | None = None,
+    documents_bs: Tensor | None = None,
+    bias_hts: Tensor | None = None,
+) -> Masking:
+    """Return what lets the last `t` of `s` positions see what they may.
+
+    Args:
+        causal: no position sees a later one.
+        window: a position sees only those less than this far away.
+        documents_bs: the document that each position belongs to, or PADDING; it sees its own document alone. A
+            padding position sees all that the rest allows, since a row of nothing seen has no softmax.
+        bias_hts: what is added to the scores.
+    """
+    if documents_bs is None and bias_hts is None and (window is None or window >= s):
+        return _plain(t, s, device, causal)
+    distance_ts = torch.arange(s - t, s, device=device)[:, None] - torch.arange(s, device=device)
+    seen = distance_ts >= 0 if causal else torch.ones_like(distance_ts, dtype=torch.bool)
+    if window is not None:
+        seen = seen & (distance_ts.abs() < window)
+    if documents_bs is not None:
+        seen = seen & same_document(documents_bs[:, -t:], documents_bs)
+    if bias_hts is None:
+        return {"attn_mask": seen}
+    return {"attn_mask": torch.where(seen, bias_hts, -torch.inf)}
+
+
+def cross_mask(documents_bt: Tensor | None, documents_bs: Tensor | None) -> Masking:
+    """Return what lets positions of a target, the last of its row, see the source's of the same document.
+
+    A target without documents is one alone: it sees all of the source but its padding.
+    """
+    if documents_bs is None:
+        return {}
+    if documents_bt is None:
+        return {"attn_mask": (documents_bs != PADDING)[:, None, None, :]}
+    return {"attn_mask": same_document(documents_bt, documents_bs)}
+
+
+def same_document(documents_bt: Tensor, documents_bs: Tensor) -> Tensor:
+    """Return where queries (b, t) and keys (b, s) share a document, (b, 1, t, s); padding queries share any."""
+    queries_bt1 = documents_bt[:, :, None]
+    return ((queries_bt1 == documents_bs[:, None, :]) | (queries_bt1 == PADDING))[:, None]
+
+
+def _plain(t: int, s: int, device: torch.device, causal: bool) -> Masking:
+    if not causal or t == 1:
+        return {}
+    if t == s:
+        return {"is_causal": True}
+    return {"attn_mask": torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t)}
