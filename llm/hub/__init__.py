@@ -11,15 +11,27 @@ from torch import Tensor
 from llm.errors import CheckpointError, ConfigError
 from llm.hub import folder as files
 from llm.hub import rules
+from llm.hub.bert import BERT
 from llm.hub.gpt2 import GPT2
+from llm.hub.gpt_neox import GPT_NEOX
 from llm.hub.llama import LLAMA
+from llm.hub.marian import MARIAN
+from llm.hub.mistral import MISTRAL
+from llm.hub.modernbert import MODERN_BERT
+from llm.hub.qwen2 import QWEN2
 from llm.hub.qwen3 import QWEN3
+from llm.hub.t5 import T5
 from llm.model import ModelConfig, Transformer
 
 __all__ = ["FAMILIES", "from_huggingface", "from_huggingface_state", "local_folder", "to_huggingface"]
 
 local_folder = files.local
-FAMILIES = {family.model_type: family for family in (QWEN3, LLAMA, GPT2)}
+BY_ARCHITECTURE = {
+    "decoder": (QWEN3, LLAMA, MISTRAL, QWEN2, GPT2, GPT_NEOX),
+    "encoder": (BERT, MODERN_BERT),
+    "encoder_decoder": (T5, MARIAN),
+}
+FAMILIES = {family.model_type: family for families in BY_ARCHITECTURE.values() for family in families}
 
 
 def to_huggingface(
@@ -39,8 +51,7 @@ def to_huggingface(
     rules.check_tensors(rules.shapes_of(config), state, "the model's state")
     theirs = rules.to_theirs(family, config, state)
     dtype = str(next(iter(theirs.values())).dtype).removeprefix("torch.")
-    tokens = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
-    return theirs, family.write_config(config) | tokens | {"torch_dtype": dtype}
+    return theirs, family.write_config(config) | _token_ids(config, end_of_text) | {"torch_dtype": dtype}
 
 
 def from_huggingface(folder: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -59,21 +70,39 @@ def from_huggingface_state(
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Convert their tensors and config.json to our config and weights; the same errors as `from_huggingface`."""
     family, config = _read_config(hf_config)
+    config = family.read_state(config, state)
     rules.check_number(config, state, where)
     theirs = _tidy(family, config, state, where)
     rules.check_tensors(rules.expected(family, config), theirs, where)
     return config, rules.to_ours(family, config, theirs)
 
 
+def _token_ids(config: ModelConfig, end_of_text: int | None) -> dict[str, Any]:
+    """Return every id that their config names by what we have, one token that begins, ends and fills up texts.
+
+    None must be said where there is none, since their defaults may lie beyond the vocabulary.
+    """
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id"), end_of_text)
+    if config.architecture == "encoder":
+        ids |= dict.fromkeys(("pad_token_id", "cls_token_id", "sep_token_id"), end_of_text)
+    elif config.architecture == "encoder_decoder":
+        ids |= {
+            "pad_token_id": end_of_text,
+            "decoder_start_token_id": end_of_text or 0,
+            "forced_eos_token_id": None,
+        }
+    return ids
+
+
 def _family_for(config: ModelConfig, model_type: str | None) -> rules.Family:
-    candidates = FAMILIES.values() if model_type is None else [_family_named(model_type)]
-    refusals = []
+    candidates = BY_ARCHITECTURE[config.architecture] if model_type is None else [_family_named(model_type)]
+    problems = {family.model_type: family.problems(config) for family in candidates}
     for family in candidates:
-        problems = family.problems(config)
-        if not problems:
+        if not problems[family.model_type]:
             return family
-        refusals.append(f"{family.model_type} cannot express {', '.join(problems)}")
-    raise ConfigError(f"no Hugging Face format for this model: {'; '.join(refusals)}")
+    closest = sorted(problems, key=lambda name: len(problems[name]))
+    refusals = "; ".join(f"{name} cannot express {', '.join(problems[name])}" for name in closest)
+    raise ConfigError(f"no Hugging Face format for this model: {refusals}")
 
 
 def _family_named(model_type: object) -> rules.Family:
@@ -97,14 +126,20 @@ def _tidy(family: rules.Family, config: ModelConfig, state: rules.State, where: 
     """Give tensors their full names, without leftovers and without the second name of tied weights."""
     bare = not any(name.startswith(family.base) for name in state)
     full = {
-        family.base + name if bare and name != "lm_head.weight" else name: tensor
-        for name, tensor in state.items()
+        family.base + name if bare and name != family.head else name: tensor for name, tensor in state.items()
     }
-    kept = {name: tensor for name, tensor in full.items() if not re.fullmatch(family.ignored, name)}
-    if config.tie_embeddings and "lm_head.weight" in kept:
-        head, tokens = kept.pop("lm_head.weight"), kept.get(family.base + family.tokens)
+    wanted = rules.expected(family, config)
+    if config.tie_embeddings and family.head in full:
+        head, tokens = full.pop(family.head), full.get(family.base + family.tokens)
         if tokens is not None and not torch.equal(head, tokens):
             raise CheckpointError(
-                f"{where}: lm_head.weight differs from the embedding that it should be tied to"
+                f"{where}: {family.head} differs from the embedding that it should be tied to"
             )
-    return kept
+    for name in [name for name in full if name not in wanted and re.fullmatch(family.zeros, name)]:
+        if full.pop(name).count_nonzero():
+            raise CheckpointError(f"{where}: {name} is not zero, and the model has no part for it")
+    return {
+        name: tensor
+        for name, tensor in full.items()
+        if name in wanted or not re.fullmatch(family.ignored, name)
+    }

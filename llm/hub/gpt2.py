@@ -1,6 +1,15 @@
 """GPT-2 as Hugging Face writes it."""
 
-from llm.hub.rules import Family, Rule
+from llm.hub.rules import Family, Layers, Rule
+
+LAYER_RULES = (
+    Rule("ln_1", "residual.norms.attention"),
+    Rule("attn.c_attn", "attention.query", "attention.key", "attention.value", transposed=True),
+    Rule("attn.c_proj", "attention.output", transposed=True),
+    Rule("ln_2", "residual.norms.feed_forward"),
+    Rule("mlp.c_fc", "feed_forward.up", transposed=True),
+    Rule("mlp.c_proj", "feed_forward.down", transposed=True),
+)
 
 GPT2 = Family(
     model_type="gpt2",
@@ -53,14 +62,6 @@ GPT2 = Family(
         Rule("transformer.ln_f", "stack.norm"),
         Rule("lm_head", "unembedding"),
     ),
-    layer=("transformer.h.{}", "stack.blocks.{}"),
-    layer_rules=(
-        Rule("ln_1", "residual.norms.attention"),
-        Rule("attn.c_attn", "attention.query", "attention.key", "attention.value", transposed=True),
-        Rule("attn.c_proj", "attention.output", transposed=True),
-        Rule("ln_2", "residual.norms.feed_forward"),
-        Rule("mlp.c_fc", "feed_forward.up", transposed=True),
-        Rule("mlp.c_proj", "feed_forward.down", transposed=True),
-    ),
+    layers=(Layers("transformer.h.{}", "stack.blocks.{}", LAYER_RULES),),
     ignored=r".*\.attn\.(masked_)?bias",  # the causal mask
 )

@@ -1,7 +1,7 @@
 """Llama as Hugging Face writes it, with the rotary settings that its relatives share."""
 
 from llm.errors import ConfigError
-from llm.hub.rules import Family, Rule, Values
+from llm.hub.rules import Family, Layers, Rule, Values
 from llm.model import ModelConfig
 
 KEYS = {
@@ -102,8 +102,7 @@ LLAMA = Family(
     base="model.",
     tokens="embed_tokens.weight",
     rules=RULES,
-    layer=("model.layers.{}", "stack.blocks.{}"),
-    layer_rules=LAYER_RULES,
+    layers=(Layers("model.layers.{}", "stack.blocks.{}", LAYER_RULES),),
     ignored=r".*\.rotary_emb\.inv_freq",
     write_more=write_rope,
     read_more=read_rope,

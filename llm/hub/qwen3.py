@@ -2,21 +2,26 @@
 
 from llm.errors import ConfigError
 from llm.hub.llama import CONSTANTS, DEFAULTS, KEYS, LAYER_RULES, RULES, read_rope, write_rope
-from llm.hub.rules import Family, Rule, Values
+from llm.hub.rules import Family, Layers, Rule, Values
 
 
-def read_qwen3(theirs: Values) -> Values:
+def read_qwen(theirs: Values) -> Values:
     """Return our rotary keys, once no layer looks through a window."""
     types = theirs.get("layer_types") or []
     if not isinstance(types, list):
-        raise ConfigError(f"qwen3: layer_types={types!r} must be a list")
+        raise ConfigError(f"layer_types={types!r} must be a list")
     kinds = {str(kind) for kind in types} - {"full_attention"}
     if kinds:
         raise ConfigError(
-            f"qwen3: layer_types with {', '.join(sorted(kinds))} are not supported, only full_attention"
+            f"layer_types with {', '.join(sorted(kinds))} are not supported, only full_attention"
         )
     return read_rope(theirs)
 
+
+NORM_RULES = (
+    Rule("self_attn.q_norm", "attention.query_norm"),
+    Rule("self_attn.k_norm", "attention.key_norm"),
+)
 
 QWEN3 = Family(
     model_type="qwen3",
@@ -30,13 +35,8 @@ QWEN3 = Family(
     base="model.",
     tokens="embed_tokens.weight",
     rules=RULES,
-    layer=("model.layers.{}", "stack.blocks.{}"),
-    layer_rules=(
-        *LAYER_RULES,
-        Rule("self_attn.q_norm", "attention.query_norm"),
-        Rule("self_attn.k_norm", "attention.key_norm"),
-    ),
+    layers=(Layers("model.layers.{}", "stack.blocks.{}", (*LAYER_RULES, *NORM_RULES)),),
     ignored=r".*\.rotary_emb\.inv_freq",
     write_more=write_rope,
-    read_more=read_qwen3,
+    read_more=read_qwen,
 )

@@ -1,5 +1,7 @@
 """Reversible rules between our weights and config and a Hugging Face family's: what a rule is, and how it is applied."""
 
+import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from llm.errors import CheckpointError, ConfigError
 from llm.model import ModelConfig, Transformer, least_parameters
+from llm.model.config import GATED
 
 State = Mapping[str, Tensor]
 Values = dict[str, Any]
@@ -21,27 +24,72 @@ TRAINING_KEYS = frozenset({"dropout", "init_std", "zero_init_outputs"})
 class Rule:
     """Their module holds our modules' tensors, joined along the first dimension.
 
-    Applies to the weight and the bias, wherever our model has one. `transposed` is for families that store the
-    matrix of a linear map as (in, out).
+    Applies to the weight and the bias, wherever our model has one.
+
+    Args:
+        theirs: the name of their module.
+        ours: the names of ours.
+        transposed: for families that store the matrix of a linear map as (in, out).
+        by_head: the parts of each head stand together, rather than the heads of each part.
+        gated: where two rules have the same module of ours, the kind of feed-forward that this one is for.
     """
 
-    def __init__(self, theirs: str, *ours: str, transposed: bool = False) -> None:
-        self.theirs, self.ours, self.transposed = theirs, ours, transposed
+    def __init__(
+        self,
+        theirs: str,
+        *ours: str,
+        transposed: bool = False,
+        by_head: bool = False,
+        gated: bool | None = None,
+    ) -> None:
+        self.theirs, self.ours = theirs, ours
+        self.transposed, self.by_head, self.gated = transposed, by_head, gated
 
     def within(self, theirs: str, ours: str) -> "Rule":
         """Return the same rule for modules inside `theirs` and `ours`."""
-        names = (f"{ours}.{name}" for name in self.ours)
-        return Rule(f"{theirs}.{self.theirs}", *names, transposed=self.transposed)
+        rule = copy.copy(self)
+        rule.theirs = f"{theirs}.{self.theirs}"
+        rule.ours = tuple(f"{ours}.{name}" for name in self.ours)
+        return rule
 
-    def join(self, tensors: list[Tensor]) -> Tensor:
+    def applies(self, config: ModelConfig) -> bool:
+        """Whether the rule is for models of `config`."""
+        return self.gated is None or self.gated == (config.activation in GATED)
+
+    def join(self, tensors: list[Tensor], heads: int) -> Tensor:
         """Make their tensor from ours."""
         joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+        if self.by_head:
+            joined = _regrouped(joined, len(tensors), heads)
         return joined.t().contiguous() if self.transposed and joined.dim() == 2 else joined
 
-    def split(self, tensor: Tensor, sizes: list[int]) -> list[Tensor]:
+    def split(self, tensor: Tensor, sizes: list[int], heads: int) -> list[Tensor]:
         """Make our tensors, of first dimensions `sizes`, from theirs."""
         straight = tensor.t() if self.transposed and tensor.dim() == 2 else tensor
+        if self.by_head:
+            straight = _regrouped(straight, heads, len(sizes))
         return [part.contiguous() for part in straight.split(sizes)]
+
+
+def _regrouped(tensor: Tensor, outer: int, inner: int) -> Tensor:
+    """Let the first dimension, of `outer` groups of `inner` groups, count the inner groups first."""
+    return tensor.unflatten(0, (outer, inner, -1)).transpose(0, 1).flatten(0, 2)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The repeated part: their and our name of layer {} of a stack, and its rules."""
+
+    theirs: str
+    ours: str
+    rules: tuple[Rule, ...]
+
+    def all_rules(self, config: ModelConfig) -> Iterator[Rule]:
+        """Yield the rules of every layer of the stack."""
+        count = config.encoder_layers if self.ours.startswith("encoder.") else config.n_layers
+        for index in range(count):
+            for rule in self.rules:
+                yield rule.within(self.theirs.format(index), self.ours.format(index))
 
 
 @dataclass(frozen=True)
@@ -64,12 +112,17 @@ class Family:
     base: str  # the prefix of every tensor but the head's; checkpoints of the bare model leave it out
     tokens: str  # the token embedding under that prefix
     rules: tuple[Rule, ...]
-    layer: tuple[str, str]  # their and our name of layer {}
-    layer_rules: tuple[Rule, ...]
-    ignored: str  # a regular expression of tensors that older checkpoints hold and nobody needs
+    layers: tuple[Layers, ...]
+    # Regular expressions of tensors that a checkpoint may hold beside the model's: what nobody needs, and what may be
+    # left out as long as it is zero.
+    ignored: str = ""
+    zeros: str = ""
+    head: str = "lm_head.weight"  # what older checkpoints hold although it is tied
     # More keys, both ways, that do not correspond one to one.
     write_more: Callable[[ModelConfig], Values] = field(default=lambda config: {})
     read_more: Callable[[Values], Values] = field(default=lambda theirs: {})
+    # What the tensors themselves say of the config.
+    read_state: Callable[[ModelConfig, State], ModelConfig] = field(default=lambda config, state: config)
     # What their class refuses although their config could say it.
     limits: Callable[[ModelConfig], list[str]] = field(default=lambda config: [])
 
@@ -77,10 +130,15 @@ class Family:
         """Return their config.json for `config`, which `problems` has let pass."""
         ours = config.resolved().to_dict()
         theirs = {their: ours[our] for our, names in self.keys.items() for their in names}
-        names = {our: their for their, our in reversed(list(self.activations.items()))}
-        theirs[self.activation_key] = names.get(config.activation)
         identity = {"model_type": self.model_type, "architectures": [self.architecture]}
-        return identity | theirs | dict(self.required) | self.write_more(config)
+        more = self.write_more(config)
+        return (
+            identity
+            | {self.activation_key: self.write_activation(config)}
+            | theirs
+            | dict(self.required)
+            | more
+        )
 
     def read_config(self, theirs: Values) -> ModelConfig:
         """Return our config for their config.json; a ConfigError says what we have no part for."""
@@ -112,11 +170,13 @@ class Family:
 
     def all_rules(self, config: ModelConfig) -> Iterator[Rule]:
         """Yield every rule, those of a layer once a layer."""
-        yield from self.rules
-        their_layer, our_layer = self.layer
-        for index in range(config.n_layers):
-            for rule in self.layer_rules:
-                yield rule.within(their_layer.format(index), our_layer.format(index))
+        every = itertools.chain(self.rules, *(layers.all_rules(config) for layers in self.layers))
+        yield from (rule for rule in every if rule.applies(config))
+
+    def write_activation(self, config: ModelConfig) -> str | None:
+        """Return their name of our activation, None where they have none."""
+        names = {our: their for their, our in reversed(list(self.activations.items()))}
+        return names.get(config.activation)
 
     def _agreed(self, theirs: Values, names: tuple[str, ...]) -> Any:
         values = [self._read(theirs, name) for name in names]
@@ -158,7 +218,10 @@ def shapes_of(config: ModelConfig) -> Shapes:
 
 def to_theirs(family: Family, config: ModelConfig, state: State) -> dict[str, Tensor]:
     """Convert our tensors to theirs."""
-    return {their: rule.join([state[name] for name in ours]) for their, ours, rule in pairs(family, config)}
+    return {
+        their: rule.join([state[name] for name in ours], config.n_heads)
+        for their, ours, rule in pairs(family, config)
+    }
 
 
 def to_ours(family: Family, config: ModelConfig, state: State) -> dict[str, Tensor]:
@@ -166,7 +229,7 @@ def to_ours(family: Family, config: ModelConfig, state: State) -> dict[str, Tens
     shapes = shapes_of(config)
     converted: dict[str, Tensor] = {}
     for their, ours, rule in pairs(family, config):
-        parts = rule.split(state[their], [shapes[name][0] for name in ours])
+        parts = rule.split(state[their], [shapes[name][0] for name in ours], config.n_heads)
         converted |= dict(zip(ours, parts, strict=True))
     return converted
 

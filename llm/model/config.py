@@ -199,6 +199,8 @@ class ModelConfig(_Checked):
             values["norm_bias"] = True
         if self.position != "rotary":
             values["rope_theta"] = 10000.0
+        elif self.attention_window is not None:
+            values["local_rope_theta"] = self.local_rope_theta or self.rope_theta
         if self.position != "relative":
             values |= {"relative_buckets": 32, "relative_distance": 128}
         return dataclasses.replace(self, **values)

@@ -149,12 +149,15 @@ class SinusoidalPositions(_Tabled):
 
     @torch.no_grad()
     def _fill(self) -> None:
+        if self.table_pd.is_meta:
+            return
+        # Made in float64 and kept to float32's precision whatever the model's dtype: what published weights were
+        # trained with, to the bit. On the CPU, since not every device has float64.
         length, width = self.table_pd.shape
-        device = self.table_pd.device
-        steps_d = torch.arange(0, width, 2, dtype=torch.float32, device=device)
-        position_p = torch.arange(length, dtype=torch.float32, device=device)
+        steps_d = torch.arange(0, width, 2, dtype=torch.float64, device="cpu")
+        position_p = torch.arange(length, dtype=torch.float64, device="cpu")
         angle_pd = torch.outer(position_p, 10000.0 ** (-steps_d / width))
-        self.table_pd.copy_(torch.cat((angle_pd.sin(), angle_pd.cos()), dim=-1))
+        self.table_pd.copy_(torch.cat((angle_pd.sin(), angle_pd.cos()), dim=-1).float())
 
     def forward(self, x_btd: Tensor, start: int) -> Tensor:
         """Add to `x_btd`, whose first position is `start`."""

@@ -129,7 +129,7 @@ def test_no_folder_is_an_error(tmp_path):
     ("changes", "message"),
     [
         ({"model_type": "qwen4"}, "did you mean 'qwen3'"),
-        ({"model_type": None}, "only qwen3, llama, gpt2"),
+        ({"model_type": None}, "only qwen3, llama, "),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
         ({"use_sliding_window": True}, "use_sliding_window=True"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),

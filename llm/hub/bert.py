@@ -1,0 +1,99 @@
+"""BERT as Hugging Face writes it, with its masked-language head or, as embedding models have it, with its pooler."""
+
+from llm.errors import ConfigError
+from llm.hub.rules import Family, Layers, Rule, Values
+from llm.model import ModelConfig
+
+LAYER_RULES = (
+    Rule("attention.self.query", "attention.query"),
+    Rule("attention.self.key", "attention.key"),
+    Rule("attention.self.value", "attention.value"),
+    Rule("attention.output.dense", "attention.output"),
+    Rule("attention.output.LayerNorm", "residual.norms.attention"),
+    Rule("intermediate.dense", "feed_forward.up"),
+    Rule("output.dense", "feed_forward.down"),
+    Rule("output.LayerNorm", "residual.norms.feed_forward"),
+)
+# Their class -> what it has of our parts.
+PARTS: dict[str, Values] = {
+    "BertForMaskedLM": {"head": "transformed", "head_bias": True, "pooler": False},
+    "BertForPreTraining": {"head": "transformed", "head_bias": True, "pooler": True},
+    "BertModel": {"head": "linear", "head_bias": False, "pooler": True},
+}
+
+
+def write_parts(config: ModelConfig) -> Values:
+    """Return the class that has the parts of `config`; the one for masked text where none has."""
+    ours = config.to_dict()
+    fitting = [name for name, parts in PARTS.items() if all(ours[key] == parts[key] for key in parts)]
+    return {"architectures": (fitting or list(PARTS))[:1]}
+
+
+def read_parts(theirs: Values) -> Values:
+    """Return the parts that their class has."""
+    name = next(iter(theirs.get("architectures") or ["BertModel"]))
+    if name not in PARTS:
+        raise ConfigError(f"bert: architectures={name!r} is not supported, only {', '.join(PARTS)}")
+    return PARTS[name]
+
+
+BERT = Family(
+    model_type="bert",
+    architecture="BertForMaskedLM",
+    keys={
+        "d_model": ("hidden_size",),
+        "n_layers": ("num_hidden_layers",),
+        "n_heads": ("num_attention_heads",),
+        "d_ff": ("intermediate_size",),
+        "context_length": ("max_position_embeddings",),
+        "vocab_size": ("vocab_size",),
+        "n_segments": ("type_vocab_size",),
+        "dropout": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        "norm_eps": ("layer_norm_eps",),
+    },
+    constants={
+        "architecture": "encoder",
+        "norm": "layer",
+        "residual": "post",
+        "position": "learned",
+        "attention_bias": True,
+        "mlp_bias": True,
+        "embedding_norm": True,
+        "tie_embeddings": True,
+    },
+    required={"is_decoder": False, "add_cross_attention": False, "tie_word_embeddings": True},
+    defaults={
+        "type_vocab_size": 2,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
+    },
+    activation_key="hidden_act",
+    activations={
+        "gelu": "gelu",
+        "gelu_new": "gelu_tanh",
+        "gelu_pytorch_tanh": "gelu_tanh",
+        "relu": "relu",
+        "relu2": "relu2",
+    },
+    base="bert.",
+    tokens="embeddings.word_embeddings.weight",
+    rules=(
+        Rule("bert.embeddings.word_embeddings", "embedding.tokens"),
+        Rule("bert.embeddings.position_embeddings", "embedding.positions"),
+        Rule("bert.embeddings.token_type_embeddings", "embedding.segments"),
+        Rule("bert.embeddings.LayerNorm", "embedding.norm"),
+        Rule("bert.pooler.dense", "pooler.dense"),
+        Rule("cls.predictions.transform.dense", "unembedding.transform.dense"),
+        Rule("cls.predictions.transform.LayerNorm", "unembedding.transform.norm"),
+        Rule("cls.predictions", "unembedding"),
+    ),
+    layers=(Layers("bert.encoder.layer.{}", "stack.blocks.{}", LAYER_RULES),),
+    # Position numbers, the head's bias by its second name, and what the class for masked text does not have.
+    ignored=r"bert\.embeddings\.position_ids|cls\.predictions\.decoder\.bias|(bert\.pooler|cls\.seq_relationship)\..*",
+    head="cls.predictions.decoder.weight",
+    write_more=write_parts,
+    read_more=read_parts,
+)
