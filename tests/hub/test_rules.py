@@ -57,7 +57,7 @@ def test_the_family_follows_from_the_config(config, model_type):
         (
             {"n_heads": 3, "head_dim": 4, "logit_soft_cap": 9.0},
             None,
-            "qwen3 cannot.* llama cannot.* gpt2 cannot",
+            "mistral cannot.* gpt2 cannot.* qwen3 cannot",
         ),
         ({}, "gtp2", "did you mean 'gpt2'"),
     ],
