@@ -95,11 +95,11 @@ def our_loss(case: Case) -> Callable[[Any], Any]:
 
     from llm.data.collate import Batch
     from llm.model import Transformer, init_weights
-    from llm.objective.causal_lm import CausalLM
+    from llm.objective.cross_entropy import CrossEntropy
 
     model = Transformer(shape(case))
     init_weights(model, 0)
-    objective = torch.compile(CausalLM())
+    objective = torch.compile(CrossEntropy())
     samples = torch.arange(case.batch_size)
     return loops.scored(model, lambda ids: objective(model, Batch(ids, ids.roll(-1, 1), samples)).mean)
 

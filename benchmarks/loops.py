@@ -126,7 +126,7 @@ def ours(job: Job) -> Callable[[Any], Any]:
 
     from llm.data.collate import Batch
     from llm.model import ModelConfig, Transformer, init_weights
-    from llm.objective.causal_lm import CausalLM
+    from llm.objective.cross_entropy import CrossEntropy
 
     config = ModelConfig(
         d_model=job.d_model,
@@ -143,7 +143,7 @@ def ours(job: Job) -> Callable[[Any], Any]:
     )
     model = Transformer(config)
     init_weights(model, 0)
-    objective = torch.compile(CausalLM()) if job.compile else CausalLM()
+    objective = torch.compile(CrossEntropy()) if job.compile else CrossEntropy()
     samples = torch.arange(job.batch_size)
     return scored(model, lambda ids: objective(model, Batch(ids, ids.roll(-1, 1), samples)).mean)
 

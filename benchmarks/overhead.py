@@ -117,12 +117,12 @@ def bare(work: Path, steps: int) -> None:
 
     from llm.data.collate import Batch
     from llm.model import Transformer, init_weights
-    from llm.objective.causal_lm import CausalLM
+    from llm.objective.cross_entropy import CrossEntropy
     from llm.train.optimizers import adamw
 
     model = Transformer(kept_shape(work)).train()
     init_weights(model, 1337)
-    objective = CausalLM()
+    objective = CrossEntropy()
     optimizer = adamw(model.named_parameters(), lr=1e-3)
     batches = [Batch(*tensors) for tensors in torch.load(work / "batches.pt")]
     watch = Watch()

@@ -1,25 +1,28 @@
 """The one place that turns config into objects; each function takes a checked, plain config and gives one thing."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
+from llm.data.collate import Collator, Setting
 from llm.data.progress import Bar
-from llm.generation import Sampling, complete
+from llm.errors import ConfigError
+from llm.generation import Sampling, complete, fill, show_hidden
 from llm.hub import from_huggingface, local_folder
 from llm.model import ModelConfig, Transformer, flops_per_token, init_weights
 from llm.redaction import redacted_text
-from llm.tokenizer import PretrainedSpec, Tokenizer, TokenizerSpec, load_tokenizer
+from llm.tokenizer import MASK, PretrainedSpec, Tokenizer, TokenizerSpec, load_tokenizer
 from llm.train import checkpoint
 from llm.train.callbacks import Samples
 from llm.train.derive import Derived
@@ -35,6 +38,12 @@ from llm.train.saving import Checkpointer, StopRequest
 Config = dict[str, Any]
 
 CSV_TARGET = f"{MetricsCSV.__module__.rpartition('.')[0]}.{MetricsCSV.__name__}"
+# A task for each architecture, for those who took the wrong one.
+TASKS = {
+    "decoder": "task=causal_lm",
+    "encoder": "task=masked_lm",
+    "encoder_decoder": "task=span_corruption",
+}
 LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch"}
 
 
@@ -80,7 +89,21 @@ def origin(config: Config, run: Run) -> Origin:
     """Where the config starts from: `model` and `tokenizer`, or all of `init_from`.
 
     A `run` that began from something and has a checkpoint goes on with its own, wherever its origin is by now.
+
+    Raises:
+        ConfigError: the task needs another architecture.
     """
+    found = _origin(config, run)
+    has, wants = found.shape.architecture, config["task"]["architecture"]
+    if has != wants:
+        raise ConfigError(
+            f"The model is of architecture={has}, and the task needs architecture={wants}: "
+            f"{TASKS[has]} trains such a model."
+        )
+    return found
+
+
+def _origin(config: Config, run: Run) -> Origin:
     if config["init_from"] is None:
         return Origin(ModelConfig.from_dict(config["model"]), instantiate(config["tokenizer"], config))
     goes_on = config["resume"] != "never" and run.exists() and checkpoint.steps(run.checkpoints)
@@ -139,11 +162,18 @@ def module(config: Config, net: Transformer, derived: Derived, strategy: str) ->
     )
 
 
+def collator(config: Config, tokenizer: Tokenizer) -> Collator:
+    """What makes batches as the task wants them."""
+    node = config["task"]["collator"]
+    make = resolve(node["_target_"], config["packages"])
+    return cast(Collator, make(Setting(tokenizer, config["seed"]), **settings(node)))
+
+
 def datamodule(config: Config, text: Corpus, derived: Derived, context_length: int) -> CorpusDataModule:
     """The batches of a corpus."""
     return CorpusDataModule(
         text,
-        instantiate(config["task"]["collator"], config),
+        collator(config, text.tokenizer),
         context_length=context_length,
         batch_size=config["data"]["batch_size"],
         micro_batch_size=derived.micro_batch_size,
@@ -158,8 +188,9 @@ def meter(
     """What measures training."""
     return Meter(
         tokens_per_step=data.batch_size * data.context_length,
-        bytes_per_token=text.bytes_per_token,
-        flops_per_token=flops_per_token(net.config),
+        # Only where each token is told from those before it do the bits of all tokens add up to the text's.
+        bytes_per_token=text.bytes_per_token if net.config.architecture == "decoder" else None,
+        flops_per_token=flops_per_token(net.config, scored=data.collate.share),
         peak_flops=peak,
         observers=observers,
     )
@@ -191,34 +222,78 @@ def checkpointer(
     return Checkpointer(run, net, data, about, resume_from, pause, stop, **config["checkpoint"])
 
 
+@dataclass(frozen=True)
+class Writer:
+    """What lets a model show what it can: `write` gives a text for each of `prompts`.
+
+    The prompts are as they are written and shown; the model gets them as they are. `continues` says whether a text
+    goes on where its prompt ends, or stands in its place.
+    """
+
+    prompts: list[str]
+    write: Callable[[], list[str]]
+    continues: bool
+
+    def first(self) -> str:
+        """The first text, with its prompt."""
+        text = self.write()[0]
+        return self.prompts[0] + text if self.continues else text
+
+
 def samples(
-    config: Config, run: Run, net: Transformer, tokenizer: Tokenizer, shows: Sequence[Any], pause: Pause
+    config: Config, run: Run, net: Transformer, text: Corpus, shows: Sequence[Any], pause: Pause
 ) -> list[L.Callback]:
     """What lets the model write while it trains."""
     keys = config["samples"]
     if not keys["every_n_steps"] or not keys["prompts"]:
         return []
-    # As they are written and shown; the model gets them as they are.
-    prompts = [redacted_text(prompt) for prompt in keys["prompts"] for _ in range(keys["num_samples"])]
+    show = writer(config, net, text)
+    return [Samples(run.samples, show.write, show.prompts, keys["every_n_steps"], shows, pause)]
+
+
+def writer(config: Config, net: Transformer, text: Corpus) -> Writer:
+    """What `samples` asks of the model: texts that begin with its prompts, or hidden tokens filled in."""
+    return _filler(config, net, text) if net.config.architecture == "encoder" else _author(config, net, text)
+
+
+def _author(config: Config, net: Transformer, text: Corpus) -> Writer:
+    keys = config["samples"]
+    prompts = keys["prompts"] or [""]
 
     def write() -> list[str]:
-        return [text for prompt in keys["prompts"] for text in written(config, net, tokenizer, prompt)]
+        return [
+            sample
+            for prompt in prompts
+            for sample in complete(
+                net,
+                text.tokenizer,
+                prompt,
+                num_samples=keys["num_samples"],
+                max_new_tokens=keys["max_new_tokens"],
+                sampling=Sampling(temperature=keys["temperature"]),
+                seed=config["seed"],
+            )
+        ]
 
-    return [Samples(run.samples, write, prompts, keys["every_n_steps"], shows, pause)]
+    shown = [redacted_text(prompt) for prompt in prompts for _ in range(keys["num_samples"])]
+    return Writer(shown, write, continues=True)
 
 
-def written(config: Config, net: Transformer, tokenizer: Tokenizer, prompt: str) -> list[str]:
-    """What follows `prompt`, `samples.num_samples` times, as `samples` says."""
+def _filler(config: Config, net: Transformer, text: Corpus) -> Writer:
+    """The prompts that hide tokens are filled in; where there are none, some held-out text is."""
     keys = config["samples"]
-    return complete(
-        net,
-        tokenizer,
-        prompt,
-        num_samples=keys["num_samples"],
-        max_new_tokens=keys["max_new_tokens"],
-        sampling=Sampling(temperature=keys["temperature"]),
-        seed=config["seed"],
-    )
+    prompts = [prompt for prompt in keys["prompts"] if MASK in prompt]
+    length = min(keys["max_new_tokens"], net.config.context_length)
+    stream = text.validation if len(text.validation) > length else text.train
+    if not prompts and len(stream) > length:
+        starts = np.arange(keys["num_samples"]) * length % (len(stream) - length)
+        batch = collator(config, text.tokenizer)(stream.read(starts, length + 1), starts)
+        prompts = [show_hidden(text.tokenizer, ids) for ids in batch.tokens_bt.tolist()]
+
+    def write() -> list[str]:
+        return [fill(net, text.tokenizer, prompt) for prompt in prompts]
+
+    return Writer([redacted_text(prompt) for prompt in prompts], write, continues=False)
 
 
 def loggers(config: Config, run: Run, resume_step: int) -> list[RunLogger]:

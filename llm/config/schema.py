@@ -99,7 +99,9 @@ Data = Annotated[Node, Leaf(), Beside(LoaderConfig)]
 class TaskConfig:
     """What a batch is and how it is scored."""
 
-    family: str = "causal"  # the kind of model that the task needs
+    architecture: Literal["decoder", "encoder", "encoder_decoder"] = (
+        "decoder"  # the kind of model that it needs
+    )
     collator: Target | None = field(default_factory=dict)
     objective: Target | None = field(default_factory=dict)
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from llm.data import TokenStream
+from llm.errors import ConfigError
 from llm.evaluation.code import parse_share
 from llm.evaluation.compression import xz_bits_per_byte
+from llm.evaluation.masked import Hidden, score_masked
 from llm.evaluation.perplexity import score_stream
 from llm.generation import Sampling, complete
 from llm.model import Transformer
-from llm.tokenizer import Tokenizer
+from llm.tokenizer import Tokenizer, mask_token
 
 CODE_SAMPLES = 64
 CODE_TOKENS = 64
@@ -44,7 +46,15 @@ class Result(NamedTuple):
 
 
 def perplexity(subject: Subject) -> Result:
-    """Loss, perplexity and bits per byte over every held-out byte; the examples are documents."""
+    """How well held-out text is predicted, by what the model's architecture predicts; the examples are documents.
+
+    A decoder's next tokens: loss, perplexity and bits per byte. An encoder's hidden tokens: loss, pseudo-perplexity
+    and accuracy.
+    """
+    if subject.model.config.architecture == "encoder":
+        ids = Hidden(mask_token(subject.tokenizer), subject.tokenizer.end_of_text)
+        metrics = score_masked(subject.model, subject.stream, ids, batch_size=subject.batch_size)
+        return Result(metrics, subject.stream.n_documents)
     metrics = score_stream(subject.model, subject.stream, batch_size=subject.batch_size)
     return Result(metrics, subject.stream.n_documents)
 
@@ -59,6 +69,10 @@ def compression(subject: Subject) -> Result:
 
 def code(subject: Subject) -> Result:
     """The share of sampled documents that Python's parser accepts, as far as they were written."""
+    if subject.model.config.architecture == "encoder":
+        raise ConfigError(
+            "eval=code: an encoder writes no text. eval=perplexity tells how it fills in hidden tokens."
+        )
     texts = complete(
         subject.model,
         subject.tokenizer,

@@ -4,8 +4,9 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
-from llm.generation import Sampling, complete, pack, stream_text
-from llm.tokenizer import load_tokenizer
+from llm.errors import ConfigError
+from llm.generation import Sampling, complete, fill, pack, stream_text
+from llm.tokenizer import MASK, load_tokenizer
 from llm.train.metrics import precision_dtype
 from llm.train.run import Run
 
@@ -19,6 +20,13 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     net = pack(net.to(precision_dtype(config["precision"])))
     tokenizer = load_tokenizer(source.tokenizer)
     prompt = config["prompt"]
+    if net.config.architecture == "encoder":
+        if MASK not in prompt:
+            raise ConfigError(
+                f"prompt={prompt}: an encoder fills in what a prompt hides; put {MASK} into it."
+            )
+        print(fill(net, tokenizer, prompt))
+        return 0
     how = {
         "sampling": Sampling(**{key: config[key] for key in SAMPLING_KEYS}),
         "max_new_tokens": config["max_new_tokens"],

@@ -25,7 +25,7 @@ from llm.jobs import dry_run
 from llm.jobs.evaluate import Entry, evaluations, named
 from llm.jobs.show import show_entries
 from llm.model import ModelConfig, Transformer, parameter_count
-from llm.redaction import redacted, redacted_text
+from llm.redaction import redacted
 from llm.train import checkpoint, launch, resume
 from llm.train.callbacks import StrategyRecord
 from llm.train.derive import Derived, derive
@@ -207,7 +207,7 @@ def _trainer(
         meter,
         bar,
         StrategyRecord(run),
-        *build.samples(config, run, net, job.corpus.tokenizer, shows, meter.paused),
+        *build.samples(config, run, net, job.corpus, shows, meter.paused),
         build.checkpointer(config, run, net, data, resume_from, meter.paused, stop),
     ]
     return build.trainer(config, run, derived, callbacks, loggers), module, data
@@ -240,7 +240,6 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
         evaluations(config["eval"], net, corpus, folder, "validation", config["seed"]) if held_out else []
     )
     run.append_evaluation(entries)
-    prompt = next(iter(config["samples"]["prompts"]), "")
     training = {
         "evaluation": "training",
         "data": corpus.name,
@@ -248,7 +247,7 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
         "metrics": {"steps": last["step"], "tokens": last["samples"] * job.shape.context_length},
         "examples": last["samples"],
         "checkpoint": folder.name,
-        "sample": redacted_text(prompt) + build.written(config, net, corpus.tokenizer, prompt)[0],
+        "sample": build.writer(config, net, corpus).first(),
         "report": str(run.folder / "report.html"),
         "next": next_command(run),
     }

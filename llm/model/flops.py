@@ -17,29 +17,36 @@ def least_parameters(config: ModelConfig) -> int:
     return _matrix_weights(config)
 
 
-def flops_per_token(config: ModelConfig, training: bool = True, length: int | None = None) -> float:
+def flops_per_token(
+    config: ModelConfig, training: bool = True, length: int | None = None, scored: float = 1.0
+) -> float:
     """Return the operations of the matrix products for one token of a sequence of `length` (context_length).
 
+    `scored` is the share of the tokens whose scores are computed.
     For an encoder-decoder the token is one of the target, with a source as long as the target.
     A multiplication and an addition count as two. Attention counts as if no position were masked, and a training
     step as three forward passes: the convention of model-FLOPs utilisation (arXiv 2204.02311, appendix B).
     """
     length = config.context_length if length is None else length
     attended = 2 * length * config.n_heads * config.head_size * _attentions(config)
-    forward = 2 * (_matrix_weights(config) + attended)
+    skipped = (1 - scored) * _head_weights(config)
+    forward = 2 * (_matrix_weights(config) - skipped + attended)
     return float(3 * forward if training else forward)
 
 
 def _matrix_weights(config: ModelConfig) -> int:
     """Return the number of weights that multiply each token: every matrix but the tables that are looked up."""
-    head = config.vocabulary * config.d_model
     heads = config.head_size * (2 * config.n_heads + 2 * config.kv_heads)
-    if config.head == "transformed":
-        head += config.d_model**2
     matrices = (3 if config.activation in GATED else 2) * config.ff_size
     encoder = config.encoder_layers if config.architecture == "encoder_decoder" else 0
     layers = config.n_layers + encoder
-    return head + config.d_model * (_attentions(config) * heads + layers * matrices)
+    return _head_weights(config) + config.d_model * (_attentions(config) * heads + layers * matrices)
+
+
+def _head_weights(config: ModelConfig) -> int:
+    """Return the number of weights between the hidden states and the scores."""
+    transform = config.d_model**2 if config.head == "transformed" else 0
+    return config.vocabulary * config.d_model + transform
 
 
 def _attentions(config: ModelConfig) -> int:

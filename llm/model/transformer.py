@@ -1,6 +1,6 @@
 """The transformer: embedding, one stack or two, head. GPT is a causal stack, BERT a bidirectional one, T5 both."""
 
-# Shape legend: b batch, t time, s time of a source, d width, v vocabulary.
+# Shape legend: b batch, t time, s time of a source, k scored positions, d width, v vocabulary.
 
 from torch import Tensor, nn
 
@@ -41,8 +41,9 @@ class Transformer(nn.Module):
         source_bs: Tensor | None = None,
         source_documents_bs: Tensor | None = None,
         memory: Memory | None = None,
+        positions_bk: Tensor | None = None,
     ) -> Tensor:
-        """Return logits (b, t, v).
+        """Return logits (b, t, v), or (b, k, v) of some positions.
 
         Args:
             tokens_bt: of a text, or of an encoder-decoder's target.
@@ -52,10 +53,14 @@ class Transformer(nn.Module):
             segments_bt: the segment of each token.
             source_bs: what an encoder-decoder reads, with its documents.
             memory: in place of the source, what `read` made of it.
+            positions_bk: the positions that are scored; None for all.
         """
         if source_bs is not None:
             memory = self.read(source_bs, source_documents_bs)
-        return self.head(self.encode(tokens_bt, cache, documents_bt, segments_bt, memory))
+        hidden_btd = self.encode(tokens_bt, cache, documents_bt, segments_bt, memory)
+        if positions_bk is not None:
+            hidden_btd = hidden_btd.take_along_dim(positions_bk[..., None], dim=1)
+        return self.head(hidden_btd)
 
     def encode(
         self,
@@ -67,7 +72,7 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return the hidden states (b, t, d) that `head` reads; the arguments are those of `forward`."""
         if (memory is None) != (self.encoder is None):
-            wanted = "needs" if memory is None else "takes no"
+            wanted = "needs a" if memory is None else "takes no"
             raise ConfigError(f"architecture={self.config.architecture} {wanted} source")
         start = 0 if cache is None else cache.length
         self._check_room(start + tokens_bt.shape[1], cache)

@@ -1,6 +1,15 @@
 """One protocol for text to ids and back: SentencePiece, bytes, a pretrained Hugging Face tokenizer."""
 
-from llm.tokenizer.base import END_OF_TEXT, PAD, SPECIAL_TOKENS, UNKNOWN, Tokenizer, TokenizerSpec
+from llm.tokenizer.base import (
+    END_OF_TEXT,
+    MASK,
+    PAD,
+    SPECIAL_TOKENS,
+    UNKNOWN,
+    Tokenizer,
+    TokenizerSpec,
+    mask_token,
+)
 from llm.tokenizer.byte import ByteSpec, ByteTokenizer
 from llm.tokenizer.load import load_tokenizer
 from llm.tokenizer.pretrained import PretrainedSpec, PretrainedTokenizer
@@ -8,6 +17,7 @@ from llm.tokenizer.sentencepiece import SentencePieceSpec, SentencePieceTokenize
 
 __all__ = [
     "END_OF_TEXT",
+    "MASK",
     "PAD",
     "SPECIAL_TOKENS",
     "UNKNOWN",
@@ -20,4 +30,5 @@ __all__ = [
     "Tokenizer",
     "TokenizerSpec",
     "load_tokenizer",
+    "mask_token",
 ]

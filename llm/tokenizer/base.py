@@ -10,9 +10,9 @@ import numpy as np
 from llm.errors import ConfigError, DataError
 from llm.tokenizer import folder
 
-UNKNOWN, PAD, END_OF_TEXT = "<unk>", "<pad>", "<|endoftext|>"
+UNKNOWN, PAD, END_OF_TEXT, MASK = "<unk>", "<pad>", "<|endoftext|>", "<mask>"
 # The later ones cost a row each and let one vocabulary serve masking, pairs of texts and chat.
-SPECIAL_TOKENS = (UNKNOWN, PAD, END_OF_TEXT, "<mask>", "<cls>", "<sep>", "<|im_start|>", "<|im_end|>")
+SPECIAL_TOKENS = (UNKNOWN, PAD, END_OF_TEXT, MASK, "<cls>", "<sep>", "<|im_start|>", "<|im_end|>")
 
 
 class Tokenizer(Protocol):
@@ -62,6 +62,14 @@ class TokenizerSpec(Protocol):
 
     def fingerprint(self) -> str:
         """SHA-256 of what determines the outcome besides the texts."""
+
+
+def mask_token(tokenizer: Tokenizer) -> int:
+    """The id of the token that hides another; a ConfigError where there is none."""
+    for name in (MASK, "[MASK]"):
+        if name in tokenizer.special_tokens:
+            return tokenizer.special_tokens[name]
+    raise ConfigError(f"The tokenizer has no {MASK} or [MASK] among {', '.join(tokenizer.special_tokens)}.")
 
 
 class TableTokenizer:

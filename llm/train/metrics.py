@@ -36,7 +36,7 @@ class StepMetrics:
         total_steps: the run's length; None when it has no set end.
         tokens: tokens trained on so far, by all ranks.
         loss: over the step's global batch, in nats per target.
-        bits_per_byte: the same in bits per byte of text.
+        bits_per_byte: the same in bits per byte of text; None for what does not predict a text in order.
         lr: what the step was taken with; the first parameter group's.
         grad_norm: before clipping.
         tokens_per_second: of all ranks since the last logged step, without validation, sampling and saving.
@@ -49,7 +49,7 @@ class StepMetrics:
     total_steps: int | None
     tokens: int
     loss: float
-    bits_per_byte: float
+    bits_per_byte: float | None
     lr: float
     grad_norm: float
     tokens_per_second: float
@@ -62,7 +62,7 @@ class StepMetrics:
         return {
             "tokens": self.tokens,
             "train/loss": self.loss,
-            "train/bits_per_byte": self.bits_per_byte,
+            **_if_known("train/bits_per_byte", self.bits_per_byte),
             "lr": self.lr,
             "grad_norm": self.grad_norm,
             "tokens_per_second": self.tokens_per_second,
@@ -81,7 +81,7 @@ class Observer(Protocol):
     def show_step(self, metrics: StepMetrics) -> None:
         """Take a logged step's figures."""
 
-    def show_validation(self, step: int, loss: float, bits_per_byte: float) -> None:
+    def show_validation(self, step: int, loss: float, bits_per_byte: float | None) -> None:
         """Take a validation's figures."""
 
 
@@ -137,7 +137,7 @@ class Meter(L.Callback):
 
     Args:
         tokens_per_step: targets in a global batch.
-        bytes_per_token: of the corpus.
+        bytes_per_token: of the corpus; None where bits per byte say nothing.
         flops_per_token: the model's own, forward and backward.
         peak_flops: of one device in the training precision; measured when training starts if None.
         observers: who shows the figures.
@@ -147,7 +147,7 @@ class Meter(L.Callback):
     def __init__(
         self,
         tokens_per_step: int,
-        bytes_per_token: float,
+        bytes_per_token: float | None,
         flops_per_token: float,
         peak_flops: float | None = None,
         observers: Sequence[Observer] = (),
@@ -174,9 +174,9 @@ class Meter(L.Callback):
         finally:
             self._clock.resume()
 
-    def bits_per_byte(self, loss: float) -> float:
-        """Nats per token as bits per byte of text."""
-        return loss / math.log(2) / self.bytes_per_token
+    def bits_per_byte(self, loss: float) -> float | None:
+        """Nats per token as bits per byte of text, where they can be."""
+        return None if self.bytes_per_token is None else loss / math.log(2) / self.bytes_per_token
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Learn the peak and start the clock."""
@@ -218,9 +218,10 @@ class Meter(L.Callback):
         if trainer.sanity_checking:
             return
         loss, step = float(pl_module.val_loss), trainer.global_step  # type: ignore[arg-type]
-        self._log(trainer, {"val/loss": loss, "val/bits_per_byte": self.bits_per_byte(loss)}, step)
+        bits = self.bits_per_byte(loss)
+        self._log(trainer, {"val/loss": loss, **_if_known("val/bits_per_byte", bits)}, step)
         for observer in self.observers:
-            observer.show_validation(step, loss, self.bits_per_byte(loss))
+            observer.show_validation(step, loss, bits)
 
     def _begin_run(self) -> None:
         self._run_step = self._window_step = self._step
@@ -260,6 +261,10 @@ class Meter(L.Callback):
     def _log(self, trainer: L.Trainer, metrics: dict[str, float], step: int) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step)
+
+
+def _if_known(name: str, figure: float | None) -> dict[str, float]:
+    return {} if figure is None else {name: figure}
 
 
 def precision_dtype(precision: str) -> torch.dtype:

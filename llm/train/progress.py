@@ -117,11 +117,12 @@ class TrainingProgress(ProgressBar):
                 f"step {of(metrics.step, metrics.total_steps)}  {figures(metrics)}{left(metrics.seconds_left)}"
             )
 
-    def show_validation(self, step: int, loss: float, bits_per_byte: float) -> None:
+    def show_validation(self, step: int, loss: float, bits_per_byte: float | None) -> None:
         """Take a validation's figures."""
         self._val_loss = loss
         if self._enabled and self._live is None:
-            self._say(f"step {of(step, self._total)}  val loss {loss:.4f}  val bits/byte {bits_per_byte:.4f}")
+            bits = "" if bits_per_byte is None else f"  val bits/byte {bits_per_byte:.4f}"
+            self._say(f"step {of(step, self._total)}  val loss {loss:.4f}{bits}")
 
     def show_samples(self, step: int, prompts: Sequence[str], texts: Sequence[str]) -> None:
         """Print what the model wrote at a step, after each prompt."""
@@ -194,8 +195,9 @@ def of(step: int, total: int | None) -> str:
 
 def figures(metrics: StepMetrics) -> str:
     """A step's figures in a line."""
+    bits = "" if metrics.bits_per_byte is None else f"  bits/byte {metrics.bits_per_byte:.4f}"
     return (
-        f"loss {metrics.loss:.4f}  bits/byte {metrics.bits_per_byte:.4f}  lr {metrics.lr:.2e}  "
+        f"loss {metrics.loss:.4f}{bits}  lr {metrics.lr:.2e}  "
         f"{short(metrics.tokens_per_second)} tokens/s  MFU {metrics.mfu:.1%}  data wait {metrics.data_wait:.0%}"
     )
 

@@ -11,7 +11,7 @@ from llm.config import allowed, check_targets, resolve
 from llm.errors import ConfigError
 
 FRIENDLY = [
-    "llm.objective.causal_lm.CausalLM",
+    "llm.objective.cross_entropy.CrossEntropy",
     "llm.data.sources.TextFiles",
     "llm.data.sources.text.TextFiles",
     "llm.tokenizer.SentencePieceSpec",
@@ -97,7 +97,7 @@ HOSTILE = [
     "llm.train.checkpoint.load_tensors",
     "llm.tokenizer.load_tokenizer",
     # private, dunder and malformed names
-    "llm.objective.causal_lm.CausalLM.__init__.__globals__",
+    "llm.objective.cross_entropy.CrossEntropy.__init__.__globals__",
     "llm.objective.causal_lm.__builtins__.eval",
     "torch.optim.AdamW.__subclasses__",
     "torch.optim._functional.adam",
@@ -112,7 +112,7 @@ HOSTILE = [
     "torch.optim/AdamW",
     "torch.optim.AdamW()",
     "ｏｓ.system",
-    "llm.objective.causal_lm.CausalLM;os.system",
+    "llm.objective.cross_entropy.CrossEntropy;os.system",
     "",
 ]
 

@@ -7,7 +7,7 @@ def test_each_target_is_the_next_token() -> None:
     windows = np.arange(12, dtype=np.int64).reshape(2, 6)
     batch = CausalCollator()(windows, np.array([7, 8]))
     assert batch.tokens_bt.tolist() == [[0, 1, 2, 3, 4], [6, 7, 8, 9, 10]]
-    assert batch.targets_bt.tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11]]
+    assert batch.targets_bk.tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11]]
     assert batch.ids.tolist() == [7, 8]
 
 
@@ -15,4 +15,4 @@ def test_nothing_past_the_end_is_scored_or_looked_up() -> None:
     windows = np.array([[5, 6, 7], [8, 9, IGNORED], [IGNORED] * 3], np.int64)
     batch = CausalCollator()(windows, np.array([0, 1, -1]))
     assert batch.tokens_bt.tolist() == [[5, 6], [8, 9], [0, 0]]
-    assert batch.targets_bt.tolist() == [[6, 7], [9, IGNORED], [IGNORED, IGNORED]]
+    assert batch.targets_bk.tolist() == [[6, 7], [9, IGNORED], [IGNORED, IGNORED]]

@@ -64,7 +64,7 @@ def test_batches_are_windows_of_the_stream(corpus) -> None:
     batch = next(iter(data.train_dataloader()))
     starts = data.order.starts(batch.ids.numpy())
     assert torch.equal(batch.tokens_bt, torch.from_numpy(corpus.train.read(starts, 16)))
-    assert torch.equal(batch.targets_bt, torch.from_numpy(corpus.train.read(starts + 1, 16)))
+    assert torch.equal(batch.targets_bk, torch.from_numpy(corpus.train.read(starts + 1, 16)))
     assert batch.tokens_bt.dtype == torch.int64
 
 
@@ -90,7 +90,7 @@ def test_each_held_out_token_is_a_target_once(corpus, world, micro, context_leng
         scored += [
             (int(id_), targets[targets != IGNORED].tolist())
             for batch in batches
-            for id_, targets in zip(batch.ids, batch.targets_bt, strict=True)
+            for id_, targets in zip(batch.ids, batch.targets_bk, strict=True)
         ]
     assert len(counts) == 1
     in_order = [token for id_, targets in sorted(scored) if id_ >= 0 for token in targets]
@@ -138,7 +138,7 @@ class Watcher(L.LightningModule):
         return self.weight * batch.tokens_bt.float().mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validated += int((batch.targets_bt != IGNORED).sum())
+        self.validated += int((batch.targets_bk != IGNORED).sum())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)

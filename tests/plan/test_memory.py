@@ -75,7 +75,7 @@ import functools, threading, time, torch
 from pathlib import Path
 from llm.data.collate import Batch
 from llm.model import ModelConfig, Transformer, init_weights
-from llm.objective.causal_lm import CausalLM
+from llm.objective.cross_entropy import CrossEntropy
 from llm.plan import training_memory
 from llm.train.optimizers import adamw
 
@@ -102,7 +102,7 @@ init_weights(net, 0)
 stepper = optimizer(net.named_parameters())
 tokens = torch.randint(0, 4096, (4, 256))
 for _ in range(3):
-    CausalLM()(net, Batch(tokens, tokens, torch.arange(4))).mean.backward()
+    CrossEntropy()(net, Batch(tokens, tokens, torch.arange(4))).mean.backward()
     stepper.step()
     stepper.zero_grad()
 done = True

@@ -6,7 +6,7 @@ import torch
 
 from llm.data.collate import CausalCollator
 from llm.model import ModelConfig, Transformer, init_weights
-from llm.objective.causal_lm import CausalLM
+from llm.objective.cross_entropy import CrossEntropy
 from llm.train.module import LanguageModule
 
 
@@ -24,7 +24,7 @@ def some_batch(n=4, time=16, vocab_size=64):
 
 def module_of(model, compile=False):
     return LanguageModule(
-        model, CausalLM(), lambda named: torch.optim.SGD([p for _, p in named]), lambda step: 1.0, compile
+        model, CrossEntropy(), lambda named: torch.optim.SGD([p for _, p in named]), lambda step: 1.0, compile
     )
 
 
@@ -32,19 +32,19 @@ def test_the_step_is_the_mean_loss_of_its_targets():
     model, batch = small_model(), some_batch()
     loss = module_of(model).training_step(batch, 0)
     logits = model(batch.tokens_bt)
-    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets_bt.flatten())
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets_bk.flatten())
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     assert loss.item() == pytest.approx(math.log(64), abs=0.3)
 
 
 def test_ignored_targets_count_for_nothing():
     batch = some_batch()
-    targets = batch.targets_bt.clone()
+    targets = batch.targets_bk.clone()
     targets[1:] = -100
-    loss = CausalLM()(small_model(), batch._replace(targets_bt=targets))
+    loss = CrossEntropy()(small_model(), batch._replace(targets_bk=targets))
     assert loss.n_targets.item() == 16
-    alone = CausalLM()(
-        small_model(), batch._replace(tokens_bt=batch.tokens_bt[:1], targets_bt=batch.targets_bt[:1])
+    alone = CrossEntropy()(
+        small_model(), batch._replace(tokens_bt=batch.tokens_bt[:1], targets_bk=batch.targets_bk[:1])
     )
     assert loss.mean.item() == pytest.approx(alone.mean.item(), rel=1e-6)
 

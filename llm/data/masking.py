@@ -1,0 +1,70 @@
+"""Masked tokens: some of a text are hidden, and the model tells from both sides what they were.
+
+Shapes: b batch, t time, k targets in a row.
+"""
+
+import numpy as np
+import torch
+
+from llm.data.collate import IGNORED, Batch, Setting
+from llm.errors import ConfigError
+from llm.model.mask import PADDING
+from llm.tokenizer import mask_token
+
+
+class MaskingCollator:
+    """Hides a share of each window, as BERT does (arXiv 1810.04805).
+
+    Of what is hidden, four fifths become the mask token, a tenth another token, and a tenth stay: the choice follows
+    from the run's seed and the sample's index alone. Attention stays within a document, and no end of text is hidden.
+
+    Args:
+        setting: the run's tokenizer, which must have a mask token, and its seed.
+        share: how much of a window is hidden, from 0 to 1.
+
+    Raises:
+        ConfigError: the tokenizer has no mask token, or `share` is not between 0 and 1.
+    """
+
+    def __init__(self, setting: Setting, *, share: float = 0.15) -> None:
+        if not 0 < share < 1:
+            raise ConfigError(f"task.collator.share={share}: it must be above 0 and below 1.")
+        self.share, self.seed = share, setting.seed
+        self.mask = mask_token(setting.tokenizer)
+        self.end_of_text = setting.tokenizer.end_of_text
+        special = set(setting.tokenizer.special_tokens.values()) | {self.end_of_text}
+        self.ordinary = np.array([id_ for id_ in range(setting.tokenizer.vocab_size) if id_ not in special])
+
+    def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
+        """The batch of the windows' tokens but their last ones."""
+        tokens_bt = windows[:, :-1].copy()
+        present_bt = tokens_bt != IGNORED
+        tokens_bt[~present_bt] = self.end_of_text
+        documents_bt = np.where(present_bt, document_numbers(tokens_bt, self.end_of_text), PADDING)
+        can_hide_bt = present_bt & (tokens_bt != self.end_of_text)
+        draws = [self._draw(sample, tokens_bt.shape[1]) for sample in ids.tolist()]
+        scores_bt, fates_bt, others_bt = (np.stack(parts) for parts in zip(*draws, strict=True))
+        # The lowest scores are hidden: as many in every row, so that shapes don't change.
+        k = max(1, round(self.share * tokens_bt.shape[1]))
+        positions_bk = np.sort(np.argsort(np.where(can_hide_bt, scores_bt, np.inf), axis=1)[:, :k], axis=1)
+        targets_bk = np.take_along_axis(np.where(can_hide_bt, tokens_bt, IGNORED), positions_bk, axis=1)
+        fates_bk, others_bk, tokens_bk = (
+            np.take_along_axis(array_bt, positions_bk, axis=1)
+            for array_bt in (fates_bt, others_bt, tokens_bt)
+        )
+        shown_bk = np.select([fates_bk < 0.8, fates_bk < 0.9], [self.mask, others_bk], tokens_bk)
+        shown_bk = np.where(targets_bk == IGNORED, tokens_bk, shown_bk)
+        np.put_along_axis(tokens_bt, positions_bk, shown_bk, axis=1)
+        arrays = (tokens_bt, targets_bk, ids, documents_bt, positions_bk)
+        return Batch(*(torch.from_numpy(array) for array in arrays))
+
+    def _draw(self, sample: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What chance gives a sample: an order of its positions, their fates, and other tokens for them."""
+        random = np.random.Generator(np.random.Philox(key=[self.seed, sample % (1 << 64)]))
+        scores_t, fates_t = random.random((2, length))
+        return scores_t, fates_t, random.choice(self.ordinary, length)
+
+
+def document_numbers(tokens_bt: np.ndarray, end_of_text: int) -> np.ndarray:
+    """The document of each token, counted within its row: an end of text begins one."""
+    return np.cumsum(tokens_bt == end_of_text, axis=1)
