@@ -110,3 +110,14 @@ def test_shakespeare_scores_both_on_the_same_bytes(tmp_path):
 @pytest.mark.slow
 def test_gpu():
     assert "figures of a GPU are still to come" in quick("gpu")
+
+
+@pytest.mark.slow  # it compiles
+def test_where_time_goes_names_its_groups_and_the_limit():
+    output = quick("where_time_goes")
+    assert cells(output, "matrix products of weights")[1].endswith("ms")
+    shares = [
+        int(line.split("|")[3].strip().rstrip("%")) for line in output.splitlines() if line.endswith("% |")
+    ]
+    assert 90 <= sum(shares) <= 110
+    assert "of the" in output.splitlines()[-1]
