@@ -42,7 +42,7 @@ def profiled(job: Job, steps: int) -> dict[str, float]:
     from llm.train.hardware import keep_freed_memory
     from llm.train.metrics import measure_flops
 
-    keep_freed_memory()
+    keep_freed_memory(4 * job.vocab_size * max(job.d_model, job.batch_size * job.context_length))
     compiler.cpp.enable_kernel_profile = True  # type: ignore[attr-defined]
     compiler.cpp.descriptive_names = "original_aten"  # type: ignore[attr-defined]
     loss: Any = LOSSES["ours"](job)

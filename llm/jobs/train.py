@@ -165,7 +165,8 @@ def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[s
 
 def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
     if derived.accelerator == "cpu":
-        keep_freed_memory()
+        rows = max(job.shape.d_model, derived.micro_batch_size * job.shape.context_length)
+        keep_freed_memory(4 * rows * job.shape.vocabulary)
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
     net = build.model(job.shape, job.origin, job.config["seed"])
     stop = StopRequest()

@@ -13,6 +13,8 @@ import torch
 BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 # Parameters of glibc's mallopt, by malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+# Bytes above which glibc always gives memory back: the most that its threshold grows to.
+GIVEN_BACK = 32 << 20
 
 
 def accelerator_name(accelerator: str) -> str:
@@ -51,13 +53,14 @@ def compiles_for_cpu() -> bool:
     return cpp_compiler() is not None and Path(sysconfig.get_paths()["include"], "Python.h").is_file()
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(largest_tensor: int) -> None:
     """Let this process keep what it frees, for each training step on a CPU takes the same tensors as the one before.
 
-    glibc gives tensors of 32 MiB and more back to the kernel at once and gets them anew, page by page and zeroed: a
-    quarter of a step at 124 million parameters (benchmarks/throughput.md). Elsewhere than with glibc nothing changes.
+    glibc gives tensors above 32 MiB back to the kernel at once and gets them anew, page by page and zeroed: a quarter
+    of a step at 124 million parameters (benchmarks/throughput.md). Where the `largest_tensor`, in bytes, is no larger,
+    or elsewhere than with glibc, nothing changes.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if largest_tensor > GIVEN_BACK and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)

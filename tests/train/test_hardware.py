@@ -23,8 +23,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_memory_that_is_freed_is_taken_again_without_page_faults():
     faults = {
         keep: int(subprocess.check_output([sys.executable, "-c", FAULTS.format(keep=keep)], text=True))
-        for keep in ("", "keep_freed_memory()")
+        for keep in ("", "keep_freed_memory(64 << 20)", "keep_freed_memory(32 << 20)")
     }
     # Ten tensors of 64 MiB are 160 thousand pages of 4 KB, or 320 of 2 MB.
     assert faults[""] >= 320
-    assert faults["keep_freed_memory()"] < 50
+    assert faults["keep_freed_memory(64 << 20)"] < 50
+    assert faults["keep_freed_memory(32 << 20)"] >= 320  # nothing as large is expected, so nothing is set
