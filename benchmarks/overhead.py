@@ -43,6 +43,7 @@ def words(work: Path, steps: int) -> list[str]:
         "model.n_heads=2",
         "model.context_length=32",
         "data.batch_size=2",
+        "compile=false",
         "optimizer.lr=1e-3",
         "eval=[]",
         "samples.every_n_steps=null",
