@@ -60,7 +60,9 @@ class MaskingCollator:
 
     def _draw(self, sample: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What chance gives a sample: an order of its positions, their fates, and other tokens for them."""
-        random = np.random.Generator(np.random.Philox(key=[self.seed, sample % (1 << 64)]))
+        # A window of nothing is sample -1.
+        key = np.array([self.seed, sample % (1 << 64)], np.uint64)
+        random = np.random.Generator(np.random.Philox(key=key))
         scores_t, fates_t = random.random((2, length))
         return scores_t, fates_t, random.choice(self.ordinary, length)
 

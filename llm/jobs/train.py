@@ -63,6 +63,7 @@ def run(config: Config, choices: Choices) -> int:
     origin = build.origin(config, folder)
     corpus = _corpus(config, origin, folder, say)
     shape = origin.shape.with_vocab_size(corpus.vocab_size)
+    build.collator(config, corpus.tokenizer)  # what it refuses is refused before anything is written
     try:
         return _train(Job(config, choices, folder, origin, corpus, shape), say)
     finally:

@@ -15,8 +15,10 @@ def words(tiny):
 
 
 def test_a_run_is_trained_scored_and_asked(words, tmp_path, capsys):
-    shows = ["samples.every_n_steps=2", "samples.max_new_tokens=24"]
-    assert main(["train", *words, *shows, "name=b", "trainer.max_steps=4"]) == 0
+    shows = {"samples.every_n_steps": 2, "samples.max_new_tokens": 24}
+    kept = [word for word in words if word.partition("=")[0] not in shows]
+    changed = [f"{key}={value}" for key, value in shows.items()]
+    assert main(["train", *kept, *changed, "name=b", "trainer.max_steps=4"]) == 0
     folder = tmp_path / "runs/b"
     (entry,) = json.loads((folder / "evaluation.json").read_text())
     assert set(entry["metrics"]) == {"loss", "pseudo_perplexity", "masked_accuracy", "tokens"}

@@ -45,6 +45,11 @@ def build(architecture, **changes):
     return model.double().eval()
 
 
+def tolerance(parts):
+    """For the same tokens at other positions: rotary angles are kept in float32."""
+    return 5e-6 if parts.get("position", "rotary") == "rotary" else 1e-12
+
+
 def tokens(rows=2, length=24, seed=0):
     return torch.randint(0, 19, (rows, length), generator=torch.Generator().manual_seed(seed))
 
@@ -80,8 +85,8 @@ class TestEncoders:
         tokens_bt = tokens(1)
         documents_bt = torch.tensor([[0] * 10 + [1] * 14])
         packed_btv = model(tokens_bt, documents_bt=documents_bt)
-        torch.testing.assert_close(packed_btv[:, :10], model(tokens_bt[:, :10]), rtol=0, atol=1e-12)
-        torch.testing.assert_close(packed_btv[:, 10:], model(tokens_bt[:, 10:]), rtol=0, atol=1e-12)
+        alone_btv = torch.cat((model(tokens_bt[:, :10]), model(tokens_bt[:, 10:])), dim=1)
+        torch.testing.assert_close(packed_btv, alone_btv, rtol=0, atol=tolerance(parts))
 
     @torch.no_grad()
     def test_some_positions_are_scored_as_in_all(self, parts):
@@ -131,7 +136,9 @@ class TestEncoderDecoders:
         )
         first_btv = model(target_bt[:, :5], source_bs=source_bs[:, :8])
         second_btv = model(target_bt[:, 5:], source_bs=source_bs[:, 8:])
-        torch.testing.assert_close(packed_btv, torch.cat((first_btv, second_btv), 1), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            packed_btv, torch.cat((first_btv, second_btv), 1), rtol=0, atol=tolerance(parts)
+        )
 
     @torch.no_grad()
     def test_written_piece_by_piece_it_is_what_one_pass_gives(self, parts):
