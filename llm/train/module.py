@@ -20,6 +20,10 @@ OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 Schedule = Callable[[int], float]
 
 
+# What is assigned in each step, and is neither a parameter nor a module.
+PLAIN = {"_current_fx_name", "grad_norm", "_last_loss", "_pending"}
+
+
 class LanguageModule(L.LightningModule):
     """A transformer in training.
 
@@ -50,6 +54,14 @@ class LanguageModule(L.LightningModule):
         self._last_loss = torch.tensor(math.nan)
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._val_total = self._val_count = 0.0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # torch looks through parameters and modules at each assignment. Lightning notes before and after each hook which
+        # one runs, some fifty times a step: a fifth of a millisecond.
+        if name in PLAIN:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of one micro-batch, in nats per target."""
