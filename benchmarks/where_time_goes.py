@@ -24,8 +24,8 @@ from timing import machine, table
 GROUPS = {
     "matrix products of weights": r"aten::(mm|addmm)$",
     "matrix products of attention": r"aten::bmm$",
-    "softmax of attention": r"cpp_fused.*_softmax(?!.*log_softmax)",
     "loss": r"cpp_fused.*log_softmax",
+    "softmax of attention": r"cpp_fused.*softmax",
     "activation": r"cpp_fused.*gelu",
     "norms, residuals, casts, embedding": r"cpp_fused",
     "optimizer": r"aten::_fused_adamw_$",
