@@ -293,7 +293,8 @@ def _filler(config: Config, net: Transformer, text: Corpus) -> Writer:
     def write() -> list[str]:
         return [fill(net, text.tokenizer, prompt) for prompt in prompts]
 
-    return Writer([redacted_text(prompt) for prompt in prompts], write, continues=False)
+    # What is filled in begins a line of its own.
+    return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, continues=False)
 
 
 def loggers(config: Config, run: Run, resume_step: int) -> list[RunLogger]:

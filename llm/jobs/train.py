@@ -251,7 +251,7 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
         "checkpoint": folder.name,
         "sample": build.writer(config, net, corpus).first(),
         "report": str(run.folder / "report.html"),
-        "next": next_command(run),
+        "next": next_command(run, "for <mask> in" if job.shape.architecture == "encoder" else "def main():"),
     }
     write_json(run.results, [*entries, training])
     # trainer.max_time may end a run before its last step.
@@ -286,7 +286,7 @@ def _show_end(run: Run, entries: list[Entry], training: Entry) -> None:
     print(f"\nReport:  {run.folder / 'report.html'}\nNext:    {training['next']}")
 
 
-def next_command(run: Run) -> str:
+def next_command(run: Run, prompt: str) -> str:
     """What to type to let the model write, in words that work in this shell."""
     beside = Path(sys.executable).with_name("llm")
     found = shutil.which("llm")
@@ -294,4 +294,4 @@ def next_command(run: Run) -> str:
         program = "llm"
     else:
         program = os.path.relpath(beside) if beside.exists() else f"{sys.executable} -m llm"
-    return f"{program} generate run={shlex.quote(str(run.folder))} prompt='def main():'"
+    return f"{program} generate run={shlex.quote(str(run.folder))} prompt={shlex.quote(prompt)}"

@@ -24,6 +24,7 @@ def test_a_run_is_trained_scored_and_asked(words, tmp_path, capsys):
     assert set(entry["metrics"]) == {"loss", "pseudo_perplexity", "masked_accuracy", "tokens"}
     sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[0])
     assert "<mask>" in json.dumps(sample)
+    assert "prompt='for <mask> in'" in json.loads((folder / "results.json").read_text())[-1]["next"]
     header = (folder / "metrics.csv").read_text().splitlines()[0].split(",")
     rows = (folder / "metrics.csv").read_text().splitlines()[1:]
     bits = header.index("train/bits_per_byte")
