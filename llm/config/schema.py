@@ -117,7 +117,7 @@ class TrainConfig:
     resume: Given = "auto"  # auto, never, must, or the checkpoint folder to go on from
     init_from: str | None = None  # start from this run, Hugging Face folder or hub id
     allow_changes: bool = False  # resume although the config changed in a way that matters
-    compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: on NVIDIA GPUs
+    compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: on NVIDIA GPUs, and in long runs on a CPU
     dry_run: bool = False  # show what would run and its cost, then stop
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
