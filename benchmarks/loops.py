@@ -163,6 +163,17 @@ def next_token_loss(logits_btv: Any, ids_bt: Any) -> Any:
 
 def bare_loop(loss: Callable[[Any], Any], job: Job, device: str = "cpu") -> dict[str, float]:
     """Train by a loop of nothing but what every loop needs; its tokens per second."""
+    step = bare_step(loss, job, device)
+    for _ in range(job.warm):
+        step()
+    began = clock(device)
+    for _ in range(job.timed):
+        step()
+    return {"tokens_per_second": job.tokens / (clock(device) - began)}
+
+
+def bare_step(loss: Callable[[Any], Any], job: Job, device: str = "cpu") -> Callable[[], None]:
+    """One optimizer step of that loop."""
     import torch
 
     model = loss.model.to(device).train()  # type: ignore[attr-defined]
@@ -177,12 +188,7 @@ def bare_loop(loss: Callable[[Any], Any], job: Job, device: str = "cpu") -> dict
         optimizer.step()
         optimizer.zero_grad()
 
-    for _ in range(job.warm):
-        step()
-    began = clock(device)
-    for _ in range(job.timed):
-        step()
-    return {"tokens_per_second": job.tokens / (clock(device) - began)}
+    return step
 
 
 def clock(device: str) -> float:

@@ -13,10 +13,8 @@ import dataclasses
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
 
-from loops import LOSSES, Job, random_ids
+from loops import LOSSES, Job, bare_step
 from throughput import QUICK, SHAPES
 from timing import machine, table
 
@@ -45,8 +43,7 @@ def profiled(job: Job, steps: int) -> dict[str, float]:
     keep_freed_memory(4 * job.vocab_size * max(job.d_model, job.batch_size * job.context_length))
     compiler.cpp.enable_kernel_profile = True  # type: ignore[attr-defined]
     compiler.cpp.descriptive_names = "original_aten"  # type: ignore[attr-defined]
-    loss: Any = LOSSES["ours"](job)
-    step = _step(loss, loss.model.train(), random_ids(job))
+    step = bare_step(LOSSES["ours"](job), job)
     for _ in range(job.warm):
         step()
     with profile() as seen:
@@ -60,22 +57,6 @@ def profiled(job: Job, steps: int) -> dict[str, float]:
         **seconds,
         "ceiling": measure_flops(torch.device("cpu"), torch.bfloat16),
     }
-
-
-def _step(loss: Any, model: Any, ids: Any) -> Callable[[], None]:
-    import torch
-
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
-
-    def step() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            value = loss(ids)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
 
 
 def _group(kernel: str) -> str:

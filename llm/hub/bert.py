@@ -61,14 +61,18 @@ BERT = Family(
         "embedding_norm": True,
         "tie_embeddings": True,
     },
-    required={"is_decoder": False, "add_cross_attention": False, "tie_word_embeddings": True},
+    required={
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "tie_word_embeddings": True,
+        "position_embedding_type": "absolute",
+    },
     defaults={
         "type_vocab_size": 2,
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
         "layer_norm_eps": 1e-12,
         "hidden_act": "gelu",
-        "position_embedding_type": "absolute",
     },
     activation_key="hidden_act",
     activations={

@@ -114,6 +114,9 @@ def tiles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     if validations := column(rows, "val/bits_per_byte"):
         step, best = min(validations, key=lambda point: point[1])
         shown.append(("Validation bits per byte", figure(best), f"best, step {step:,}"))
+    elif losses := column(rows, "val/loss"):  # of a task that bits per byte say nothing of
+        step, best = min(losses, key=lambda point: point[1])
+        shown.append(("Validation loss", figure(best), f"best, step {step:,}"))
     if speeds := [value for _, value in column(rows, "tokens_per_second")]:
         shown.append(("Tokens per second", figure(statistics.median(speeds)), "median"))
     if shares := [value for _, value in column(rows, "mfu")]:
