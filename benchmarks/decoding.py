@@ -43,14 +43,14 @@ DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 Decode = Callable[[Tensor], Tensor]
 
 
-def pair(config: ModelConfig, dtype: torch.dtype, new_tokens: int) -> dict[str, Decode]:
+def pair(config: ModelConfig, dtype: torch.dtype, rows: int, new_tokens: int) -> dict[str, Decode]:
     """Both contestants: prompts (b, t) to new tokens (b, n)."""
     model = Transformer(config).eval()
     init_weights(model, 0)
     tensors, keys = to_huggingface(model, config, model_type="gpt2")
     theirs = GPT2LMHeadModel(AutoConfig.for_model(**keys)).eval()
     theirs.load_state_dict({**tensors, "lm_head.weight": tensors["transformer.wte.weight"]})
-    model, theirs = pack(model.to(dtype)), theirs.to(dtype)
+    model, theirs = pack(model.to(dtype), rows), theirs.to(dtype)
 
     def our_tokens(prompt_bt: Tensor) -> Tensor:
         return torch.stack(list(generate(model, prompt_bt, max_new_tokens=new_tokens)), dim=1)
@@ -102,7 +102,7 @@ def main() -> int:
             (batch_size, args.prompt_tokens),
             generator=torch.Generator().manual_seed(batch_size),
         )
-        (ours, theirs), equal = compare(pair(config, dtype, args.new_tokens), prompt_bt, rounds)
+        (ours, theirs), equal = compare(pair(config, dtype, batch_size, args.new_tokens), prompt_bt, rounds)
         disagreements += name == "float32" and not equal
         ratio = f"{paired_ratio(ours, theirs, 'tokens_per_second'):.2f}"
         speeds = [f"{one.median('tokens_per_second'):,.1f}" for one in (ours, theirs)]

@@ -17,7 +17,7 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     """Write `num_samples` texts that begin with the prompt; returns the exit code."""
     source = Run.open(config["run"])
     net, _ = build.trained_model(source, config["checkpoint"])
-    net = pack(net.to(precision_dtype(config["precision"])))
+    net = pack(net.to(precision_dtype(config["precision"])), rows=config["num_samples"])
     tokenizer = load_tokenizer(source.tokenizer)
     prompt = config["prompt"]
     if net.config.architecture == "encoder":

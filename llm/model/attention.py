@@ -16,6 +16,9 @@ from llm.model.position import Rotation, rotate
 
 LONGEST_COMPOSED = 1024  # positions
 CAUSAL_BLOCK = 256  # queries that are composed at once
+# Up to here, keys of one query are cast to float32 and multiplied in less time than bfloat16 products take: of 12 heads
+# of 64, one row of 80 positions 39 and 95 us, eight rows 223 and 350; eight of 256 (1.6 million) 1,082 and 934.
+MOST_CAST = 2**19  # numbers
 
 
 class View(NamedTuple):
@@ -133,6 +136,9 @@ def composed_attention(
     The softmax is in float32 whatever the inputs are.
     """
     scale = query_bhte.shape[-1] ** -0.5 if scale is None else scale
+    if query_bhte.dtype is torch.bfloat16 and query_bhte.shape[2] == 1 and key_bhse.numel() <= MOST_CAST:
+        wide = (x.float() for x in (query_bhte, key_bhse, value_bhse))
+        return _compose(*wide, attn_mask, scale).to(query_bhte.dtype)
     if not is_causal:
         return _compose(query_bhte, key_bhse, value_bhse, attn_mask, scale)
     # Each block of queries sees the keys up to its own end: of 512 positions a quarter is never multiplied, of 1,024

@@ -24,13 +24,13 @@ SHAPES = {
 }
 
 
-def both(config, dtype):
+def both(config, dtype, rows):
     """A plain model and a packed one of the same weights."""
     models = [Transformer(config).eval(), Transformer(config).eval()]
     for model in models:
         init_weights(model, seed=0)
         model.to(dtype)
-    return models[0], pack(models[1])
+    return models[0], pack(models[1], rows)
 
 
 def ids(rows, length):
@@ -40,7 +40,7 @@ def ids(rows, length):
 @pytest.mark.parametrize("rows", [1, 8])
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
 def test_packed_logits_and_tokens_are_the_plain_ones(config, rows):
-    plain, packed = both(config, torch.float32)
+    plain, packed = both(config, torch.float32, rows)
     assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())
     with torch.no_grad():
         torch.testing.assert_close(packed(ids(rows, 20)), plain(ids(rows, 20)), atol=1e-5, rtol=1e-5)
@@ -51,8 +51,8 @@ def test_packed_logits_and_tokens_are_the_plain_ones(config, rows):
 
 
 def test_packed_bfloat16_is_as_near_to_float32_as_the_plain_one():
-    exact = both(CONFIG, torch.float32)[0]
-    plain, packed = both(CONFIG, torch.bfloat16)
+    exact = both(CONFIG, torch.float32, 4)[0]
+    plain, packed = both(CONFIG, torch.bfloat16, 4)
     with torch.no_grad():
         truth = exact(ids(4, 20))
         errors = [(model(ids(4, 20)).float() - truth).abs().max() for model in (plain, packed)]
@@ -63,14 +63,15 @@ def test_a_model_elsewhere_is_left_as_it_is():
     with torch.device("meta"):
         model = Transformer(CONFIG)
     modules = list(model.modules())
-    assert list(pack(model).modules()) == modules
+    assert list(pack(model, rows=1).modules()) == modules
 
 
 @pytest.mark.parametrize("key_heads", [4, 1])
-def test_one_query_in_bfloat16_is_composed_and_equals_the_kernel(key_heads):
+@pytest.mark.parametrize("positions", [48, 20_000], ids=["cast", "not cast"])
+def test_one_query_in_bfloat16_is_composed_and_equals_the_kernel(key_heads, positions):
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(2, 4, 1, 16, generator=generator).bfloat16()
-    key, value = torch.randn(2, 2, key_heads, 48, 16, generator=generator).bfloat16()
+    key, value = torch.randn(2, 2, key_heads, positions, 16, generator=generator).bfloat16()
     assert composes_faster(query, key)
     assert not composes_faster(query.float(), key.float())
     expected = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
@@ -80,7 +81,7 @@ def test_one_query_in_bfloat16_is_composed_and_equals_the_kernel(key_heads):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_type_that_the_processor_lacks_is_left_as_it_is(dtype, monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    plain, same = both(CONFIG, dtype)
+    plain, same = both(CONFIG, dtype, 2)
     tokens = [torch.stack(list(generate(model, ids(2, 4), max_new_tokens=8))) for model in (plain, same)]
     assert torch.equal(*tokens)
     assert any(isinstance(module, torch.nn.Linear) for module in same.modules())
