@@ -27,8 +27,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from llm.data import Corpus, CorpusDataModule, TokenStream
-from llm.data.collate import CausalCollator
+from llm.data.collate import CausalCollator, Setting
 from llm.data.shards import documents_name, tokens_name
+from llm.tokenizer import ByteSpec
 
 BAR_US = 80
 LENGTH, BATCH = 512, 16
@@ -55,8 +56,9 @@ def pair(windows: np.ndarray) -> Pair:
 def our_loader(folder: Path) -> DataLoader:
     stream = TokenStream(folder, STREAM, DTYPE, 0)
     corpus = cast(Corpus, SimpleNamespace(name="random", train=stream, validation=stream))
+    collate = CausalCollator(Setting(ByteSpec().build(), 0, LENGTH))
     sizes = {"context_length": LENGTH, "batch_size": BATCH, "micro_batch_size": BATCH}
-    return CorpusDataModule(corpus, CausalCollator(), **sizes, seed=0).train_dataloader()
+    return CorpusDataModule(corpus, collate, **sizes, seed=0).train_dataloader()
 
 
 def ours(folder: Path) -> Iterator[Any]:

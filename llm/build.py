@@ -18,11 +18,19 @@ from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.collate import Collator, Setting
 from llm.data.progress import Bar
 from llm.errors import ConfigError
-from llm.generation import Sampling, complete, fill, show_hidden
+from llm.generation import Sampling, answer, complete, show_hidden
 from llm.hub import from_huggingface, local_folder
 from llm.model import ModelConfig, Transformer, flops_per_token, init_weights
 from llm.redaction import redacted_text
-from llm.tokenizer import MASK, PretrainedSpec, Tokenizer, TokenizerSpec, load_tokenizer
+from llm.tokenizer import (
+    SENTINEL,
+    PretrainedSpec,
+    Tokenizer,
+    TokenizerSpec,
+    load_tokenizer,
+    mask_token,
+    sentinels,
+)
 from llm.train import checkpoint
 from llm.train.callbacks import Samples
 from llm.train.derive import Derived
@@ -105,7 +113,7 @@ def origin(config: Config, run: Run) -> Origin:
 
 def _origin(config: Config, run: Run) -> Origin:
     if config["init_from"] is None:
-        return Origin(ModelConfig.from_dict(config["model"]), instantiate(config["tokenizer"], config))
+        return Origin(ModelConfig.from_dict(config["model"]), tokenizer_spec(config))
     goes_on = config["resume"] != "never" and run.exists() and checkpoint.steps(run.checkpoints)
     start = run if goes_on else Run(Path(config["init_from"]).expanduser())
     if start.exists():
@@ -115,6 +123,15 @@ def _origin(config: Config, run: Run) -> Origin:
     hf_folder = local_folder(config["init_from"])
     shape, tensors = from_huggingface(hf_folder)
     return Origin(shape, PretrainedSpec(str(hf_folder)), tensors)
+
+
+def tokenizer_spec(config: Config) -> TokenizerSpec:
+    """The tokenizer of the config; one that is made here also gets the sentinels that the task needs."""
+    node = config["tokenizer"]
+    spare = [SENTINEL.format(number) for number in range(config["task"]["sentinels"])]
+    if spare and "special_tokens" in node:
+        node = {**node, "special_tokens": [*node["special_tokens"], *spare]}
+    return cast(TokenizerSpec, instantiate(node, config))
 
 
 def source(data: Config, config: Config) -> Source:
@@ -162,18 +179,18 @@ def module(config: Config, net: Transformer, derived: Derived, strategy: str) ->
     )
 
 
-def collator(config: Config, tokenizer: Tokenizer) -> Collator:
+def collator(config: Config, tokenizer: Tokenizer, context_length: int) -> Collator:
     """What makes batches as the task wants them."""
     node = config["task"]["collator"]
     make = resolve(node["_target_"], config["packages"])
-    return cast(Collator, make(Setting(tokenizer, config["seed"]), **settings(node)))
+    return cast(Collator, make(Setting(tokenizer, config["seed"], context_length), **settings(node)))
 
 
 def datamodule(config: Config, text: Corpus, derived: Derived, context_length: int) -> CorpusDataModule:
     """The batches of a corpus."""
     return CorpusDataModule(
         text,
-        collator(config, text.tokenizer),
+        collator(config, text.tokenizer, context_length),
         context_length=context_length,
         batch_size=config["data"]["batch_size"],
         micro_batch_size=derived.micro_batch_size,
@@ -245,15 +262,27 @@ def samples(
 ) -> list[L.Callback]:
     """What lets the model write while it trains."""
     keys = config["samples"]
-    if not keys["every_n_steps"] or not keys["prompts"]:
+    if not keys["every_n_steps"]:
         return []
     show = writer(config, net, text)
     return [Samples(run.samples, show.write, show.prompts, keys["every_n_steps"], shows, pause)]
 
 
 def writer(config: Config, net: Transformer, text: Corpus) -> Writer:
-    """What `samples` asks of the model: texts that begin with its prompts, or hidden tokens filled in."""
-    return _filler(config, net, text) if net.config.architecture == "encoder" else _author(config, net, text)
+    """What `samples` asks of the model: texts that begin with its prompts, hidden parts filled in, or targets.
+
+    Of a model that reads a text whole, some held-out text is asked where the config has no prompts that suit.
+    """
+    if net.config.architecture == "decoder":
+        return _author(config, net, text)
+    keys, tokenizer = config["samples"], text.tokenizer
+    prompts = keys["prompts"] or _held_out_prompts(config, net, text)
+
+    def write() -> list[str]:
+        return [answer(net, tokenizer, prompt, keys["max_new_tokens"]) for prompt in prompts]
+
+    # The answer begins a line of its own.
+    return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, continues=False)
 
 
 def _author(config: Config, net: Transformer, text: Corpus) -> Writer:
@@ -279,22 +308,21 @@ def _author(config: Config, net: Transformer, text: Corpus) -> Writer:
     return Writer(shown, write, continues=True)
 
 
-def _filler(config: Config, net: Transformer, text: Corpus) -> Writer:
-    """The prompts that hide tokens are filled in; where there are none, some held-out text is."""
+def _held_out_prompts(config: Config, net: Transformer, text: Corpus) -> list[str]:
+    """What the task shows the model of some held-out text, hidden parts as <mask>."""
     keys = config["samples"]
-    prompts = [prompt for prompt in keys["prompts"] if MASK in prompt]
     length = min(keys["max_new_tokens"], net.config.context_length)
+    collate = collator(config, text.tokenizer, length)
     stream = text.validation if len(text.validation) > length else text.train
-    if not prompts and len(stream) > length:
-        starts = np.arange(keys["num_samples"]) * length % (len(stream) - length)
-        batch = collator(config, text.tokenizer)(stream.read(starts, length + 1), starts)
-        prompts = [show_hidden(text.tokenizer, ids) for ids in batch.tokens_bt.tolist()]
-
-    def write() -> list[str]:
-        return [fill(net, text.tokenizer, prompt) for prompt in prompts]
-
-    # What is filled in begins a line of its own.
-    return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, continues=False)
+    view = collate.view(stream, length, config["seed"])
+    numbers = np.arange(min(keys["num_samples"], view.n_held_out))
+    batch = collate(view.held_out(numbers), numbers)
+    if batch.source_bs is None:
+        return [
+            show_hidden(text.tokenizer, ids, [mask_token(text.tokenizer)]) for ids in batch.tokens_bt.tolist()
+        ]
+    marks = sentinels(text.tokenizer)
+    return [show_hidden(text.tokenizer, ids, marks) for ids in batch.source_bs.tolist()]
 
 
 def loggers(config: Config, run: Run, resume_step: int) -> list[RunLogger]:

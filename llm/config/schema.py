@@ -102,6 +102,7 @@ class TaskConfig:
     architecture: Literal["decoder", "encoder", "encoder_decoder"] = (
         "decoder"  # the kind of model that it needs
     )
+    sentinels: NotNegative = 0  # spare tokens of a trained tokenizer, to stand for hidden spans
     collator: Target | None = field(default_factory=dict)
     objective: Target | None = field(default_factory=dict)
 
@@ -192,6 +193,7 @@ class PrepareConfig:
     processes: Count | None = None  # worker processes; null for one a core
     data: Data = field(default_factory=dict)
     tokenizer: Target = field(default_factory=dict)
+    task: TaskConfig = field(default_factory=TaskConfig)
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
 
 

@@ -1,8 +1,9 @@
 """Windows of tokens to batches of inputs and targets.
 
-Shapes: b batch, t time, k targets in a row.
+Shapes: b batch, t time, k targets in a row, s time of a source.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -10,21 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llm.data.shards import TokenStream
+from llm.data.windows import IGNORED, Windows
 from llm.tokenizer import Tokenizer
-
-# A target that is not scored; in a window, a position past the end of the text.
-IGNORED = -100
 
 
 class Batch(NamedTuple):
     """What a model reads and what it is scored by, all int64.
 
     Args:
-        tokens_bt: the inputs.
+        tokens_bt: the inputs; of a decoder with a source, its target, one position later.
         targets_bk: the tokens to predict, `IGNORED` where there is none.
         ids: the index of each sample (b,) in the order of training (-1: filled up).
         documents_bt: the document of each input, llm.model.mask.PADDING for none; None where a row is one document.
         positions_bk: where the targets stand; None where each input has one.
+        source_bs: what an encoder-decoder reads.
+        source_documents_bs: the document of each token of it.
     """
 
     tokens_bt: Tensor
@@ -32,10 +34,22 @@ class Batch(NamedTuple):
     ids: Tensor
     documents_bt: Tensor | None = None
     positions_bk: Tensor | None = None
+    source_bs: Tensor | None = None
+    source_documents_bs: Tensor | None = None
+
+    @classmethod
+    def of(cls, **arrays: np.ndarray) -> "Batch":
+        """The batch of arrays by the names of its fields."""
+        return cls(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def inputs(self) -> dict[str, Any]:
         """The arguments of the model beside the tokens."""
-        return {"documents_bt": self.documents_bt, "positions_bk": self.positions_bk}
+        return {
+            "documents_bt": self.documents_bt,
+            "positions_bk": self.positions_bk,
+            "source_bs": self.source_bs,
+            "source_documents_bs": self.source_documents_bs,
+        }
 
 
 @dataclass(frozen=True)
@@ -44,17 +58,40 @@ class Setting:
 
     tokenizer: Tokenizer
     seed: int
+    context_length: int
+
+
+class Samples(Protocol):
+    """A stream as samples, numbered in the order of training and, each once, in that of scoring."""
+
+    @property
+    def size(self) -> int:
+        """Samples in one pass over the stream."""
+
+    @property
+    def n_held_out(self) -> int:
+        """Samples that make each target of the stream one once."""
+
+    def samples(self, samples: np.ndarray) -> Any:
+        """The training samples of these numbers (n,), as the collator takes them."""
+
+    def held_out(self, numbers: np.ndarray) -> Any:
+        """The samples for scoring of these numbers (n,); -1 asks for one of nothing."""
 
 
 class Collator(Protocol):
-    """Makes a batch of windows (b, t + 1), int64 and `IGNORED` past the end of the text, and sample indices (b,)."""
+    """Makes batches of samples."""
 
     @property
     def share(self) -> float:
-        """The share of the inputs that have a target."""
+        """How many targets there are for each token of a window."""
 
-    def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
-        """The batch."""
+    @property
+    def view(self) -> Callable[[TokenStream, int, int], Samples]:
+        """Cuts a stream into samples for a context length and a seed."""
+
+    def __call__(self, samples: Any, ids: np.ndarray) -> Batch:
+        """The batch of samples, as the view gives them, with their numbers (n,)."""
         ...
 
 
@@ -62,18 +99,28 @@ class CausalCollator:
     """Each token's target is the token after it.
 
     Args:
-        setting: of no use here.
+        setting: the run's tokenizer.
+        within_documents: whether attention stays within a document; else a token sees all that stands before it.
     """
 
-    # The share of the inputs that have a target.
     share = 1.0
+    view = Windows
 
-    def __init__(self, setting: Setting | None = None) -> None:
-        pass
+    def __init__(self, setting: Setting, *, within_documents: bool = False) -> None:
+        self.within_documents = within_documents
+        self.end_of_text = setting.tokenizer.end_of_text
 
     def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
         """The batch, both tensors views of `windows` where nothing is past the end of the text."""
-        tokens = windows[:, :-1]
+        tokens_bt = windows[:, :-1]
         if (windows[:, -1] == IGNORED).any():
-            tokens = np.where(tokens == IGNORED, 0, tokens)
-        return Batch(torch.from_numpy(tokens), torch.from_numpy(windows[:, 1:]), torch.from_numpy(ids))
+            tokens_bt = np.where(tokens_bt == IGNORED, 0, tokens_bt)
+        arrays = {"tokens_bt": tokens_bt, "targets_bk": windows[:, 1:], "ids": ids}
+        if self.within_documents:
+            arrays["documents_bt"] = document_numbers(tokens_bt, self.end_of_text)
+        return Batch.of(**arrays)
+
+
+def document_numbers(tokens_bt: np.ndarray, end_of_text: int) -> np.ndarray:
+    """The document of each token, counted within its row: an end of text begins one."""
+    return np.cumsum(tokens_bt == end_of_text, axis=1)

@@ -4,9 +4,9 @@ Shapes: b batch, t time, k targets in a row.
 """
 
 import numpy as np
-import torch
 
-from llm.data.collate import IGNORED, Batch, Setting
+from llm.data.collate import Batch, Setting, document_numbers
+from llm.data.windows import IGNORED, Windows
 from llm.errors import ConfigError
 from llm.model.mask import PADDING
 from llm.tokenizer import mask_token
@@ -25,6 +25,8 @@ class MaskingCollator:
     Raises:
         ConfigError: the tokenizer has no mask token, or `share` is not between 0 and 1.
     """
+
+    view = Windows
 
     def __init__(self, setting: Setting, *, share: float = 0.15) -> None:
         if not 0 < share < 1:
@@ -55,8 +57,13 @@ class MaskingCollator:
         shown_bk = np.select([fates_bk < 0.8, fates_bk < 0.9], [self.mask, others_bk], tokens_bk)
         shown_bk = np.where(targets_bk == IGNORED, tokens_bk, shown_bk)
         np.put_along_axis(tokens_bt, positions_bk, shown_bk, axis=1)
-        arrays = (tokens_bt, targets_bk, ids, documents_bt, positions_bk)
-        return Batch(*(torch.from_numpy(array) for array in arrays))
+        return Batch.of(
+            tokens_bt=tokens_bt,
+            targets_bk=targets_bk,
+            ids=ids,
+            documents_bt=documents_bt,
+            positions_bk=positions_bk,
+        )
 
     def _draw(self, sample: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What chance gives a sample: an order of its positions, their fates, and other tokens for them."""
@@ -65,8 +72,3 @@ class MaskingCollator:
         random = np.random.Generator(np.random.Philox(key=key))
         scores_t, fates_t = random.random((2, length))
         return scores_t, fates_t, random.choice(self.ordinary, length)
-
-
-def document_numbers(tokens_bt: np.ndarray, end_of_text: int) -> np.ndarray:
-    """The document of each token, counted within its row: an end of text begins one."""
-    return np.cumsum(tokens_bt == end_of_text, axis=1)

@@ -1,6 +1,6 @@
 """The LightningDataModule of a corpus: exact order while training, every token once while validating.
 
-Shapes: n samples, t time.
+Shapes: n samples.
 """
 
 from collections.abc import Iterator
@@ -10,35 +10,34 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from llm.data.collate import IGNORED, Batch, Collator
-from llm.data.order import SampleOrder, accumulation, micro_batch, permute
-from llm.data.shards import Corpus, TokenStream
+from llm.data.collate import Batch, Collator, Samples
+from llm.data.order import accumulation, micro_batch, permute
+from llm.data.shards import Corpus
 from llm.errors import DataError
 
 PREFETCH = 4
 
 
-class TrainWindows(Dataset):
+class TrainingSet(Dataset):
     """Batches of the infinite sequence of samples."""
 
-    def __init__(self, stream: TokenStream, order: SampleOrder, collate: Collator) -> None:
-        self.stream, self.order, self.collate = stream, order, collate
+    def __init__(self, samples: Samples, collate: Collator) -> None:
+        self.samples, self.collate = samples, collate
 
     def __getitems__(self, samples: np.ndarray) -> Batch:
         """The batch of the samples (n,)."""
-        return self.collate(self.stream.read(self.order.starts(samples), self.order.length + 1), samples)
+        return self.collate(self.samples.samples(samples), samples)
 
 
-class ValidationWindows(Dataset):
-    """Windows side by side, so that each token but the first is a target once; -1 asks for a window of nothing."""
+class ScoringSet(Dataset):
+    """Batches of all samples of a stream; -1 asks for a sample of nothing, which has no target."""
 
-    def __init__(self, stream: TokenStream, length: int, collate: Collator) -> None:
-        self.stream, self.length, self.collate = stream, length, collate
+    def __init__(self, samples: Samples, collate: Collator) -> None:
+        self.samples, self.collate = samples, collate
 
-    def __getitems__(self, windows: np.ndarray) -> Batch:
-        """The batch of the windows (n,), with `IGNORED` targets past the end of the stream."""
-        starts = np.where(windows < 0, len(self.stream), windows * self.length)
-        return self.collate(self.stream.read_padded(starts, self.length + 1, IGNORED), windows)
+    def __getitems__(self, numbers: np.ndarray) -> Batch:
+        """The batch of the samples (n,)."""
+        return self.collate(self.samples.held_out(numbers), numbers)
 
 
 class TrainSampler:
@@ -121,12 +120,18 @@ class CorpusDataModule(L.LightningDataModule):
         )
         self.repeat_batch = repeat_batch
         self.consumed = 0
-        self.order = SampleOrder(_long_enough(corpus, context_length), context_length, seed)
+        self.samples: Samples = collate.view(corpus.train, context_length, seed)
+        self._seed = seed
+        if not self.samples.size:
+            raise DataError(
+                f"The training text of {corpus.name} has {len(corpus.train)} tokens, fewer than one window of "
+                f"model.context_length={context_length} and its next token: add text, or shorten the context."
+            )
 
     @property
-    def windows_per_epoch(self) -> int:
+    def samples_per_epoch(self) -> int:
         """Samples in one pass over the training stream."""
-        return self.order.size
+        return self.samples.size
 
     def train_dataloader(self) -> DataLoader:
         """Without end and without a length."""
@@ -134,39 +139,28 @@ class CorpusDataModule(L.LightningDataModule):
         sizes = self.batch_size, self.micro_batch_size
         consumed, stride = (0, 0) if self.repeat_batch else (self.consumed, 1)
         sampler = TrainSampler(consumed, *sizes, rank, world_size, stride)
-        return self._loader(TrainWindows(self.corpus.train, self.order, self.collate), sampler)
+        return self._loader(TrainingSet(self.samples, self.collate), sampler)
 
     def val_dataloader(self) -> DataLoader | list:
         """Every held-out token once over all processes; no loader where nothing is held out."""
-        stream = self.corpus.validation
-        n_windows = -(-(len(stream) - 1) // self.context_length)
-        if n_windows < 1:
+        held_out = self.collate.view(self.corpus.validation, self.context_length, self._seed)
+        if held_out.n_held_out < 1:
             return []
-        sampler = ValidationSampler(n_windows, self.micro_batch_size, *self._place())
-        return self._loader(ValidationWindows(stream, self.context_length, self.collate), sampler)
+        sampler = ValidationSampler(held_out.n_held_out, self.micro_batch_size, *self._place())
+        return self._loader(ScoringSet(held_out, self.collate), sampler)
 
     def _place(self) -> tuple[int, int]:
         """This process and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, windows: Dataset, sampler: TrainSampler | ValidationSampler) -> DataLoader:
+    def _loader(self, samples: Dataset, sampler: TrainSampler | ValidationSampler) -> DataLoader:
         # Beside a CPU model a worker only takes its cores away: a batch takes less than 0.1 ms to read.
         on_accelerator = self.trainer is not None and self.trainer.strategy.root_device.type != "cpu"
         return DataLoader(
-            windows,
+            samples,
             batch_sampler=cast(Any, sampler),
             collate_fn=_as_it_is,
             num_workers=1 if on_accelerator else 0,
             prefetch_factor=PREFETCH if on_accelerator else None,
             pin_memory=on_accelerator,
         )
-
-
-def _long_enough(corpus: Corpus, context_length: int) -> int:
-    n_tokens = len(corpus.train)
-    if n_tokens <= context_length:
-        raise DataError(
-            f"The training text of {corpus.name} has {n_tokens} tokens, fewer than one window of "
-            f"model.context_length={context_length} and its next token: add text, or shorten the context."
-        )
-    return n_tokens

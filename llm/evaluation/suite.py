@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from llm.data import TokenStream
+from llm.data.collate import Collator
 from llm.errors import ConfigError
 from llm.evaluation.code import parse_share
 from llm.evaluation.compression import xz_bits_per_byte
 from llm.evaluation.masked import Hidden, score_masked
 from llm.evaluation.perplexity import score_stream
+from llm.evaluation.targets import score_targets
 from llm.generation import Sampling, complete
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer, mask_token
@@ -27,6 +29,7 @@ class Subject:
         model: in evaluation mode or not; it is left as it was.
         tokenizer: the model's.
         stream: the held-out documents, in the model's tokens.
+        collator: gives what makes of them what the model was trained on.
         batch_size: windows scored at a time.
         seed: of what is sampled.
     """
@@ -34,6 +37,7 @@ class Subject:
     model: Transformer
     tokenizer: Tokenizer
     stream: TokenStream
+    collator: Callable[[], Collator]
     batch_size: int
     seed: int
 
@@ -49,8 +53,18 @@ def perplexity(subject: Subject) -> Result:
     """How well held-out text is predicted, by what the model's architecture predicts; the examples are documents.
 
     A decoder's next tokens: loss, perplexity and bits per byte. An encoder's hidden tokens: loss, pseudo-perplexity
-    and accuracy.
+    and accuracy. An encoder-decoder's targets: loss, perplexity and bits per byte.
     """
+    if subject.model.config.architecture == "encoder_decoder":
+        metrics = score_targets(
+            subject.model,
+            subject.stream,
+            subject.collator(),
+            subject.tokenizer,
+            seed=subject.seed,
+            batch_size=subject.batch_size,
+        )
+        return Result(metrics, subject.stream.n_documents)
     if subject.model.config.architecture == "encoder":
         ids = Hidden(mask_token(subject.tokenizer), subject.tokenizer.end_of_text)
         metrics = score_masked(subject.model, subject.stream, ids, batch_size=subject.batch_size)
@@ -69,9 +83,9 @@ def compression(subject: Subject) -> Result:
 
 def code(subject: Subject) -> Result:
     """The share of sampled documents that Python's parser accepts, as far as they were written."""
-    if subject.model.config.architecture == "encoder":
+    if subject.model.config.architecture != "decoder":
         raise ConfigError(
-            "eval=code: an encoder writes no text. eval=perplexity tells how it fills in hidden tokens."
+            "eval=code: only a decoder writes documents. eval=perplexity tells how others fill in what is hidden."
         )
     texts = complete(
         subject.model,

@@ -11,6 +11,7 @@ from llm.errors import ConfigError
 from llm.generation.mode import inference
 from llm.generation.sampling import Sampling
 from llm.model import KVCache, Transformer
+from llm.model.block import Memory
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -23,18 +24,20 @@ def generate(
     max_new_tokens: int,
     stop_ids: Sequence[int] = (),
     seed: int | None = None,
+    memory: Memory | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next token of each row, (b,) int64 on the model's device, one step at a time.
 
     All prompts of a batch have one length, at least 1. A row that drew one of `stop_ids` repeats it; when
     every row has, the stream ends. Randomness comes from `seed` alone (None: from the system) and never
-    from the global generator; the model's mode is left as it was between steps.
+    from the global generator; the model's mode is left as it was between steps. An encoder-decoder needs `memory`:
+    what its `read` made of the rows' sources.
     """
     if prompt_bt.shape[1] == 0:
         raise ConfigError("A prompt needs at least one token; begin an empty one with the end-of-text token.")
     if max_new_tokens < 0:
         raise ConfigError(f"max_new_tokens={max_new_tokens}: it must be 0 or above.")
-    context = _Context(model, prompt_bt, max_new_tokens)
+    context = _Context(model, prompt_bt, max_new_tokens, memory)
     device = context.tokens_bt.device
     generator = _generator(device, seed)
     stop = torch.tensor(list(stop_ids), device=device, dtype=torch.long)
@@ -58,9 +61,11 @@ class _Context:
     `context_length` tokens.
     """
 
-    def __init__(self, model: Transformer, prompt_bt: Tensor, max_new_tokens: int):
+    def __init__(
+        self, model: Transformer, prompt_bt: Tensor, max_new_tokens: int, memory: Memory | None
+    ) -> None:
         weight = next(model.parameters())
-        self.model = model
+        self.model, self.memory = model, memory
         self.tokens_bt = prompt_bt.to(weight.device, torch.long)
         self.length = model.config.context_length
         room = min(self.length, prompt_bt.shape[1] + max_new_tokens)
@@ -72,7 +77,7 @@ class _Context:
         if self.cache.length + self.pending > self.length:
             self.cache.reset()
             self.pending = max(1, self.length // 2)
-        hidden_btd = self.model.encode(self.tokens_bt[:, -self.pending :], self.cache)
+        hidden_btd = self.model.encode(self.tokens_bt[:, -self.pending :], self.cache, memory=self.memory)
         self.pending = 0
         return self.model.head(hidden_btd[:, -1:])[:, 0]
 

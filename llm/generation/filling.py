@@ -1,43 +1,91 @@
-"""What an encoder writes: the tokens that a text hides."""
+"""What a text hides: an encoder fills in tokens, an encoder-decoder spans of any length."""
+
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain, zip_longest
 
 import torch
 
 from llm.errors import ConfigError
+from llm.generation.engine import generate
 from llm.generation.mode import inference
 from llm.model import Transformer
-from llm.tokenizer import MASK, Tokenizer, mask_token
+from llm.tokenizer import MASK, Tokenizer, mask_token, sentinels, start_token
 
 
 def fill(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
-    """`text` with the likeliest token in place of each <mask>, all told at once.
+    """`text` with the likeliest token in place of each <mask>, all told at once by an encoder.
 
     Raises:
         ConfigError: the text is longer than the model's context, or the tokenizer has no mask token.
     """
     mask = mask_token(tokenizer)
-    first, *others = (tokenizer.encode(part) for part in text.split(MASK))
-    ids = [tokenizer.end_of_text, *first]
-    for part in others:
-        ids += [mask, *part]
-    if len(ids) > model.config.context_length:
-        raise ConfigError(
-            f"The text has {len(ids)} tokens, and the model sees {model.config.context_length}."
-        )
-    tokens_bt = torch.tensor([ids], device=next(model.parameters()).device)
+    tokens_bt = _source(model, tokenizer, text.split(MASK), [mask] * text.count(MASK))
     with inference(model):
         likeliest_bt = model(tokens_bt).argmax(-1)
     return tokenizer.decode(torch.where(tokens_bt == mask, likeliest_bt, tokens_bt)[0].tolist())
 
 
-def show_hidden(tokenizer: Tokenizer, ids: list[int]) -> str:
-    """The text of `ids` with <mask> where a token is hidden."""
-    mask = mask_token(tokenizer)
+def restore(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> str:
+    """`text` with what an encoder-decoder writes in place of each <mask>, the likeliest token each time.
+
+    Raises:
+        ConfigError: the text is longer than the model's context, or hides more spans than there are sentinels.
+    """
+    parts = text.split(MASK)
+    marks = sentinels(tokenizer)[: len(parts) - 1]
+    if len(marks) < len(parts) - 1:
+        raise ConfigError(
+            f"The text hides {len(parts) - 1} spans, and the tokenizer has {len(marks)} sentinels."
+        )
+    source_bs = _source(model, tokenizer, parts, marks)
+    with inference(model):
+        memory = model.read(source_bs)
+    steps = generate(
+        model,
+        torch.full_like(source_bs[:, :1], start_token(tokenizer)),
+        max_new_tokens=max_new_tokens,
+        stop_ids=[tokenizer.end_of_text],
+        memory=memory,
+    )
+    spans = dict(_spans((int(token_b.item()) for token_b in steps), marks))
+    texts = [tokenizer.decode(spans.get(mark, [])) for mark in marks]
+    return "".join(chain.from_iterable(zip_longest(parts, texts, fillvalue="")))
+
+
+def show_hidden(tokenizer: Tokenizer, ids: list[int], marks: Collection[int]) -> str:
+    """The text of `ids` with <mask> where one of `marks` stands for a token or a span."""
     texts: list[str] = []
     part: list[int] = []
     for id_ in ids:
-        if id_ == mask:
+        if id_ in marks:
             texts.append(tokenizer.decode(part))
             part = []
         else:
             part.append(id_)
     return MASK.join([*texts, tokenizer.decode(part)])
+
+
+def _source(model: Transformer, tokenizer: Tokenizer, parts: list[str], marks: list[int]) -> torch.Tensor:
+    """The ids (1, s) of a document whose parts have a mark between them."""
+    ids = [tokenizer.end_of_text]
+    for part, mark in zip_longest(parts, marks):
+        ids += tokenizer.encode(part) + ([] if mark is None else [mark])
+    if len(ids) > model.config.context_length:
+        raise ConfigError(
+            f"The text has {len(ids)} tokens, and the model sees {model.config.context_length}."
+        )
+    return torch.tensor([ids], device=next(model.parameters()).device)
+
+
+def _spans(ids: Iterable[int], marks: list[int]) -> Iterator[tuple[int, list[int]]]:
+    """Each mark of `ids` with what follows it."""
+    mark, span = None, list[int]()
+    for id_ in ids:
+        if id_ in marks:
+            if mark is not None:
+                yield mark, span
+            mark, span = id_, []
+        else:
+            span.append(id_)
+    if mark is not None:
+        yield mark, span

@@ -5,12 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from llm.errors import ConfigError
 from llm.generation.engine import GREEDY, generate
+from llm.generation.mode import inference
 from llm.generation.sampling import Sampling
 from llm.model import Transformer
-from llm.tokenizer import Tokenizer
+from llm.model.mask import PADDING
+from llm.tokenizer import Tokenizer, start_token
 
 
 def stream_text(
@@ -67,9 +70,47 @@ def complete(
     steps = generate(
         model, prompt_bt, sampling=sampling, max_new_tokens=max_new_tokens, stop_ids=stop_ids, seed=seed
     )
+    return _texts(tokenizer, steps, stop_ids, num_samples)
+
+
+def translate(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    sources: Sequence[str],
+    *,
+    sampling: Sampling = GREEDY,
+    max_new_tokens: int,
+    seed: int | None = None,
+) -> list[str]:
+    """What an encoder-decoder writes for each of `sources`, as one batch.
+
+    Raises:
+        ConfigError: a source is longer than the model's context.
+    """
+    device = next(model.parameters()).device
+    rows = [torch.tensor([*tokenizer.encode(source), tokenizer.end_of_text]) for source in sources]
+    source_bs = pad_sequence(rows, batch_first=True, padding_value=PADDING).to(device)
+    documents_bs = torch.where(source_bs == PADDING, PADDING, 0)
+    with inference(model):
+        memory = model.read(source_bs.clamp(min=0), documents_bs)
+    start_bt = torch.full((len(sources), 1), start_token(tokenizer))
+    stop_ids = (tokenizer.end_of_text,)
+    steps = generate(
+        model,
+        start_bt,
+        sampling=sampling,
+        max_new_tokens=max_new_tokens,
+        stop_ids=stop_ids,
+        seed=seed,
+        memory=memory,
+    )
+    return _texts(tokenizer, steps, stop_ids, len(sources))
+
+
+def _texts(tokenizer: Tokenizer, steps: Iterable[Tensor], stop_ids: Sequence[int], n_rows: int) -> list[str]:
+    """The text of each row of a stream of tokens (b,)."""
     rows = zip(*[token_b.tolist() for token_b in steps], strict=True)
-    samples = ["".join(decode_stream(tokenizer, row, stop_ids)) for row in rows]
-    return samples or [""] * num_samples
+    return ["".join(decode_stream(tokenizer, row, stop_ids)) for row in rows] or [""] * n_rows
 
 
 def _stop_ids(tokenizer: Tokenizer, stop_ids: Sequence[int] | None) -> tuple[int, ...]:

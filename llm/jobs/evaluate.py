@@ -7,6 +7,7 @@ from typing import Any
 from llm import build
 from llm.build import Config
 from llm.data import Corpus
+from llm.data.collate import Collator
 from llm.errors import ConfigError, DataError
 from llm.evaluation import EVALUATIONS, Result, Subject
 from llm.jobs.show import show_entries
@@ -37,13 +38,30 @@ def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Entry]:
     net, folder = build.trained_model(run, config["checkpoint"])
     corpus = _own_corpus(run) if config["data"] is None else _other_corpus(run, config, typed)
     split = "validation" if config["data"] is None else "all"
-    return evaluations(config["eval"], net, corpus, folder, split, config["seed"], config["batch_size"])
+    return evaluations(
+        config["eval"],
+        net,
+        corpus,
+        lambda: _own_collator(run, config, net, corpus),
+        folder,
+        split,
+        config["seed"],
+        config["batch_size"],
+    )
+
+
+def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus) -> Collator:
+    """What made the run's batches; its own config names it, among our classes alone."""
+    if not isinstance(task := run.config.get("task"), dict):
+        raise DataError(f"{run.folder}/config.yaml says nothing of the run's task.")
+    return build.collator({**config, "task": task}, corpus.tokenizer, net.config.context_length)
 
 
 def evaluations(
     names: Iterable[str],
     net: Transformer,
     corpus: Corpus,
+    collator: Callable[[], Collator],
     checkpoint: Path,
     split: str,
     seed: int,
@@ -57,7 +75,7 @@ def evaluations(
     """
     if len(corpus.validation) < 2:
         raise DataError(f"{corpus.folder} holds nothing out to score on: raise data.validation_share.")
-    subject = Subject(net, corpus.tokenizer, corpus.validation, batch_size, seed)
+    subject = Subject(net, corpus.tokenizer, corpus.validation, collator, batch_size, seed)
     results = {name: evaluation(subject) for name, evaluation in named(names).items()}
     return [
         {

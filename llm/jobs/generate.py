@@ -4,9 +4,8 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
-from llm.errors import ConfigError
-from llm.generation import Sampling, complete, fill, pack, stream_text
-from llm.tokenizer import MASK, load_tokenizer
+from llm.generation import Sampling, answer, complete, pack, stream_text
+from llm.tokenizer import load_tokenizer
 from llm.train.metrics import precision_dtype
 from llm.train.run import Run
 
@@ -20,12 +19,8 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     net = pack(net.to(precision_dtype(config["precision"])), rows=config["num_samples"])
     tokenizer = load_tokenizer(source.tokenizer)
     prompt = config["prompt"]
-    if net.config.architecture == "encoder":
-        if MASK not in prompt:
-            raise ConfigError(
-                f"prompt={prompt}: an encoder fills in what a prompt hides; put {MASK} into it."
-            )
-        print(fill(net, tokenizer, prompt))
+    if net.config.architecture != "decoder":
+        print(answer(net, tokenizer, prompt, config["max_new_tokens"]))
         return 0
     how = {
         "sampling": Sampling(**{key: config[key] for key in SAMPLING_KEYS}),

@@ -9,7 +9,7 @@ from llm.data.report import render
 
 def run(config: Config, choices: dict[str, Any]) -> int:
     """Prepare the corpus and print its report; returns the exit code."""
-    spec = build.instantiate(config["tokenizer"], config)
+    spec = build.tokenizer_spec(config)
     corpus = build.corpus(config, spec, show=True, processes=config["processes"])
     print(render(corpus.report))
     print(f"\nShards: {corpus.folder}")

@@ -11,6 +11,7 @@ import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ from llm.train.run import Run, environment, now
 from llm.train.saving import Interrupted, StopRequest
 
 Choices = dict[str, Any]
+
+# What the next command asks a model of an architecture.
+PROMPTS = {"decoder": "def main():", "encoder": "for <mask> in", "encoder_decoder": "for <mask> in <mask>:"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,9 @@ def run(config: Config, choices: Choices) -> int:
     origin = build.origin(config, folder)
     corpus = _corpus(config, origin, folder, say)
     shape = origin.shape.with_vocab_size(corpus.vocab_size)
-    build.collator(config, corpus.tokenizer)  # what it refuses is refused before anything is written
+    build.collator(
+        config, corpus.tokenizer, shape.context_length
+    )  # what it refuses is refused before anything is written
     try:
         return _train(Job(config, choices, folder, origin, corpus, shape), say)
     finally:
@@ -238,8 +244,11 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
     last = checkpoint.verify(folder)
     place(net, derived.accelerator)
     held_out = len(corpus.validation) > 1
+    collator = partial(build.collator, config, corpus.tokenizer, job.shape.context_length)
     entries = (
-        evaluations(config["eval"], net, corpus, folder, "validation", config["seed"]) if held_out else []
+        evaluations(config["eval"], net, corpus, collator, folder, "validation", config["seed"])
+        if held_out
+        else []
     )
     run.append_evaluation(entries)
     training = {
@@ -251,7 +260,7 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
         "checkpoint": folder.name,
         "sample": build.writer(config, net, corpus).first(),
         "report": str(run.folder / "report.html"),
-        "next": next_command(run, "for <mask> in" if job.shape.architecture == "encoder" else "def main():"),
+        "next": next_command(run, PROMPTS[job.shape.architecture]),
     }
     write_json(run.results, [*entries, training])
     # trainer.max_time may end a run before its last step.

@@ -137,8 +137,8 @@ def composed_attention(
     """
     scale = query_bhte.shape[-1] ** -0.5 if scale is None else scale
     if query_bhte.dtype is torch.bfloat16 and query_bhte.shape[2] == 1 and key_bhse.numel() <= MOST_CAST:
-        wide = (x.float() for x in (query_bhte, key_bhse, value_bhse))
-        return _compose(*wide, attn_mask, scale).to(query_bhte.dtype)
+        mixed_bhte = _compose(query_bhte.float(), key_bhse.float(), value_bhse.float(), attn_mask, scale)
+        return mixed_bhte.to(query_bhte.dtype)
     if not is_causal:
         return _compose(query_bhte, key_bhse, value_bhse, attn_mask, scale)
     # Each block of queries sees the keys up to its own end: of 512 positions a quarter is never multiplied, of 1,024

@@ -6,7 +6,8 @@ Shapes: b batch, t time, k targets in a row, v vocabulary.
 from torch import nn
 from torch.nn import functional as F
 
-from llm.data.collate import IGNORED, Batch
+from llm.data.collate import Batch
+from llm.data.windows import IGNORED
 from llm.objective.loss import Loss
 
 

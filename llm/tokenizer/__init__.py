@@ -4,11 +4,14 @@ from llm.tokenizer.base import (
     END_OF_TEXT,
     MASK,
     PAD,
+    SENTINEL,
     SPECIAL_TOKENS,
     UNKNOWN,
     Tokenizer,
     TokenizerSpec,
     mask_token,
+    sentinels,
+    start_token,
 )
 from llm.tokenizer.byte import ByteSpec, ByteTokenizer
 from llm.tokenizer.load import load_tokenizer
@@ -19,6 +22,7 @@ __all__ = [
     "END_OF_TEXT",
     "MASK",
     "PAD",
+    "SENTINEL",
     "SPECIAL_TOKENS",
     "UNKNOWN",
     "ByteSpec",
@@ -31,4 +35,6 @@ __all__ = [
     "TokenizerSpec",
     "load_tokenizer",
     "mask_token",
+    "sentinels",
+    "start_token",
 ]

@@ -15,6 +15,10 @@ UNKNOWN, PAD, END_OF_TEXT, MASK = "<unk>", "<pad>", "<|endoftext|>", "<mask>"
 SPECIAL_TOKENS = (UNKNOWN, PAD, END_OF_TEXT, MASK, "<cls>", "<sep>", "<|im_start|>", "<|im_end|>")
 
 
+# What stands for a hidden span of a text, counted from 0; the names are those of T5's tokenizers.
+SENTINEL = "<extra_id_{}>"
+
+
 class Tokenizer(Protocol):
     """Text to ids and back; the ids of special tokens are added by the program alone."""
 
@@ -70,6 +74,22 @@ def mask_token(tokenizer: Tokenizer) -> int:
         if name in tokenizer.special_tokens:
             return tokenizer.special_tokens[name]
     raise ConfigError(f"The tokenizer has no {MASK} or [MASK] among {', '.join(tokenizer.special_tokens)}.")
+
+
+def sentinels(tokenizer: Tokenizer) -> list[int]:
+    """The ids of the tokens that stand for hidden spans, in their order; empty where there are none."""
+    found: list[int] = []
+    while (name := SENTINEL.format(len(found))) in tokenizer.special_tokens:
+        found.append(tokenizer.special_tokens[name])
+    return found
+
+
+def start_token(tokenizer: Tokenizer) -> int:
+    """The id that a decoder with a source begins with: the padding token, as T5 does, else the end of text."""
+    return next(
+        (tokenizer.special_tokens[name] for name in (PAD, "[PAD]") if name in tokenizer.special_tokens),
+        tokenizer.end_of_text,
+    )
 
 
 class TableTokenizer:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from llm.data.collate import IGNORED, Batch, CausalCollator
+from llm.data.collate import Batch, CausalCollator, Setting
 from llm.data.module import CorpusDataModule
+from llm.data.windows import IGNORED
 from llm.errors import ConfigError, DataError
 
 
@@ -17,7 +18,7 @@ def module(
 ) -> CorpusDataModule:
     found = CorpusDataModule(
         corpus,
-        CausalCollator(),
+        CausalCollator(Setting(corpus.tokenizer, seed, context_length)),
         context_length=context_length,
         batch_size=batch_size,
         micro_batch_size=micro_batch_size,
@@ -45,7 +46,7 @@ def global_batches(corpus, steps: int, *, world: int, micro: int, start: int = 0
 
 @pytest.mark.parametrize(("world", "micro"), [(1, 12), (1, 4), (2, 3), (3, 2), (4, 1)])
 def test_each_step_sees_the_same_samples_however_they_are_shared_out(corpus, world, micro) -> None:
-    steps = 3 * module(corpus).windows_per_epoch // 12 // 2
+    steps = 3 * module(corpus).samples_per_epoch // 12 // 2
     expected = list(global_batches(corpus, steps, world=1, micro=6))
     assert len(expected[0]) == 12
     for found, wanted in zip(global_batches(corpus, steps, world=world, micro=micro), expected, strict=True):
@@ -62,7 +63,7 @@ def test_a_later_start_goes_on_as_if_nothing_had_happened(corpus) -> None:
 def test_batches_are_windows_of_the_stream(corpus) -> None:
     data = module(corpus)
     batch = next(iter(data.train_dataloader()))
-    starts = data.order.starts(batch.ids.numpy())
+    starts = data.samples.order.starts(batch.ids.numpy())
     assert torch.equal(batch.tokens_bt, torch.from_numpy(corpus.train.read(starts, 16)))
     assert torch.equal(batch.targets_bk, torch.from_numpy(corpus.train.read(starts + 1, 16)))
     assert batch.tokens_bt.dtype == torch.int64
@@ -72,7 +73,7 @@ def test_the_training_loader_has_no_end_and_no_length(corpus) -> None:
     loader = module(corpus).train_dataloader()
     with pytest.raises(TypeError):
         len(loader)
-    assert len(list(islice(loader, 2 * module(corpus).windows_per_epoch // 3))) > 0
+    assert len(list(islice(loader, 2 * module(corpus).samples_per_epoch // 3))) > 0
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

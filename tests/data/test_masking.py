@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from llm.data.collate import IGNORED, Setting
+from llm.data.collate import Setting
 from llm.data.masking import MaskingCollator
+from llm.data.windows import IGNORED
 from llm.errors import ConfigError
 from llm.model.mask import PADDING
 from llm.tokenizer import ByteSpec, mask_token
@@ -16,7 +17,7 @@ FIRST = len(TOKENIZER.special_tokens)
 
 
 def collator(seed=0, **keys):
-    return MaskingCollator(Setting(TOKENIZER, seed), **keys)
+    return MaskingCollator(Setting(TOKENIZER, seed, 64), **keys)
 
 
 def windows(rows, length=65, seed=1):

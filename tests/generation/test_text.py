@@ -64,7 +64,7 @@ def test_an_empty_prompt_starts_a_document(model):
     ids = {}
 
     class Spy(type(model)):
-        def encode(self, tokens_bt, cache=None):
+        def encode(self, tokens_bt, cache=None, memory=None):
             ids.setdefault("first", tokens_bt.tolist())
             return super().encode(tokens_bt, cache)
 

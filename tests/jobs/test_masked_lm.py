@@ -71,4 +71,4 @@ def test_an_encoder_is_asked_with_masks_alone(words, tmp_path, capsys):
     assert main(["generate", f"run={tmp_path}/runs/b", "prompt=def "]) != 0
     assert "put <mask> into it" in capsys.readouterr().err
     assert main(["evaluate", f"run={tmp_path}/runs/b", "eval=code"]) != 0
-    assert "an encoder writes no text" in capsys.readouterr().err
+    assert "only a decoder writes documents" in capsys.readouterr().err

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from llm.data.collate import CausalCollator
+from llm.data.collate import CausalCollator, Setting
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
+from llm.tokenizer import ByteSpec
 from llm.train.module import LanguageModule
 
 
@@ -19,7 +20,7 @@ def small_model(**changes):
 
 def some_batch(n=4, time=16, vocab_size=64):
     windows = np.random.default_rng(0).integers(0, vocab_size, (n, time + 1))
-    return CausalCollator()(windows, np.arange(n))
+    return CausalCollator(Setting(ByteSpec().build(), 0, time))(windows, np.arange(n))
 
 
 def module_of(model, compile=False):

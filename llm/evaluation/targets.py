@@ -1,0 +1,59 @@
+"""How well an encoder-decoder writes its targets, given what stands before each token of them."""
+
+# Shape legend: b batch, k targets in a row, v vocabulary.
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from llm.data.collate import Collator
+from llm.data.shards import TokenStream
+from llm.data.windows import IGNORED
+from llm.errors import DataError
+from llm.generation.mode import inference
+from llm.model import Transformer
+from llm.tokenizer import Tokenizer
+
+
+def score_targets(
+    model: Transformer,
+    stream: TokenStream,
+    collate: Collator,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    batch_size: int = 16,
+) -> dict[str, float]:
+    """Return loss, perplexity, bits_per_byte, tokens and bytes of the targets that `collate` makes of a stream.
+
+    `loss` is the mean in nats over all targets, sentinels and ends of text among them; `bits_per_byte` is their sum
+    over ln 2 and over the bytes of the targets' text alone. What is hidden follows from `seed` where the task hides
+    anything. Raises DataError where there is no target.
+    """
+    view = collate.view(stream, model.config.context_length, seed)
+    device = next(model.parameters()).device
+    nll, tokens, n_bytes = torch.zeros((), dtype=torch.float64), 0, 0
+    for first in range(0, view.n_held_out, batch_size):
+        numbers = np.arange(first, min(first + batch_size, view.n_held_out))
+        batch = collate(view.held_out(numbers), numbers)
+        inputs = {name: None if x is None else x.to(device) for name, x in batch.inputs().items()}
+        with inference(model):
+            logits_bkv = model(batch.tokens_bt.to(device), **inputs)
+            scored_bk = batch.targets_bk != IGNORED
+            targets_k = batch.targets_bk[scored_bk]
+            scores_kv = logits_bkv[scored_bk.to(device)].float()
+            nll += F.cross_entropy(scores_kv, targets_k.to(device), reduction="none").double().sum().cpu()
+        tokens += len(targets_k)
+        n_bytes += len(tokenizer.decode_bytes(targets_k.tolist()))
+    if not n_bytes:
+        raise DataError("There is nothing to score: the held-out text gives no target.")
+    loss = nll.item() / tokens
+    return {
+        "loss": loss,
+        "perplexity": math.exp(loss) if loss < 700 else math.inf,
+        "bits_per_byte": nll.item() / math.log(2) / n_bytes,
+        "tokens": tokens,
+        "bytes": n_bytes,
+    }

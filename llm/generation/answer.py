@@ -1,0 +1,22 @@
+"""What a model that reads a text whole writes for it."""
+
+from llm.errors import ConfigError
+from llm.generation.filling import fill, restore
+from llm.generation.text import translate
+from llm.model import Transformer
+from llm.tokenizer import MASK, Tokenizer
+
+
+def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> str:
+    """`text` with what each <mask> hides; an encoder-decoder writes the target of a text that hides nothing.
+
+    Raises:
+        ConfigError: an encoder has nothing to fill in, or the text is too long.
+    """
+    if model.config.architecture == "encoder":
+        if MASK not in text:
+            raise ConfigError(f"prompt={text}: an encoder fills in what a prompt hides; put {MASK} into it.")
+        return fill(model, tokenizer, text)
+    if MASK in text:
+        return restore(model, tokenizer, text, max_new_tokens)
+    return translate(model, tokenizer, [text], max_new_tokens=max_new_tokens)[0]
