@@ -20,7 +20,7 @@ from llm.data.progress import Bar
 from llm.errors import ConfigError
 from llm.generation import Sampling, answer, complete, show_hidden
 from llm.hub import from_huggingface, local_folder
-from llm.model import ModelConfig, Transformer, flops_per_token, init_weights
+from llm.model import ModelConfig, Transformer, init_weights, sequence_flops
 from llm.redaction import redacted_text
 from llm.tokenizer import (
     SENTINEL,
@@ -203,11 +203,13 @@ def meter(
     text: Corpus, net: Transformer, data: CorpusDataModule, peak: float | None, observers: Sequence[Observer]
 ) -> Meter:
     """What measures training."""
+    work = data.collate.work(data.samples)
+    flops = sequence_flops(net.config, work.written, read=work.read, scored=work.scored)
     return Meter(
-        tokens_per_step=data.batch_size * data.context_length,
+        tokens_per_step=round(data.batch_size * work.tokens),
         # Only where each token is told from those before it do the bits of all tokens add up to the text's.
         bytes_per_token=text.bytes_per_token if net.config.architecture == "decoder" else None,
-        flops_per_token=flops_per_token(net.config, scored=data.collate.share),
+        flops_per_token=flops / work.tokens,
         peak_flops=peak,
         observers=observers,
     )

@@ -27,6 +27,8 @@ class Batch(NamedTuple):
         positions_bk: where the targets stand; None where each input has one.
         source_bs: what an encoder-decoder reads.
         source_documents_bs: the document of each token of it.
+        divisor: what the summed loss is divided by in training, where a step's micro-batches differ in the number of
+            their targets: the mean of the step's, (); None where it is the number of this batch's.
     """
 
     tokens_bt: Tensor
@@ -36,6 +38,7 @@ class Batch(NamedTuple):
     positions_bk: Tensor | None = None
     source_bs: Tensor | None = None
     source_documents_bs: Tensor | None = None
+    divisor: Tensor | None = None
 
     @classmethod
     def of(cls, **arrays: np.ndarray) -> "Batch":
@@ -61,6 +64,15 @@ class Setting:
     context_length: int
 
 
+class Work(NamedTuple):
+    """What a sample takes, in tokens: those that count in the speed, those written, scored, and read of a source."""
+
+    tokens: float
+    written: float
+    scored: float
+    read: float = 0.0
+
+
 class Samples(Protocol):
     """A stream as samples, numbered in the order of training and, each once, in that of scoring."""
 
@@ -75,16 +87,27 @@ class Samples(Protocol):
     def samples(self, samples: np.ndarray) -> Any:
         """The training samples of these numbers (n,), as the collator takes them."""
 
+    @property
+    def tokens(self) -> float:
+        """The tokens of a sample, on average."""
+
+    @property
+    def n_cut(self) -> int:
+        """Samples that are longer than the context, and are cut to it."""
+
     def held_out(self, numbers: np.ndarray) -> Any:
         """The samples for scoring of these numbers (n,); -1 asks for one of nothing."""
+
+    def n_targets(self, samples: np.ndarray) -> np.ndarray | None:
+        """The targets (n,) of training samples; None where all have as many."""
 
 
 class Collator(Protocol):
     """Makes batches of samples."""
 
-    @property
-    def share(self) -> float:
-        """How many targets there are for each token of a window."""
+    def work(self, samples: Any) -> Work:
+        """What a sample of a view of its own takes."""
+        ...
 
     @property
     def view(self) -> Callable[[TokenStream, int, int], Samples]:
@@ -103,12 +126,15 @@ class CausalCollator:
         within_documents: whether attention stays within a document; else a token sees all that stands before it.
     """
 
-    share = 1.0
     view = Windows
 
     def __init__(self, setting: Setting, *, within_documents: bool = False) -> None:
         self.within_documents = within_documents
         self.end_of_text = setting.tokenizer.end_of_text
+
+    def work(self, samples: Windows) -> Work:
+        """Every token of a window is scored."""
+        return Work(samples.length, samples.length, samples.length)
 
     def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
         """The batch, both tensors views of `windows` where nothing is past the end of the text."""

@@ -5,7 +5,7 @@ Shapes: b batch, t time, k targets in a row.
 
 import numpy as np
 
-from llm.data.collate import Batch, Setting, document_numbers
+from llm.data.collate import Batch, Setting, Work, document_numbers
 from llm.data.windows import IGNORED, Windows
 from llm.errors import ConfigError
 from llm.model.mask import PADDING
@@ -36,6 +36,10 @@ class MaskingCollator:
         self.end_of_text = setting.tokenizer.end_of_text
         special = set(setting.tokenizer.special_tokens.values()) | {self.end_of_text}
         self.ordinary = np.array([id_ for id_ in range(setting.tokenizer.vocab_size) if id_ not in special])
+
+    def work(self, samples: Windows) -> Work:
+        """The hidden tokens alone are scored."""
+        return Work(samples.length, samples.length, self.share * samples.length)
 
     def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
         """The batch of the windows' tokens but their last ones."""

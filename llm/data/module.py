@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import lightning as L
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from llm.data.collate import Batch, Collator, Samples
@@ -21,12 +22,17 @@ PREFETCH = 4
 class TrainingSet(Dataset):
     """Batches of the infinite sequence of samples."""
 
-    def __init__(self, samples: Samples, collate: Collator) -> None:
-        self.samples, self.collate = samples, collate
+    def __init__(self, samples: Samples, collate: Collator, batch_size: int) -> None:
+        self.samples, self.collate, self.batch_size = samples, collate, batch_size
 
     def __getitems__(self, samples: np.ndarray) -> Batch:
-        """The batch of the samples (n,)."""
-        return self.collate(self.samples.samples(samples), samples)
+        """The batch of the samples (n,), which are all of one step."""
+        batch = self.collate(self.samples.samples(samples), samples)
+        first = samples[0] // self.batch_size * self.batch_size
+        of_step = self.samples.n_targets(np.arange(first, first + self.batch_size))
+        if of_step is None:
+            return batch
+        return batch._replace(divisor=torch.tensor(of_step.sum() * len(samples) / self.batch_size))
 
 
 class ScoringSet(Dataset):
@@ -139,7 +145,7 @@ class CorpusDataModule(L.LightningDataModule):
         sizes = self.batch_size, self.micro_batch_size
         consumed, stride = (0, 0) if self.repeat_batch else (self.consumed, 1)
         sampler = TrainSampler(consumed, *sizes, rank, world_size, stride)
-        return self._loader(TrainingSet(self.samples, self.collate), sampler)
+        return self._loader(TrainingSet(self.samples, self.collate, self.batch_size), sampler)
 
     def val_dataloader(self) -> DataLoader | list:
         """Every held-out token once over all processes; no loader where nothing is held out."""

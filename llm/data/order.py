@@ -48,6 +48,22 @@ def _shuffle(value: UInts, width: np.uint64, height: np.uint64, key: UInts) -> U
     return row * width + column
 
 
+class EpochOrder:
+    """The infinite sequence of `size` things, each once an epoch, in an order of the epoch's own."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self._seed = mix(np.array([seed % 2**64], np.uint64))
+
+    def numbers(self, samples: np.ndarray) -> np.ndarray:
+        """Which of them (n,) each sample (n,) is."""
+        return permute(samples % self.size, self.size, self.keys(samples))
+
+    def keys(self, samples: np.ndarray) -> UInts:
+        """What the order of each sample's epoch follows from (n,)."""
+        return mix(self._seed ^ (samples // self.size).astype(np.uint64))
+
+
 class SampleOrder:
     """The infinite sequence of windows of `length` inputs over a stream of `n_tokens`.
 
@@ -60,7 +76,7 @@ class SampleOrder:
         self.length = length
         self.size = (n_tokens - 1) // length
         self._last = n_tokens - 1 - length
-        self._seed = mix(np.array([seed % 2**64], np.uint64))
+        self._order = EpochOrder(self.size, seed)
         self._block = (-1, np.zeros(0, np.int64))
 
     def starts(self, samples: np.ndarray) -> np.ndarray:
@@ -73,10 +89,9 @@ class SampleOrder:
         return self._block[1][low : low + len(samples)]
 
     def _compute(self, samples: np.ndarray) -> np.ndarray:
-        epoch, index = samples // self.size, samples % self.size
-        key = mix(self._seed ^ epoch.astype(np.uint64))
-        shift = np.where(epoch > 0, mix(~key) % np.uint64(self.length), 0).astype(np.int64)
-        return np.minimum(permute(index, self.size, key) * self.length + shift, self._last)
+        shifts = mix(~self._order.keys(samples)) % np.uint64(self.length)
+        shift = np.where(samples >= self.size, shifts, 0).astype(np.int64)
+        return np.minimum(self._order.numbers(samples) * self.length + shift, self._last)
 
 
 def accumulation(batch_size: int, micro_batch_size: int, world_size: int) -> int:

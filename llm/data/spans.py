@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm.data.collate import Batch, Setting, document_numbers
+from llm.data.collate import Batch, Setting, Work, document_numbers
 from llm.data.windows import IGNORED, Windows
 from llm.errors import ConfigError
 from llm.model.mask import PADDING
@@ -87,7 +87,10 @@ class SpanCollator:
         self.sentinels = _enough_sentinels(setting.tokenizer, max(spans for _, spans in sizes))
         self.source_length = max(setting.context_length - hidden + spans for hidden, spans in sizes)
         self.target_length = max(hidden + spans + 1 for hidden, spans in sizes)
-        self.share = self.target_length / setting.context_length
+
+    def work(self, samples: Windows) -> Work:
+        """What is read and what is written are of one window."""
+        return Work(samples.length, self.target_length, self.target_length, self.source_length)
 
     def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
         """The batch of the windows' tokens but their last ones."""

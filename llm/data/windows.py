@@ -28,6 +28,19 @@ class Windows:
         """The windows (n, t + 1) of training samples (n,)."""
         return self.stream.read(self.order.starts(samples), self.length + 1)
 
+    def n_targets(self, samples: np.ndarray) -> None:
+        """As many in each."""
+
+    @property
+    def tokens(self) -> float:
+        """The inputs of a window."""
+        return float(self.length)
+
+    @property
+    def n_cut(self) -> int:
+        """None: a window is as long as the context."""
+        return 0
+
     @property
     def n_held_out(self) -> int:
         """How many windows, side by side, make each token but the first a target once."""

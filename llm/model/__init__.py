@@ -2,7 +2,7 @@
 
 from llm.model.cache import KVCache
 from llm.model.config import ModelConfig, RopeScaling
-from llm.model.flops import flops_per_token, least_parameters, parameter_count
+from llm.model.flops import flops_per_token, least_parameters, parameter_count, sequence_flops
 from llm.model.init import init_weights, initial_value
 from llm.model.transformer import Transformer
 
@@ -16,4 +16,5 @@ __all__ = [
     "initial_value",
     "least_parameters",
     "parameter_count",
+    "sequence_flops",
 ]

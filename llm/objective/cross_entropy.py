@@ -32,4 +32,4 @@ class CrossEntropy:
             reduction="sum",
             label_smoothing=self.label_smoothing if model.training else 0.0,
         )
-        return Loss(total, (targets != IGNORED).sum())
+        return Loss(total, (targets != IGNORED).sum(), batch.divisor)

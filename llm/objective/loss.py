@@ -6,12 +6,16 @@ from torch import Tensor
 
 
 class Loss(NamedTuple):
-    """A batch's score: the summed loss in nats and the number of targets that it is summed over."""
+    """A batch's score: the summed loss in nats and the number of targets that it is summed over.
+
+    `divisor` is what the batch says of itself, see `llm.data.collate.Batch`.
+    """
 
     total: Tensor
     n_targets: Tensor
+    divisor: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
-        """Nats per target, a scalar."""
-        return self.total / self.n_targets
+        """Nats per target, a scalar; of a step's micro-batches with divisors the mean is that of all its targets."""
+        return self.total / (self.n_targets if self.divisor is None else self.divisor)

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from llm.model import ModelConfig, Transformer, flops_per_token, least_parameters, parameter_count
+from llm.model import (
+    ModelConfig,
+    Transformer,
+    flops_per_token,
+    least_parameters,
+    parameter_count,
+    sequence_flops,
+)
 
 CONFIGS = {
     "nano": ModelConfig(n_kv_heads=2, d_ff=704, vocab_size=512, qk_norm=True),
@@ -67,4 +74,25 @@ def counted(config, length, training):
 def test_operations_are_those_that_torch_counts(config, training, length):
     assert flops_per_token(config, training, length) == pytest.approx(
         counted(config, length, training), rel=0.01
+    )
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_source_and_its_target_are_counted_by_their_lengths(training):
+    config = ModelConfig(
+        architecture="encoder_decoder", n_encoder_layers=3, n_layers=2, n_kv_heads=2, vocab_size=512, d_ff=512
+    )
+    with torch.device("meta"):
+        model = Transformer(config)
+        target_bt, source_bs = (torch.zeros(1, length, dtype=torch.long) for length in (48, 160))
+        positions_bk = torch.zeros(1, 20, dtype=torch.long)
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        logits_bkv = model(target_bt, source_bs=source_bs, positions_bk=positions_bk)
+        if training:
+            logits_bkv.sum().backward()
+    assert sequence_flops(config, 48, read=160, scored=20, training=training) == pytest.approx(
+        counter.get_total_flops(), rel=0.01
     )
