@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from llm.data.inputs import InputFiles
 
 
+# Stands between the sides of a pair, and in no UTF-8 text.
+BETWEEN = b"\xff"
+
+
 @dataclass(frozen=True)
 class Document:
-    """One UTF-8 text, or a part of one that is too long to be held whole.
+    """One UTF-8 text, or a part of one that is too long to be held whole; a pair of texts with `BETWEEN` between.
 
     `offset` is the byte at which the part starts in its document (0: the document starts here), `size` the
     bytes of the whole document and `whole_digest` its hex SHA-256, where the text at hand isn't the whole.
@@ -28,8 +32,13 @@ class Document:
 
     @property
     def text(self) -> str:
-        """The text of this part."""
-        return self.data.decode("utf-8")
+        """The text of this part, the sides of a pair on lines of their own."""
+        return "\n".join(self.sides)
+
+    @property
+    def sides(self) -> list[str]:
+        """The text, or what of a pair's two texts is in this part."""
+        return [side.decode("utf-8") for side in self.data.split(BETWEEN)]
 
     @cached_property
     def digest(self) -> str:

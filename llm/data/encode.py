@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm.data.cutting import chunks
-from llm.data.documents import Document, Part, Piece, Split
+from llm.data.documents import BETWEEN, Document, Part, Piece, Split
 from llm.data.shards import token_dtype
 from llm.files import read_json, sha256, sync, write_json
 from llm.redaction import redacted_text
@@ -171,16 +171,24 @@ def encode_piece(piece: Piece, split: Split, tokenizer: "Tokenizer", files: Piec
 
 
 def _encode(batch: list[Part], tokenizer: "Tokenizer", dtype: np.dtype) -> list[np.ndarray]:
-    """The ids of each part, an end-of-text token before each document."""
+    """The ids of each part, an end-of-text token before each document and between the sides of a pair."""
     start = np.array([tokenizer.end_of_text], dtype)
-    encoded = tokenizer.encode_batch([part.document.text for part in batch])
-    ids = [np.asarray(row).astype(dtype) for row in encoded]
+    sides = [part.document.sides for part in batch]
+    encoded = iter(tokenizer.encode_batch([side for of_part in sides for side in of_part]))
     return [
-        np.concatenate([start, row]) if part.starts else row for part, row in zip(batch, ids, strict=True)
+        _joined(part.starts, [next(encoded) for _ in of_part], start)
+        for part, of_part in zip(batch, sides, strict=True)
     ]
+
+
+def _joined(starts: bool, sides: list[np.ndarray], start: np.ndarray) -> np.ndarray:
+    """The ids of the sides with `start` between them, and before them where a document starts."""
+    pieces = [piece for side in sides for piece in (start, np.asarray(side).astype(start.dtype))]
+    return np.concatenate(pieces if starts else pieces[1:])
 
 
 def _row(part: Part, n_tokens: int) -> tuple[int, int, int, bool, bool]:
     document = part.document
     digest = int(document.digest[:16], 16) if part.starts else 0
-    return digest, len(document.data), n_tokens, part.held_out, part.starts
+    n_bytes = len(document.data) - document.data.count(BETWEEN)
+    return digest, n_bytes, n_tokens, part.held_out, part.starts

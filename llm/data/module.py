@@ -32,7 +32,7 @@ class TrainingSet(Dataset):
         of_step = self.samples.n_targets(np.arange(first, first + self.batch_size))
         if of_step is None:
             return batch
-        return batch._replace(divisor=torch.tensor(of_step.sum() * len(samples) / self.batch_size))
+        return batch._replace(divisor=torch.tensor(float(of_step.sum() * len(samples) / self.batch_size)))
 
 
 class ScoringSet(Dataset):

@@ -97,10 +97,10 @@ class SpanCollator:
         rows = [
             self._row(window, sample) for window, sample in zip(windows[:, :-1], ids.tolist(), strict=True)
         ]
-        targets_bk = _fill([row.target_k for row in rows], self.target_length, IGNORED)
-        source_bs = _fill([row.source_s for row in rows], self.source_length, self.end_of_text)
-        source_documents_bs = _fill([row.source_documents_s for row in rows], self.source_length, PADDING)
-        target_documents_bk = _fill([row.target_documents_k for row in rows], self.target_length, PADDING)
+        targets_bk = filled([row.target_k for row in rows], self.target_length, IGNORED)
+        source_bs = filled([row.source_s for row in rows], self.source_length, self.end_of_text)
+        source_documents_bs = filled([row.source_documents_s for row in rows], self.source_length, PADDING)
+        target_documents_bk = filled([row.target_documents_k for row in rows], self.target_length, PADDING)
         tokens_bk = shifted(targets_bk, self.start)
         # A position of the decoder belongs to the document of the token that it reads; the first one to what follows.
         documents_bk = np.concatenate([target_documents_bk[:, :1], target_documents_bk[:, :-1]], axis=1)
@@ -176,11 +176,12 @@ def shifted(targets_bk: np.ndarray, start: int) -> np.ndarray:
     return np.where(tokens_bk == IGNORED, start, tokens_bk)
 
 
-def _fill(rows: list[np.ndarray], length: int, fill: int) -> np.ndarray:
-    filled = np.full((len(rows), length), fill, np.int64)
-    for row, values in zip(filled, rows, strict=True):
+def filled(rows: Sequence[np.ndarray], length: int, fill: int) -> np.ndarray:
+    """The rows as one array (b, length), with `fill` behind each."""
+    table = np.full((len(rows), length), fill, np.int64)
+    for row, values in zip(table, rows, strict=True):
         row[: len(values)] = values
-    return filled
+    return table
 
 
 def _denoiser(keys: dict[str, Any]) -> Denoiser:

@@ -125,6 +125,13 @@ def choose_split(first: Sequence[Document], share: float) -> Split:
     return _tail_split(list(distinct.values()), share)
 
 
+def split_by_hash(first: Sequence[Document], share: float) -> Split:
+    """As `choose_split`, for documents that must not be cut."""
+    return (
+        HashSplit(share) if share in (0, 1) else HashSplit(share, min(document.digest for document in first))
+    )
+
+
 def _tail_split(documents: Sequence[Document], share: float) -> Split:
     room = int(sum(document.total for document in documents) * (1 - share))
     for index, document in enumerate(documents):

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 from llm.data import TokenStream
 from llm.data.collate import Collator
+from llm.data.pairs import Pairs
 from llm.errors import ConfigError
 from llm.evaluation.code import parse_share
 from llm.evaluation.compression import xz_bits_per_byte
 from llm.evaluation.masked import Hidden, score_masked
+from llm.evaluation.pairs import match_figures, written_beside_targets
 from llm.evaluation.perplexity import score_stream
 from llm.evaluation.targets import score_targets
 from llm.generation import Sampling, complete
@@ -19,6 +21,7 @@ from llm.tokenizer import Tokenizer, mask_token
 CODE_SAMPLES = 64
 CODE_TOKENS = 64
 CODE_TEMPERATURE = 0.8
+MOST_PAIRS = 500
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,20 @@ def code(subject: Subject) -> Result:
     return Result({"parse_share": parse_share(texts)}, len(texts))
 
 
+def pairs(subject: Subject) -> Result:
+    """Exact match and chrF of what is written for held-out sources, the first `MOST_PAIRS` of them."""
+    view = subject.collator().view(subject.stream, subject.model.config.context_length, subject.seed)
+    if not isinstance(view, Pairs):
+        raise ConfigError("eval=pairs: it is for models of pairs of texts, such as task=seq2seq trains.")
+    written, targets = written_beside_targets(
+        subject.model, view, subject.tokenizer, limit=MOST_PAIRS, batch_size=subject.batch_size
+    )
+    return Result(match_figures(written, targets), len(targets))
+
+
 EVALUATIONS: dict[str, Callable[[Subject], Result]] = {
     "perplexity": perplexity,
     "compression": compression,
     "code": code,
+    "pairs": pairs,
 }

@@ -11,11 +11,12 @@ import yaml
 from llm import build
 from llm.build import Config, Origin
 from llm.data import Corpus
+from llm.data.collate import Work
 from llm.data.preparation import find
 from llm.data.sources import HuggingFace
 from llm.errors import ConfigError
 from llm.jobs.show import amount, duration
-from llm.model import ModelConfig, Transformer, flops_per_token, parameter_count
+from llm.model import ModelConfig, Transformer, parameter_count, sequence_flops
 from llm.plan import (
     TYPICAL_MFU,
     Memory,
@@ -23,6 +24,7 @@ from llm.plan import (
     kept_checkpoints,
     training_memory,
     training_seconds,
+    whole_context,
 )
 from llm.redaction import redacted
 from llm.train import checkpoint, launch
@@ -50,13 +52,14 @@ class Outlook:
     shape: ModelConfig
     text: Text
     derived: Derived
+    work: Work
     steps: int | None
     memory: Memory
 
     @property
     def tokens_per_step(self) -> int:
-        """Targets in a global batch."""
-        return int(self.config["data"]["batch_size"]) * self.shape.context_length
+        """Tokens in a global batch."""
+        return round(self.config["data"]["batch_size"] * self.work.tokens)
 
 
 def run(config: Config, choices: dict[str, Any]) -> int:
@@ -88,17 +91,31 @@ def look_ahead(config: Config, choices: dict[str, Any]) -> Outlook:
     origin = build.origin(config, run)
     text = _text(config, origin)
     shape = origin.shape.with_vocab_size(_vocab_size(config, origin, text))
-    windows = (len(text.corpus.train) - 1) // shape.context_length if text.corpus else sys.maxsize
+    work, samples = _samples(config, text, shape)
     known = run.begun.get("derived", {})
-    derived = derive(config, choices["strategy"], shape.context_length, windows, known)
+    derived = derive(config, choices["strategy"], shape.context_length, samples, known)
     with torch.device("meta"):
         module = build.module(config, Transformer(shape), derived, choices["strategy"])
     memory = training_memory(
-        shape, module.optimizer_factory, derived.micro_batch_size, derived.precision, derived.accelerator
+        shape,
+        module.optimizer_factory,
+        derived.micro_batch_size,
+        derived.precision,
+        derived.accelerator,
+        work,
     )
     # Epochs alone, of a corpus that nobody has counted yet.
     open_end = text.corpus is None and config["trainer"]["max_steps"] in (None, -1)
-    return Outlook(config, shape, text, derived, None if open_end else derived.max_steps, memory)
+    return Outlook(config, shape, text, derived, work, None if open_end else derived.max_steps, memory)
+
+
+def _samples(config: Config, text: Text, shape: ModelConfig) -> tuple[Work, int]:
+    """What a sample takes, and how many there are; as much as the context holds while the text is not prepared."""
+    if text.corpus is None:
+        return whole_context(shape), sys.maxsize
+    collate = build.collator(config, text.corpus.tokenizer, shape.context_length)
+    view = collate.view(text.corpus.train, shape.context_length, config["seed"])
+    return collate.work(view), view.size
 
 
 def _text(config: Config, origin: Origin) -> Text:
@@ -138,12 +155,14 @@ def _run(outlook: Outlook) -> list[Line]:
 
 
 def _work(outlook: Outlook) -> list[Line]:
-    a_token, a_step = flops_per_token(outlook.shape), outlook.tokens_per_step
+    work, a_step = outlook.work, outlook.tokens_per_step
+    a_sample = sequence_flops(outlook.shape, work.written, read=work.read, scored=work.scored)
+    a_token = a_sample / work.tokens
     lines = [
         (
             "tokens a step",
             f"{a_step:,}",
-            f"{outlook.config['data']['batch_size']} sequences of {outlook.shape.context_length}",
+            f"{outlook.config['data']['batch_size']} sequences of {work.tokens:,.0f}",
         ),
         ("FLOPs a token", amount(a_token), "forward and backward"),
     ]

@@ -11,7 +11,7 @@ import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ import lightning as L
 from llm import build
 from llm.build import Config, Origin
 from llm.data import Corpus, CorpusDataModule
+from llm.data.collate import Collator, Samples
+from llm.data.pairs import Pairs
 from llm.errors import UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
@@ -38,9 +40,6 @@ from llm.train.saving import Interrupted, StopRequest
 
 Choices = dict[str, Any]
 
-# What the next command asks a model of an architecture.
-PROMPTS = {"decoder": "def main():", "encoder": "for <mask> in", "encoder_decoder": "for <mask> in <mask>:"}
-
 
 @dataclass(frozen=True)
 class Job:
@@ -52,6 +51,16 @@ class Job:
     origin: Origin
     corpus: Corpus
     shape: ModelConfig
+
+    @cached_property
+    def collate(self) -> Collator:
+        """What makes its batches."""
+        return build.collator(self.config, self.corpus.tokenizer, self.shape.context_length)
+
+    @cached_property
+    def samples(self) -> Samples:
+        """Its training text as samples."""
+        return self.collate.view(self.corpus.train, self.shape.context_length, self.config["seed"])
 
 
 def run(config: Config, choices: Choices) -> int:
@@ -67,11 +76,14 @@ def run(config: Config, choices: Choices) -> int:
     origin = build.origin(config, folder)
     corpus = _corpus(config, origin, folder, say)
     shape = origin.shape.with_vocab_size(corpus.vocab_size)
-    build.collator(
-        config, corpus.tokenizer, shape.context_length
-    )  # what it refuses is refused before anything is written
+    job = Job(config, choices, folder, origin, corpus, shape)
+    # Whatever these refuse is refused before anything is written.
+    if cut := job.samples.n_cut:
+        say(
+            f"{cut:,} of {job.samples.size:,} pairs have a side longer than model.context_length and are cut to it."
+        )
     try:
-        return _train(Job(config, choices, folder, origin, corpus, shape), say)
+        return _train(job, say)
     finally:
         launch.forget(folder.folder)
         folder.release()
@@ -134,7 +146,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
         job.config,
         job.choices["strategy"],
         job.shape.context_length,
-        samples_per_epoch=(len(corpus.train) - 1) // job.shape.context_length,
+        samples_per_epoch=job.samples.size,
         known=known["derived"] if known else {},
     )
     launch.check_world_size(derived.world_size)
@@ -244,9 +256,8 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
     last = checkpoint.verify(folder)
     place(net, derived.accelerator)
     held_out = len(corpus.validation) > 1
-    collator = partial(build.collator, config, corpus.tokenizer, job.shape.context_length)
     entries = (
-        evaluations(config["eval"], net, corpus, collator, folder, "validation", config["seed"])
+        evaluations(config["eval"], net, corpus, lambda: job.collate, folder, "validation", config["seed"])
         if held_out
         else []
     )
@@ -255,12 +266,12 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
         "evaluation": "training",
         "data": corpus.name,
         "split": "train",
-        "metrics": {"steps": last["step"], "tokens": last["samples"] * job.shape.context_length},
+        "metrics": {"steps": last["step"], "tokens": round(last["samples"] * job.samples.tokens)},
         "examples": last["samples"],
         "checkpoint": folder.name,
         "sample": build.writer(config, net, corpus).first(),
         "report": str(run.folder / "report.html"),
-        "next": next_command(run, PROMPTS[job.shape.architecture]),
+        "next": next_command(run, _prompt(job)),
     }
     write_json(run.results, [*entries, training])
     # trainer.max_time may end a run before its last step.
@@ -293,6 +304,13 @@ def _show_end(run: Run, entries: list[Entry], training: Entry) -> None:
     )
     show_entries(f"{run.folder}, {training['metrics']['tokens']:,} tokens", entries)
     print(f"\nReport:  {run.folder / 'report.html'}\nNext:    {training['next']}")
+
+
+def _prompt(job: Job) -> str:
+    """What the next command asks the model."""
+    if job.shape.architecture == "decoder":
+        return "def main():"
+    return "a source of yours" if isinstance(job.samples, Pairs) else "for <mask> in"
 
 
 def next_command(run: Run, prompt: str) -> str:

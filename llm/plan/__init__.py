@@ -1,7 +1,7 @@
 """What training will take, worked out before anything is trained."""
 
 from llm.plan.disk import checkpoint_bytes, kept_checkpoints
-from llm.plan.memory import Memory, state_bytes, training_memory
+from llm.plan.memory import Memory, state_bytes, training_memory, whole_context
 from llm.plan.time import TYPICAL_MFU, training_seconds
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "state_bytes",
     "training_memory",
     "training_seconds",
+    "whole_context",
 ]

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 
+from llm.data.collate import Work
 from llm.model import ModelConfig, Transformer
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
@@ -37,19 +38,24 @@ class Memory:
 
 
 def training_memory(
-    shape: ModelConfig, optimizer: OptimizerFactory, micro_batch_size: int, precision: str, device: str
+    shape: ModelConfig,
+    optimizer: OptimizerFactory,
+    micro_batch_size: int,
+    precision: str,
+    device: str,
+    work: Work | None = None,
 ) -> Memory:
     """The memory of training `shape`, where every process holds the whole model (strategies single and ddp).
 
     With P parameters of w bytes (2 in bf16-true and 16-true, 8 in 64, otherwise 4), a micro-batch of b sequences of
-    t tokens, and v ids:
+    k scored tokens (as `work` says; by default the whole context), and v ids:
 
         weights      P w
         gradients    P w
         optimizer    what its state holds after a step: 8 P for AdamW in float32
         activations  what autograd keeps of the forward pass up to the head, the weights' copies in half precision
                      included; counted on tensors without storage
-        logits       12 b t v
+        logits       12 b k v
 
     torch.compile keeps fewer activations than is said here, and Muon's iterations take some more. Measured on small
     models, what was allocated was between 0.9 and 1.12 times this; a CPU's allocator keeps what it was given once,
@@ -57,15 +63,19 @@ def training_memory(
     """
     with FakeTensorMode(), torch.device(device), default_dtype(parameter_dtype(precision)):
         net = Transformer(shape)
-        tokens_bt = torch.zeros(micro_batch_size, shape.context_length, dtype=torch.long)
-        activations = kept_bytes(net, tokens_bt, autocast(precision, device))
+        work = work or whole_context(shape)
+        tokens_bt, source_bs = (
+            torch.zeros(micro_batch_size, round(length), dtype=torch.long)
+            for length in (work.written, work.read)
+        )
+        activations = kept_bytes(net, tokens_bt, source_bs, autocast(precision, device))
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
     return Memory(
         weights=weights,
         gradients=weights,
         optimizer=state_bytes(net, optimizer),
         activations=activations,
-        logits=LOGIT_BYTES * tokens_bt.numel() * shape.vocabulary,
+        logits=LOGIT_BYTES * micro_batch_size * round(work.scored) * shape.vocabulary,
     )
 
 
@@ -99,8 +109,14 @@ def autocast(precision: str, device: str) -> Any:
     return torch.autocast(device, mixed[precision]) if precision in mixed else nullcontext()
 
 
-def kept_bytes(net: Transformer, tokens_bt: Tensor, context: Any) -> int:
-    """The bytes that autograd keeps for the backward pass of `encode`, each storage once, parameters left out."""
+def whole_context(shape: ModelConfig) -> Work:
+    """What a sample takes that fills the context, and the source's where there is one."""
+    length = float(shape.context_length)
+    return Work(length, length, length, length if shape.architecture == "encoder_decoder" else 0.0)
+
+
+def kept_bytes(net: Transformer, tokens_bt: Tensor, source_bs: Tensor, context: Any) -> int:
+    """The bytes that autograd keeps for the backward pass up to the head, each storage once, parameters left out."""
     own = {p.untyped_storage()._cdata for p in net.parameters()}
     kept: dict[int, Any] = {}
 
@@ -111,7 +127,8 @@ def kept_bytes(net: Transformer, tokens_bt: Tensor, context: Any) -> int:
 
     with saved_tensors_hooks(keep, lambda tensor: tensor), context:
         # The result is held until all is counted: what it alone keeps alive would be freed and its place reused.
-        hidden_btd = net.encode(tokens_bt)
+        memory = None if net.encoder is None else net.read(source_bs)
+        hidden_btd = net.encode(tokens_bt, memory=memory)
         keep(hidden_btd)
     return sum(storage.nbytes() for place, storage in kept.items() if place not in own)
 

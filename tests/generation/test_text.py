@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.errors import ConfigError
-from llm.generation import Sampling, complete, decode_stream, stream_text
+from llm.generation import Sampling, complete, decode_stream, stream_text, translate
 from llm.model import ModelConfig, Transformer, init_weights
-from llm.tokenizer import ByteSpec, SentencePieceSpec
+from llm.tokenizer import ByteSpec, SentencePieceSpec, start_token
 
 TOKENIZER = ByteSpec().build()
 SAMPLING = Sampling(temperature=1.0)
@@ -108,3 +108,51 @@ def test_a_model_that_stops_at_once_writes_nothing():
         )
     assert complete(model, tokenizer, "text", num_samples=2, max_new_tokens=9) == ["", ""]
     assert list(stream_text(model, tokenizer, "text", max_new_tokens=9)) == []
+
+
+def test_translations_of_sources_of_several_lengths_are_those_of_transformers():
+    from transformers import AutoConfig, MarianMTModel
+
+    from llm.hub import to_huggingface
+
+    shape = ModelConfig(
+        architecture="encoder_decoder",
+        d_model=32,
+        n_layers=2,
+        n_heads=2,
+        d_ff=64,
+        context_length=48,
+        vocab_size=TOKENIZER.vocab_size,
+        norm="layer",
+        norm_eps=1e-5,
+        residual="post",
+        position="sinusoidal",
+        attention_bias=True,
+        mlp_bias=True,
+        activation="relu",
+        scale_embeddings=True,
+        init_std=0.3,
+    )
+    model = Transformer(shape).eval()
+    init_weights(model, 0)
+    state, keys = to_huggingface(model, shape, model_type="marian")
+    theirs = MarianMTModel(AutoConfig.for_model(**keys)).eval()
+    theirs.load_state_dict(state, strict=False)
+    sources = ["a short one", "one that is rather longer", "x"]
+    rows = [[*TOKENIZER.encode(source), TOKENIZER.end_of_text] for source in sources]
+    longest = max(map(len, rows))
+    input_ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    present = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    wanted = theirs.generate(
+        input_ids,
+        attention_mask=present,
+        decoder_start_token_id=start_token(TOKENIZER),
+        eos_token_id=TOKENIZER.end_of_text,
+        pad_token_id=TOKENIZER.end_of_text,
+        bad_words_ids=None,
+        num_beams=1,
+        do_sample=False,
+        max_new_tokens=30,
+    )
+    texts = [TOKENIZER.decode(row) for row in wanted[:, 1:].tolist()]
+    assert translate(model, TOKENIZER, sources, max_new_tokens=30) == texts

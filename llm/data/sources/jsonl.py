@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from llm.data.cutting import BLOCK_BYTES, piece_bytes
-from llm.data.documents import Document, Plan, fingerprint
+from llm.data.documents import BETWEEN, Document, Plan, Split, fingerprint
 from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.data.sources.records import text_of
-from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents
+from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents, split_by_hash
 from llm.errors import DataError, UserError
 
 OR_SKIP = "Leave such lines out by data.on_bad_file=skip."
@@ -24,7 +24,7 @@ class LinesPiece:
     """The lines of a file that start in its bytes [start, end), which are of the text once unpacked."""
 
     path: str
-    field: str
+    fields: tuple[str, ...]
     on_bad_file: OnBadFile
     start: int = 0
     end: float = float("inf")
@@ -70,7 +70,8 @@ class LinesPiece:
             raise DataError(f"this line is no JSON ({error}).") from error
         if not isinstance(record, dict):
             raise DataError(f"this line is no JSON object but {type(record).__name__}.")
-        return text_of(record, self.field)
+        sides = [text_of(record, field) for field in self.fields]
+        return BETWEEN.join(sides) if all(sides) else b""
 
     def _line_number(self, offset: int) -> int:
         """Counted from 1, and only when it is to be shown."""
@@ -117,18 +118,46 @@ class JsonLines:
             for path, fact in zip(paths, facts, strict=True)
             for piece in self._pieces(path, fact.size, limit)
         ]
-        split = choose_split(first_documents(pieces), self.validation_share)
-        settings = {
-            "kind": "jsonl",
-            "text": self.text,
-            "on_bad_file": self.on_bad_file,
-            "split": split.settings(),
-        }
+        split = self._split(first_documents(pieces))
+        settings = {**self._settings(), "on_bad_file": self.on_bad_file, "split": split.settings()}
         return Plan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, n_bytes)
+
+    def _settings(self) -> dict[str, str]:
+        return {"kind": "jsonl", "text": self.text}
+
+    def _split(self, first: Sequence[Document]) -> Split:
+        return choose_split(first, self.validation_share)
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        return (self.text,)
 
     def _pieces(self, path: str, size: int, limit: int) -> Iterator[LinesPiece]:
         if path.endswith(".gz"):
-            yield LinesPiece(path, self.text, self.on_bad_file)
+            yield LinesPiece(path, self._fields, self.on_bad_file)
             return
         for start in range(0, size, limit):
-            yield LinesPiece(path, self.text, self.on_bad_file, start, start + limit)
+            yield LinesPiece(path, self._fields, self.on_bad_file, start, start + limit)
+
+
+@dataclass(frozen=True)
+class PairLines(JsonLines):
+    """Source: pairs of texts, the fields `text` (the source) and `label` (the target) of each line, as JsonLines.
+
+    A line with an empty side is left out. No pair is cut: each is held out, or not, by its hash.
+    """
+
+    text: str = "source"
+    label: str = "target"
+
+    corpus_name = "pairs"
+
+    def _settings(self) -> dict[str, str]:
+        return {"kind": "pairs", "text": self.text, "label": self.label}
+
+    def _split(self, first: Sequence[Document]) -> Split:
+        return split_by_hash(first, self.validation_share)
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        return (self.text, self.label)

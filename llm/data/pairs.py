@@ -1,0 +1,150 @@
+"""Pairs of texts, a source and its target: samples of their own lengths, padded to a batch's longest.
+
+Shapes: n pairs, b batch, s time of a source, k time of a target.
+"""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from llm.data.collate import Batch, Setting, Work
+from llm.data.order import EpochOrder
+from llm.data.shards import TokenStream
+from llm.data.spans import filled, shifted
+from llm.data.windows import IGNORED
+from llm.errors import DataError
+from llm.model.mask import PADDING
+from llm.tokenizer import start_token
+
+# Lengths are padded up to multiples of this, so that a compiled model meets few shapes.
+LENGTH_STEP = 32
+SCANNED_AT_ONCE = 1 << 24  # tokens
+
+
+class Pair(NamedTuple):
+    """The ids of a source and of its target."""
+
+    source_s: np.ndarray
+    target_k: np.ndarray
+
+
+NOTHING = Pair(np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+class Pairs:
+    """A stream whose documents are pairs: an end of text stands before the source and another before the target.
+
+    Each pair comes once an epoch. A side of more than `length` tokens, its end of text counted, is cut.
+
+    Raises:
+        DataError: the documents are not pairs.
+    """
+
+    def __init__(self, stream: TokenStream, length: int, seed: int, end_of_text: int) -> None:
+        self.stream, self.length, self.end_of_text = stream, length, end_of_text
+        self.size = stream.n_documents
+        self.order = EpochOrder(self.size, seed)
+        self._starts = stream.documents.astype(np.int64)
+        self._ends = np.append(self._starts[1:], len(stream))
+        self._middles = np.setdiff1d(self._ends_of_text(), self._starts, assume_unique=True)
+        is_pairs = len(self._middles) == self.size
+        if not is_pairs or (self._middles < self._starts).any() or (self._middles >= self._ends).any():
+            raise DataError(
+                "The documents of this corpus are no pairs of source and target: data=pairs and data=docstrings make such."
+            )
+
+    def _ends_of_text(self) -> np.ndarray:
+        blocks = range(0, len(self.stream), SCANNED_AT_ONCE)
+        found = [
+            first + np.flatnonzero(self.stream.tokens[first : first + SCANNED_AT_ONCE] == self.end_of_text)
+            for first in blocks
+        ]
+        return np.concatenate([np.zeros(0, np.int64), *found])
+
+    @property
+    def source_lengths(self) -> np.ndarray:
+        """The tokens of each source (n,), an end of text counted, as far as they are read."""
+        return np.minimum(self._middles - self._starts, self.length)
+
+    @property
+    def target_lengths(self) -> np.ndarray:
+        """The tokens of each target (n,), an end of text counted, as far as they are written."""
+        return np.minimum(self._ends - self._middles, self.length)
+
+    @property
+    def tokens(self) -> float:
+        """The tokens of a pair, on average."""
+        return float((self.source_lengths + self.target_lengths).mean())
+
+    @cached_property
+    def n_cut(self) -> int:
+        """Pairs with a side that is longer than the context."""
+        longest = np.maximum(self._middles - self._starts, self._ends - self._middles)
+        return int((longest > self.length).sum())
+
+    @property
+    def n_held_out(self) -> int:
+        """Every pair once."""
+        return self.size
+
+    def samples(self, samples: np.ndarray) -> list[Pair]:
+        """The pairs of training samples (n,)."""
+        return self.held_out(self.order.numbers(samples))
+
+    def held_out(self, numbers: np.ndarray) -> list[Pair]:
+        """The pairs of these numbers (n,); -1 is a pair of nothing."""
+        return [NOTHING if number < 0 else self.pair(number) for number in numbers.tolist()]
+
+    def n_targets(self, samples: np.ndarray) -> np.ndarray:
+        """The target tokens (n,) of training samples."""
+        numbers = self.order.numbers(samples)
+        return np.minimum(self._ends[numbers] - self._middles[numbers], self.length)
+
+    def pair(self, number: int) -> Pair:
+        """A pair by its number in the stream."""
+        start, middle, end = self._starts[number], self._middles[number], self._ends[number]
+        sides = (self.stream.tokens[start + 1 : middle], self.stream.tokens[middle + 1 : end])
+        return Pair(
+            *(np.append(side[: self.length - 1], self.end_of_text).astype(np.int64) for side in sides)
+        )
+
+
+class PairCollator:
+    """An encoder reads a source, and a decoder writes its target (arXiv 1409.3215, 1706.03762).
+
+    Each side ends with an end of text, which the decoder writes too. Attention sees all but padding.
+
+    Args:
+        setting: the run's tokenizer and the longest side, in tokens.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.end_of_text, self.longest = setting.tokenizer.end_of_text, setting.context_length
+        self.start = start_token(setting.tokenizer)
+
+    def view(self, stream: TokenStream, length: int, seed: int) -> Pairs:
+        """A stream of pairs."""
+        return Pairs(stream, length, seed, self.end_of_text)
+
+    def work(self, samples: Pairs) -> Work:
+        """The average pair's."""
+        written = float(samples.target_lengths.mean())
+        return Work(samples.tokens, written, written, float(samples.source_lengths.mean()))
+
+    def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:
+        """The batch of pairs, each side padded to the longest of its kind."""
+        sources, targets = zip(*pairs, strict=True)
+        source_bs = filled(sources, self._padded(sources), PADDING)
+        targets_bk = filled(targets, self._padded(targets), IGNORED)
+        return Batch.of(
+            tokens_bt=shifted(targets_bk, self.start),
+            targets_bk=targets_bk,
+            ids=ids,
+            source_bs=np.where(source_bs == PADDING, self.end_of_text, source_bs),
+            source_documents_bs=np.where(source_bs == PADDING, PADDING, 0),
+        )
+
+    def _padded(self, sides: tuple[np.ndarray, ...]) -> int:
+        longest = max(1, *(len(side) for side in sides))
+        return min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.longest)
