@@ -47,6 +47,7 @@ NANO = Study(
         "data.batch_size=8",
         "trainer.max_steps=300",
         "eval=[perplexity]",
+        "trainer.val_check_interval=null",
     ],
     questions={
         "optimizer and learning rate": [
@@ -82,6 +83,9 @@ GPT_SMALL = Study(
         "trainer.max_steps=80",
         "optimizer.lr=6e-4",
         "eval=[]",
+        # The same held-out windows in every job, whatever its batch.
+        "trainer.val_check_interval=40",
+        "trainer.limit_val_batches=0.05",
     ],
     questions={
         "optimizer and learning rate": [
@@ -103,7 +107,6 @@ STUDIES = {"nano": NANO, "gpt_small": GPT_SMALL}
 SHARED = [
     "compile=true",
     "trainer.accelerator=cpu",
-    "trainer.val_check_interval=null",
     "samples.every_n_steps=null",
     "samples.max_new_tokens=1",
     "checkpoint.keep_best=false",

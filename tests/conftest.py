@@ -4,10 +4,15 @@ import os
 import sysconfig
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Another logger, a proxy or a tracker of the machine's owner must not leak into tests.
 os.environ.setdefault("WANDB_MODE", "disabled")
+
+# How long an example takes says more about what else the machine does.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 TINY = (
     "data=text",

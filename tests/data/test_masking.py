@@ -1,10 +1,14 @@
 """What is hidden: a fixed share of each row, the same for the same sample, told by its own document alone."""
 
+import re
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm.data.collate import Setting
-from llm.data.masking import MaskingCollator
+from llm.data.masking import MaskingCollator, lowest
 from llm.data.windows import IGNORED
 from llm.errors import ConfigError
 from llm.model.mask import PADDING
@@ -85,3 +89,37 @@ def test_nothing_past_the_end_of_the_text_is_a_target():
 def test_a_share_that_cannot_be_is_refused(share):
     with pytest.raises(ConfigError, match="share"):
         collator(share=share)
+
+
+def test_words_are_hidden_whole_or_not_at_all():
+    text = "the quick brown_fox, jumps 123 over naïve dogs;\n" * 8
+    ids = np.array(TOKENIZER.encode(text))[:401]
+    words = [match.span() for match in re.finditer(rb"[0-9A-Za-z\x80-\xff]+", text.encode()[:400])]
+    n_hidden = []
+    for sample in range(40):
+        batch = MaskingCollator(Setting(TOKENIZER, 0, 400), whole_words=True)(ids[None], np.array([sample]))
+        told = set(hidden(batch, 0))
+        assert all(len(told & set(range(*span))) in (0, span[1] - span[0]) for span in words)
+        n_hidden.append(len(told))
+    assert max(n_hidden) <= 60  # 15% of 400
+    assert np.mean(n_hidden) > 56
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.floats(0, 1)), min_size=1, max_size=12),
+    st.integers(1, 30),
+    st.sets(st.integers(0, 40)),
+)
+def test_the_lowest_units_are_the_first_of_those_that_may_be_chosen(units, k, barred):
+    starts = np.repeat(np.cumsum([0, *(size for size, _ in units)])[:-1], [size for size, _ in units])
+    scores = np.repeat([score + 0.001 * n for n, (_, score) in enumerate(units)], [size for size, _ in units])
+    scores = np.where([n in barred for n in range(len(scores))], np.inf, scores)
+    chosen = lowest(scores[None], k, starts[None])[0]
+    order = sorted({int(start) for start in starts}, key=lambda start: (scores[starts == start].max(), start))
+    wanted = set()
+    for start in order:
+        unit = set(np.flatnonzero(starts == start).tolist())
+        if np.isinf(scores[list(unit)]).any() or len(wanted) + len(unit) > k:
+            break
+        wanted |= unit
+    assert set(np.flatnonzero(chosen).tolist()) == wanted

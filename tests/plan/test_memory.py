@@ -1,5 +1,6 @@
 """The estimate of memory against what autograd, optimizers and a process really hold."""
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -23,15 +24,18 @@ MUON = functools.partial(Muon, lr=1e-3)
 def really_kept(config, batch_size, context):
     net = Transformer(config)
     init_weights(net, 0)
-    return kept_bytes(net, torch.zeros(batch_size, config.context_length, dtype=torch.long), context)
+    tokens = torch.zeros(batch_size, config.context_length, dtype=torch.long)
+    return kept_bytes(net, tokens, tokens, context)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_activations_are_those_that_autograd_keeps(precision, batch_size):
-    said = training_memory(SMALL, ADAMW, batch_size, precision, "cpu").activations
+@pytest.mark.parametrize("architecture", ["decoder", "encoder_decoder"])
+def test_activations_are_those_that_autograd_keeps(precision, batch_size, architecture):
+    shape = dataclasses.replace(SMALL, architecture=architecture)
+    said = training_memory(shape, ADAMW, batch_size, precision, "cpu").activations
     context = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
-    assert said == really_kept(SMALL, batch_size, context)
+    assert said == really_kept(shape, batch_size, context)
 
 
 @pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
