@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from llm.data import Corpus, CorpusDataModule, TokenStream
 from llm.data.collate import CausalCollator, Setting
 from llm.data.shards import documents_name, tokens_name
+from llm.model import ModelConfig
 from llm.tokenizer import ByteSpec
 
 BAR_US = 80
@@ -56,7 +57,7 @@ def pair(windows: np.ndarray) -> Pair:
 def our_loader(folder: Path) -> DataLoader:
     stream = TokenStream(folder, STREAM, DTYPE, 0)
     corpus = cast(Corpus, SimpleNamespace(name="random", train=stream, validation=stream))
-    collate = CausalCollator(Setting(ByteSpec().build(), 0, LENGTH))
+    collate = CausalCollator(Setting(ByteSpec().build(), 0, ModelConfig(context_length=LENGTH)))
     sizes = {"context_length": LENGTH, "batch_size": BATCH, "micro_batch_size": BATCH}
     return CorpusDataModule(corpus, collate, **sizes, seed=0).train_dataloader()
 

@@ -1,5 +1,6 @@
 """The one place that turns config into objects; each function takes a checked, plain config and gives one thing."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -16,7 +17,9 @@ from torch import Tensor
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.collate import Collator, Setting
+from llm.data.labels import TextLabelCollator, labels_of
 from llm.data.progress import Bar
+from llm.data.windows import Windows
 from llm.errors import ConfigError
 from llm.generation import Sampling, answer, complete, show_hidden
 from llm.hub import from_huggingface, local_folder
@@ -27,9 +30,8 @@ from llm.tokenizer import (
     PretrainedSpec,
     Tokenizer,
     TokenizerSpec,
+    hiding_tokens,
     load_tokenizer,
-    mask_token,
-    sentinels,
 )
 from llm.train import checkpoint
 from llm.train.callbacks import Samples
@@ -52,6 +54,8 @@ TASKS = {
     "encoder": "task=masked_lm",
     "encoder_decoder": "task=span_corruption",
 }
+# What a model has for its task alone, by the beginning of its weights' names.
+TASK_PARTS = ("unembedding.", "pooler.", "label_head.")
 LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch"}
 
 
@@ -102,10 +106,10 @@ def origin(config: Config, run: Run) -> Origin:
         ConfigError: the task needs another architecture.
     """
     found = _origin(config, run)
-    has, wants = found.shape.architecture, config["task"]["architecture"]
-    if has != wants:
+    has, wanted = found.shape.architecture, config["task"]["architectures"]
+    if has not in wanted:
         raise ConfigError(
-            f"The model is of architecture={has}, and the task needs architecture={wants}: "
+            f"The model is of architecture={has}, and the task needs architecture={' or '.join(wanted)}: "
             f"{TASKS[has]} trains such a model."
         )
     return found
@@ -157,13 +161,35 @@ def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
     return net, folder
 
 
+def shape_for(config: Config, found: Origin, text: Corpus) -> ModelConfig:
+    """The shape of the model that is trained: with the tokenizer's vocabulary and, of labelled texts, their labels."""
+    shape = found.shape.with_vocab_size(text.vocab_size)
+    make = resolve(config["task"]["collator"]["_target_"], config["packages"])
+    if make is not TextLabelCollator:
+        return dataclasses.replace(shape, labels=())
+    pooler = shape.architecture == "encoder"
+    return dataclasses.replace(shape, labels=labels_of(text.train, text.tokenizer), pooler=pooler)
+
+
 def model(shape: ModelConfig, start: Origin, seed: int) -> Transformer:
-    """A model with its initial weights: those of `start`, else drawn alike on every rank under every strategy."""
+    """A model with its initial weights: those of `start`, else drawn alike on every rank under every strategy.
+
+    What only one of two tasks has (the head, the pooler) is drawn anew or left out.
+    """
     net = Transformer(shape)
     init_weights(net, seed)
     if start.weights:
-        checkpoint.load_weights(net, start.weights, Path("init_from"))
+        own = {name: p.detach() for name, p in net.named_parameters() if name.startswith(TASK_PARTS)}
+        ends = shape.labels == start.shape.labels
+        kept = {name: w for name, w in start.weights.items() if ends or not name.startswith(TASK_PARTS)}
+        fresh = {} if ends else own | {name: w for name, w in start.weights.items() if _fits(own, name, w)}
+        checkpoint.load_weights(net, kept | fresh, Path("init_from"))
     return net
+
+
+def _fits(own: dict[str, Tensor], name: str, weight: Tensor) -> bool:
+    """Whether a part of the task that was trained before is as the new one wants it; labels are never."""
+    return name in own and not name.startswith("label_head.") and own[name].shape == weight.shape
 
 
 def module(config: Config, net: Transformer, derived: Derived, strategy: str) -> LanguageModule:
@@ -179,19 +205,19 @@ def module(config: Config, net: Transformer, derived: Derived, strategy: str) ->
     )
 
 
-def collator(config: Config, tokenizer: Tokenizer, context_length: int) -> Collator:
+def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collator:
     """What makes batches as the task wants them."""
     node = config["task"]["collator"]
     make = resolve(node["_target_"], config["packages"])
-    return cast(Collator, make(Setting(tokenizer, config["seed"], context_length), **settings(node)))
+    return cast(Collator, make(Setting(tokenizer, config["seed"], shape), **settings(node)))
 
 
-def datamodule(config: Config, text: Corpus, derived: Derived, context_length: int) -> CorpusDataModule:
+def datamodule(config: Config, text: Corpus, derived: Derived, shape: ModelConfig) -> CorpusDataModule:
     """The batches of a corpus."""
     return CorpusDataModule(
         text,
-        collator(config, text.tokenizer, context_length),
-        context_length=context_length,
+        collator(config, text.tokenizer, shape),
+        context_length=shape.context_length,
         batch_size=config["data"]["batch_size"],
         micro_batch_size=derived.micro_batch_size,
         seed=config["seed"],
@@ -208,11 +234,15 @@ def meter(
     return Meter(
         tokens_per_step=round(data.batch_size * work.tokens),
         # Only where each token is told from those before it do the bits of all tokens add up to the text's.
-        bytes_per_token=text.bytes_per_token if net.config.architecture == "decoder" else None,
+        bytes_per_token=text.bytes_per_token if _predicts_in_order(net) else None,
         flops_per_token=flops / work.tokens,
         peak_flops=peak,
         observers=observers,
     )
+
+
+def _predicts_in_order(net: Transformer) -> bool:
+    return net.config.architecture == "decoder" and not net.config.labels
 
 
 def progress(config: Config) -> TrainingProgress:
@@ -275,7 +305,7 @@ def writer(config: Config, net: Transformer, text: Corpus) -> Writer:
 
     Of a model that reads a text whole, some held-out text is asked where the config has no prompts that suit.
     """
-    if net.config.architecture == "decoder":
+    if _predicts_in_order(net):
         return _author(config, net, text)
     keys, tokenizer = config["samples"], text.tokenizer
     prompts = keys["prompts"] or _held_out_prompts(config, net, text)
@@ -313,18 +343,20 @@ def _author(config: Config, net: Transformer, text: Corpus) -> Writer:
 def _held_out_prompts(config: Config, net: Transformer, text: Corpus) -> list[str]:
     """What the task shows the model of some held-out text, hidden parts as <mask>."""
     keys = config["samples"]
-    length = min(keys["max_new_tokens"], net.config.context_length)
-    collate = collator(config, text.tokenizer, length)
+    length = net.config.context_length
+    collate = collator(config, text.tokenizer, net.config)
+    if collate.view is Windows:
+        # Some of a window says enough; a pair is shown whole.
+        length = min(keys["max_new_tokens"], length)
+        shorter = dataclasses.replace(net.config, context_length=length)
+        collate = collator(config, text.tokenizer, shorter)
     stream = text.validation if len(text.validation) > length else text.train
     view = collate.view(stream, length, config["seed"])
     numbers = np.arange(min(keys["num_samples"], view.n_held_out))
     batch = collate(view.held_out(numbers), numbers)
-    if batch.source_bs is None:
-        return [
-            show_hidden(text.tokenizer, ids, [mask_token(text.tokenizer)]) for ids in batch.tokens_bt.tolist()
-        ]
-    marks = sentinels(text.tokenizer)
-    return [show_hidden(text.tokenizer, ids, marks) for ids in batch.source_bs.tolist()]
+    shown_bs = batch.tokens_bt if batch.source_bs is None else batch.source_bs
+    marks = hiding_tokens(text.tokenizer)
+    return [show_hidden(text.tokenizer, ids, marks) for ids in shown_bs.tolist()]
 
 
 def loggers(config: Config, run: Run, resume_step: int) -> list[RunLogger]:

@@ -99,9 +99,9 @@ Data = Annotated[Node, Leaf(), Beside(LoaderConfig)]
 class TaskConfig:
     """What a batch is and how it is scored."""
 
-    architecture: Literal["decoder", "encoder", "encoder_decoder"] = (
-        "decoder"  # the kind of model that it needs
-    )
+    architectures: list[Literal["decoder", "encoder", "encoder_decoder"]] = field(
+        default_factory=lambda: ["decoder"]
+    )  # the kinds of model that it can train
     sentinels: NotNegative = 0  # spare tokens of a trained tokenizer, to stand for hidden spans
     collator: Target | None = field(default_factory=dict)
     objective: Target | None = field(default_factory=dict)
@@ -162,7 +162,9 @@ class EvaluateConfig:
     data: Data | None = None  # score the whole of this set; null: the run's own validation split
     shards_dir: Given = "shards"  # where prepared corpora are kept
     batch_size: Count = 16  # sequences scored at a time
-    eval: list[str] = field(default_factory=lambda: ["perplexity"])  # perplexity, compression, code, pairs
+    eval: list[str] = field(
+        default_factory=lambda: ["perplexity"]
+    )  # perplexity, compression, code, pairs, classification
     seed: int = 1337  # of what is sampled
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llm.data.shards import TokenStream
 from llm.data.windows import IGNORED, Windows
+from llm.model import ModelConfig
 from llm.tokenizer import Tokenizer
 
 
@@ -45,6 +46,10 @@ class Batch(NamedTuple):
         """The batch of arrays by the names of its fields."""
         return cls(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on `device`."""
+        return Batch(*(None if tensor is None else tensor.to(device) for tensor in self))  # type: ignore[arg-type]
+
     def inputs(self) -> dict[str, Any]:
         """The arguments of the model beside the tokens."""
         return {
@@ -61,7 +66,7 @@ class Setting:
 
     tokenizer: Tokenizer
     seed: int
-    context_length: int
+    shape: ModelConfig
 
 
 class Work(NamedTuple):

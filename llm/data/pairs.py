@@ -3,6 +3,7 @@
 Shapes: n pairs, b batch, s time of a source, k time of a target.
 """
 
+from collections.abc import Sequence, Sized
 from functools import cached_property
 from typing import NamedTuple
 
@@ -96,7 +97,7 @@ class Pairs:
         """The pairs of these numbers (n,); -1 is a pair of nothing."""
         return [NOTHING if number < 0 else self.pair(number) for number in numbers.tolist()]
 
-    def n_targets(self, samples: np.ndarray) -> np.ndarray:
+    def n_targets(self, samples: np.ndarray) -> np.ndarray | None:
         """The target tokens (n,) of training samples."""
         numbers = self.order.numbers(samples)
         return np.minimum(self._ends[numbers] - self._middles[numbers], self.length)
@@ -116,11 +117,11 @@ class PairCollator:
     Each side ends with an end of text, which the decoder writes too. Attention sees all but padding.
 
     Args:
-        setting: the run's tokenizer and the longest side, in tokens.
+        setting: the run's tokenizer, and the model, which says how long a side may be.
     """
 
     def __init__(self, setting: Setting) -> None:
-        self.end_of_text, self.longest = setting.tokenizer.end_of_text, setting.context_length
+        self.end_of_text, self.longest = setting.tokenizer.end_of_text, setting.shape.context_length
         self.start = start_token(setting.tokenizer)
 
     def view(self, stream: TokenStream, length: int, seed: int) -> Pairs:
@@ -135,8 +136,8 @@ class PairCollator:
     def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:
         """The batch of pairs, each side padded to the longest of its kind."""
         sources, targets = zip(*pairs, strict=True)
-        source_bs = filled(sources, self._padded(sources), PADDING)
-        targets_bk = filled(targets, self._padded(targets), IGNORED)
+        source_bs = filled(sources, padded_length(sources, self.longest), PADDING)
+        targets_bk = filled(targets, padded_length(targets, self.longest), IGNORED)
         return Batch.of(
             tokens_bt=shifted(targets_bk, self.start),
             targets_bk=targets_bk,
@@ -145,6 +146,8 @@ class PairCollator:
             source_documents_bs=np.where(source_bs == PADDING, PADDING, 0),
         )
 
-    def _padded(self, sides: tuple[np.ndarray, ...]) -> int:
-        longest = max(1, *(len(side) for side in sides))
-        return min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.longest)
+
+def padded_length(rows: Sequence[Sized], longest: int) -> int:
+    """The length that the rows of a batch are padded to."""
+    length = max(1, *(len(row) for row in rows))
+    return min(-(-length // LENGTH_STEP) * LENGTH_STEP, longest)

@@ -60,7 +60,7 @@ class SpanCollator:
     its mode tokens). Attention stays within a document, of the source and of the target.
 
     Args:
-        setting: the run's tokenizer, which must have sentinels, its seed and the length of its windows.
+        setting: the run's tokenizer, which must have sentinels, its seed and the model, which says how long windows are.
         denoisers: `share` and `mean_span` of each, see `Denoiser`.
         within_documents: whether attention stays within a document; else it sees the whole window, as T5's does.
 
@@ -83,9 +83,9 @@ class SpanCollator:
         self.seed, self.within_documents = setting.seed, within_documents
         self.end_of_text = setting.tokenizer.end_of_text
         self.start = start_token(setting.tokenizer)
-        sizes = [denoiser.sizes(setting.context_length) for denoiser in self.denoisers]
+        sizes = [denoiser.sizes(setting.shape.context_length) for denoiser in self.denoisers]
         self.sentinels = _enough_sentinels(setting.tokenizer, max(spans for _, spans in sizes))
-        self.source_length = max(setting.context_length - hidden + spans for hidden, spans in sizes)
+        self.source_length = max(setting.shape.context_length - hidden + spans for hidden, spans in sizes)
         self.target_length = max(hidden + spans + 1 for hidden, spans in sizes)
 
     def work(self, samples: Windows) -> Work:

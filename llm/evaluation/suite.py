@@ -8,6 +8,7 @@ from llm.data import TokenStream
 from llm.data.collate import Collator
 from llm.data.pairs import Pairs
 from llm.errors import ConfigError
+from llm.evaluation.classification import score_labels
 from llm.evaluation.code import parse_share
 from llm.evaluation.compression import xz_bits_per_byte
 from llm.evaluation.masked import Hidden, score_masked
@@ -58,6 +59,7 @@ def perplexity(subject: Subject) -> Result:
     A decoder's next tokens: loss, perplexity and bits per byte. An encoder's hidden tokens: loss, pseudo-perplexity
     and accuracy. An encoder-decoder's targets: loss, perplexity and bits per byte.
     """
+    _without_labels("perplexity", subject)
     if subject.model.config.architecture == "encoder_decoder":
         metrics = score_targets(
             subject.model,
@@ -86,6 +88,7 @@ def compression(subject: Subject) -> Result:
 
 def code(subject: Subject) -> Result:
     """The share of sampled documents that Python's parser accepts, as far as they were written."""
+    _without_labels("code", subject)
     if subject.model.config.architecture != "decoder":
         raise ConfigError(
             "eval=code: only a decoder writes documents. eval=perplexity tells how others fill in what is hidden."
@@ -113,9 +116,29 @@ def pairs(subject: Subject) -> Result:
     return Result(match_figures(written, targets), len(targets))
 
 
+def classification(subject: Subject) -> Result:
+    """Accuracy, F1 and calibration of the labels that texts are given."""
+    if not subject.model.config.labels:
+        raise ConfigError(
+            "eval=classification: it is for models with labels, such as task=classification trains."
+        )
+    metrics, texts = score_labels(
+        subject.model, subject.stream, subject.collator(), batch_size=subject.batch_size
+    )
+    return Result(metrics, texts)
+
+
+def _without_labels(name: str, subject: Subject) -> None:
+    if subject.model.config.labels:
+        raise ConfigError(
+            f"eval={name}: a model with labels predicts no tokens. eval=classification scores it."
+        )
+
+
 EVALUATIONS: dict[str, Callable[[Subject], Result]] = {
     "perplexity": perplexity,
     "compression": compression,
     "code": code,
     "pairs": pairs,
+    "classification": classification,
 }

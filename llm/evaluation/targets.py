@@ -38,13 +38,13 @@ def score_targets(
     for first in range(0, view.n_held_out, batch_size):
         numbers = np.arange(first, min(first + batch_size, view.n_held_out))
         batch = collate(view.held_out(numbers), numbers)
-        inputs = {name: None if x is None else x.to(device) for name, x in batch.inputs().items()}
+        batch = batch.to(device)
         with inference(model):
-            logits_bkv = model(batch.tokens_bt.to(device), **inputs)
+            logits_bkv = model(batch.tokens_bt, **batch.inputs())
             scored_bk = batch.targets_bk != IGNORED
             targets_k = batch.targets_bk[scored_bk]
-            scores_kv = logits_bkv[scored_bk.to(device)].float()
-            nll += F.cross_entropy(scores_kv, targets_k.to(device), reduction="none").double().sum().cpu()
+            losses_k = F.cross_entropy(logits_bkv[scored_bk].float(), targets_k, reduction="none")
+            nll += losses_k.double().sum().cpu()
         tokens += len(targets_k)
         n_bytes += len(tokenizer.decode_bytes(targets_k.tolist()))
     if not n_bytes:

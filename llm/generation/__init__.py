@@ -1,6 +1,7 @@
 """From a trained model to text: sampling, the cached engine, exact streaming."""
 
 from llm.generation.answer import answer
+from llm.generation.classifying import classify
 from llm.generation.engine import GREEDY, generate
 from llm.generation.filling import fill, restore, show_hidden
 from llm.generation.mode import inference
@@ -12,6 +13,7 @@ __all__ = [
     "GREEDY",
     "Sampling",
     "answer",
+    "classify",
     "complete",
     "decode_stream",
     "fill",

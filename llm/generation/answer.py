@@ -1,6 +1,7 @@
 """What a model that reads a text whole writes for it."""
 
 from llm.errors import ConfigError
+from llm.generation.classifying import classify
 from llm.generation.filling import fill, restore
 from llm.generation.text import translate
 from llm.model import Transformer
@@ -10,9 +11,14 @@ from llm.tokenizer import MASK, Tokenizer
 def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> str:
     """`text` with what each <mask> hides; an encoder-decoder writes the target of a text that hides nothing.
 
+    A model with labels gives their probabilities, a line each.
+
     Raises:
         ConfigError: an encoder has nothing to fill in, or the text is too long.
     """
+    if model.config.labels:
+        told = classify(model, tokenizer, [text])[0]
+        return "\n".join(f"{probability:.3f} {label}" for label, probability in told.items())
     if model.config.architecture == "encoder":
         if MASK not in text:
             raise ConfigError(f"prompt={text}: an encoder fills in what a prompt hides; put {MASK} into it.")

@@ -113,7 +113,7 @@ def _samples(config: Config, text: Text, shape: ModelConfig) -> tuple[Work, int]
     """What a sample takes, and how many there are; as much as the context holds while the text is not prepared."""
     if text.corpus is None:
         return whole_context(shape), sys.maxsize
-    collate = build.collator(config, text.corpus.tokenizer, shape.context_length)
+    collate = build.collator(config, text.corpus.tokenizer, shape)
     view = collate.view(text.corpus.train, shape.context_length, config["seed"])
     return collate.work(view), view.size
 

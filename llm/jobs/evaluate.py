@@ -54,7 +54,7 @@ def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus) ->
     """What made the run's batches; its own config names it, among our classes alone."""
     if not isinstance(task := run.config.get("task"), dict):
         raise DataError(f"{run.folder}/config.yaml says nothing of the run's task.")
-    return build.collator({**config, "task": task}, corpus.tokenizer, net.config.context_length)
+    return build.collator({**config, "task": task}, corpus.tokenizer, net.config)
 
 
 def evaluations(

@@ -19,7 +19,7 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     net = pack(net.to(precision_dtype(config["precision"])), rows=config["num_samples"])
     tokenizer = load_tokenizer(source.tokenizer)
     prompt = config["prompt"]
-    if net.config.architecture != "decoder":
+    if net.config.architecture != "decoder" or net.config.labels:
         print(answer(net, tokenizer, prompt, config["max_new_tokens"]))
         return 0
     how = {

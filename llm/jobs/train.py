@@ -55,7 +55,7 @@ class Job:
     @cached_property
     def collate(self) -> Collator:
         """What makes its batches."""
-        return build.collator(self.config, self.corpus.tokenizer, self.shape.context_length)
+        return build.collator(self.config, self.corpus.tokenizer, self.shape)
 
     @cached_property
     def samples(self) -> Samples:
@@ -75,7 +75,7 @@ def run(config: Config, choices: Choices) -> int:
     say = print if launch.rank() == 0 else _nothing
     origin = build.origin(config, folder)
     corpus = _corpus(config, origin, folder, say)
-    shape = origin.shape.with_vocab_size(corpus.vocab_size)
+    shape = build.shape_for(config, origin, corpus)
     job = Job(config, choices, folder, origin, corpus, shape)
     # Whatever these refuse is refused before anything is written.
     if cut := job.samples.n_cut:
@@ -217,7 +217,7 @@ def _trainer(
     """Everything that fits, made and put together."""
     config, run = job.config, job.run
     module = build.module(config, net, derived, job.choices["strategy"])
-    data = build.datamodule(config, job.corpus, derived, job.shape.context_length)
+    data = build.datamodule(config, job.corpus, derived, job.shape)
     loggers = build.loggers(config, run, decision["step"])
     bar = build.progress(config)
     meter = build.meter(job.corpus, net, data, derived.peak_flops, [bar])
@@ -308,9 +308,9 @@ def _show_end(run: Run, entries: list[Entry], training: Entry) -> None:
 
 def _prompt(job: Job) -> str:
     """What the next command asks the model."""
-    if job.shape.architecture == "decoder":
-        return "def main():"
-    return "a source of yours" if isinstance(job.samples, Pairs) else "for <mask> in"
+    if isinstance(job.samples, Pairs):
+        return "a text of yours"
+    return "def main():" if job.shape.architecture == "decoder" else "for <mask> in"
 
 
 def next_command(run: Run, prompt: str) -> str:

@@ -129,6 +129,9 @@ class ModelConfig(_Checked):
     head_bias: bool = False  # one number a token added to its score
     scale_logits: bool = False  # hidden states divided by sqrt(d_model) before the scores, as in the first T5
     pooler: bool = False  # BERT's layer and tanh over the first position
+    labels: tuple[
+        str, ...
+    ] = ()  # what texts or tokens are told apart by, in place of the vocabulary; the data's
     logit_soft_cap: float | None = None  # logits become cap * tanh(logits / cap)
     init_std: float = 0.02
     zero_init_outputs: bool = False  # every sublayer starts as the identity
@@ -272,6 +275,12 @@ class ModelConfig(_Checked):
             f"is for architecture=encoder_decoder, not {self.architecture}; n_layers counts an encoder's",
         )
         self._require(
+            not self.labels or self.architecture != "encoder_decoder",
+            "labels",
+            "is for architecture=encoder and decoder",
+        )
+        self._require(len(set(self.labels)) == len(self.labels), "labels", "must be distinct")
+        self._require(
             not self.pooler or self.architecture == "encoder",
             "pooler",
             f"is for architecture=encoder, not {self.architecture}",
@@ -286,7 +295,7 @@ def _coerce(hint: Any, value: Any) -> Any:
             return kind.from_dict(value)  # type: ignore[union-attr]
     if float in wanted and type(value) is int:
         return float(value)
-    return value
+    return tuple(value) if get_origin(hint) is tuple and isinstance(value, list) else value
 
 
 def _check_type(key: str, hint: Any, value: Any) -> None:
@@ -295,6 +304,9 @@ def _check_type(key: str, hint: Any, value: Any) -> None:
         if value not in choices:
             hint_text = _did_you_mean(str(value), choices)
             raise ConfigError(f"{key}={value!r}: must be one of {', '.join(choices)}{hint_text}")
+    elif get_origin(hint) is tuple:
+        if type(value) is not tuple or not all(type(one) is str for one in value):
+            raise ConfigError(f"{key}={value!r}: must be a list of texts")
     elif type(value) not in _alternatives(hint):
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in _alternatives(hint))
         raise ConfigError(f"{key}={value!r}: must be {names}, not {type(value).__name__}")

@@ -72,5 +72,7 @@ def _attention_weights(config: ModelConfig) -> int:
 
 def _head_weights(config: ModelConfig) -> int:
     """Return the number of weights between the hidden states and the scores."""
+    if config.labels:
+        return len(config.labels) * config.d_model + config.pooler * config.d_model**2
     transform = config.d_model**2 if config.head == "transformed" else 0
     return config.vocabulary * config.d_model + transform

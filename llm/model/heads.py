@@ -82,15 +82,28 @@ class Transform(nn.Module):
 
 
 class Pooler(nn.Module):
-    """One vector for a whole text: BERT's layer and tanh over its first position."""
+    """BERT's layer and tanh, which make a vector for a whole text of one of its positions."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.d_model, config.d_model)
 
     def forward(self, hidden_btd: Tensor) -> Tensor:
-        """Return (b, d)."""
-        return torch.tanh(self.dense(hidden_btd[:, 0]))
+        """Map each position by itself; the shape stays."""
+        return torch.tanh(self.dense(hidden_btd))
+
+
+class LabelHead(nn.Module):
+    """Hidden states to a score for each of the config's labels."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(config.d_model, len(config.labels))
+
+    def forward(self, hidden_btd: Tensor) -> Tensor:
+        """Return scores (b, t, labels)."""
+        return self.output(self.dropout(hidden_btd))
 
 
 def soft_capped(logits: Tensor, cap: float | None) -> Tensor:

@@ -8,7 +8,7 @@ from llm.errors import ConfigError
 from llm.model.block import Memory, Stack
 from llm.model.cache import KVCache
 from llm.model.config import ModelConfig
-from llm.model.heads import Embedding, Pooler, Unembedding
+from llm.model.heads import Embedding, LabelHead, Pooler, Unembedding
 
 
 class Transformer(nn.Module):
@@ -28,7 +28,8 @@ class Transformer(nn.Module):
         self.stack = Stack(
             config, causal=config.architecture != "encoder", cross=both, n_layers=config.n_layers
         )
-        self.unembedding = Unembedding(config)
+        self.unembedding = None if config.labels else Unembedding(config)
+        self.label_head = LabelHead(config) if config.labels else None
         self.pooler = Pooler(config) if config.pooler else None
 
     def forward(
@@ -87,14 +88,17 @@ class Transformer(nn.Module):
         return self.stack.read(hidden_bsd, documents_bs)
 
     def head(self, hidden_btd: Tensor) -> Tensor:
-        """Return the logits (b, t, v) of hidden states."""
-        return self.unembedding(hidden_btd, self.embedding.tokens.weight)
+        """Return the logits (b, t, v) of hidden states: of the vocabulary, or of the config's labels."""
+        if self.unembedding is not None:
+            return self.unembedding(hidden_btd, self.embedding.tokens.weight)
+        assert self.label_head is not None
+        return self.label_head(hidden_btd if self.pooler is None else self.pooler(hidden_btd))
 
     def pool(self, hidden_btd: Tensor) -> Tensor:
         """Return one vector a text (b, d); a ConfigError without model.pooler."""
         if self.pooler is None:
             raise ConfigError("model.pooler=false: this model has no pooler")
-        return self.pooler(hidden_btd)
+        return self.pooler(hidden_btd[:, 0])
 
     def _check_room(self, length: int, cache: KVCache | None) -> None:
         room = self.config.context_length if cache is None else cache.max_length

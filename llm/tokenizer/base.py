@@ -84,12 +84,28 @@ def sentinels(tokenizer: Tokenizer) -> list[int]:
     return found
 
 
+def hiding_tokens(tokenizer: Tokenizer) -> list[int]:
+    """The ids of all tokens that hide something, as far as there are any."""
+    masks = [tokenizer.special_tokens[name] for name in (MASK, "[MASK]") if name in tokenizer.special_tokens]
+    return masks + sentinels(tokenizer)
+
+
 def start_token(tokenizer: Tokenizer) -> int:
     """The id that a decoder with a source begins with: the padding token, as T5 does, else the end of text."""
     return next(
         (tokenizer.special_tokens[name] for name in (PAD, "[PAD]") if name in tokenizer.special_tokens),
         tokenizer.end_of_text,
     )
+
+
+def framed(tokenizer: Tokenizer, ids: list[int], longest: int) -> list[int]:
+    """The ids of a text as a whole, at most `longest`: its end cut, the marks of its beginning and end around it.
+
+    These are [CLS] and [SEP] where the tokenizer has them, as BERT's, else ends of text.
+    """
+    end = tokenizer.end_of_text
+    begin = tokenizer.special_tokens.get("[CLS]", end)
+    return [begin, *ids[: longest - 2], tokenizer.special_tokens.get("[SEP]", end)]
 
 
 class TableTokenizer:

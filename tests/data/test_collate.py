@@ -2,9 +2,10 @@ import numpy as np
 
 from llm.data.collate import CausalCollator, Setting
 from llm.data.windows import IGNORED
+from llm.model import ModelConfig
 from llm.tokenizer import ByteSpec
 
-SETTING = Setting(ByteSpec().build(), seed=0, context_length=16)
+SETTING = Setting(ByteSpec().build(), seed=0, shape=ModelConfig(context_length=16))
 
 
 def test_each_target_is_the_next_token() -> None:

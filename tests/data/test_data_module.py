@@ -11,6 +11,7 @@ from llm.data.collate import Batch, CausalCollator, Setting
 from llm.data.module import CorpusDataModule
 from llm.data.windows import IGNORED
 from llm.errors import ConfigError, DataError
+from llm.model import ModelConfig
 
 
 def module(
@@ -18,7 +19,7 @@ def module(
 ) -> CorpusDataModule:
     found = CorpusDataModule(
         corpus,
-        CausalCollator(Setting(corpus.tokenizer, seed, context_length)),
+        CausalCollator(Setting(corpus.tokenizer, seed, ModelConfig(context_length=context_length))),
         context_length=context_length,
         batch_size=batch_size,
         micro_batch_size=micro_batch_size,

@@ -11,6 +11,7 @@ from llm.data.collate import Setting
 from llm.data.masking import MaskingCollator, lowest
 from llm.data.windows import IGNORED
 from llm.errors import ConfigError
+from llm.model import ModelConfig
 from llm.model.mask import PADDING
 from llm.tokenizer import ByteSpec, mask_token
 
@@ -21,7 +22,7 @@ FIRST = len(TOKENIZER.special_tokens)
 
 
 def collator(seed=0, **keys):
-    return MaskingCollator(Setting(TOKENIZER, seed, 64), **keys)
+    return MaskingCollator(Setting(TOKENIZER, seed, ModelConfig(context_length=64)), **keys)
 
 
 def windows(rows, length=65, seed=1):
@@ -97,7 +98,9 @@ def test_words_are_hidden_whole_or_not_at_all():
     words = [match.span() for match in re.finditer(rb"[0-9A-Za-z\x80-\xff]+", text.encode()[:400])]
     n_hidden = []
     for sample in range(40):
-        batch = MaskingCollator(Setting(TOKENIZER, 0, 400), whole_words=True)(ids[None], np.array([sample]))
+        batch = MaskingCollator(Setting(TOKENIZER, 0, ModelConfig(context_length=400)), whole_words=True)(
+            ids[None], np.array([sample])
+        )
         told = set(hidden(batch, 0))
         assert all(len(told & set(range(*span))) in (0, span[1] - span[0]) for span in words)
         n_hidden.append(len(told))

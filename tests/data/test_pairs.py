@@ -11,7 +11,7 @@ from llm.data import prepare
 from llm.data.collate import Setting
 from llm.data.module import CorpusDataModule
 from llm.data.pairs import LENGTH_STEP, PairCollator, Pairs
-from llm.data.sources import Docstrings, PairLines
+from llm.data.sources import Docstrings, JsonLines
 from llm.data.sources.docstrings import summarised_functions
 from llm.data.windows import IGNORED
 from llm.errors import ConfigError, DataError
@@ -29,7 +29,7 @@ PAIRS = [(f"What is {n}?\nSay it.", "one " * (n % 7 + 1)) for n in range(50)]
 def source(tmp_path):
     lines = [json.dumps({"q": source, "a": target}) for source, target in [*PAIRS, ("", "x"), ("x", "")]]
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
-    return PairLines([f"{tmp_path}/pairs.jsonl"], text="q", label="a", validation_share=0.2)
+    return JsonLines([f"{tmp_path}/pairs.jsonl"], text="q", label="a", validation_share=0.2)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_an_epoch_holds_each_pair_once_in_another_order(corpus):
 def test_a_batch_is_padded_and_each_side_ends():
     sides = [([5, 6, 7], [8]), ([9], [10, 11])]
     pairs = [tuple(np.array([*side, END]) for side in pair) for pair in sides]
-    batch = PairCollator(Setting(TOKENIZER, 0, 64))(pairs, np.array([3, 4]))
+    batch = PairCollator(Setting(TOKENIZER, 0, ModelConfig(context_length=64)))(pairs, np.array([3, 4]))
     assert batch.source_bs.shape == batch.targets_bk.shape == (2, LENGTH_STEP)
     assert batch.source_bs[0, :4].tolist() == [5, 6, 7, END]
     assert batch.source_documents_bs[0].tolist() == [0] * 4 + [PADDING] * 28
@@ -98,7 +98,7 @@ def test_the_mean_of_a_step_is_over_all_its_targets_however_it_is_shared_out(cor
         )
     )
     init_weights(model, 0)
-    collate = PairCollator(Setting(TOKENIZER, 0, 64))
+    collate = PairCollator(Setting(TOKENIZER, 0, ModelConfig(context_length=64)))
     data = CorpusDataModule(corpus, collate, context_length=64, batch_size=8, micro_batch_size=micro, seed=0)
     data.trainer = SimpleNamespace(
         world_size=1, global_rank=0, strategy=SimpleNamespace(root_device=torch.device("cpu"))
@@ -124,7 +124,11 @@ def test_a_corpus_of_texts_is_no_corpus_of_pairs(tmp_path):
 def test_a_missing_side_is_named(tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"source": "a", "targett": "b"}\n')
     with pytest.raises(ConfigError, match="there is no field 'target'"):
-        prepare(PairLines([f"{tmp_path}/pairs.jsonl"]), ByteSpec(), tmp_path / "shards")
+        prepare(
+            JsonLines([f"{tmp_path}/pairs.jsonl"], text="source", label="target"),
+            ByteSpec(),
+            tmp_path / "shards",
+        )
 
 
 def test_a_function_is_paired_with_what_its_docstring_says_first():

@@ -7,6 +7,7 @@ from llm.data.collate import Setting
 from llm.data.spans import SpanCollator, hide_spans
 from llm.data.windows import IGNORED
 from llm.errors import ConfigError
+from llm.model import ModelConfig
 from llm.model.mask import PADDING
 from llm.tokenizer import SENTINEL, SPECIAL_TOKENS, ByteSpec, sentinels, start_token
 
@@ -19,7 +20,7 @@ SHORT, LONG, SUFFIX = {"share": 0.15, "mean_span": 3.0}, {"share": 0.5, "mean_sp
 
 
 def collator(seed=0, length=LENGTH, **keys):
-    return SpanCollator(Setting(TOKENIZER, seed, length), **keys)
+    return SpanCollator(Setting(TOKENIZER, seed, ModelConfig(context_length=length)), **keys)
 
 
 def windows(rows, length=LENGTH + 1, seed=1):

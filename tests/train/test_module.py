@@ -20,7 +20,9 @@ def small_model(**changes):
 
 def some_batch(n=4, time=16, vocab_size=64):
     windows = np.random.default_rng(0).integers(0, vocab_size, (n, time + 1))
-    return CausalCollator(Setting(ByteSpec().build(), 0, time))(windows, np.arange(n))
+    return CausalCollator(Setting(ByteSpec().build(), 0, ModelConfig(context_length=time)))(
+        windows, np.arange(n)
+    )
 
 
 def module_of(model, compile=False):

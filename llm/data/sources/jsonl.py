@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from llm.data.cutting import BLOCK_BYTES, piece_bytes
-from llm.data.documents import BETWEEN, Document, Plan, Split, fingerprint
+from llm.data.documents import Document, Plan, fingerprint
 from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
-from llm.data.sources.records import text_of
+from llm.data.sources.records import pair_of
 from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents, split_by_hash
 from llm.errors import DataError, UserError
 
@@ -70,8 +70,7 @@ class LinesPiece:
             raise DataError(f"this line is no JSON ({error}).") from error
         if not isinstance(record, dict):
             raise DataError(f"this line is no JSON object but {type(record).__name__}.")
-        sides = [text_of(record, field) for field in self.fields]
-        return BETWEEN.join(sides) if all(sides) else b""
+        return pair_of(record, *self.fields)
 
     def _line_number(self, offset: int) -> int:
         """Counted from 1, and only when it is to be shown."""
@@ -91,20 +90,26 @@ def _open(path: str) -> BinaryIO:
 class JsonLines:
     """Source: the field `text` of each line of the files that the patterns `paths` match (.jsonl, .jsonl.gz).
 
-    `validation_share` of the documents is held out. `on_bad_file` says whether a line that is broken stops
-    the preparation (`error`) or is counted and left out (`skip`). A document is held in memory whole.
+    With a field `label`, the two are a pair: a source and its target, or a text and its label; a line without one of
+    them is left out, and no pair is cut. `validation_share` of the documents is held out. `on_bad_file` says whether a
+    line that is broken stops the preparation (`error`) or is counted and left out (`skip`). A document is held in memory
+    whole.
     """
 
     paths: str | Sequence[str]
     text: str = "text"
+    label: str | None = None
     validation_share: float = DEFAULT_SHARE
     on_bad_file: OnBadFile = "error"
-
-    corpus_name = "jsonl"
 
     def __post_init__(self) -> None:
         check_share(self.validation_share)
         check_on_bad_file(self.on_bad_file)
+
+    @property
+    def corpus_name(self) -> str:
+        """What its documents are."""
+        return "jsonl" if self.label is None else "pairs"
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files, read the first lines, and cut the files into pieces."""
@@ -118,46 +123,22 @@ class JsonLines:
             for path, fact in zip(paths, facts, strict=True)
             for piece in self._pieces(path, fact.size, limit)
         ]
-        split = self._split(first_documents(pieces))
-        settings = {**self._settings(), "on_bad_file": self.on_bad_file, "split": split.settings()}
+        choose = choose_split if self.label is None else split_by_hash
+        split = choose(first_documents(pieces), self.validation_share)
+        settings = {
+            "kind": "jsonl",
+            "text": self.text,
+            "on_bad_file": self.on_bad_file,
+            "split": split.settings(),
+        }
+        if self.label is not None:
+            settings["label"] = self.label
         return Plan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, n_bytes)
 
-    def _settings(self) -> dict[str, str]:
-        return {"kind": "jsonl", "text": self.text}
-
-    def _split(self, first: Sequence[Document]) -> Split:
-        return choose_split(first, self.validation_share)
-
-    @property
-    def _fields(self) -> tuple[str, ...]:
-        return (self.text,)
-
     def _pieces(self, path: str, size: int, limit: int) -> Iterator[LinesPiece]:
+        fields = (self.text,) if self.label is None else (self.text, self.label)
         if path.endswith(".gz"):
-            yield LinesPiece(path, self._fields, self.on_bad_file)
+            yield LinesPiece(path, fields, self.on_bad_file)
             return
         for start in range(0, size, limit):
-            yield LinesPiece(path, self._fields, self.on_bad_file, start, start + limit)
-
-
-@dataclass(frozen=True)
-class PairLines(JsonLines):
-    """Source: pairs of texts, the fields `text` (the source) and `label` (the target) of each line, as JsonLines.
-
-    A line with an empty side is left out. No pair is cut: each is held out, or not, by its hash.
-    """
-
-    text: str = "source"
-    label: str = "target"
-
-    corpus_name = "pairs"
-
-    def _settings(self) -> dict[str, str]:
-        return {"kind": "pairs", "text": self.text, "label": self.label}
-
-    def _split(self, first: Sequence[Document]) -> Split:
-        return split_by_hash(first, self.validation_share)
-
-    @property
-    def _fields(self) -> tuple[str, ...]:
-        return (self.text, self.label)
+            yield LinesPiece(path, fields, self.on_bad_file, start, start + limit)

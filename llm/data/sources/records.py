@@ -4,34 +4,49 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm.data.documents import BETWEEN
 from llm.errors import ConfigError, DataError
 
 
-def missing_field(field: str, fields: Sequence[str]) -> ConfigError:
+def missing_field(field: str, fields: Sequence[str], key: str = "data.text") -> ConfigError:
     """The error for a field that a record doesn't have: names those that it has, and the nearest."""
     near = difflib.get_close_matches(field, fields, 1)
-    guess = f" Did you mean data.text={near[0]}?" if near else ""
+    guess = f" Did you mean {key}={near[0]}?" if near else ""
     return ConfigError(
-        f"there is no field {field!r} (data.text), only {', '.join(fields) or 'none at all'}.{guess}"
+        f"there is no field {field!r} ({key}), only {', '.join(fields) or 'none at all'}.{guess}"
     )
 
 
-def text_of(record: Mapping[str, Any], field: str) -> bytes:
+def text_of(record: Mapping[str, Any], field: str, key: str = "data.text") -> bytes:
     """The UTF-8 bytes of a record's text field, none where it is null.
 
     Raises ConfigError where the field is missing and DataError where it holds no text; the caller adds
     where the record stands.
     """
     if field not in record:
-        raise missing_field(field, list(record))
+        raise missing_field(field, list(record), key)
     value = record[field]
     if value is None:
         return b""
     if not isinstance(value, str):
-        raise DataError(f"the field {field!r} (data.text) holds {type(value).__name__}, not text.")
+        raise DataError(f"the field {field!r} ({key}) holds {type(value).__name__}, not text.")
     try:
         return value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(
             f"the field {field!r} holds a lone surrogate at character {error.start}, which is no Unicode text."
         ) from error
+
+
+def pair_of(record: Mapping[str, Any], text: str, label: str | None = None) -> bytes:
+    """The bytes of a record's text and, with a field `label`, of what belongs to it; none where one side is empty.
+
+    A label may be a number or a truth value too. Raises what `text_of` raises.
+    """
+    source = text_of(record, text)
+    if label is None:
+        return source
+    value = record.get(label)
+    spelled = str(value) if isinstance(value, bool | int | float) else value
+    target = text_of({**record, label: spelled} if label in record else record, label, "data.label")
+    return source + BETWEEN + target if source and target else b""

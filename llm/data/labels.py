@@ -1,0 +1,87 @@
+"""Texts and their labels: one of several for a whole text.
+
+Shapes: b batch, t time, k scored positions.
+"""
+
+import numpy as np
+
+from llm.data.collate import Batch, Setting, Work
+from llm.data.pairs import Pair, Pairs, padded_length
+from llm.data.shards import TokenStream
+from llm.data.spans import filled
+from llm.data.windows import IGNORED
+from llm.errors import DataError
+from llm.model.mask import PADDING
+from llm.tokenizer import Tokenizer, framed
+
+
+def labels_of(stream: TokenStream, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The labels that the pairs of a stream have, sorted: their targets.
+
+    Raises:
+        DataError: there are fewer than two, or the documents are no pairs.
+    """
+    view = Pairs(stream, len(stream) + 1, 0, tokenizer.end_of_text)
+    distinct = {view.pair(number).target_k[:-1].tobytes() for number in range(view.size)}
+    labels = sorted({tokenizer.decode(np.frombuffer(ids, np.int64).tolist()) for ids in distinct})
+    if len(labels) < 2:
+        raise DataError(
+            f"The training text has the labels {labels}: at least two are needed to tell texts apart."
+        )
+    return tuple(labels)
+
+
+class LabelledTexts(Pairs):
+    """A stream of pairs whose target is a label."""
+
+    def n_targets(self, samples: np.ndarray) -> None:
+        """One in each."""
+
+
+class TextLabelCollator:
+    """A whole text is scored at one position: an encoder's first, and a decoder's last.
+
+    A text longer than the context is cut to its beginning. A label that the model does not have is a DataError.
+
+    Args:
+        setting: the run's tokenizer, and the model with its labels.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.tokenizer, self.shape = setting.tokenizer, setting.shape
+        self.numbers = {label: number for number, label in enumerate(setting.shape.labels)}
+
+    def view(self, stream: TokenStream, length: int, seed: int) -> LabelledTexts:
+        """A stream of texts and labels."""
+        return LabelledTexts(stream, length, seed, self.tokenizer.end_of_text)
+
+    def work(self, samples: LabelledTexts) -> Work:
+        """The average text's; one position is scored."""
+        length = float(samples.source_lengths.mean())
+        return Work(length, length, 1.0)
+
+    def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:
+        """The batch of texts, padded to the longest."""
+        longest = self.shape.context_length
+        texts = [framed(self.tokenizer, pair.source_s[:-1].tolist(), longest) for pair in pairs]
+        tokens_bt = filled([np.array(text) for text in texts], padded_length(texts, longest), PADDING)
+        lengths_b = (tokens_bt != PADDING).sum(axis=1)
+        positions_b = np.zeros_like(ids) if self.shape.architecture == "encoder" else lengths_b - 1
+        return Batch.of(
+            tokens_bt=np.where(tokens_bt == PADDING, self.tokenizer.end_of_text, tokens_bt),
+            targets_bk=np.array([[self._number(pair)] for pair in pairs]),
+            ids=ids,
+            documents_bt=np.where(tokens_bt == PADDING, PADDING, 0),
+            positions_bk=positions_b[:, None],
+        )
+
+    def _number(self, pair: Pair) -> int:
+        if not len(pair.target_k):
+            return IGNORED
+        label = self.tokenizer.decode(pair.target_k[:-1].tolist())
+        if label not in self.numbers:
+            known = ", ".join(self.numbers)
+            raise DataError(
+                f"A text has the label {label!r}, which the model never saw in training: it knows {known}."
+            )
+        return self.numbers[label]

@@ -1,0 +1,106 @@
+"""Tables as text: CSV and TSV, a document a row, plain or compressed by gzip."""
+
+import csv
+import gzip
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TextIO, cast
+
+from llm.data.documents import Document, Plan, fingerprint
+from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
+from llm.data.sources.records import pair_of
+from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents, split_by_hash
+from llm.errors import DataError, UserError
+
+# The largest cell: far above any text that is meant, and below what a runaway quote would swallow.
+LARGEST_CELL = 1 << 28
+OR_SKIP = "Leave such rows out by data.on_bad_file=skip."
+
+
+@dataclass(frozen=True)
+class TablePiece:
+    """All rows of a file: a row may span lines, so that none can be found from the middle."""
+
+    path: str
+    text: str
+    label: str | None
+    on_bad_file: OnBadFile
+
+    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+        """Read the rows in order."""
+        csv.field_size_limit(LARGEST_CELL)
+        try:
+            with closing(_open(self.path)) as file:
+                yield from self._documents(file, skipped)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path} is not UTF-8 ({error}). Convert it.") from error
+        except (EOFError, OSError, csv.Error) as error:
+            raise DataError(f"{self.path} can't be read to its end: {error}.") from error
+
+    def _documents(self, file: TextIO, skipped: Counter[str]) -> Iterator[Document]:
+        tabs = self.path.removesuffix(".gz").endswith((".tsv", ".tab"))
+        rows = csv.DictReader(file, delimiter="\t" if tabs else ",", strict=True)
+        for row in rows:
+            try:
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"the row has another number of cells than the {len(rows.fieldnames or ())} columns."
+                    )
+                data = pair_of(row, self.text, self.label)
+            except UserError as error:
+                if self.on_bad_file == "skip":
+                    skipped["bad"] += 1
+                    continue
+                raise type(error)(f"{self.path}:{rows.line_num}: {error} {OR_SKIP}") from error
+            yield Document(f"{self.path}, line {rows.line_num}", data)
+
+
+def _open(path: str) -> TextIO:
+    if path.endswith(".gz"):
+        return cast(TextIO, io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline=""))
+    return open(path, encoding="utf-8-sig", newline="")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Source: the column `text` of each row of the files that the patterns `paths` match (.csv, .tsv, also .gz).
+
+    The first row names the columns. With a column `label` the two are a pair, as in `JsonLines`, which explains the
+    other settings too. A file is one piece of work, since a quoted cell may hold line ends.
+    """
+
+    paths: str | Sequence[str]
+    text: str = "text"
+    label: str | None = None
+    validation_share: float = DEFAULT_SHARE
+    on_bad_file: OnBadFile = "error"
+
+    def __post_init__(self) -> None:
+        check_share(self.validation_share)
+        check_on_bad_file(self.on_bad_file)
+
+    @property
+    def corpus_name(self) -> str:
+        """What its documents are."""
+        return "csv" if self.label is None else "pairs"
+
+    def plan(self, files: InputFiles) -> Plan:
+        """Hash the files and read the first rows."""
+        paths = find_files(self.paths)
+        facts = [files.facts(path) for path in paths]
+        files.save()
+        pieces = [TablePiece(path, self.text, self.label, self.on_bad_file) for path in paths]
+        choose = choose_split if self.label is None else split_by_hash
+        split = choose(first_documents(pieces), self.validation_share)
+        settings = {
+            "kind": "csv",
+            "text": self.text,
+            "label": self.label,
+            "on_bad_file": self.on_bad_file,
+            "split": split.settings(),
+        }
+        contents = (fact.sha256 for fact in facts)
+        return Plan(fingerprint(settings, contents), pieces, split, sum(fact.size for fact in facts))

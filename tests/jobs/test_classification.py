@@ -1,0 +1,103 @@
+"""Texts told apart by the same commands: on from a pretrained run or from scratch, scored, shown, asked."""
+
+import json
+
+import pytest
+import torch
+
+from llm.cli.main import main
+from llm.train import checkpoint
+
+TEXT_WORDS = ("data=", "data.paths", "samples.every")
+
+
+@pytest.fixture
+def words(tiny, tmp_path):
+    rows = [{"body": f"{'so good' if n % 2 else 'too bad'} {n}", "stars": n % 2} for n in range(80)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    labelled = ["data=jsonl", f"data.paths=[{tmp_path}/a.jsonl]", "data.text=body", "data.label=stars"]
+    kept = [word for word in tiny if not word.startswith(TEXT_WORDS)]
+    return [*kept, *labelled, "task=classification", "samples.every_n_steps=2", "data.validation_share=0.2"]
+
+
+def kind(name):
+    return ["model=bert_nano"] if name == "bert" else []
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt"])
+def test_a_run_tells_apart_what_is_plain_to_see(words, tmp_path, capsys, name):
+    recipe = ["trainer.max_steps=30", "optimizer.lr=1e-2", "data.micro_batch_size=8"]
+    kept = [word for word in words if not word.startswith("data.micro_batch_size")]
+    assert main(["train", *kept, *kind(name), *recipe, "name=c"]) == 0
+    folder = tmp_path / "runs/c"
+    (entry,) = json.loads((folder / "evaluation.json").read_text())
+    assert entry["evaluation"] == "classification"
+    assert entry["metrics"]["accuracy"] > 0.9 > entry["metrics"]["majority"]
+    sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[-1])
+    assert sample["prompt"].startswith(("so good", "too bad"))
+    assert {line.split()[1] for line in sample["text"].splitlines()} == {"0", "1"}
+    capsys.readouterr()
+    assert main(["generate", f"run={folder}", "prompt=so good 7"]) == 0
+    assert capsys.readouterr().out.split()[1] == "1"
+
+
+def test_a_pretrained_run_goes_on_with_labels(tiny, words, tmp_path):
+    assert main(["train", *tiny, "model=bert_nano", "task=masked_lm", "name=b", "trainer.max_steps=2"]) == 0
+    kept = [word for word in words if not word.startswith(("model", "tokenizer"))]
+    start = [*kept, f"init_from={tmp_path}/runs/b", "name=c"]
+    assert main(["train", *start, "trainer.max_steps=4"]) == 0
+    assert main(["train", *start, "trainer.max_steps=6"]) == 0  # goes on with its own labels
+    before, after = (
+        checkpoint.read_model(checkpoint.find(tmp_path / "runs" / name / "checkpoints", None))
+        for name in ("b", "c")
+    )
+    assert after[0].labels == ("0", "1")
+    gone, new = before[1].keys() - after[1].keys(), after[1].keys() - before[1].keys()
+    assert all(name.startswith("unembedding.") for name in gone)
+    assert {name.split(".")[0] for name in new} == {"label_head", "pooler"}
+    shift = (before[1]["embedding.tokens.weight"] - after[1]["embedding.tokens.weight"]).abs().max()
+    assert 0 < shift < 0.02
+    weights = after[1]["label_head.output.weight"]
+    assert torch.isfinite(weights).all()
+
+
+def test_another_set_is_scored_and_its_unknown_labels_are_named(words, tmp_path, capsys):
+    assert main(["train", *words, "model=bert_nano", "name=c", "trainer.max_steps=2"]) == 0
+    (tmp_path / "b.csv").write_text("body,stars\n" + "".join(f"good {n},1\nbad {n},0\n" for n in range(30)))
+    other = ["data=csv", f"data.paths={tmp_path}/b.csv"]
+    shards = next(word for word in words if word.startswith("shards_dir="))
+    ask = ["evaluate", f"run={tmp_path}/runs/c", "eval=classification", *other, shards]
+    assert main(ask) == 0
+    assert json.loads((tmp_path / "runs/c/evaluation.json").read_text())[-1]["examples"] == 60
+    (tmp_path / "b.csv").write_text("body,stars\n" + "".join(f"good {n},7\nbad {n},0\n" for n in range(30)))
+    assert main(ask) != 0
+    assert "the label '7', which the model never saw" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["model=t5_nano"], "task needs architecture=encoder or decoder: task=span_corruption trains"),
+        (["data.label=star"], "Did you mean data.label=stars?"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(words, changes, message, tmp_path, capsys):
+    replaced = {change.partition("=")[0] for change in changes}
+    kept = [word for word in words if word.partition("=")[0] not in replaced]
+    assert main(["train", *kept, *changes, "name=x"]) != 0
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs/x").exists()
+
+
+def test_one_label_tells_nothing_apart(words, tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(json.dumps({"body": f"a {n}", "stars": 1}) for n in range(50))
+    )
+    assert main(["train", *words, "model=bert_nano", "name=x"]) != 0
+    assert "at least two are needed" in capsys.readouterr().err
+
+
+def test_a_model_with_labels_is_not_asked_for_tokens(words, tmp_path, capsys):
+    assert main(["train", *words, "model=bert_nano", "name=c", "trainer.max_steps=1"]) == 0
+    assert main(["evaluate", f"run={tmp_path}/runs/c", "eval=perplexity"]) != 0
+    assert "a model with labels predicts no tokens" in capsys.readouterr().err
