@@ -257,4 +257,5 @@ def filled(value: Any, annotation: Any) -> Any:
 def _plain(default: Any) -> Any:
     """A copy of a default, of plain containers."""
     is_node = dataclasses.is_dataclass(default) and not isinstance(default, type)
-    return dataclasses.asdict(default) if is_node else copy.deepcopy(default)
+    plain = dataclasses.asdict(default) if is_node else copy.deepcopy(default)
+    return list(plain) if isinstance(plain, tuple) else plain

@@ -162,9 +162,7 @@ class EvaluateConfig:
     data: Data | None = None  # score the whole of this set; null: the run's own validation split
     shards_dir: Given = "shards"  # where prepared corpora are kept
     batch_size: Count = 16  # sequences scored at a time
-    eval: list[str] = field(
-        default_factory=lambda: ["perplexity"]
-    )  # perplexity, compression, code, pairs, classification
+    eval: list[str] | None = None  # evaluations by name; null: those that the run ended with
     seed: int = 1337  # of what is sampled
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
 

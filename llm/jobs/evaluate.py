@@ -39,7 +39,7 @@ def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Entry]:
     corpus = _own_corpus(run) if config["data"] is None else _other_corpus(run, config, typed)
     split = "validation" if config["data"] is None else "all"
     return evaluations(
-        config["eval"],
+        config["eval"] or run.config.get("eval") or ["perplexity"],
         net,
         corpus,
         lambda: _own_collator(run, config, net, corpus),
