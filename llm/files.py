@@ -1,8 +1,13 @@
 """Files that are whole or absent: a write is to a neighbour, synced, and renamed into place."""
 
+import errno
+import glob
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +44,50 @@ def write_atomically(path: Path, content: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` to make it in; afterwards it is gone with all that was not published from it.
+
+    So are those that processes left which were killed meanwhile.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if not _runs(leftover.name.split(".")[-2]):
+            shutil.rmtree(leftover, ignore_errors=True)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
+
+
+def taken(path: Path) -> bool:
+    """Whether something stands at `path`; an empty folder gives way."""
+    return os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
+
+
+def publish(made: Path, path: Path) -> None:
+    """Let a finished file or folder stand at `path`, all of it on the disk before its name is; an OSError if taken."""
+    if taken(path):
+        raise FileExistsError(errno.EEXIST, "something is there already", str(path))
+    for entry in (*made.rglob("*"), made):
+        sync(entry)
+    made.rename(path)
+    sync(path.absolute().parent)
 
 
 def read_json(path: Path) -> Any:

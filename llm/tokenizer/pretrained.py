@@ -109,7 +109,7 @@ def _metaspace(piece: str, byte_fallback: bool) -> bytes:
 
 def _byte_level(piece: str) -> bytes:
     try:
-        return bytes(_BYTE_LEVEL[character] for character in piece)
+        return bytes(BYTE_LEVEL_ALPHABET[character] for character in piece)
     except KeyError:
         return piece.encode()
 
@@ -121,7 +121,7 @@ def _byte_level_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
-_BYTE_LEVEL = _byte_level_alphabet()
+BYTE_LEVEL_ALPHABET = _byte_level_alphabet()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import sentencepiece
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec  # type: ignore[attr-defined]
 
 from llm.errors import ConfigError, DataError
 from llm.tokenizer.base import (
@@ -29,6 +30,9 @@ ALGORITHMS = ("bpe", "unigram")
 _SPACE = "\u2581"
 # Unigram adds up floats by thread, and the model records the number: a fixed one gives one hash.
 _TRAINING_THREADS = 8
+# A unigram model's scores are multiples of it: sums below 262,144 are then exact in float32, so that ways to cut a text
+# that are equally good are equal here and in every other implementation, which all prefer the same one of them.
+SCORE_STEP = 1 / 64
 
 
 class SentencePieceTokenizer(TableTokenizer):
@@ -39,18 +43,23 @@ class SentencePieceTokenizer(TableTokenizer):
     def _bytes_by_id(self) -> dict[int, bytes]:
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=self.files[MODEL_FILE])
         self._space_mark = [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE.encode()]
-        table = dict(self._pieces())
+        table = {id_: piece.encode() for id_, piece, _ in self.pieces()}
+        table |= {self.processor.piece_to_id(f"<0x{byte:02X}>"): bytes([byte]) for byte in range(256)}
         self._cuts, self._words = Cuts(table.values()), WordCache(self._encode_words)
         return table
 
-    def _pieces(self) -> Iterator[tuple[int, bytes]]:
+    @property
+    def algorithm(self) -> str:
+        """One of `ALGORITHMS`."""
+        trained = ModelProto.FromString(self.files[MODEL_FILE]).trainer_spec
+        return "bpe" if trained.model_type == TrainerSpec.BPE else "unigram"
+
+    def pieces(self) -> Iterator[tuple[int, str, float]]:
+        """The id, spelling and score of every piece that stands for text of its own: no single byte, no special token."""
         model = self.processor
         for id_ in range(model.vocab_size()):
-            piece = model.id_to_piece(id_)
-            if model.is_byte(id_):
-                yield id_, bytes([int(piece[3:5], 16)])
-            elif not (model.is_control(id_) or model.is_unknown(id_)):
-                yield id_, piece.replace(_SPACE, " ").encode()
+            if not (model.is_byte(id_) or model.is_control(id_) or model.is_unknown(id_)):
+                yield id_, model.id_to_piece(id_).replace(_SPACE, " "), model.get_score(id_)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text as int32 arrays, those of the whole text though it is encoded word by word.
@@ -107,7 +116,8 @@ class SentencePieceSpec:
 
     def fingerprint(self) -> str:
         """SHA-256 of what determines the outcome besides the texts."""
-        return digest(["sentencepiece", asdict(self)])
+        rounding = [SCORE_STEP] if self.algorithm == "unigram" else []
+        return digest(["sentencepiece", asdict(self), *rounding])
 
     def build(self, texts: Iterable[str]) -> SentencePieceTokenizer:
         """Train on `texts`; DataError where they are empty or too small for `vocab_size`."""
@@ -129,7 +139,7 @@ class SentencePieceSpec:
             )
         except RuntimeError as error:
             raise self._training_error(str(error)) from error
-        return model.getvalue()
+        return _rounded(model.getvalue()) if self.algorithm == "unigram" else model.getvalue()
 
     def _options(self) -> dict[str, Any]:
         others = [name for name in self.special_tokens if name not in (UNKNOWN, PAD)]
@@ -166,3 +176,11 @@ class SentencePieceSpec:
                 f"tokenizer.vocab_size={smallest[2]}, or lower tokenizer.character_coverage."
             )
         return DataError(f"SentencePiece could not train on this text: {message}")
+
+
+def _rounded(model: bytes) -> bytes:
+    """A trained model with scores that are multiples of `SCORE_STEP`."""
+    proto = ModelProto.FromString(model)
+    for piece in proto.pieces:
+        piece.score = round(piece.score / SCORE_STEP) * SCORE_STEP
+    return proto.SerializeToString(deterministic=True)
