@@ -56,6 +56,8 @@ TASKS = {
 }
 # What a model has for its task alone, by the beginning of its weights' names.
 TASK_PARTS = ("unembedding.", "pooler.", "label_head.")
+# By how many tokens that stand for nothing Hugging Face's models exceed their tokenizers: 399 in Qwen2.5's larger ones.
+MOST_FILLED_UP = 512
 LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch"}
 
 
@@ -96,6 +98,10 @@ class Origin:
     tokenizer: TokenizerSpec
     weights: dict[str, Tensor] = field(default_factory=dict)
 
+    def sized(self, vocab_size: int) -> ModelConfig:
+        """The shape for a tokenizer of `vocab_size` ids; weights that are there have theirs, which may be filled up."""
+        return self.shape if self.weights else self.shape.with_vocab_size(vocab_size)
+
 
 def origin(config: Config, run: Run) -> Origin:
     """Where the config starts from: `model` and `tokenizer`, or all of `init_from`.
@@ -126,7 +132,19 @@ def _origin(config: Config, run: Run) -> Origin:
         return Origin(shape, FixedTokenizer(load_tokenizer(start.tokenizer)), tensors)
     hf_folder = local_folder(config["init_from"])
     shape, tensors = from_huggingface(hf_folder)
-    return Origin(shape, PretrainedSpec(str(hf_folder)), tensors)
+    spec = PretrainedSpec(str(hf_folder))
+    _check_vocabulary(hf_folder, shape.vocabulary, spec.build().vocab_size)
+    return Origin(shape, spec, tensors)
+
+
+def _check_vocabulary(folder: Path, rows: int, ids: int) -> None:
+    """Refuse a tokenizer of another vocabulary than the model's; many fill theirs up to a multiple of 64, though."""
+    if ids == rows or (ids < rows < ids + MOST_FILLED_UP and rows % 64 == 0):
+        return
+    raise ConfigError(
+        f"init_from={folder}: the model has {rows:,} tokens, and the tokenizer beside it {ids:,}: it is another's. Put "
+        "the model's own tokenizer.json there."
+    )
 
 
 def tokenizer_spec(config: Config) -> TokenizerSpec:
@@ -163,7 +181,7 @@ def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
 
 def shape_for(config: Config, found: Origin, text: Corpus) -> ModelConfig:
     """The shape of the model that is trained: with the tokenizer's vocabulary and, of labelled texts, their labels."""
-    shape = found.shape.with_vocab_size(text.vocab_size)
+    shape = found.sized(text.vocab_size)
     make = resolve(config["task"]["collator"]["_target_"], config["packages"])
     if make is not TextLabelCollator:
         return dataclasses.replace(shape, labels=())

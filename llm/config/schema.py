@@ -186,6 +186,18 @@ class GenerateConfig:
 
 
 @dataclass
+class ExportConfig:
+    """The keys of `llm export`."""
+
+    run: Given = ""  # the run folder
+    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    format: Literal["hf"] = "hf"  # hf is for transformers and vLLM
+    out: Given = ""  # the folder to make; nothing may stand there yet
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights
+    shard_bytes: Count = 5_000_000_000  # the largest file of weights, for format=hf
+
+
+@dataclass
 class PrepareConfig:
     """The keys of `llm prepare`."""
 
@@ -220,6 +232,7 @@ SCHEMAS: dict[str, type] = {
     "sweep": SweepRoot,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
+    "export": ExportConfig,
     "prepare": PrepareConfig,
     "runs": RunsConfig,
     "doctor": DoctorConfig,

@@ -40,18 +40,20 @@ def to_huggingface(
     *,
     model_type: str | None = None,
     end_of_text: int | None = None,
+    pad: int | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Convert weights (a model or its state) to the tensors and config.json of the family that can express `config`.
 
-    `model_type` asks for one family; `end_of_text` is the id that begins and ends texts. A ConfigError says,
-    family by family, what cannot be expressed. Tied weights appear once. Tensors may share memory with `model`.
+    `model_type` asks for one family; `end_of_text` is the id that begins and ends texts, and `pad` the one that fills
+    them up and that a decoder with a source begins with. A ConfigError says, family by family, what cannot be
+    expressed. Tied weights appear once. Tensors may share memory with `model`.
     """
     family = _family_for(config, model_type)
     state = model.state_dict() if isinstance(model, Transformer) else model
     rules.check_tensors(rules.shapes_of(config), state, "the model's state")
     theirs = rules.to_theirs(family, config, state)
     dtype = str(next(iter(theirs.values())).dtype).removeprefix("torch.")
-    return theirs, family.write_config(config) | _token_ids(config, end_of_text) | {"torch_dtype": dtype}
+    return theirs, family.write_config(config) | _token_ids(config, end_of_text, pad) | {"torch_dtype": dtype}
 
 
 def from_huggingface(folder: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -77,20 +79,17 @@ def from_huggingface_state(
     return config, rules.to_ours(family, config, theirs)
 
 
-def _token_ids(config: ModelConfig, end_of_text: int | None) -> dict[str, Any]:
-    """Return every id that their config names by what we have, one token that begins, ends and fills up texts.
+def _token_ids(config: ModelConfig, end_of_text: int | None, pad: int | None) -> dict[str, Any]:
+    """Return every id that their config names by what we have, one token that begins and ends texts, one that fills up.
 
     None must be said where there is none, since their defaults may lie beyond the vocabulary.
     """
+    pad = end_of_text if pad is None else pad
     ids = dict.fromkeys(("bos_token_id", "eos_token_id"), end_of_text)
     if config.architecture == "encoder":
-        ids |= dict.fromkeys(("pad_token_id", "cls_token_id", "sep_token_id"), end_of_text)
+        ids |= dict.fromkeys(("cls_token_id", "sep_token_id"), end_of_text) | {"pad_token_id": pad}
     elif config.architecture == "encoder_decoder":
-        ids |= {
-            "pad_token_id": end_of_text,
-            "decoder_start_token_id": end_of_text or 0,
-            "forced_eos_token_id": None,
-        }
+        ids |= {"pad_token_id": pad, "decoder_start_token_id": pad or 0, "forced_eos_token_id": None}
     return ids
 
 
@@ -102,7 +101,9 @@ def _family_for(config: ModelConfig, model_type: str | None) -> rules.Family:
             return family
     closest = sorted(problems, key=lambda name: len(problems[name]))
     refusals = "; ".join(f"{name} cannot express {', '.join(problems[name])}" for name in closest)
-    raise ConfigError(f"no Hugging Face format for this model: {refusals}")
+    raise ConfigError(
+        f"no Hugging Face format for this model: {refusals}. Trained with what {closest[0]} has, a model can be exported."
+    )
 
 
 def _family_named(model_type: object) -> rules.Family:

@@ -9,6 +9,7 @@ from llm.errors import CheckpointError
 from llm.files import read_object, read_tensors
 
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -56,9 +57,9 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / WHOLE).is_file():
         return [folder / WHOLE]
     if not (folder / INDEX).is_file():
-        raise CheckpointError(
-            f"{folder} has neither {WHOLE} nor {INDEX}; other formats are not read, since a pickle can run code"
-        )
+        pickles = ", ".join(sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES))
+        found = f"; {pickles} is not opened, since a pickle can run code: save it as safetensors" if pickles else ""
+        raise CheckpointError(f"{folder} has neither {WHOLE} nor {INDEX}{found}.")
     names = _read_json(folder / INDEX).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise CheckpointError(f"{folder / INDEX} has no weight_map from tensors to files")

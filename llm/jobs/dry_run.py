@@ -90,7 +90,7 @@ def look_ahead(config: Config, choices: dict[str, Any]) -> Outlook:
     run = Run(Path(config["runs_dir"]) / config["name"])
     origin = build.origin(config, run)
     text = _text(config, origin)
-    shape = origin.shape.with_vocab_size(_vocab_size(config, origin, text))
+    shape = origin.sized(_vocab_size(config, origin, text))
     work, samples = _samples(config, text, shape)
     known = run.begun.get("derived", {})
     derived = derive(config, choices["strategy"], shape.context_length, samples, known)

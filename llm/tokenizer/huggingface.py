@@ -3,15 +3,25 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from llm.errors import ConfigError
-from llm.tokenizer.base import UNKNOWN, Tokenizer
+from llm.tokenizer.base import MASK, PAD, UNKNOWN, Tokenizer
 from llm.tokenizer.byte import ByteTokenizer
 from llm.tokenizer.pretrained import BYTE_LEVEL_ALPHABET, TOKENIZER_FILE, PretrainedTokenizer
 from llm.tokenizer.sentencepiece import SCORE_STEP, SentencePieceTokenizer
+
+# What transformers calls special tokens, by the spellings that they have in ours and in others' vocabularies.
+ROLES = {
+    "unk_token": (UNKNOWN, "[UNK]"),
+    "pad_token": (PAD, "[PAD]"),
+    "mask_token": (MASK, "[MASK]"),
+    "cls_token": ("<cls>", "[CLS]"),
+    "sep_token": ("<sep>", "[SEP]"),
+}
 
 
 def to_backend(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
@@ -132,3 +142,27 @@ def _spellings(tokenizer: SentencePieceTokenizer) -> Iterator[tuple[int, str]]:
     pieces = {id_: piece for id_, piece, _ in tokenizer.pieces()}
     for id_ in range(tokenizer.vocab_size):
         yield id_, pieces.get(id_) or tokenizer.processor.id_to_piece(id_)
+
+
+def tokenizer_config(tokenizer: Tokenizer, max_length: int, *, as_text: bool) -> dict[str, Any]:
+    """The content of tokenizer_config.json, which lets AutoTokenizer load a tokenizer.json of `to_backend`.
+
+    Args:
+        tokenizer: ours.
+        max_length: the most tokens that the model sees.
+        as_text: whether what special tokens spell in a text stays text, as it does here.
+    """
+    names = {id_: name for name, id_ in tokenizer.special_tokens.items()}
+    end = names[tokenizer.end_of_text]
+    roles = {"bos_token": end, "eos_token": end} | {
+        role: name for role, options in ROLES.items() for name in options if name in tokenizer.special_tokens
+    }
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": as_text,
+        **roles,
+        "additional_special_tokens": [name for name in names.values() if name not in roles.values()],
+    }

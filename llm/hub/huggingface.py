@@ -1,0 +1,128 @@
+"""The format that transformers loads: config, weights in safetensors, tokenizer, generation settings and a card."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import save_torch_state_dict
+
+from llm.files import write_atomically, write_json
+from llm.hub import to_huggingface
+from llm.hub.about import About, card
+from llm.model import Transformer
+from llm.tokenizer import Tokenizer, sentinels, start_token
+from llm.tokenizer.huggingface import to_backend, tokenizer_config
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How transformers loads a kind of model, and Python that shows it at work with `model`, `tokenizer` and `text`."""
+
+    auto_class: str
+    task: str
+    text: str
+    shown: str
+
+
+WRITES = "tokenizer.decode(model.generate(**tokenizer(text, return_tensors='pt'), max_new_tokens=40)[0])"
+CAUSAL = Kind("AutoModelForCausalLM", "text-generation", "'def main():'", WRITES)
+# A document begins and ends with the end of text, as in training.
+MASKED = Kind(
+    "AutoModelForMaskedLM",
+    "fill-mask",
+    "f'{tokenizer.eos_token}for {tokenizer.mask_token} in range(10):'",
+    "tokenizer.decode(model(**tokenizer(text, return_tensors='pt')).logits[0].argmax(-1))",
+)
+SPANS = Kind(
+    "AutoModelForSeq2SeqLM",
+    "text2text-generation",
+    "f'{tokenizer.eos_token}for <extra_id_0> in range(10):'",
+    WRITES,
+)
+PAIRS = Kind("AutoModelForSeq2SeqLM", "text2text-generation", "f'a source{tokenizer.eos_token}'", WRITES)
+STATES = Kind(
+    "AutoModel",
+    "feature-extraction",
+    "'a text'",
+    "model(**tokenizer(text, return_tensors='pt')).last_hidden_state.mean(1).shape",
+)
+
+
+def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) -> list[str]:
+    """Write `model` into `folder` as transformers' own classes load it, without code; returns what to type next.
+
+    A ConfigError says what transformers has no model or no tokenizer for, before anything is written.
+    """
+    pad = start_token(tokenizer)
+    state, config = to_huggingface(model, model.config, end_of_text=tokenizer.end_of_text, pad=pad)
+    backend = to_backend(tokenizer)
+    kind = _kind(model, config, tokenizer)
+    save_torch_state_dict(state, folder, max_shard_size=about.shard_bytes, metadata={"format": "pt"})
+    write_json(folder / "config.json", config)
+    if model.config.architecture != "encoder":
+        write_json(folder / "generation_config.json", _generation(config) | {"pad_token_id": pad})
+    backend.save(str(folder / "tokenizer.json"))
+    # A decoder reads text alone; for the others, a prompt must be able to hide something.
+    as_text = kind is CAUSAL
+    settings = tokenizer_config(tokenizer, model.config.context_length, as_text=as_text)
+    write_json(folder / "tokenizer_config.json", settings)
+    header = {"library_name": "transformers", "pipeline_tag": kind.task, "tags": [config["model_type"]]}
+    readme = card(model, about, header=header, use=_use(kind, about.name), notes=_notes(settings))
+    write_atomically(folder / "README.md", readme)
+    return _next(kind, about)
+
+
+def _kind(model: Transformer, config: dict[str, Any], tokenizer: Tokenizer) -> Kind:
+    if model.config.architecture == "encoder_decoder":
+        return SPANS if sentinels(tokenizer) else PAIRS
+    if model.config.architecture == "decoder":
+        return CAUSAL
+    return STATES if config["architectures"] == ["BertModel"] else MASKED
+
+
+def _generation(config: dict[str, Any]) -> dict[str, Any]:
+    names = ("bos_token_id", "eos_token_id", "decoder_start_token_id")
+    return {name: config[name] for name in names if name in config}
+
+
+def _use(kind: Kind, name: str) -> str:
+    return "\n".join(
+        [
+            f"from transformers import {kind.auto_class}, AutoTokenizer",
+            "",
+            f"path = {name!r}  # this folder, or its id on the hub",
+            "model, tokenizer = (loader.from_pretrained(path) for loader in "
+            f"({kind.auto_class}, AutoTokenizer))",
+            f"text = {kind.text}",
+            f"print({kind.shown})",
+        ]
+    )
+
+
+def _notes(settings: dict[str, Any]) -> str:
+    """What to know of the exported tokenizer."""
+    end = settings["eos_token"]
+    alone = f"The tokenizer adds no token to a text. In training, `{end}` stood between documents."
+    if settings["split_special_tokens"]:
+        return f"{alone} What a special token spells in a text stays text: give its id to mean it."
+    return (
+        f"{alone} It takes what spells a special token in a text for that token; load it with "
+        "`split_special_tokens=True` where texts may hold such spellings by chance."
+    )
+
+
+def _next(kind: Kind, about: About) -> list[str]:
+    code = (
+        f"from transformers import {kind.auto_class} as M, AutoTokenizer as T; path = {str(about.out)!r}; "
+        f"model, tokenizer = M.from_pretrained(path), T.from_pretrained(path); text = {kind.text}; print({kind.shown})"
+    )
+    lines = [f"python -c {shlex.quote(code)}"]
+    if kind is CAUSAL:
+        file = about.out.with_name(f"{about.out.name}.gguf")
+        lines += [
+            f"vllm serve {shlex.quote(str(about.out))}",
+            f"llm export run={shlex.quote(str(about.run))} format=gguf out={shlex.quote(str(file))}"
+            "    # for Ollama and llama.cpp",
+        ]
+    return lines

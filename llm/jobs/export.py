@@ -1,0 +1,74 @@
+"""`llm export`: write a run's model in another format, whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llm import build
+from llm.build import Config
+from llm.errors import ConfigError
+from llm.files import publish, staging, taken
+from llm.hub.about import About
+from llm.hub.export import FORMATS
+from llm.jobs.evaluate import Entry
+from llm.tokenizer import load_tokenizer
+from llm.train import checkpoint
+from llm.train.report import entries_of
+from llm.train.run import Run
+
+# Of a run's config, what says how the model came about; the rest is about folders and what a person sees.
+SETTINGS = ("seed", "init_from", "model", "tokenizer", "data", "task", "optimizer", "schedule", "trainer")
+
+
+def run(config: Config, choices: dict[str, Any]) -> int:
+    """Export the run as `config` says; returns the exit code."""
+    out = Path(config["out"])
+    if taken(out):
+        raise ConfigError(f"out={out}: something is there already. Nothing was written; choose another out=.")
+    source = Run.open(config["run"])
+    net, folder = build.trained_model(source, config["checkpoint"])
+    net = net.cpu().to(getattr(torch, config["dtype"]))
+    about = _about(source, folder, out, config)
+    try:
+        with staging(out) as stage:
+            lines = FORMATS[config["format"]](stage, net, load_tokenizer(source.tokenizer), about)
+            publish(_made(stage, about, config["format"]), out)
+    except (FileExistsError, PermissionError, NotADirectoryError) as error:
+        raise ConfigError(f"out={out}: it can't be written there: {error.strerror}.") from error
+    print(f"{out}: {source.folder} at step {about.steps:,}, format={config['format']}\n\nNext:")
+    print("\n".join(f"  {line}" for line in lines))
+    return 0
+
+
+def _made(stage: Path, about: About, format: str) -> Path:
+    """What to publish: all of it, or the one file that `out` names by its suffix."""
+    files = list(stage.glob(f"*.{format}"))
+    return files[0] if about.out.suffix == f".{format}" and len(files) == 1 else stage
+
+
+def _about(run: Run, folder: Path, out: Path, config: Config) -> About:
+    manifest, settings = checkpoint.verify(folder), run.config
+    results, scores = (
+        [entry for entry in entries_of(path, []) if entry.get("checkpoint") == folder.name]
+        for path in (run.results, run.evaluation)
+    )
+    return About(
+        name=run.folder.resolve().name,
+        run=run.folder,
+        out=out,
+        checkpoint=folder.name,
+        data=str(run.begun["data"].get("name")),
+        steps=manifest["step"],
+        samples=manifest["samples"],
+        tokens=_tokens(results),
+        settings={key: settings[key] for key in SETTINGS if key in settings},
+        results=scores,
+        shard_bytes=config["shard_bytes"],
+    )
+
+
+def _tokens(results: list[Entry]) -> int | None:
+    """How many tokens a checkpoint was trained on, where the results that are of it say so."""
+    counts = [entry["metrics"].get("tokens") for entry in results if entry["evaluation"] == "training"]
+    return int(counts[0]) if counts else None
