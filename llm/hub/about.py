@@ -80,12 +80,20 @@ def _index(about: About, task: str) -> dict[str, Any]:
     results = [
         {
             "task": {"type": task},
-            "dataset": {"type": str(result["data"]), "name": f"{result['data']} ({result['split']})"},
-            "metrics": [{"type": name, "value": value} for name, value in result["metrics"].items()],
+            "dataset": {
+                "type": _line(result["data"]),
+                "name": _line(f"{result['data']} ({result['split']})"),
+            },
+            # What is a whole number was counted, not measured.
+            "metrics": [
+                {"type": name, "value": value}
+                for name, value in result["metrics"].items()
+                if isinstance(value, float)
+            ],
         }
         for result in about.results
     ]
-    return {"model-index": [{"name": about.name, "results": results}]} if results else {}
+    return {"model-index": [{"name": _line(about.name), "results": results}]} if results else {}
 
 
 def _rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
@@ -103,7 +111,12 @@ def _cell(value: Any) -> str:
     text = (
         f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
     )
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return _line(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _line(value: Any) -> str:
+    """A text in one line, so that none of its lines ends a header or a table."""
+    return " ".join(str(value).split())
 
 
 def _fence(text: str, language: str) -> str:

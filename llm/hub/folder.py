@@ -58,7 +58,11 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / WHOLE]
     if not (folder / INDEX).is_file():
         pickles = ", ".join(sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES))
-        found = f"; {pickles} is not opened, since a pickle can run code: save it as safetensors" if pickles else ""
+        found = (
+            f"; {pickles} is not opened, since a pickle can run code: save it as safetensors"
+            if pickles
+            else ""
+        )
         raise CheckpointError(f"{folder} has neither {WHOLE} nor {INDEX}{found}.")
     names = _read_json(folder / INDEX).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):

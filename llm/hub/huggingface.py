@@ -1,5 +1,6 @@
 """The format that transformers loads: config, weights in safetensors, tokenizer, generation settings and a card."""
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,27 +26,29 @@ class Kind:
     shown: str
 
 
-WRITES = "tokenizer.decode(model.generate(**tokenizer(text, return_tensors='pt'), max_new_tokens=40)[0])"
-CAUSAL = Kind("AutoModelForCausalLM", "text-generation", "'def main():'", WRITES)
-# A document begins and ends with the end of text, as in training.
+WRITES = 'tokenizer.decode(model.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=40)[0])'
+CAUSAL = Kind("AutoModelForCausalLM", "text-generation", '"def main():"', WRITES)
+# Here as in training, a document begins with the end of the one before it, and a source ends with one.
 MASKED = Kind(
     "AutoModelForMaskedLM",
     "fill-mask",
-    "f'{tokenizer.eos_token}for {tokenizer.mask_token} in range(10):'",
-    "tokenizer.decode(model(**tokenizer(text, return_tensors='pt')).logits[0].argmax(-1))",
+    'tokenizer.eos_token + "for " + tokenizer.mask_token + " in range(10):"',
+    'tokenizer.decode(model(**tokenizer(text, return_tensors="pt")).logits[0].argmax(-1))',
 )
 SPANS = Kind(
     "AutoModelForSeq2SeqLM",
     "text2text-generation",
-    "f'{tokenizer.eos_token}for <extra_id_0> in range(10):'",
+    'tokenizer.eos_token + "for <extra_id_0> in range(10):"',
     WRITES,
 )
-PAIRS = Kind("AutoModelForSeq2SeqLM", "text2text-generation", "f'a source{tokenizer.eos_token}'", WRITES)
+PAIRS = Kind(
+    "AutoModelForSeq2SeqLM", "text2text-generation", '"a source of yours" + tokenizer.eos_token', WRITES
+)
 STATES = Kind(
     "AutoModel",
     "feature-extraction",
-    "'a text'",
-    "model(**tokenizer(text, return_tensors='pt')).last_hidden_state.mean(1).shape",
+    '"a text"',
+    'model(**tokenizer(text, return_tensors="pt")).last_hidden_state.mean(1)',
 )
 
 
@@ -59,6 +62,8 @@ def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) 
     backend = to_backend(tokenizer)
     kind = _kind(model, config, tokenizer)
     save_torch_state_dict(state, folder, max_shard_size=about.shard_bytes, metadata={"format": "pt"})
+    for file in folder.glob("*.safetensors"):  # which safetensors makes for their owner alone
+        file.chmod(0o644)
     write_json(folder / "config.json", config)
     if model.config.architecture != "encoder":
         write_json(folder / "generation_config.json", _generation(config) | {"pad_token_id": pad})
@@ -91,9 +96,9 @@ def _use(kind: Kind, name: str) -> str:
         [
             f"from transformers import {kind.auto_class}, AutoTokenizer",
             "",
-            f"path = {name!r}  # this folder, or its id on the hub",
-            "model, tokenizer = (loader.from_pretrained(path) for loader in "
-            f"({kind.auto_class}, AutoTokenizer))",
+            f"path = {json.dumps(name)}  # this folder, or its id on the hub",
+            f"model = {kind.auto_class}.from_pretrained(path)",
+            "tokenizer = AutoTokenizer.from_pretrained(path)",
             f"text = {kind.text}",
             f"print({kind.shown})",
         ]
@@ -114,7 +119,7 @@ def _notes(settings: dict[str, Any]) -> str:
 
 def _next(kind: Kind, about: About) -> list[str]:
     code = (
-        f"from transformers import {kind.auto_class} as M, AutoTokenizer as T; path = {str(about.out)!r}; "
+        f"from transformers import {kind.auto_class} as M, AutoTokenizer as T; path = {json.dumps(str(about.out))}; "
         f"model, tokenizer = M.from_pretrained(path), T.from_pretrained(path); text = {kind.text}; print({kind.shown})"
     )
     lines = [f"python -c {shlex.quote(code)}"]

@@ -17,8 +17,8 @@ from llm.train import checkpoint
 from llm.train.report import entries_of
 from llm.train.run import Run
 
-# Of a run's config, what says how the model came about; the rest is about folders and what a person sees.
-SETTINGS = ("seed", "init_from", "model", "tokenizer", "data", "task", "optimizer", "schedule", "trainer")
+# Of a run's config, what says how the model came about beside its shape; the rest is about folders and what is shown.
+SETTINGS = ("seed", "init_from", "tokenizer", "data", "task", "optimizer", "schedule", "trainer")
 
 
 def run(config: Config, choices: dict[str, Any]) -> int:
