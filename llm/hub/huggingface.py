@@ -10,7 +10,7 @@ from huggingface_hub import save_torch_state_dict
 
 from llm.files import write_atomically, write_json
 from llm.hub import to_huggingface
-from llm.hub.about import About, card
+from llm.hub.export import About, card
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer, sentinels, start_token
 from llm.tokenizer.huggingface import to_backend, tokenizer_config

@@ -9,8 +9,8 @@ from llm import build
 from llm.build import Config
 from llm.errors import ConfigError
 from llm.files import publish, staging, taken
-from llm.hub.about import About
-from llm.hub.export import FORMATS
+from llm.hub.export import About
+from llm.hub.formats import FORMATS
 from llm.jobs.evaluate import Entry
 from llm.tokenizer import load_tokenizer
 from llm.train import checkpoint
