@@ -23,7 +23,7 @@ SETTINGS = ("seed", "init_from", "tokenizer", "data", "task", "optimizer", "sche
 
 def run(config: Config, choices: dict[str, Any]) -> int:
     """Export the run as `config` says; returns the exit code."""
-    out = Path(config["out"])
+    out = Path(config["out"]).expanduser()
     if taken(out):
         raise ConfigError(f"out={out}: something is there already. Nothing was written; choose another out=.")
     source = Run.open(config["run"])
