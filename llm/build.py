@@ -39,6 +39,7 @@ from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer, Pause
 from llm.train.module import LanguageModule
 from llm.train.optimizers import check_strategy
+from llm.train.parallel import gathered
 from llm.train.progress import TrainingProgress
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
@@ -157,16 +158,23 @@ def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
     return net, folder
 
 
-def model(shape: ModelConfig, start: Origin, seed: int) -> Transformer:
-    """A model with its initial weights: those of `start`, else drawn alike on every rank under every strategy."""
-    net = Transformer(shape)
-    init_weights(net, seed)
+def model(shape: ModelConfig) -> Transformer:
+    """A model without storage: where its weights lie is for the strategy to say, and `module` gives them values."""
+    with torch.device("meta"):
+        return Transformer(shape)
+
+
+def initialise(net: Transformer, start: Origin, seed: int) -> None:
+    """Give a model its first weights: those of `start`, else drawn alike on every rank under every strategy."""
     if start.weights:
         checkpoint.load_weights(net, start.weights, Path("init_from"))
-    return net
+    else:
+        init_weights(net, seed)
 
 
-def module(config: Config, net: Transformer, derived: Derived, strategy: str) -> LanguageModule:
+def module(
+    config: Config, net: Transformer, start: Origin, derived: Derived, strategy: str
+) -> LanguageModule:
     """The LightningModule around `net`."""
     optimizer = resolve(config["optimizer"]["_target_"], config["packages"])
     check_strategy(optimizer, strategy)
@@ -175,6 +183,7 @@ def module(config: Config, net: Transformer, derived: Derived, strategy: str) ->
         instantiate(config["task"]["objective"], config),
         functools.partial(optimizer, **settings(config["optimizer"])),
         instantiate(config["schedule"], config, total_steps=derived.max_steps),
+        functools.partial(initialise, start=start, seed=config["seed"]),
         derived.compile,
     )
 
@@ -267,7 +276,12 @@ def samples(
     if not keys["every_n_steps"]:
         return []
     show = writer(config, net, text)
-    return [Samples(run.samples, show.write, show.prompts, keys["every_n_steps"], shows, pause)]
+
+    def write() -> list[str]:
+        with gathered(net):
+            return show.write()
+
+    return [Samples(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
 
 
 def writer(config: Config, net: Transformer, text: Corpus) -> Writer:
