@@ -186,6 +186,17 @@ class GenerateConfig:
 
 
 @dataclass
+class ConvertConfig:
+    """The keys of `llm convert`."""
+
+    run: Given = ""  # the run folder
+    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    out: Given = ""  # the folder to write the checkpoint's folder into
+    to: Literal["whole", "sharded"] = "whole"  # one file of weights and one of optimizer state, or shards
+    shards: Count = 1  # how many files of each, where sharded
+
+
+@dataclass
 class PrepareConfig:
     """The keys of `llm prepare`."""
 
@@ -220,6 +231,7 @@ SCHEMAS: dict[str, type] = {
     "sweep": SweepRoot,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
+    "convert": ConvertConfig,
     "prepare": PrepareConfig,
     "runs": RunsConfig,
     "doctor": DoctorConfig,

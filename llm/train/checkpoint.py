@@ -31,7 +31,7 @@ from llm.errors import CheckpointError
 from llm.files import read_object, read_tensors, sha256, sync, write_json
 from llm.model import ModelConfig, least_parameters
 from llm.train.parallel import local, sharded_like
-from llm.train.tensors import read_like, read_whole, stored, write_shards
+from llm.train.tensors import Stored, write_shards
 
 FORMAT = 1
 # What a manifest says beside its files, and of what kind.
@@ -261,10 +261,11 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         ConfigError: its shape is none.
     """
     shape = ModelConfig.from_dict(verify(folder)["model"])
+    stored = Stored(folder, WEIGHTS)
     # Before anybody makes a model of that size.
-    if sum(tensor.numel() for tensor in stored(folder, WEIGHTS).values()) < least_parameters(shape):
+    if sum(tensor.numel() for tensor in stored.tensors.values()) < least_parameters(shape):
         raise CheckpointError(f"{folder / MODEL} holds too little for the model that {MANIFEST} describes.")
-    return shape, read_whole(folder, WEIGHTS)
+    return shape, stored.read_whole()
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -278,7 +279,7 @@ def restore_weights(model: nn.Module, folder: Path) -> None:
     Raises:
         CheckpointError: as `load_weights`.
     """
-    load_weights(model, read_like(folder, WEIGHTS, dict(model.named_parameters())), folder)
+    load_weights(model, Stored(folder, WEIGHTS).read_like(dict(model.named_parameters())), folder)
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
@@ -321,7 +322,7 @@ def restore_optimizer(model: nn.Module, optimizer: Optimizer, folder: Path) -> N
     Raises:
         CheckpointError: as `load_optimizer_state`.
     """
-    load_optimizer_state(model, optimizer, read_like(folder, STATE, optimizer_state(model, optimizer)))
+    load_optimizer_state(model, optimizer, Stored(folder, STATE).read_like(optimizer_state(model, optimizer)))
 
 
 def load_optimizer_state(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -30,6 +30,8 @@ from torch.distributed.checkpoint.metadata import (
 from llm.errors import CheckpointError
 
 SUFFIX = ".safetensors"
+# The key in a file's header under which torch.distributed.checkpoint notes where each tensor begins.
+SHARDING = "DCP_SHARDING_INFO"
 # By safetensors' names; whoever asked for numbers checks that they are such.
 DTYPES = {
     "F64": torch.float64,
@@ -64,6 +66,11 @@ def files(folder: Path, kind: str) -> list[Path]:
     return [one] if one.exists() else sorted((folder / kind).glob(f"*{SUFFIX}"))
 
 
+def shard_name(number: int) -> str:
+    """The file of the n-th shard, counted from 1, as torch.distributed.checkpoint names it."""
+    return f"shard-{number:05d}-model-00001-of-00001{SUFFIX}"
+
+
 def write_shards(folder: Path, kind: str, tensors: dict[str, Tensor]) -> None:
     """Write each process's share of `tensors`, what several hold once; every process must call it.
 
@@ -78,60 +85,53 @@ def write_shards(folder: Path, kind: str, tensors: dict[str, Tensor]) -> None:
         raise OSError(causes) from error
 
 
-def stored(folder: Path, kind: str) -> dict[str, Tensor]:
-    """Every tensor of a `kind` by name, without storage: its full shape and dtype.
+class Stored:
+    """The tensors of one kind in a checkpoint's folder.
+
+    `tensors` has each by name without storage: its full shape and dtype.
 
     Raises:
-        CheckpointError: a file cannot be read, or the shards don't make up whole tensors.
+        CheckpointError: a file is missing or cannot be read, or the shards don't make up whole tensors.
     """
-    found = _Reader(folder, kind).chunks
-    return {
-        name: torch.empty(_full_shape(chunks), dtype=next(iter(chunks.values())).dtype, device="meta")
-        for name, chunks in found.items()
-    }
 
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._where = folder / kind
+        self._reader = _Reader(folder, kind)
+        self.tensors = {
+            name: torch.empty(_full_shape(chunks), dtype=next(iter(chunks.values())).dtype, device="meta")
+            for name, chunks in self._reader.chunks.items()
+        }
 
-def read_into(folder: Path, kind: str, targets: dict[str, Tensor]) -> None:
-    """Fill `targets`, each with its tensor or, where it is a DTensor, with this process's share; no communication.
+    def read_into(self, targets: dict[str, Tensor]) -> None:
+        """Fill `targets`, each with its tensor or, where it is a DTensor, with this process's share of it.
 
-    The names and shapes must be those of `stored`.
+        The names and shapes must be those of `tensors`. There is no communication.
 
-    Raises:
-        CheckpointError: a file cannot be read.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            dcp.load(targets, storage_reader=_Reader(folder, kind), no_dist=True)
-    except (CheckpointException, OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise _unreadable(folder / kind, error) from None
+        Raises:
+            CheckpointError: a file cannot be read.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+                dcp.load(targets, storage_reader=self._reader, no_dist=True)
+        except (CheckpointException, OSError, SafetensorError, ValueError, RuntimeError) as error:
+            raise _unreadable(self._where, error) from None
 
+    def read_like(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Every tensor, laid out as that of `own`; one that `own` lacks, or has of another shape, is not read."""
+        like = {
+            name: torch.zeros_like(own[name], dtype=about.dtype)
+            for name, about in self.tensors.items()
+            if name in own and own[name].shape == about.shape
+        }
+        self.read_into(like)
+        return self.tensors | like
 
-def read_like(folder: Path, kind: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor of a `kind`, laid out as that of `own`; one that `own` lacks, or has of another shape, is not read.
-
-    Raises:
-        CheckpointError: a file cannot be read, or the shards don't make up whole tensors.
-    """
-    found = stored(folder, kind)
-    like = {
-        name: torch.zeros_like(own[name], dtype=about.dtype)
-        for name, about in found.items()
-        if name in own and own[name].shape == about.shape
-    }
-    read_into(folder, kind, like)
-    return found | like
-
-
-def read_whole(folder: Path, kind: str) -> dict[str, Tensor]:
-    """Every tensor of a `kind`, whole, on the CPU.
-
-    Raises:
-        CheckpointError: a file cannot be read, or the shards don't make up whole tensors.
-    """
-    targets = {name: torch.zeros_like(about, device="cpu") for name, about in stored(folder, kind).items()}
-    read_into(folder, kind, targets)
-    return targets
+    def read_whole(self) -> dict[str, Tensor]:
+        """Every tensor, whole, on the CPU."""
+        targets = {name: torch.zeros_like(about, device="cpu") for name, about in self.tensors.items()}
+        self.read_into(targets)
+        return targets
 
 
 class _Reader(HuggingFaceStorageReader):
@@ -171,13 +171,15 @@ class _Reader(HuggingFaceStorageReader):
                 _full_shape(chunks),
                 [ChunkStorageMetadata(torch.Size(offset), chunk.shape) for offset, chunk in chunks.items()],
             )
-            places |= {MetadataIndex(name, torch.Size(offset)): chunk for offset, chunk in chunks.items()}
+            places.update(
+                {MetadataIndex(name, torch.Size(offset)): chunk for offset, chunk in chunks.items()}
+            )
         return Metadata(about, storage_data=places, storage_meta=StorageMeta(load_id=self.load_id))
 
 
 def _offsets(header: Mapping[str, str] | None) -> dict[str, tuple[int, ...]]:
     """Where each tensor of a file begins in the whole, as torch.distributed.checkpoint notes it."""
-    noted = json.loads((header or {}).get("DCP_SHARDING_INFO", "{}"))
+    noted = json.loads((header or {}).get(SHARDING, "{}"))
     return {name: tuple(map(int, about["saved_offsets"])) for name, about in noted.items()}
 
 
