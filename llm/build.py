@@ -33,7 +33,7 @@ from llm.tokenizer import (
 )
 from llm.train import checkpoint
 from llm.train.callbacks import Samples
-from llm.train.derive import Derived
+from llm.train.derive import TENSOR_PARALLEL, Derived
 from llm.train.hardware import place
 from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer, Pause
@@ -41,8 +41,10 @@ from llm.train.module import LanguageModule
 from llm.train.optimizers import check_strategy
 from llm.train.parallel import gathered
 from llm.train.progress import TrainingProgress
+from llm.train.recompute import recompute
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
+from llm.train.tensor_parallel import check_divides
 
 Config = dict[str, Any]
 
@@ -158,10 +160,23 @@ def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
     return net, folder
 
 
-def model(shape: ModelConfig) -> Transformer:
+def model(config: Config, shape: ModelConfig) -> Transformer:
     """A model without storage: where its weights lie is for the strategy to say, and `module` gives them values."""
     with torch.device("meta"):
-        return Transformer(shape)
+        net = Transformer(shape)
+    recompute(net, config["activation_checkpointing"])
+    return net
+
+
+def check_layout(config: Config, shape: ModelConfig) -> None:
+    """Refuse a strategy that can't split such a model evenly.
+
+    Raises:
+        ConfigError: see `check_divides`.
+    """
+    strategy = config["trainer"]["strategy"]
+    if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
+        check_divides(shape, strategy[TENSOR_PARALLEL])
 
 
 def initialise(net: Transformer, start: Origin, seed: int) -> None:

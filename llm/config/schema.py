@@ -119,6 +119,7 @@ class TrainConfig:
     init_from: str | None = None  # start from this run, Hugging Face folder or hub id
     allow_changes: bool = False  # resume although the config changed in a way that matters
     compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: on NVIDIA GPUs, and in long runs on a CPU
+    activation_checkpointing: Count | Literal["selective"] | None = None  # every n-th block, or parts of all
     dry_run: bool = False  # show what would run and its cost, then stop
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

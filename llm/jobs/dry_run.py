@@ -93,7 +93,8 @@ def look_ahead(config: Config, choices: dict[str, Any]) -> Outlook:
     work, samples = _samples(config, text, shape)
     known = run.begun.get("derived", {})
     derived = derive(config, choices["strategy"], shape.context_length, samples, known)
-    module = build.module(config, build.model(shape), origin, derived, choices["strategy"])
+    build.check_layout(config, shape)
+    module = build.module(config, build.model(config, shape), origin, derived, choices["strategy"])
     memory = training_memory(
         shape,
         module.optimizer_factory,

@@ -83,6 +83,7 @@ def run(config: Config, choices: Choices) -> int:
         say(
             f"{cut:,} of {job.samples.size:,} pairs have a side longer than model.context_length and are cut to it."
         )
+    build.check_layout(config, shape)
     try:
         return _train(job, say)
     finally:
@@ -126,10 +127,13 @@ def _train(job: Job, say: Callable[[str], None]) -> int:
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's notes on devices, tips and limits off the terminal; its warnings stay."""
+    """Keep notes on devices, tips and limits off the terminal, and of torch on what costs little; warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    # Nothing here changes a block's result in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
 
 
 def _nothing(*_: object) -> None:
@@ -188,7 +192,7 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
         rows = max(job.shape.d_model, derived.micro_batch_size * job.shape.context_length)
         keep_freed_memory(4 * rows * job.shape.vocabulary)
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
-    net = build.model(job.shape)
+    net = build.model(job.config, job.shape)
     stop = StopRequest()
     try:
         trainer, module, data = _trainer(job, derived, decision, net, stop)

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Annotated, cast
 
 import torch
+from annotated_types import Gt
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from llm.model import Transformer
 from llm.train.module import LanguageModule
 from llm.train.parallel import shard
+from llm.train.tensor_parallel import split_tensors
 
 HALF = {"bf16": torch.bfloat16, "bf16-mixed": torch.bfloat16}
 
@@ -40,8 +43,8 @@ class FSDPStrategy(ModelParallelStrategy):
         self._precision_plugin = plugin
 
     def setup_environment(self) -> None:
-        """Connect the processes; unlike Lightning's `auto`, all of them share the data."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        """Connect the processes; Lightning's `auto` would count nodes, not processes."""
+        self._data_parallel_size = self.num_nodes * self.num_processes // self._tensor_parallel_size  # type: ignore
         super().setup_environment()
 
     @contextmanager
@@ -49,5 +52,26 @@ class FSDPStrategy(ModelParallelStrategy):
         """What surrounds `configure_model`: the model is split, without storage yet."""
         module = cast(LanguageModule, self.lightning_module)
         module.compile_blocks()
-        shard(module.model, self.device_mesh["data_parallel"], self.policy)
+        self.lay_out(module.model)
         yield
+
+    def lay_out(self, net: Transformer) -> None:
+        """Split a model, in place."""
+        shard(net, self.device_mesh["data_parallel"], self.policy)
+
+
+class TensorParallelStrategy(FSDPStrategy):
+    """Tensor parallelism within each `tensor_parallel_size` processes, FSDP2 over the groups of them.
+
+    Args:
+        tensor_parallel_size: how many processes share each matrix product.
+    """
+
+    def __init__(self, tensor_parallel_size: Annotated[int, Gt(0)] = 2) -> None:
+        super().__init__()
+        self._tensor_parallel_size = tensor_parallel_size
+
+    def lay_out(self, net: Transformer) -> None:
+        """Split a model's matrices within groups, then all of it over the groups."""
+        split_tensors(net, self.device_mesh["tensor_parallel"])
+        super().lay_out(net)
