@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
@@ -58,7 +59,6 @@ def check_divides(config: ModelConfig, size: int) -> None:
         "n_heads": config.n_heads,
         "n_kv_heads": config.kv_heads,
         "d_ff": config.ff_size,
-        "context_length": config.context_length,
     }
     for key, value in parts.items():
         if value % size:
@@ -121,30 +121,32 @@ def _on_own_part(
 class _Stream:
     """A stack's states between its sublayers: each process has its own positions of them.
 
-    Where positions don't divide, as in writing one token, every process has all.
+    Where positions don't divide, as in writing one token, zeros follow them.
     """
 
     def __init__(self, mesh: DeviceMesh) -> None:
         self.mesh = mesh
-        self.layout: Placement = BY_TIME
+        self.length = 0
 
     def enter(self, x_btd: Tensor) -> Tensor:
         """Keep this process's positions of what all have."""
-        divides = x_btd.shape[1] % self.mesh.size() == 0
-        if not divides and torch.is_grad_enabled():
-            raise ConfigError(
-                f"{x_btd.shape[1]} positions can't be trained on by {self.mesh.size()} processes."
-            )
-        self.layout = BY_TIME if divides else WHOLE
-        return move(x_btd, self.mesh, WHOLE, self.layout)
+        self.length = x_btd.shape[1]
+        return move(self._padded(x_btd), self.mesh, WHOLE, BY_TIME)
 
     def gather(self, x_btd: Tensor) -> Tensor:
         """All positions, for what each process computes a part of."""
-        return move(x_btd, self.mesh, self.layout, WHOLE, gradient=SUMMED)
+        return move(x_btd, self.mesh, BY_TIME, WHOLE, gradient=SUMMED)[:, : self.length]
 
     def add_up(self, x_btd: Tensor) -> Tensor:
         """This process's positions of the sum of all parts."""
-        return move(x_btd, self.mesh, SUMMED, self.layout)
+        return move(self._padded(x_btd), self.mesh, SUMMED, BY_TIME)
+
+    def leave(self, x_btd: Tensor) -> Tensor:
+        """All positions, for what every process computes alike."""
+        return move(x_btd, self.mesh, BY_TIME, WHOLE)[:, : self.length]
+
+    def _padded(self, x_btd: Tensor) -> Tensor:
+        return F.pad(x_btd, (0, 0, 0, -x_btd.shape[1] % self.mesh.size()))
 
 
 def _split_stack(stack: Stack, mesh: DeviceMesh) -> None:
@@ -173,9 +175,9 @@ def _split_ends(net: Transformer, mesh: DeviceMesh) -> None:
     net.unembedding.register_forward_hook(_on_result(lambda x_btv: _all_scores(x_btv, mesh, size)))
     if net.config.dropout:
         # Every process draws for its own positions: what all had drawn would differ.
-        dropout = net.embedding.dropout
-        dropout.register_forward_pre_hook(_on_first(lambda x_btd: move(x_btd, mesh, WHOLE, BY_TIME)))
-        dropout.register_forward_hook(_on_result(lambda x_btd: move(x_btd, mesh, BY_TIME, WHOLE)))
+        dropout, stream = net.embedding.dropout, _Stream(mesh)
+        dropout.register_forward_pre_hook(_on_first(stream.enter))
+        dropout.register_forward_hook(_on_result(stream.leave))
 
 
 def _of_own_rows(tokens: nn.Embedding, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.distributed
 FAMILIES = {
     "gpt": ["model=gpt_nano"],
     "bert": ["model=bert_nano", "task=masked_lm"],
+    "t5": ["model=t5_nano", "task=span_corruption"],
 }
 SHAPE = {
     "d_model": 32,
