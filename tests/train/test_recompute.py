@@ -37,7 +37,7 @@ def test_gradients_are_the_same_dropout_included(which):
 
 
 def test_less_is_kept_the_more_is_computed_again():
-    kept = [kept_bytes(model(which), TOKENS_BT, nullcontext()) for which in (None, 2, 1)]
+    kept = [kept_bytes(model(which), TOKENS_BT, TOKENS_BT, nullcontext()) for which in (None, 2, 1)]
     assert kept == sorted(kept, reverse=True)
     assert kept[0] > 3 * kept[2]
 
