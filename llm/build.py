@@ -35,15 +35,18 @@ from llm.tokenizer import (
 )
 from llm.train import checkpoint
 from llm.train.callbacks import Samples
-from llm.train.derive import Derived
+from llm.train.derive import TENSOR_PARALLEL, Derived
 from llm.train.hardware import place
 from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer, Pause
 from llm.train.module import LanguageModule
 from llm.train.optimizers import check_strategy
+from llm.train.parallel import gathered
 from llm.train.progress import TrainingProgress
+from llm.train.recompute import recompute
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
+from llm.train.tensor_parallel import check_divides
 
 Config = dict[str, Any]
 
@@ -189,28 +192,52 @@ def shape_for(config: Config, found: Origin, text: Corpus) -> ModelConfig:
     return dataclasses.replace(shape, labels=labels_of(text.train, text.tokenizer), pooler=pooler)
 
 
-def model(shape: ModelConfig, start: Origin, seed: int) -> Transformer:
-    """A model with its initial weights: those of `start`, else drawn alike on every rank under every strategy.
-
-    What only one of two tasks has (the head, the pooler) is drawn anew or left out.
-    """
-    net = Transformer(shape)
-    init_weights(net, seed)
-    if start.weights:
-        own = {name: p.detach() for name, p in net.named_parameters() if name.startswith(TASK_PARTS)}
-        ends = shape.labels == start.shape.labels
-        kept = {name: w for name, w in start.weights.items() if ends or not name.startswith(TASK_PARTS)}
-        fresh = {} if ends else own | {name: w for name, w in start.weights.items() if _fits(own, name, w)}
-        checkpoint.load_weights(net, kept | fresh, Path("init_from"))
+def model(config: Config, shape: ModelConfig) -> Transformer:
+    """A model without storage: where its weights lie is for the strategy to say, and `module` gives them values."""
+    with torch.device("meta"):
+        net = Transformer(shape)
+    recompute(net, config["activation_checkpointing"])
     return net
 
 
-def _fits(own: dict[str, Tensor], name: str, weight: Tensor) -> bool:
+def check_layout(config: Config, shape: ModelConfig) -> None:
+    """Refuse a strategy that can't split such a model evenly.
+
+    Raises:
+        ConfigError: see `check_divides`.
+    """
+    strategy = config["trainer"]["strategy"]
+    if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
+        check_divides(shape, strategy[TENSOR_PARALLEL])
+
+
+def initialise(net: Transformer, start: Origin, seed: int) -> None:
+    """Give a model its first weights: those of `start`, else drawn alike on every rank under every strategy.
+
+    Where the labels differ, what each of the two tasks has for itself (the head, the pooler) is drawn anew or left out.
+    """
+    if start.weights and net.config.labels == start.shape.labels:
+        checkpoint.load_weights(net, start.weights, Path("init_from"))
+        return
+    init_weights(net, seed)
+    if start.weights:
+        parts = {name: p.detach() for name, p in net.named_parameters() if name.startswith(TASK_PARTS)}
+        kept = {
+            name: weight
+            for name, weight in start.weights.items()
+            if not name.startswith(TASK_PARTS) or _fits(parts, name, weight)
+        }
+        checkpoint.load_weights(net, parts | kept, Path("init_from"))
+
+
+def _fits(parts: dict[str, Tensor], name: str, weight: Tensor) -> bool:
     """Whether a part of the task that was trained before is as the new one wants it; labels are never."""
-    return name in own and not name.startswith("label_head.") and own[name].shape == weight.shape
+    return name in parts and not name.startswith("label_head.") and parts[name].shape == weight.shape
 
 
-def module(config: Config, net: Transformer, derived: Derived, strategy: str) -> LanguageModule:
+def module(
+    config: Config, net: Transformer, start: Origin, derived: Derived, strategy: str
+) -> LanguageModule:
     """The LightningModule around `net`."""
     optimizer = resolve(config["optimizer"]["_target_"], config["packages"])
     check_strategy(optimizer, strategy)
@@ -219,6 +246,7 @@ def module(config: Config, net: Transformer, derived: Derived, strategy: str) ->
         instantiate(config["task"]["objective"], config),
         functools.partial(optimizer, **settings(config["optimizer"])),
         instantiate(config["schedule"], config, total_steps=derived.max_steps),
+        functools.partial(initialise, start=start, seed=config["seed"]),
         derived.compile,
     )
 
@@ -315,7 +343,12 @@ def samples(
     if not keys["every_n_steps"]:
         return []
     show = writer(config, net, text)
-    return [Samples(run.samples, show.write, show.prompts, keys["every_n_steps"], shows, pause)]
+
+    def write() -> list[str]:
+        with gathered(net):
+            return show.write()
+
+    return [Samples(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
 
 
 def writer(config: Config, net: Transformer, text: Corpus) -> Writer:

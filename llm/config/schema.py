@@ -119,6 +119,7 @@ class TrainConfig:
     init_from: str | None = None  # start from this run, Hugging Face folder or hub id
     allow_changes: bool = False  # resume although the config changed in a way that matters
     compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: on NVIDIA GPUs, and in long runs on a CPU
+    activation_checkpointing: Count | Literal["selective"] | None = None  # every n-th block, or parts of all
     dry_run: bool = False  # show what would run and its cost, then stop
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -198,6 +199,17 @@ class ExportConfig:
 
 
 @dataclass
+class ConvertConfig:
+    """The keys of `llm convert`."""
+
+    run: Given = ""  # the run folder
+    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    out: Given = ""  # the folder to write the checkpoint's folder into
+    to: Literal["whole", "sharded"] = "whole"  # one file of weights and one of optimizer state, or shards
+    shards: Count = 1  # how many files of each, where sharded
+
+
+@dataclass
 class PrepareConfig:
     """The keys of `llm prepare`."""
 
@@ -233,6 +245,7 @@ SCHEMAS: dict[str, type] = {
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
     "export": ExportConfig,
+    "convert": ConvertConfig,
     "prepare": PrepareConfig,
     "runs": RunsConfig,
     "doctor": DoctorConfig,

@@ -9,6 +9,7 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader, Dataset
 
 from llm.data.collate import Batch, Collator, Samples
@@ -156,8 +157,14 @@ class CorpusDataModule(L.LightningDataModule):
         return self._loader(ScoringSet(held_out, self.collate), sampler)
 
     def _place(self) -> tuple[int, int]:
-        """This process and how many there are."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        """This process and how many there are, of those that read different data."""
+        if self.trainer is None:
+            return 0, 1
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            # Processes that share each matrix product read the same.
+            place = self.trainer.strategy.distributed_sampler_kwargs
+            return place["rank"], place["num_replicas"]
+        return self.trainer.global_rank, self.trainer.world_size
 
     def _loader(self, samples: Dataset, sampler: TrainSampler | ValidationSampler) -> DataLoader:
         # Beside a CPU model a worker only takes its cores away: a batch takes less than 0.1 ms to read.

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from llm import build
@@ -16,7 +15,7 @@ from llm.data.preparation import find
 from llm.data.sources import HuggingFace
 from llm.errors import ConfigError
 from llm.jobs.show import amount, duration
-from llm.model import ModelConfig, Transformer, parameter_count, sequence_flops
+from llm.model import ModelConfig, parameter_count, sequence_flops
 from llm.plan import (
     TYPICAL_MFU,
     Memory,
@@ -94,8 +93,8 @@ def look_ahead(config: Config, choices: dict[str, Any]) -> Outlook:
     work, samples = _samples(config, text, shape)
     known = run.begun.get("derived", {})
     derived = derive(config, choices["strategy"], shape.context_length, samples, known)
-    with torch.device("meta"):
-        module = build.module(config, Transformer(shape), derived, choices["strategy"])
+    build.check_layout(config, shape)
+    module = build.module(config, build.model(config, shape), origin, derived, choices["strategy"])
     memory = training_memory(
         shape,
         module.optimizer_factory,

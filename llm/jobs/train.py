@@ -34,6 +34,7 @@ from llm.train.callbacks import StrategyRecord
 from llm.train.derive import Derived, derive
 from llm.train.hardware import keep_freed_memory, place
 from llm.train.module import LanguageModule
+from llm.train.parallel import is_sharded
 from llm.train.report import write_report
 from llm.train.run import Run, environment, now
 from llm.train.saving import Interrupted, StopRequest
@@ -82,6 +83,7 @@ def run(config: Config, choices: Choices) -> int:
         say(
             f"{cut:,} of {job.samples.size:,} pairs have a side longer than model.context_length and are cut to it."
         )
+    build.check_layout(config, shape)
     try:
         return _train(job, say)
     finally:
@@ -125,10 +127,13 @@ def _train(job: Job, say: Callable[[str], None]) -> int:
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's notes on devices, tips and limits off the terminal; its warnings stay."""
+    """Keep notes on devices, tips and limits off the terminal, and of torch on what costs little; warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    # Nothing here changes a block's result in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
 
 
 def _nothing(*_: object) -> None:
@@ -187,7 +192,7 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
         rows = max(job.shape.d_model, derived.micro_batch_size * job.shape.context_length)
         keep_freed_memory(4 * rows * job.shape.vocabulary)
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
-    net = build.model(job.shape, job.origin, job.config["seed"])
+    net = build.model(job.config, job.shape)
     stop = StopRequest()
     try:
         trainer, module, data = _trainer(job, derived, decision, net, stop)
@@ -207,7 +212,8 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
     finally:
         stop.restore()
     if trainer.is_global_zero:
-        _finish(job, derived, net)
+        # What is left of a sharded model here is a share.
+        _finish(job, derived, build.trained_model(job.run, None)[0] if is_sharded(net) else net)
     return 0
 
 
@@ -216,7 +222,7 @@ def _trainer(
 ) -> tuple[L.Trainer, LanguageModule, CorpusDataModule]:
     """Everything that fits, made and put together."""
     config, run = job.config, job.run
-    module = build.module(config, net, derived, job.choices["strategy"])
+    module = build.module(config, net, job.origin, derived, job.choices["strategy"])
     data = build.datamodule(config, job.corpus, derived, job.shape)
     loggers = build.loggers(config, run, decision["step"])
     bar = build.progress(config)

@@ -20,10 +20,11 @@ class LayerCache(NamedTuple):
 
     def extend(self, key_bhte: Tensor, value_bhte: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new positions and return all so far, (b, h, s, e) each."""
-        end = self.length + key_bhte.shape[2]
-        self.key_bhme[:, :, self.length : end] = key_bhte
-        self.value_bhme[:, :, self.length : end] = value_bhte
-        return self.key_bhme[:, :, :end], self.value_bhme[:, :, :end]
+        # As many heads as come, since tensor parallelism leaves each rank some of them.
+        heads, end = key_bhte.shape[1], self.length + key_bhte.shape[2]
+        self.key_bhme[:, :heads, self.length : end] = key_bhte
+        self.value_bhme[:, :heads, self.length : end] = value_bhte
+        return self.key_bhme[:, :heads, :end], self.value_bhme[:, :heads, :end]
 
 
 class KVCache:

@@ -10,6 +10,7 @@ import lightning as L
 
 from llm.files import write_atomically
 from llm.train.metrics import Pause
+from llm.train.parallel import local
 from llm.train.run import Run
 
 
@@ -21,13 +22,13 @@ class StrategyRecord(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write it down, on rank 0."""
-        local = [getattr(p, "_local_tensor", p) for p in pl_module.parameters()]
+        held = [local(parameter) for parameter in pl_module.parameters()]
         if trainer.is_global_zero:
             self.run.update(
                 strategy={
                     "class": type(trainer.strategy).__name__,
                     "world_size": trainer.world_size,
-                    "parameter_bytes_per_rank": sum(p.numel() * p.element_size() for p in local),
+                    "parameter_bytes_per_rank": sum(p.numel() * p.element_size() for p in held),
                 }
             )
 
@@ -37,7 +38,7 @@ class Samples(L.Callback):
 
     Args:
         path: samples.jsonl.
-        write: makes the texts: called, gives a text a prompt, without the prompt.
+        write: makes the texts: called, on every rank, gives a text a prompt, without the prompt.
         prompts: what the texts begin with.
         every_n_steps: the interval, in optimizer steps.
         shows: each is called with the step, the prompts and the texts.
@@ -69,17 +70,17 @@ class Samples(L.Callback):
             write_atomically(self.path, "".join(kept))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Sample where the interval says so, on rank 0."""
+        """Sample where the interval says so; all ranks make the same texts, since a split model needs all of them."""
         step = trainer.global_step
         if step == self._last or step % self.every_n_steps:
             return
         self._last = step
-        if trainer.is_global_zero:
-            with self.pause():
-                self._sample(step)
+        with self.pause():
+            texts = self.write()
+            if trainer.is_global_zero:
+                self._note(step, texts)
 
-    def _sample(self, step: int) -> None:
-        texts = self.write()
+    def _note(self, step: int, texts: list[str]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             for prompt, text in zip(self.prompts, texts, strict=True):
                 file.write(

@@ -1,13 +1,16 @@
 """Checkpoints: one folder each, named by its step, whole or absent, checked before it is believed.
 
 step_00000060/
-  model.safetensors          weights by canonical name
-  optimizer.safetensors      optimizer state as <parameter name>/<state name>
+  model.safetensors          weights by canonical name; of a model that is split, shards in a folder model/
+  optimizer.safetensors      optimizer state as <parameter name>/<state name>; likewise
   rng_00000.safetensors      one for each rank
   manifest.json              written last: what the checkpoint is, and the SHA-256 of every other file
+
+Whatever strategy wrote it, any other goes on from it: tensors are found by name, and read in the reader's layout.
 """
 
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +30,8 @@ from torch.optim import Optimizer
 from llm.errors import CheckpointError
 from llm.files import read_object, read_tensors, sha256, sync, write_json
 from llm.model import ModelConfig, least_parameters
+from llm.train.parallel import local, sharded_like
+from llm.train.tensors import Stored, write_shards
 
 FORMAT = 1
 # What a manifest says beside its files, and of what kind.
@@ -39,8 +44,10 @@ ABOUT = {
     "data": str,
 }
 MANIFEST = "manifest.json"
-MODEL = "model.safetensors"
-OPTIMIZER = "optimizer.safetensors"
+WEIGHTS = "model"
+STATE = "optimizer"
+MODEL = f"{WEIGHTS}.safetensors"
+OPTIMIZER = f"{STATE}.safetensors"
 MERSENNE_TWISTER_WORDS = 624
 LARGEST_COUNT = 1 << 53  # beyond it, floats count no more
 
@@ -64,7 +71,7 @@ class CheckpointWriter:
         root: the run's checkpoints folder.
         step: the optimizer steps done.
 
-    Call `write` on each rank, then `publish` on rank 0 once every rank has written, or `discard`.
+    Call `write` (and `write_shards`) on each rank, then `publish` on rank 0 once every rank has written, or `discard`.
     """
 
     def __init__(self, root: Path, step: int) -> None:
@@ -78,11 +85,18 @@ class CheckpointWriter:
             save_file(content, self.folder / name)
             sync(self.folder / name)
 
+    def write_shards(self, kinds: dict[str, dict[str, Tensor]]) -> None:
+        """Write this rank's share of each kind of tensors, all ranks together; an OSError on one is one on all."""
+        for kind, tensors in kinds.items():
+            write_shards(self.folder, kind, tensors)
+            sync(self.folder / kind)
+
     def publish(self, about: Manifest) -> Path:
         """Seal the folder with its manifest and give it its name."""
         files = {
-            path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
-            for path in sorted(self.folder.iterdir())
+            path.relative_to(self.folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
         }
         write_json(self.folder / MANIFEST, {"format": FORMAT, **about, "files": files})
         if self.target.exists():
@@ -110,6 +124,18 @@ def verify(folder: Path) -> Manifest:
     Raises:
         CheckpointError: there is no manifest, or a file is missing, cut short or changed.
     """
+    manifest = read_manifest(folder)
+    for name, stated in manifest["files"].items():
+        _verify_file(folder / name, stated)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a checkpoint, whose files are not looked at.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it holds no {MANIFEST}.")
@@ -121,8 +147,6 @@ def verify(folder: Path) -> Manifest:
         raise CheckpointError(f"{folder} has format {manifest.get('format')}; this version reads {FORMAT}.")
     if wrong := [name for name, fits in _fits(manifest).items() if not fits]:
         raise CheckpointError(f"{path} is damaged (it has no good {', '.join(wrong)}).")
-    for name, stated in manifest["files"].items():
-        _verify_file(folder / name, stated)
     return manifest
 
 
@@ -134,12 +158,16 @@ def _fits(manifest: Manifest) -> dict[str, bool]:
         fits[name] = _is_count(manifest.get(name))
     if isinstance(best, dict):
         fits["best"] = _is_count(best.get("step")) and isinstance(best.get("val/loss"), float | int)
-    # A name with a slash would lead out of the folder.
     fits["files"] = isinstance(files, dict) and all(
-        Path(name).name == name and isinstance(stated, dict) and stated.keys() >= {"bytes", "sha256"}
+        _is_inside(name) and isinstance(stated, dict) and stated.keys() >= {"bytes", "sha256"}
         for name, stated in files.items()
     )
     return fits
+
+
+def _is_inside(name: str) -> bool:
+    """Whether this names a file of the folder, or of one for shards, and nothing outside."""
+    return re.fullmatch(rf"(({WEIGHTS}|{STATE})/)?[\w-][\w.-]*", name, re.ASCII) is not None
 
 
 def _is_count(value: Any) -> bool:
@@ -233,11 +261,11 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         ConfigError: its shape is none.
     """
     shape = ModelConfig.from_dict(verify(folder)["model"])
-    tensors = load_tensors(folder / MODEL)
+    stored = Stored(folder, WEIGHTS)
     # Before anybody makes a model of that size.
-    if sum(tensor.numel() for tensor in tensors.values()) < least_parameters(shape):
+    if sum(tensor.numel() for tensor in stored.tensors.values()) < least_parameters(shape):
         raise CheckpointError(f"{folder / MODEL} holds too little for the model that {MANIFEST} describes.")
-    return shape, tensors
+    return shape, stored.read_whole()
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -245,8 +273,17 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters()}
 
 
+def restore_weights(model: nn.Module, folder: Path) -> None:
+    """Fill the model's parameters, however they are laid out, from a checkpoint.
+
+    Raises:
+        CheckpointError: as `load_weights`.
+    """
+    load_weights(model, Stored(folder, WEIGHTS).read_like(dict(model.named_parameters())), folder)
+
+
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
-    """Copy `tensors` into the model's parameters.
+    """Copy `tensors`, whole or laid out as the parameters are, into the model's parameters.
 
     Raises:
         CheckpointError: a name or shape differs, or a value is not finite; the model is then unchanged.
@@ -260,7 +297,7 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> 
     _check_finite(tensors, origin)
     with torch.no_grad():
         for name, parameter in own.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(sharded_like(tensors[name], parameter))
 
 
 def _check_finite(tensors: dict[str, Tensor], origin: Path) -> None:
@@ -271,16 +308,21 @@ def _check_finite(tensors: dict[str, Tensor], origin: Path) -> None:
 
 def _is_finite(tensor: Tensor) -> bool:
     # Floats of one byte are written by nobody here, and torch can't judge them.
-    return tensor.is_floating_point() and tensor.element_size() > 1 and bool(tensor.isfinite().all())
+    return tensor.is_floating_point() and tensor.element_size() > 1 and bool(local(tensor).isfinite().all())
 
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as `<parameter name>/<state name>`; learning rates and the like belong to the config."""
-    return {
-        f"{name}/{key}": value
-        for name, state in _named_state(model, optimizer)["state"].items()
-        for key, value in state.items()
-    }
+    return _flat(_named_state(model, optimizer))
+
+
+def restore_optimizer(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
+    """Fill the optimizer's state, however it is laid out, from a checkpoint.
+
+    Raises:
+        CheckpointError: as `load_optimizer_state`.
+    """
+    load_optimizer_state(model, optimizer, Stored(folder, STATE).read_like(optimizer_state(model, optimizer)))
 
 
 def load_optimizer_state(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -290,7 +332,7 @@ def load_optimizer_state(model: nn.Module, optimizer: Optimizer, tensors: dict[s
         CheckpointError: it isn't the state of such an optimizer.
     """
     named = _named_state(model, optimizer)
-    _check_state(named["state"], {name for name, _ in model.named_parameters()}, tensors)
+    _check_state(_flat(named), {name for name, _ in model.named_parameters()}, tensors)
     named["state"] = {}
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
@@ -298,18 +340,27 @@ def load_optimizer_state(model: nn.Module, optimizer: Optimizer, tensors: dict[s
     set_optimizer_state_dict(model, optimizer, named)
 
 
-def _check_state(own: dict[str, dict[str, Tensor]], parameters: set[str], tensors: dict[str, Tensor]) -> None:
+def _check_state(own: dict[str, Tensor], parameters: set[str], tensors: dict[str, Tensor]) -> None:
     """Refuse state that lacks what the optimizer needs, or is of other shapes or parameters."""
-    shapes = {f"{name}/{key}": value.shape for name, state in own.items() for key, value in state.items()}
     strange = {path for path in tensors if path.rpartition("/")[0] not in parameters}
-    misshapen = {path for path, tensor in tensors.items() if shapes.get(path, tensor.shape) != tensor.shape}
+    missing = own.keys() - tensors.keys()
+    # What `read_like` found no place for is on meta.
+    misshapen = {n for n, t in tensors.items() if t.is_meta or (n in own and own[n].shape != t.shape)}
     # Squares may overflow, but no optimizer makes a NaN of finite gradients.
-    nan = {path for path, tensor in tensors.items() if tensor.is_complex() or tensor.isnan().any()}
-    if wrong := sorted(strange or misshapen or nan or shapes.keys() - tensors.keys()):
+    wrong = strange or misshapen or missing or {n for n, t in tensors.items() if _has_nan(t)}
+    if wrong:
         raise CheckpointError(
-            f"The checkpoint's {OPTIMIZER} is of another optimizer or model: {', '.join(wrong[:4])} differ in name or "
-            "shape, or are NaN. init_from= takes the weights alone."
+            f"The checkpoint's {OPTIMIZER} is of another optimizer or model: {', '.join(sorted(wrong)[:4])} differ in "
+            "name or shape, or are NaN. init_from= takes the weights alone."
         )
+
+
+def _has_nan(tensor: Tensor) -> bool:
+    return tensor.is_complex() or bool(local(tensor).isnan().any())
+
+
+def _flat(named: dict[str, Any]) -> dict[str, Tensor]:
+    return {f"{name}/{key}": value for name, state in named["state"].items() for key, value in state.items()}
 
 
 def _named_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:

@@ -17,6 +17,8 @@ CPU_MICRO_BATCH_TOKENS = 8192
 ACCELERATOR_MICRO_BATCH_TOKENS = 32768
 # On a CPU compiling takes half a minute the first time, and gives back a fifth to a third of every step.
 CPU_COMPILE_STEPS = 500
+# The key of a strategy that splits matrix products.
+TENSOR_PARALLEL = "tensor_parallel_size"
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,14 @@ def derive(
     devices = _devices(trainer, strategy)
     world_size = devices * trainer["num_nodes"]
     probed = known if _is_record(known) and known["accelerator"] == accelerator else {}
-    per_rank = _divided(data["batch_size"], world_size)
+    readers = world_size // _tensor_parallel_size(trainer["strategy"], world_size)
+    per_rank = _divided(data["batch_size"], readers)
     micro = _given(data["micro_batch_size"]) or _micro_batch_size(
         per_rank, context_length, accelerator, probed.get("micro_batch_size")
     )
     if per_rank % micro:
         raise ConfigError(
-            f"data.micro_batch_size={micro} does not divide the {per_rank} sequences that each of {world_size} "
+            f"data.micro_batch_size={micro} does not divide the {per_rank} sequences that each of {readers} "
             f"processes has of data.batch_size={data['batch_size']}."
         )
     precision = _precision(trainer["precision"], accelerator, probed)
@@ -114,14 +117,25 @@ def _devices(trainer: dict[str, Any], strategy: str) -> int:
     return count
 
 
-def _divided(batch_size: int, world_size: int) -> int:
-    if batch_size % world_size:
-        lower = batch_size - batch_size % world_size
+def _tensor_parallel_size(strategy: Any, world_size: int) -> int:
+    """How many processes read the same data, since they share each matrix product."""
+    size = int(strategy[TENSOR_PARALLEL]) if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy else 1
+    if world_size % size:
         raise ConfigError(
-            f"data.batch_size={batch_size} sequences cannot be shared evenly by {world_size} processes: "
-            f"use {lower or world_size} or {lower + world_size}."
+            f"trainer.strategy.{TENSOR_PARALLEL}={size} does not divide the {world_size} processes of trainer.devices "
+            f"and trainer.num_nodes: set trainer.devices={size}, or a multiple."
         )
-    return batch_size // world_size
+    return size
+
+
+def _divided(batch_size: int, readers: int) -> int:
+    if batch_size % readers:
+        lower = batch_size - batch_size % readers
+        raise ConfigError(
+            f"data.batch_size={batch_size} sequences cannot be shared evenly by {readers} processes: "
+            f"use {lower or readers} or {lower + readers}."
+        )
+    return batch_size // readers
 
 
 def _micro_batch_size(per_rank: int, context_length: int, accelerator: str, probed: int | None) -> int:

@@ -14,10 +14,12 @@ from llm.data.collate import Batch
 from llm.errors import TrainingError
 from llm.model import Transformer
 from llm.objective import Loss
+from llm.train.parallel import blocks, clip_by_global_norm, release
 
 Objective = Callable[[nn.Module, Batch], Loss]
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 Schedule = Callable[[int], float]
+Initialise = Callable[[Transformer], None]
 
 
 # What is assigned in each step, and is neither a parameter nor a module.
@@ -28,10 +30,11 @@ class LanguageModule(L.LightningModule):
     """A transformer in training.
 
     Args:
-        model: the network; everything else about training stays outside it.
+        model: the network, with storage or without; everything else about training stays outside it.
         objective: scores a batch by the model.
         optimizer: makes the optimizer of the model's named parameters.
         schedule: the learning rate's multiplier at each optimizer step, counted from 0.
+        initialise: gives a model its first values, however it is laid out.
         compile: whether model and objective run as one compiled graph in training.
     """
 
@@ -41,6 +44,7 @@ class LanguageModule(L.LightningModule):
         objective: Objective,
         optimizer: OptimizerFactory,
         schedule: Schedule,
+        initialise: Initialise,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -48,6 +52,7 @@ class LanguageModule(L.LightningModule):
         self.objective = objective
         self.optimizer_factory = optimizer
         self.schedule = schedule
+        self.initialise = initialise
         self.score: Objective = torch.compile(objective) if compile else objective
         self.grad_norm = math.nan
         self.val_loss = math.nan
@@ -62,6 +67,19 @@ class LanguageModule(L.LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+    def configure_model(self) -> None:
+        """Give a model without storage its place and first values; a strategy that splits it has done so by now."""
+        if any(parameter.is_meta for parameter in self.model.parameters()):
+            self.model.to_empty(device=self.trainer.strategy.root_device)
+            self.initialise(self.model)
+
+    def compile_blocks(self) -> None:
+        """Where all was to be one compiled graph, compile each block instead, so that gathering stands between them."""
+        if self.score is not self.objective:
+            self.score = self.objective
+            for block in blocks(self.model):
+                block.compile()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of one micro-batch, in nats per target."""
@@ -78,8 +96,7 @@ class LanguageModule(L.LightningModule):
         """Clip by global norm and stop before an update that is not finite; Lightning calls this once a step."""
         # The optimizer's own lists: walking the modules for them takes a sixth of a millisecond each step.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
-        self.grad_norm = norm.item()
+        self.grad_norm = clip_by_global_norm(parameters, gradient_clip_val or math.inf)
         self._close_step(optimizer)
 
     def _close_step(self, optimizer: Optimizer) -> None:
@@ -113,6 +130,7 @@ class LanguageModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Make `val_loss` the mean over every target of every rank."""
+        release(self.model)
         # float64 counts beyond 2**24 exactly; Apple's devices have none.
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
         sums = torch.tensor([self._val_total, self._val_count], device=self.device, dtype=dtype)

@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import AdamW, Optimizer
 from torch.optim.adamw import adamw as adamw_update
 
 from llm.errors import ConfigError
+from llm.train.parallel import sharded_like, whole
 
 # Shapes: m rows, n columns, b matrices of one shape.
 
@@ -172,20 +172,6 @@ def orthogonalize_all(matrices: Sequence[Tensor], function: Callable[[Tensor], T
             for i, result in zip(chunk, function(torch.stack([matrices[i] for i in chunk])), strict=True):
                 done[i] = result
     return done
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The full tensor behind a sharded one; a plain one as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def sharded_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """This rank's share of a tensor that every rank holds whole, laid out as `parameter`; no communication."""
-    if not isinstance(parameter, DTensor):
-        return tensor
-    mesh = parameter.device_mesh
-    replicated = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return replicated.redistribute(mesh, parameter.placements)
 
 
 class Muon(Optimizer):

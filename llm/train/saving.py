@@ -16,6 +16,7 @@ from llm.errors import CheckpointError
 from llm.train import checkpoint
 from llm.train.checkpoint import CheckpointWriter
 from llm.train.metrics import Pause
+from llm.train.parallel import is_sharded
 from llm.train.run import Run, now
 
 
@@ -107,11 +108,10 @@ class Checkpointer(L.Callback):
         """Restore weights, optimizer, step count and data position."""
         if self.resume_from is None:
             return
-        manifest = checkpoint.verify(self.resume_from)
-        folder = self.resume_from
-        checkpoint.load_weights(self.model, checkpoint.load_tensors(folder / checkpoint.MODEL), folder)
-        state = checkpoint.load_tensors(folder / checkpoint.OPTIMIZER)
-        checkpoint.load_optimizer_state(self.model, trainer.optimizers[0], state)
+        # Rank 0 has just checked every file: a thousand ranks need not read them all.
+        manifest = checkpoint.read_manifest(self.resume_from)
+        checkpoint.restore_weights(self.model, self.resume_from)
+        checkpoint.restore_optimizer(self.model, trainer.optimizers[0], self.resume_from)
         self.saved_step = self._first_step = manifest["step"]
         self.best = manifest["best"]
         self.data.consumed = manifest["samples"]
@@ -176,6 +176,8 @@ class Checkpointer(L.Callback):
             writer.discard()
         trainer.strategy.barrier("checkpoint")
         self._on_every_rank(trainer, writer, lambda: writer.write(self._files(trainer)))
+        if is_sharded(self.model):
+            self._on_every_rank(trainer, writer, lambda: writer.write_shards(self._tensors(trainer)))
         about = {
             **self.about,
             "step": step,
@@ -191,10 +193,13 @@ class Checkpointer(L.Callback):
 
     def _files(self, trainer: L.Trainer) -> dict[str, dict[str, torch.Tensor]]:
         files = {checkpoint.rng_file(trainer.global_rank): checkpoint.random_state()}
-        if trainer.is_global_zero:
-            files[checkpoint.MODEL] = checkpoint.weights(self.model)
-            files[checkpoint.OPTIMIZER] = checkpoint.optimizer_state(self.model, trainer.optimizers[0])
+        if trainer.is_global_zero and not is_sharded(self.model):
+            files |= {f"{kind}.safetensors": tensors for kind, tensors in self._tensors(trainer).items()}
         return files
+
+    def _tensors(self, trainer: L.Trainer) -> dict[str, dict[str, torch.Tensor]]:
+        state = checkpoint.optimizer_state(self.model, trainer.optimizers[0])
+        return {checkpoint.WEIGHTS: checkpoint.weights(self.model), checkpoint.STATE: state}
 
     def _on_every_rank(self, trainer: L.Trainer, writer: CheckpointWriter, work: Callable[[], Any]) -> None:
         """Do `work`; if it fails on any rank, all ranks drop the checkpoint and raise together."""

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from llm.errors import ConfigError
 from llm.train import derive as module
 from llm.train.derive import derive
 
@@ -14,6 +15,7 @@ CONFIG = {
         "accelerator": "cpu",
         "devices": 1,
         "num_nodes": 1,
+        "strategy": "auto",
         "precision": "32-true",
         "max_steps": 500,
         "max_epochs": None,
@@ -22,11 +24,11 @@ CONFIG = {
 }
 
 
-def derived(strategy="single", known=None, compile="auto", **trainer):
+def derived(choice="single", known=None, compile="auto", **trainer):
     config = copy.deepcopy(CONFIG)
     config["compile"] = compile
     config["trainer"].update(trainer)
-    return derive(config, strategy, context_length=64, samples_per_epoch=1000, known=known or {})
+    return derive(config, choice, context_length=64, samples_per_epoch=1000, known=known or {})
 
 
 @pytest.fixture
@@ -51,3 +53,12 @@ def test_a_resumed_run_compiles_as_it_began(compiler):
     begun = derived(max_steps=100).record()
     assert not begun["compile"]
     assert not derived(known=begun).compile
+
+
+def test_processes_that_share_each_product_read_the_same_data():
+    split = {"_target_": "llm.train.strategies.TensorParallelStrategy", "tensor_parallel_size": 2}
+    found = derived("fsdp_tp", devices=4, strategy=split)
+    # Two groups share the 8 sequences.
+    assert (found.world_size, found.micro_batch_size * found.accumulation) == (4, 4)
+    with pytest.raises(ConfigError, match="tensor_parallel_size=2 does not divide the 3 processes"):
+        derived("fsdp_tp", devices=3, strategy=split)

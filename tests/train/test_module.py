@@ -27,7 +27,12 @@ def some_batch(n=4, time=16, vocab_size=64):
 
 def module_of(model, compile=False):
     return LanguageModule(
-        model, CrossEntropy(), lambda named: torch.optim.SGD([p for _, p in named]), lambda step: 1.0, compile
+        model,
+        CrossEntropy(),
+        lambda named: torch.optim.SGD([p for _, p in named]),
+        lambda step: 1.0,
+        lambda net: init_weights(net, 0),
+        compile,
     )
 
 

@@ -1,0 +1,72 @@
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from llm.model import ModelConfig, Transformer, init_weights
+from llm.plan.memory import kept_bytes
+from llm.train.recompute import recompute
+
+CONFIG = ModelConfig(
+    d_model=32, n_layers=4, n_heads=2, d_ff=64, context_length=16, vocab_size=16, dropout=0.1
+)
+TOKENS_BT = torch.arange(64).view(4, 16) % 16
+
+
+def model(which):
+    net = Transformer(CONFIG)
+    init_weights(net, 0)
+    recompute(net, which)
+    return net
+
+
+def gradients(net, score):
+    torch.manual_seed(3)
+    loss = score(net(TOKENS_BT).flatten(0, 1), TOKENS_BT.flatten())
+    loss.backward()
+    return loss.item(), {name: p.grad for name, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize("which", [1, 2, "selective"])
+def test_gradients_are_the_same_dropout_included(which):
+    loss, expected = gradients(model(None), torch.nn.functional.cross_entropy)
+    again, found = gradients(model(which), torch.nn.functional.cross_entropy)
+    assert again == loss
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_less_is_kept_the_more_is_computed_again():
+    kept = [kept_bytes(model(which), TOKENS_BT, TOKENS_BT, nullcontext()) for which in (None, 2, 1)]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[0] > 3 * kept[2]
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return function(*args, **(kwargs or {}))
+
+
+def test_selective_computes_no_product_again():
+    counts = {}
+    for which in (None, "selective", 1):
+        with Products() as products:
+            gradients(model(which), torch.nn.functional.cross_entropy)
+        counts[which] = products.count
+    assert counts[None] == counts["selective"] < counts[1]
+
+
+@pytest.mark.parametrize("which", [1, "selective"])
+def test_it_compiles(which):
+    net = model(which).eval()
+    plain = model(None).eval()
+    score = torch.compile(lambda net, x: net(x).square().mean())
+    score(net, TOKENS_BT).backward()
+    plain(TOKENS_BT).square().mean().backward()
+    for (name, p), q in zip(net.named_parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(p.grad, q.grad, atol=1e-7), name
