@@ -3,13 +3,17 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llm.redaction import redacted_text
+
 if TYPE_CHECKING:
     from llm.data.inputs import InputFiles
+
+CASES_KEPT = 100
 
 
 # Stands between the sides of a pair, and in no UTF-8 text.
@@ -51,11 +55,32 @@ class Document:
         return len(self.data) if self.size is None else self.size
 
 
+@dataclass
+class Losses:
+    """What was left out: how often for which reason, and for each reason the first cases, `(id, why)`."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    cases: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def add(self, reason: str, id_: str = "", why: str = "") -> None:
+        """Count one; `id_` says where it stood, `why` what was wrong with it."""
+        self.counts[reason] += 1
+        if why and len(self.cases.setdefault(reason, [])) < CASES_KEPT:
+            self.cases[reason].append((redacted_text(id_), redacted_text(why)))
+
+    def include(self, counts: Mapping[str, int], cases: Mapping[str, Sequence[Sequence[str]]]) -> None:
+        """Add what was left out elsewhere."""
+        self.counts.update(counts)
+        for reason, some in cases.items():
+            room = CASES_KEPT - len(self.cases.setdefault(reason, []))
+            self.cases[reason] += [(id_, why) for id_, why in some[:room]]
+
+
 class Piece(Protocol):
     """A picklable unit of work, of tens of megabytes at most where the source can be cut."""
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
-        """Read the documents in order; what had to be left out is counted in `skipped` by reason."""
+    def documents(self, losses: Losses) -> Iterator[Document]:
+        """Read the documents in order; what had to be left out is told to `losses`."""
         ...
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm.data.cutting import chunks
-from llm.data.documents import BETWEEN, Document, Part, Piece, Split
+from llm.data.documents import BETWEEN, Document, Losses, Part, Piece, Split
 from llm.data.shards import token_dtype
 from llm.files import read_json, sha256, sync, write_json
 from llm.redaction import redacted_text
@@ -103,7 +102,7 @@ class Counts:
 
     documents: int = 0
     n_bytes: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
+    losses: Losses = field(default_factory=Losses)
     longest: list[tuple[int, str, str]] = field(default_factory=list)
 
     def add(self, document: Document) -> None:
@@ -118,9 +117,9 @@ class Counts:
 
 def kept_parts(piece: Piece, split: Split, counts: Counts) -> Iterator[Part]:
     """The piece's text by stream, in chunks that a tokenizer takes at once."""
-    for document in piece.documents(counts.skipped):
+    for document in piece.documents(counts.losses):
         if not document.data:
-            counts.skipped["empty"] += 1
+            counts.losses.add("empty")
             continue
         counts.add(document)
         for part in split.parts(document):
@@ -160,7 +159,8 @@ def encode_piece(piece: Piece, split: Split, tokenizer: "Tokenizer", files: Piec
     record = {
         "documents": counts.documents,
         "bytes": counts.n_bytes,
-        "skipped": dict(counts.skipped),
+        "skipped": dict(counts.losses.counts),
+        "cases": counts.losses.cases,
         "longest": [(size, redacted_text(id_), digest) for size, id_, digest in counts.longest],
         "rows": rows.n_bytes // ROW.itemsize,
         "tokens_sha256": tokens.sha256,

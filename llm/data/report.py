@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm.data.assemble import Assembled
+from llm.data.documents import Losses
 from llm.data.encode import LONGEST_KEPT
 from llm.data.shards import TokenStream
 
@@ -23,9 +24,10 @@ def make_report(
     """The report, but for its samples."""
     streams = {name: vars(counts) for name, counts in assembled.streams.items()}
     total = {key: sum(stream[key] for stream in streams.values()) for key in ("documents", "bytes", "tokens")}
+    losses = Losses(Counter(skipped))
     for record in records:
-        skipped = skipped + Counter(record["skipped"])
-    duplicates = skipped.pop("duplicate", 0) + assembled.duplicates
+        losses.include(record["skipped"], record["cases"])
+    duplicates = losses.counts.pop("duplicate", 0) + assembled.duplicates
     return {
         **total,
         "streams": streams,
@@ -33,7 +35,8 @@ def make_report(
         "bytes_per_token": total["bytes"] / max(1, total["tokens"]),
         "unknown_share": _share(assembled.id_counts, _unknown_ids(tokenizer)),
         "duplicates_dropped": duplicates,
-        "skipped": dict(sorted(skipped.items())),
+        "skipped": dict(sorted(losses.counts.items())),
+        "skipped_cases": dict(sorted(losses.cases.items())),
         "longest_documents": _longest(records),
         "vocabulary_used": int((assembled.id_counts > 0).sum()),
         "vocab_size": tokenizer.vocab_size,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm.data.documents import BETWEEN, Document, Plan, fingerprint
+from llm.data.documents import BETWEEN, Document, Losses, Plan, fingerprint
 from llm.data.inputs import InputFiles
 from llm.data.sources.stdlib import HELD_OUT_MODULO, stdlib_files
 from llm.data.sources.text import TextFile, usable_files
@@ -25,7 +25,7 @@ class FunctionsPiece:
 
     files: tuple[TextFile, ...]
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the files in order: a pair for each function that has a docstring, by the path of its file."""
         for file in self.files:
             data = Path(file.path).read_bytes()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from llm.data.cutting import piece_bytes, ranges, read_blocks
-from llm.data.documents import Document, Piece, Plan, Split, fingerprint
+from llm.data.documents import Document, Losses, Piece, Plan, Split, fingerprint
 from llm.data.inputs import FileFacts, InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.data.split import DEFAULT_SHARE, FEW_DOCUMENTS, check_share, choose_split
 from llm.errors import DataError
@@ -29,7 +29,7 @@ class WholeFiles:
 
     files: tuple[TextFile, ...]
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the files in order."""
         for file in self.files:
             digest = hashlib.sha256()
@@ -48,7 +48,7 @@ class FileRange:
     start: int
     end: int
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the range in blocks, each a part of the one document."""
         yield from _read(self.file, self.start, self.end)
 
