@@ -109,14 +109,16 @@ class Split(Protocol):
 class Plan:
     """What a source found: enough to name the corpus and to do the work in pieces.
 
-    `n_bytes` is about how much text there is (None: nobody knows), `skipped` counts what is left out already.
+    `n_bytes` is about how much text there is (None: nobody knows), `losses` tells what is left out
+    already, and `cleaning` what steps did (see llm.data.clean), where there were any.
     """
 
     fingerprint: str
     pieces: Sequence[Piece]
     split: Split
     n_bytes: int | None
-    skipped: Counter[str] = field(default_factory=Counter)
+    losses: Losses = field(default_factory=Losses)
+    cleaning: dict[str, Any] | None = None
 
 
 class Source(Protocol):
@@ -125,6 +127,11 @@ class Source(Protocol):
     @property
     def corpus_name(self) -> str:
         """What the folder of its shards is called, before the fingerprint."""
+        ...
+
+    @property
+    def validation_share(self) -> float | None:
+        """The share that is held out; None where it is another matter what is."""
         ...
 
     def plan(self, files: "InputFiles") -> Plan:

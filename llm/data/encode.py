@@ -76,9 +76,9 @@ class HashedFile:
         self._file = self._neighbour.open("wb")
         return self
 
-    def write(self, array: np.ndarray) -> None:
-        """Append an array's bytes."""
-        data = array.tobytes()
+    def write(self, content: np.ndarray | bytes) -> None:
+        """Append bytes, or an array's bytes."""
+        data = content if isinstance(content, bytes) else content.tobytes()
         self._file.write(data)
         self._digest.update(data)
         self.n_bytes += len(data)

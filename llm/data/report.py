@@ -1,13 +1,12 @@
 """What a preparation found, as report.json and as the text that the command prints."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llm.data.assemble import Assembled
-from llm.data.documents import Losses
+from llm.data.documents import Losses, Plan
 from llm.data.encode import LONGEST_KEPT
 from llm.data.shards import TokenStream
 
@@ -19,12 +18,12 @@ SAMPLE_TOKENS = 64
 
 
 def make_report(
-    assembled: Assembled, records: Sequence[dict[str, Any]], skipped: Counter[str], tokenizer: "Tokenizer"
+    assembled: Assembled, records: Sequence[dict[str, Any]], plan: Plan, tokenizer: "Tokenizer"
 ) -> dict[str, Any]:
     """The report, but for its samples."""
     streams = {name: vars(counts) for name, counts in assembled.streams.items()}
     total = {key: sum(stream[key] for stream in streams.values()) for key in ("documents", "bytes", "tokens")}
-    losses = Losses(Counter(skipped))
+    losses = Losses(plan.losses.counts.copy(), dict(plan.losses.cases))
     for record in records:
         losses.include(record["skipped"], record["cases"])
     duplicates = losses.counts.pop("duplicate", 0) + assembled.duplicates
@@ -40,6 +39,7 @@ def make_report(
         "longest_documents": _longest(records),
         "vocabulary_used": int((assembled.id_counts > 0).sum()),
         "vocab_size": tokenizer.vocab_size,
+        "cleaning": plan.cleaning,
     }
 
 

@@ -2,6 +2,7 @@ import gzip
 import io
 import re
 
+import brotli
 import pytest
 from fastwarc.warc import ArchiveIterator
 
@@ -101,6 +102,28 @@ def test_an_unending_page_is_passed_over(write, monkeypatch) -> None:
     folder, losses = write({"a.warc": b"".join(records)}), Losses()
     assert [document.id for document in read([f"{folder}/a.warc"], losses)] == ADDRESSES[:2]
     assert "larger than" in losses.cases["bad"][0][1]
+
+
+def coded(names: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n{names}\r\n\r\n".encode() + body
+
+
+def test_codings_that_the_archive_kept_or_undid(write) -> None:
+    page = html("Plain text")
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(page), page)
+    bodies = {
+        "Transfer-Encoding: chunked": [page, chunked],
+        "Content-Encoding: gzip": [page, gzip.compress(page)],
+        "Content-Encoding: br": [page, brotli.compress(page)],
+        "Content-Encoding: gzip\r\nTransfer-Encoding: chunked": [page],
+    }
+    records = [
+        record("response", f"http://x.org/{number}/{names[:20]}", coded(names, body))
+        for names, some in bodies.items()
+        for number, body in enumerate(some)
+    ]
+    folder = write({"a.warc": b"".join(records)})
+    assert [document.text for document in read([f"{folder}/a.warc"])] == ["Plain text"] * 7
 
 
 def test_lists_and_addresses(write, tmp_path) -> None:

@@ -3,8 +3,9 @@
 import re
 import zlib
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, BinaryIO
 
 from llm.data.addresses import InputFile, find_inputs, open_address
@@ -19,6 +20,7 @@ BASE = "https://data.commoncrawl.org/"
 HTML = ("text/html", "application/xhtml+xml")
 LARGEST_PAGE = 1 << 24
 GZIP = b"\x1f\x8b\x08"
+CHUNK = re.compile(rb"[0-9a-fA-F]+(?:;[^\r\n]*)?\r\n")
 START = re.compile(rb"\x1f\x8b\x08|WARC/\d\.\d\r?\nWARC-")
 LOOK_BYTES = 1 << 20
 # The start of a member that is long enough to tell whether a record begins in it.
@@ -130,11 +132,13 @@ class ArchivePiece:
 
         is_page = record.record_type == WarcRecordType.response and record.is_http
         if is_page:
-            record.parse_http(auto_decode="all")
+            record.parse_http()
         elif record.record_type != WarcRecordType.conversion:
             return
         data = record.reader.read(LARGEST_PAGE + 1)
-        if flaw := _flaw(record, data):
+        flaw = _flaw(record, data)
+        data = _decoded(record, data) if is_page and not flaw else data
+        if flaw := flaw or _too_large(data):
             losses.add("bad", self._place(position), flaw)
             return
         if is_page and (record.http_content_type not in HTML or record.http_headers.status_code >= 400):
@@ -153,16 +157,31 @@ class ArchivePiece:
 
 def _flaw(record: Any, data: bytes) -> str | None:
     """Why a record's content can't be used, None where it can."""
-    if len(data) > LARGEST_PAGE:
-        return f"the page is larger than {LARGEST_PAGE >> 20} MiB"
     if record.http_headers is not None and record.http_headers.status_code is None:
         return "it has no HTTP status"
-    coded = record.http_headers is not None and any(
-        record.http_headers.get(name) for name in ("Content-Encoding", "Transfer-Encoding")
-    )
-    if len(data) < record.content_length and not coded:
+    if len(data) < min(record.content_length, LARGEST_PAGE):
         return f"it is cut short: {len(data)} of {record.content_length} bytes are there"
-    return None
+    return _too_large(data)
+
+
+def _too_large(data: bytes) -> str | None:
+    return f"the page is larger than {LARGEST_PAGE >> 20} MiB" if len(data) > LARGEST_PAGE else None
+
+
+def _decoded(record: Any, data: bytes) -> bytes:
+    """A response's body without the codings that its headers name and that the archive kept; many don't."""
+    from fastwarc.stream_io import BrotliReader, ChunkedReader
+
+    headers = record.http_headers
+    codings = f"{headers.get('Transfer-Encoding')} {headers.get('Content-Encoding')}".lower()
+    with suppress(OSError, zlib.error):
+        if "chunked" in codings and CHUNK.match(data):
+            data = ChunkedReader(BytesIO(data)).read(LARGEST_PAGE + 1)
+        if data.startswith(GZIP):
+            return zlib.decompressobj(31).decompress(data, LARGEST_PAGE + 1)
+        if "br" in codings.split():
+            return BrotliReader(BytesIO(data)).read(LARGEST_PAGE + 1)
+    return data
 
 
 def next_record(file: BinaryIO, start: int, reach: float = float("inf")) -> int | None:

@@ -3,7 +3,6 @@
 import ast
 import hashlib
 import textwrap
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +72,8 @@ class Docstrings:
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files and plan the work."""
-        skipped: Counter[str] = Counter()
-        kept = usable_files(((name, str(path)) for name, path in stdlib_files()), files, "skip", skipped)
+        losses = Losses()
+        kept = usable_files(((name, str(path)) for name, path in stdlib_files()), files, "skip", losses)
         share = self.validation_share
         split = PathSplit(HELD_OUT_MODULO) if share is None else HashSplit(share)
         pieces = [
@@ -87,5 +86,5 @@ class Docstrings:
             pieces,
             split,
             None,
-            skipped,
+            losses,
         )
