@@ -13,6 +13,7 @@ import numpy as np
 from llm.data.cutting import chunks
 from llm.data.documents import BETWEEN, Document, Losses, Part, Piece, Split
 from llm.data.shards import token_dtype
+from llm.data.survey import Survey
 from llm.files import read_json, sha256, sync, write_json
 from llm.redaction import redacted_text
 
@@ -104,12 +105,14 @@ class Counts:
     n_bytes: int = 0
     losses: Losses = field(default_factory=Losses)
     longest: list[tuple[int, str, str]] = field(default_factory=list)
+    survey: Survey = field(default_factory=Survey)
 
     def add(self, document: Document) -> None:
         """Count a document, or a part of one."""
         self.n_bytes += len(document.data)
         if document.offset == 0:
             self.documents += 1
+            self.survey.add(document)
             self.longest = sorted(
                 [*self.longest, (document.total, document.id, document.digest)], reverse=True
             )[:LONGEST_KEPT]
@@ -162,6 +165,7 @@ def encode_piece(piece: Piece, split: Split, tokenizer: "Tokenizer", files: Piec
         "skipped": dict(counts.losses.counts),
         "cases": counts.losses.cases,
         "longest": [(size, redacted_text(id_), digest) for size, id_, digest in counts.longest],
+        "survey": vars(counts.survey),
         "rows": rows.n_bytes // ROW.itemsize,
         "tokens_sha256": tokens.sha256,
         "rows_sha256": rows.sha256,

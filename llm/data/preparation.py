@@ -18,6 +18,7 @@ from llm.data.clean import clean, cleaned_fingerprint
 from llm.data.documents import Plan, Source, fingerprint
 from llm.data.encode import Counts, PieceFiles, encode_piece, kept_parts
 from llm.data.inputs import InputFiles
+from llm.data.page import page
 from llm.data.pipeline import Pipeline
 from llm.data.progress import PrepareProgress, Silent
 from llm.data.report import make_report, samples
@@ -25,7 +26,7 @@ from llm.data.shards import FORMAT_VERSION, INDEX, Corpus, token_dtype
 from llm.data.steps.base import Step
 from llm.data.steps.duplicates import Comparison
 from llm.errors import DataError
-from llm.files import sha256, sync, write_json
+from llm.files import sha256, sync, write_atomically, write_json
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer, TokenizerSpec
@@ -236,7 +237,12 @@ class _Preparation:
         corpus = Corpus(self.folder, index)
         report["samples"] = samples(corpus.train if len(corpus.train) else corpus.validation, self.tokenizer)
         write_json(self.folder / "report.json", report)
-        for path in (self.folder / "report.json", *sorted((self.folder / "tokenizer").iterdir())):
+        write_atomically(self.folder / "report.html", page(name, report))
+        for path in (
+            self.folder / "report.json",
+            self.folder / "report.html",
+            *sorted((self.folder / "tokenizer").iterdir()),
+        ):
             entry = {"bytes": path.stat().st_size, "sha256": sha256(path)}
             index["files"][path.relative_to(self.folder).as_posix()] = entry
         write_json(self.folder / INDEX, index)

@@ -1,5 +1,6 @@
 """What a preparation found, as report.json and as the text that the command prints."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,14 @@ from llm.data.assemble import Assembled
 from llm.data.documents import Losses, Plan
 from llm.data.encode import LONGEST_KEPT
 from llm.data.shards import TokenStream
+from llm.data.survey import Survey
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
 
 SAMPLES = 3
 SAMPLE_TOKENS = 64
+VOCABULARY_SAMPLE = 20
 
 
 def make_report(
@@ -26,6 +29,9 @@ def make_report(
     losses = Losses(plan.losses.counts.copy(), dict(plan.losses.cases))
     for record in records:
         losses.include(record["skipped"], record["cases"])
+    survey = Survey()
+    for record in records:
+        survey.include(record["survey"])
     duplicates = losses.counts.pop("duplicate", 0) + assembled.duplicates
     return {
         **total,
@@ -39,8 +45,18 @@ def make_report(
         "longest_documents": _longest(records),
         "vocabulary_used": int((assembled.id_counts > 0).sum()),
         "vocab_size": tokenizer.vocab_size,
+        "vocabulary_sample": _vocabulary_sample(assembled.id_counts, tokenizer),
+        **vars(survey),
         "cleaning": plan.cleaning,
     }
+
+
+def _vocabulary_sample(counts: np.ndarray, tokenizer: "Tokenizer") -> list[tuple[int, str, int]]:
+    """Id, text and uses of the tokens that are used most, and of as many from the middle of those that are used."""
+    order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
+    middle = order[VOCABULARY_SAMPLE:][:: max(1, (len(order) - VOCABULARY_SAMPLE) // VOCABULARY_SAMPLE)]
+    chosen = [*order[:VOCABULARY_SAMPLE].tolist(), *middle[:VOCABULARY_SAMPLE].tolist()]
+    return [(id_, repr(tokenizer.decode_bytes([id_]))[1:], int(counts[id_])) for id_ in chosen]
 
 
 def _share(counts: np.ndarray, ids: list[int]) -> float:
@@ -85,6 +101,21 @@ def samples(stream: TokenStream, tokenizer: "Tokenizer") -> list[str]:
     ]
 
 
+def _steps(cleaning: dict[str, Any] | None) -> list[str]:
+    """A line for each step: what it left out, and why most of it."""
+    if not cleaning:
+        return []
+    lines = [f"{cleaning['documents']:,} documents read, {cleaning['kept_documents']:,} kept:"]
+    for name, tally in cleaning["steps"].items():
+        dropped = sum(tally["dropped"].values())
+        reasons = Counter(tally["dropped"]).most_common(3) or Counter(tally["remarks"]).most_common(3)
+        told = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        lines.append(
+            f"  {name:<18} left out {dropped:,} of {tally['documents']:,}" + (f": {told}" if told else "")
+        )
+    return lines
+
+
 def render(report: dict[str, Any]) -> str:
     """The report for a person to read."""
     streams, skipped = report["streams"], report["skipped"]
@@ -97,6 +128,7 @@ def render(report: dict[str, Any]) -> str:
         f"vocabulary {report['vocabulary_used']:,} of {report['vocab_size']:,} ids used; "
         f"{report['duplicates_dropped']:,} duplicates dropped"
         + "".join(f"; {count:,} {reason} skipped" for reason, count in skipped.items()),
+        *_steps(report["cleaning"]),
         "longest documents:",
         *(f"  {document['bytes']:>13,} bytes  {document['id']}" for document in report["longest_documents"]),
         "decoded from tokens:",

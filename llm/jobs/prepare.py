@@ -12,5 +12,5 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     spec = build.tokenizer_spec(config)
     corpus = build.corpus(config, spec, show=True, processes=config["processes"])
     print(render(corpus.report))
-    print(f"\nShards: {corpus.folder}")
+    print(f"\nReport: {corpus.folder / 'report.html'}\nShards: {corpus.folder}")
     return 0

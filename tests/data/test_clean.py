@@ -3,12 +3,14 @@ import random
 import signal
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from test_preparation import Interrupted, Watch, hashes, stop_at, wait_for_end
 
 from llm.data import clean, cutting, prepare
+from llm.data.report import render
 from llm.data.sources import PairLines, StandardLibrary, TextFiles
 from llm.data.steps import GopherQuality, Length, LowerCase, NearDuplicates
 from llm.errors import ConfigError, DataError
@@ -202,3 +204,31 @@ def test_killed_at_random_moments_it_gives_the_same_shards(paths, tmp_path) -> N
         wait_for_end(child.pid)
         assert hashes(prepare(TextFiles(paths), ByteSpec(), shards, steps=STEPS, processes=1)) == whole
     assert killed >= 10
+
+
+class Loads(HTMLParser):
+    """The addresses that a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [f"{tag} {value}" for name, value in attrs if name in ("src", "href") and value]
+
+
+def test_the_page_tells_what_steps_did_and_loads_nothing(write, tmp_path) -> None:
+    texts = {f"{n}.txt": f"<script>alert({n})</script> {text_of(n, 50)} END" for n in range(30)} | {
+        "x.txt": "<b>short"
+    }
+    corpus = prepare(TextFiles([f"{write(texts)}/*"]), ByteSpec(), tmp_path / "shards", steps=STEPS)
+    page = (corpus.folder / "report.html").read_text()
+    loads = Loads()
+    loads.feed(page)
+    assert loads.found == []
+    assert "<script" not in page
+    for told in ("too short: examples", "&lt;b&gt;short", "30 changed", "Languages", "e-mail addresses"):
+        assert told in page
+    assert sum(corpus.report["lengths"].values()) == 30
+    lines = render(corpus.report).splitlines()
+    assert "  length             left out 1 of 31: 1 too short" in lines
