@@ -192,6 +192,7 @@ class PrepareConfig:
 
     shards_dir: Given = "shards"  # where prepared corpora are kept
     processes: Count | None = None  # worker processes; null for one a core
+    dry_run: bool = False  # show 20 documents before and after the steps, then stop
     data: Data = field(default_factory=dict)
     tokenizer: Target = field(default_factory=dict)
     task: TaskConfig = field(default_factory=TaskConfig)
