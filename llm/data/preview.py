@@ -23,15 +23,15 @@ class Preview(NamedTuple):
 
 def preview(plan: Plan, pipeline: Pipeline, losses: Losses, count: int = DOCUMENTS) -> list[Preview]:
     """The first documents of pieces all over the plan, `count` at most; what was left out is told to `losses`."""
-    return [_tried(document, pipeline) for document in islice(_spread(plan, losses, count), count)]
+    return [_tried(document, pipeline) for document in _spread(plan, losses, count)]
 
 
 def _spread(plan: Plan, losses: Losses, count: int) -> Iterator[Document]:
-    pieces = plan.pieces[:: -(-len(plan.pieces) // count)]
-    share = -(-count // len(pieces))
-    for piece in pieces:
+    chosen = min(count, len(plan.pieces))
+    for number in range(chosen):
+        piece = plan.pieces[number * len(plan.pieces) // chosen]
         full = (document for document in whole_documents(piece.documents(losses)) if document.data)
-        yield from islice(full, share)
+        yield from islice(full, count * (number + 1) // chosen - count * number // chosen)
 
 
 def _tried(document: Document, pipeline: Pipeline) -> Preview:
