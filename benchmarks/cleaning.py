@@ -83,7 +83,7 @@ steps = {
     "GopherQuality": GopherQualityFilter(language="en").filter,
     "C4": C4QualityFilter(filter_no_terminal_punct=False, language="en").filter,
     "FineWeb": FineWebQualityFilter(language="en").filter,
-    "FixText": lambda document: FTFYFormatter().format(document.text),
+    "FixText": lambda document, fix=FTFYFormatter(): fix.format(document.text),
 }
 signature = MinhashDedupSignature("/tmp", config=MinhashConfig(), language="en")
 steps["NearDuplicates"] = lambda document: signature.get_signature(signature.get_shingles(document.text))

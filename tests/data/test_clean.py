@@ -3,11 +3,13 @@ import random
 import signal
 import subprocess
 import sys
+import threading
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from test_preparation import Interrupted, Watch, hashes, stop_at, wait_for_end
+from test_preparation import Interrupted, Watch, full_after, hashes, stop_at, wait_for_end
 
 from llm.data import clean, cutting, prepare
 from llm.data.report import render
@@ -232,3 +234,52 @@ def test_the_page_tells_what_steps_did_and_loads_nothing(write, tmp_path) -> Non
     assert sum(corpus.report["lengths"].values()) == 30
     lines = render(corpus.report).splitlines()
     assert "  length             left out 1 of 31: 1 too short" in lines
+
+
+def test_a_full_disk_is_named_and_what_was_finished_stays(paths, tmp_path, monkeypatch) -> None:
+    whole = hashes(prepare(TextFiles(paths), ByteSpec(), tmp_path / "clean", steps=STEPS))
+    with monkeypatch.context() as patch:
+        full_after(60, patch)
+        with pytest.raises(DataError, match=r"disk of .*/shards is full"):
+            prepare(TextFiles(paths), ByteSpec(), tmp_path / "shards", steps=STEPS, processes=1)
+    assert list((tmp_path / "shards/cleaned").glob("*/*.json"))
+    assert not list((tmp_path / "shards").rglob("*.tmp"))
+    assert (
+        hashes(prepare(TextFiles(paths), ByteSpec(), tmp_path / "shards", steps=STEPS, processes=1)) == whole
+    )
+
+
+def test_a_second_preparation_waits_and_reuses(paths, tmp_path) -> None:
+    inside, go, found = threading.Event(), threading.Event(), []
+    first_watch = Watch(lambda updates: (inside.set(), go.wait(20)) if updates == 1 else None)
+    second_watch = Watch()
+
+    def run(watch: Watch) -> None:
+        shards = tmp_path / "shards"
+        found.append(prepare(TextFiles(paths), ByteSpec(), shards, steps=STEPS, processes=1, progress=watch))
+
+    threads = [threading.Thread(target=run, args=[watch]) for watch in (first_watch, second_watch)]
+    threads[0].start()
+    assert inside.wait(20)
+    threads[1].start()
+    while not any("Waiting" in stage for stage in second_watch.stages):
+        time.sleep(0.01)
+    go.set()
+    for thread in threads:
+        thread.join(60)
+    assert len({corpus.folder for corpus in found}) == 1
+    assert 0 < first_watch.kept <= 1
+
+
+def test_one_line_of_84_mb_is_cleaned_in_bounded_memory(tmp_path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("word " * (64 << 18))
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (900 << 20, 900 << 20)); "
+    code = (
+        "from llm.data import prepare; from llm.data.sources import TextFiles; from llm.tokenizer import ByteSpec; "
+        "from llm.data.steps import LowerCase; "
+        "prepare(TextFiles([sys.argv[1]], 0), ByteSpec(), sys.argv[2], steps={'lower': LowerCase()}, processes=1)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", limit + code, str(path), str(tmp_path / "shards")]
+    subprocess.run(command, env=environment, check=True, timeout=120)
