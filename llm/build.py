@@ -19,6 +19,8 @@ from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.collate import Collator, Setting
 from llm.data.labels import TextLabelCollator, labels_of
 from llm.data.progress import Bar
+from llm.data.steps.base import Step
+from llm.data.steps.duplicates import Comparison
 from llm.data.windows import Windows
 from llm.errors import ConfigError
 from llm.generation import Sampling, answer, complete, show_hidden
@@ -61,7 +63,7 @@ TASKS = {
 TASK_PARTS = ("unembedding.", "pooler.", "label_head.")
 # By how many tokens that stand for nothing Hugging Face's models exceed their tokenizers: 399 in Qwen2.5's larger ones.
 MOST_FILLED_UP = 512
-LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch"}
+LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch", "steps"}
 
 
 def settings(node: Config) -> Config:
@@ -164,11 +166,22 @@ def source(data: Config, config: Config) -> Source:
     return instantiate({key: value for key, value in data.items() if key not in LOADER_KEYS}, config)
 
 
+def steps(data: Config, config: Config) -> dict[str, Step | Comparison]:
+    """What a `data` node does to its documents, by name and in order."""
+    named = (data["steps"] or {}).items()
+    return {name: instantiate(node, config) for name, node in named if node is not None}
+
+
 def corpus(config: Config, spec: TokenizerSpec, show: bool, processes: int | None = None) -> Corpus:
     """The prepared corpus of the config's `data`, found again by its fingerprint where it exists."""
     with Bar() if show else nullcontext() as bar:
         return prepare(
-            source(config["data"], config), spec, config["shards_dir"], processes=processes, progress=bar
+            source(config["data"], config),
+            spec,
+            config["shards_dir"],
+            steps=steps(config["data"], config),
+            processes=processes,
+            progress=bar,
         )
 
 

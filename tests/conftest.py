@@ -59,3 +59,13 @@ def tiny(text_folder, tmp_path, tmp_path_factory) -> list[str]:
     shards = tmp_path_factory.getbasetemp() / "shards"
     folders = [f"data.paths=[{text_folder}/*.txt]", f"runs_dir={tmp_path}/runs", f"shards_dir={shards}"]
     return [*TINY, *folders]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real public text that some tests read, where there is one."""
+    here = Path(__file__).parents[1]
+    folder = Path(os.environ.get("LLM_SHARED_DATA", here.parent / "shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"there is no {folder}: set LLM_SHARED_DATA to a folder with real data")
+    return folder

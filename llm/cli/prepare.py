@@ -7,8 +7,8 @@ same data= and tokenizer= finds them by their fingerprint. A killed preparation 
 
 EXAMPLES = {
     "data=text 'data.paths=[my_folder/**/*.txt]' tokenizer.vocab_size=8192": "your own text",
-    "data=jsonl data.paths=dump.jsonl.gz data.text=body": "a field of JSON lines",
-    "data=huggingface data.path=roneneldan/TinyStories processes=8": "a set of the Hugging Face hub",
+    "data=wikipedia data.paths=[enwiki-latest-pages-articles.xml.bz2]": "the articles of a dump",
+    "data=common_crawl data.paths=[wet.paths.gz]": "web pages, as a list of Common Crawl names them",
 }
 
 

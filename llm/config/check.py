@@ -58,11 +58,12 @@ def known_keys(schema: Any, config: Any, prefix: str = "") -> dict[str, Field]:
 
 def find_key(schema: Any, config: Any, key: str) -> Field | None:
     """The dotted key as `config` may have it, or None where it may not; where any key goes, so does this one."""
-    entry = Field(schema)
-    for name in key.split("."):
+    entry, names = Field(schema), key.split(".")
+    for depth, name in enumerate(names):
         found = keys_of(entry.annotation, config) or Signature()
         if name not in found.fields:
-            return Field() if found.open and name else None
+            begins_leaf = holds_any_number(entry.annotation) and names[depth + 1 :] == ["_target_"]
+            return Field(str) if begins_leaf else Field() if found.open and name else None
         entry = found.fields[name]
         config = config.get(name) if isinstance(config, dict) else None
     return entry

@@ -85,11 +85,12 @@ class TrainerConfig:
 
 @dataclass
 class LoaderConfig:
-    """How batches are made of a corpus, whatever its source."""
+    """What is done to documents and how batches are made of a corpus, whatever its source."""
 
     batch_size: Count = 32  # sequences in a global batch, one optimizer step
     micro_batch_size: Count | None = None  # sequences in a process's forward pass; null: found out
     repeat_batch: bool = False  # every step takes the first step's batch, as debug=overfit does
+    steps: Targets | None = field(default_factory=dict)  # what is done to documents before they are tokenized
 
 
 Data = Annotated[Node, Leaf(), Beside(LoaderConfig)]
@@ -215,6 +216,7 @@ class PrepareConfig:
 
     shards_dir: Given = "shards"  # where prepared corpora are kept
     processes: Count | None = None  # worker processes; null for one a core
+    dry_run: bool = False  # show 20 documents before and after the steps, then stop
     data: Data = field(default_factory=dict)
     tokenizer: Target = field(default_factory=dict)
     task: TaskConfig = field(default_factory=TaskConfig)

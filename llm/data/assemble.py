@@ -1,7 +1,8 @@
 """Finished pieces to the two streams of a corpus: duplicates dropped, files hashed, ids counted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,26 @@ def _may_be_duplicate(rows: np.ndarray) -> np.ndarray:
 
 def find_duplicates(pieces: Sequence[PieceFiles], at_once: int = DIGESTS_AT_ONCE) -> np.ndarray:
     """Which documents repeat an earlier one, as sorted numbers counted over all pieces; bounded memory."""
-    parts = 1 + sum(int(_may_be_duplicate(_rows(piece)).sum()) for piece in pieces) // at_once
+    return find_repeats([partial(_candidates, piece) for piece in pieces], at_once)
+
+
+def _candidates(piece: PieceFiles) -> np.ndarray:
+    rows = _rows(piece)
+    return rows["digest"][_may_be_duplicate(rows)]
+
+
+def find_repeats(pieces: Sequence[Callable[[], np.ndarray]], at_once: int = DIGESTS_AT_ONCE) -> np.ndarray:
+    """Which of the digests that the pieces read repeat an earlier one, as sorted numbers over all; bounded memory."""
+    parts = 1 + sum(len(read()) for read in pieces) // at_once
     repeats = [_repeats(pieces, part, parts) for part in range(parts)]
     return np.sort(np.concatenate(repeats))
 
 
-def _repeats(pieces: Sequence[PieceFiles], part: int, parts: int) -> np.ndarray:
-    """The repeats among the documents whose digest is `part` modulo `parts`."""
+def _repeats(pieces: Sequence[Callable[[], np.ndarray]], part: int, parts: int) -> np.ndarray:
+    """The repeats among the digests that are `part` modulo `parts`."""
     digests, numbers, first = [], [], 0
-    for piece in pieces:
-        rows = _rows(piece)
-        candidates = rows["digest"][_may_be_duplicate(rows)]
+    for read in pieces:
+        candidates = read()
         chosen = np.flatnonzero(candidates % np.uint64(parts) == part)
         digests.append(candidates[chosen])
         numbers.append(first + chosen)

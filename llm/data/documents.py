@@ -3,13 +3,17 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llm.redaction import redacted_text
+
 if TYPE_CHECKING:
     from llm.data.inputs import InputFiles
+
+CASES_KEPT = 100
 
 
 # Stands between the sides of a pair, and in no UTF-8 text.
@@ -51,11 +55,32 @@ class Document:
         return len(self.data) if self.size is None else self.size
 
 
+@dataclass
+class Losses:
+    """What was left out: how often for which reason, and for each reason the first cases, `(id, why)`."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    cases: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def add(self, reason: str, id_: str = "", why: str = "") -> None:
+        """Count one; `id_` says where it stood, `why` what was wrong with it."""
+        self.counts[reason] += 1
+        if why and len(self.cases.setdefault(reason, [])) < CASES_KEPT:
+            self.cases[reason].append((redacted_text(id_), redacted_text(why)))
+
+    def include(self, counts: Mapping[str, int], cases: Mapping[str, Sequence[Sequence[str]]]) -> None:
+        """Add what was left out elsewhere."""
+        self.counts.update(counts)
+        for reason, some in cases.items():
+            room = CASES_KEPT - len(self.cases.setdefault(reason, []))
+            self.cases[reason] += [(id_, why) for id_, why in some[:room]]
+
+
 class Piece(Protocol):
     """A picklable unit of work, of tens of megabytes at most where the source can be cut."""
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
-        """Read the documents in order; what had to be left out is counted in `skipped` by reason."""
+    def documents(self, losses: Losses) -> Iterator[Document]:
+        """Read the documents in order; what had to be left out is told to `losses`."""
         ...
 
 
@@ -84,14 +109,16 @@ class Split(Protocol):
 class Plan:
     """What a source found: enough to name the corpus and to do the work in pieces.
 
-    `n_bytes` is about how much text there is (None: nobody knows), `skipped` counts what is left out already.
+    `n_bytes` is about how much text there is (None: nobody knows), `losses` tells what is left out
+    already, and `cleaning` what steps did (see llm.data.clean), where there were any.
     """
 
     fingerprint: str
     pieces: Sequence[Piece]
     split: Split
     n_bytes: int | None
-    skipped: Counter[str] = field(default_factory=Counter)
+    losses: Losses = field(default_factory=Losses)
+    cleaning: dict[str, Any] | None = None
 
 
 class Source(Protocol):
@@ -100,6 +127,11 @@ class Source(Protocol):
     @property
     def corpus_name(self) -> str:
         """What the folder of its shards is called, before the fingerprint."""
+        ...
+
+    @property
+    def validation_share(self) -> float | None:
+        """The share that is held out; None where it is another matter what is."""
         ...
 
     def plan(self, files: "InputFiles") -> Plan:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm.data.cutting import chunks
-from llm.data.documents import BETWEEN, Document, Part, Piece, Split
+from llm.data.documents import BETWEEN, Document, Losses, Part, Piece, Split
 from llm.data.shards import token_dtype
+from llm.data.survey import Survey
 from llm.files import read_json, sha256, sync, write_json
 from llm.redaction import redacted_text
 
@@ -77,9 +77,9 @@ class HashedFile:
         self._file = self._neighbour.open("wb")
         return self
 
-    def write(self, array: np.ndarray) -> None:
-        """Append an array's bytes."""
-        data = array.tobytes()
+    def write(self, content: np.ndarray | bytes) -> None:
+        """Append bytes, or an array's bytes."""
+        data = content if isinstance(content, bytes) else content.tobytes()
         self._file.write(data)
         self._digest.update(data)
         self.n_bytes += len(data)
@@ -103,14 +103,16 @@ class Counts:
 
     documents: int = 0
     n_bytes: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
+    losses: Losses = field(default_factory=Losses)
     longest: list[tuple[int, str, str]] = field(default_factory=list)
+    survey: Survey = field(default_factory=Survey)
 
     def add(self, document: Document) -> None:
         """Count a document, or a part of one."""
         self.n_bytes += len(document.data)
         if document.offset == 0:
             self.documents += 1
+            self.survey.add(document)
             self.longest = sorted(
                 [*self.longest, (document.total, document.id, document.digest)], reverse=True
             )[:LONGEST_KEPT]
@@ -118,9 +120,9 @@ class Counts:
 
 def kept_parts(piece: Piece, split: Split, counts: Counts) -> Iterator[Part]:
     """The piece's text by stream, in chunks that a tokenizer takes at once."""
-    for document in piece.documents(counts.skipped):
+    for document in piece.documents(counts.losses):
         if not document.data:
-            counts.skipped["empty"] += 1
+            counts.losses.add("empty")
             continue
         counts.add(document)
         for part in split.parts(document):
@@ -160,8 +162,10 @@ def encode_piece(piece: Piece, split: Split, tokenizer: "Tokenizer", files: Piec
     record = {
         "documents": counts.documents,
         "bytes": counts.n_bytes,
-        "skipped": dict(counts.skipped),
+        "skipped": dict(counts.losses.counts),
+        "cases": counts.losses.cases,
         "longest": [(size, redacted_text(id_), digest) for size, id_, digest in counts.longest],
+        "survey": vars(counts.survey),
         "rows": rows.n_bytes // ROW.itemsize,
         "tokens_sha256": tokens.sha256,
         "rows_sha256": rows.sha256,

@@ -1,38 +1,40 @@
 """Text to a corpus, once: planned, tokenized in pieces by several processes, put together, vouched for last."""
 
 import errno
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from llm.data import pool
 from llm.data.assemble import assemble
-from llm.data.documents import Piece, Plan, Source, Split, fingerprint
+from llm.data.clean import clean, cleaned_fingerprint
+from llm.data.documents import Plan, Source, fingerprint
 from llm.data.encode import Counts, PieceFiles, encode_piece, kept_parts
 from llm.data.inputs import InputFiles
+from llm.data.page import page
+from llm.data.pipeline import Pipeline
 from llm.data.progress import PrepareProgress, Silent
 from llm.data.report import make_report, samples
 from llm.data.shards import FORMAT_VERSION, INDEX, Corpus, token_dtype
+from llm.data.steps.base import Step
+from llm.data.steps.duplicates import Comparison
 from llm.errors import DataError
-from llm.files import sha256, sync, write_json
+from llm.files import sha256, sync, write_atomically, write_json
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer, TokenizerSpec
 
 SAMPLE_BYTES = 1 << 27
 SAMPLED_PIECES = 256
-BYTES_PER_PROCESS = 1 << 23
 PIECES = "pieces"
+CLEANED = "cleaned"
 FILE_HASHES = "file_hashes.sqlite"
 
 
@@ -41,18 +43,24 @@ def prepare(
     spec: "TokenizerSpec",
     shards_dir: Path | str,
     *,
+    steps: Mapping[str, Step | Comparison] | None = None,
     processes: int | None = None,
     progress: PrepareProgress | None = None,
 ) -> Corpus:
-    """The corpus of `source` and `spec` under `shards_dir`, made unless it is there already.
+    """The corpus of `source`, cleaned by `steps`, and `spec` under `shards_dir`, made unless it is there already.
 
     The result is the same for any number of `processes` (None: as many as pay), and a killed preparation
     goes on with the pieces that it had finished. Raises ConfigError and DataError.
     """
-    folder, progress = Path(shards_dir), progress or Silent()
+    folder, progress, pipeline = Path(shards_dir), progress or Silent(), Pipeline(steps or {})
     progress.stage("Looking at the text")
-    plan = source.plan(InputFiles(folder / FILE_HASHES))
+    plan = _planned(source, pipeline, InputFiles(folder / FILE_HASHES))
     with _writing(folder, plan):
+        if corpus := _existing_corpus(source, plan, spec, folder):
+            shutil.rmtree(corpus.folder / PIECES, ignore_errors=True)
+            return corpus
+        if pipeline:
+            plan = _clean(source, plan, pipeline, folder, processes, progress)
         tokenizer = _tokenizer(plan, spec, folder / "tokenizers", progress)
         corpus_fingerprint = _fingerprint(plan, tokenizer)
         target = folder / _folder_name(source, corpus_fingerprint)
@@ -65,18 +73,49 @@ def prepare(
             return Corpus.open(target)
 
 
-def find(source: Source, spec: "TokenizerSpec", shards_dir: Path | str) -> tuple[Plan, Corpus | None]:
+def find(
+    source: Source,
+    spec: "TokenizerSpec",
+    shards_dir: Path | str,
+    *,
+    steps: Mapping[str, Step | Comparison] | None = None,
+) -> tuple[Plan, Corpus | None]:
     """What `prepare` would begin with, and the corpus where it is there already; no corpus is made."""
+    folder = Path(shards_dir)
+    plan = _planned(
+        source, Pipeline(steps or {}), InputFiles(folder / FILE_HASHES if folder.is_dir() else None)
+    )
+    return plan, _existing_corpus(source, plan, spec, folder)
+
+
+def _planned(source: Source, pipeline: Pipeline, files: InputFiles) -> Plan:
+    """The plan for the raw text, known by what the steps will make of it."""
+    plan = source.plan(files)
+    return replace(plan, fingerprint=cleaned_fingerprint(plan, pipeline)) if pipeline else plan
+
+
+def _existing_corpus(source: Source, plan: Plan, spec: "TokenizerSpec", folder: Path) -> Corpus | None:
     from llm.tokenizer import load_tokenizer
 
-    folder = Path(shards_dir)
-    plan = source.plan(InputFiles(folder / FILE_HASHES if folder.is_dir() else None))
     trained = folder / "tokenizers" / _tokenizer_name(plan, spec)
     if spec.needs_text and not trained.is_dir():
-        return plan, None
+        return None
     tokenizer = load_tokenizer(trained) if spec.needs_text else spec.build(())
     target = folder / _folder_name(source, _fingerprint(plan, tokenizer))
-    return plan, Corpus.open(target) if (target / INDEX).is_file() else None
+    return Corpus.open(target) if (target / INDEX).is_file() else None
+
+
+def _clean(
+    source: Source,
+    plan: Plan,
+    pipeline: Pipeline,
+    folder: Path,
+    processes: int | None,
+    progress: PrepareProgress,
+) -> Plan:
+    target = folder / CLEANED / _folder_name(source, plan.fingerprint)
+    with _only_one(target, progress):
+        return clean(plan, pipeline, source.validation_share, target, processes, progress)
 
 
 def _fingerprint(plan: Plan, tokenizer: "Tokenizer") -> str:
@@ -194,11 +233,16 @@ class _Preparation:
             "streams": {stream: vars(counts) for stream, counts in assembled.streams.items()},
             "files": assembled.files,
         }
-        report = make_report(assembled, records, self.plan.skipped, self.tokenizer)
+        report = make_report(assembled, records, self.plan, self.tokenizer)
         corpus = Corpus(self.folder, index)
         report["samples"] = samples(corpus.train if len(corpus.train) else corpus.validation, self.tokenizer)
         write_json(self.folder / "report.json", report)
-        for path in (self.folder / "report.json", *sorted((self.folder / "tokenizer").iterdir())):
+        write_atomically(self.folder / "report.html", page(name, report))
+        for path in (
+            self.folder / "report.json",
+            self.folder / "report.html",
+            *sorted((self.folder / "tokenizer").iterdir()),
+        ):
             entry = {"bytes": path.stat().st_size, "sha256": sha256(path)}
             index["files"][path.relative_to(self.folder).as_posix()] = entry
         write_json(self.folder / INDEX, index)
@@ -209,7 +253,11 @@ class _Preparation:
         done = {files.number: record for files in self.pieces if (record := files.finished())}
         self._tell(done)
         waiting = [files.number for files in self.pieces if files.number not in done]
-        for number, record in self._finish(waiting, self._how_many(processes, len(waiting))):
+        processes = pool.how_many(processes, len(waiting), self.plan.n_bytes)
+        job = _EncodeJob(self.plan, self.pieces, self.folder / "tokenizer")
+        if processes == 1:
+            job.tokenizer = self.tokenizer
+        for number, record in pool.run(job, waiting, processes):
             done[number] = record
             self._tell(done)
         return [done[files.number] for files in self.pieces]
@@ -221,79 +269,20 @@ class _Preparation:
         total = n_bytes * len(self.pieces) // len(done) if done else self.plan.n_bytes
         self.progress.update(documents, n_bytes, total)
 
-    def _how_many(self, processes: int | None, waiting: int) -> int:
-        if processes is None:
-            pay = waiting if self.plan.n_bytes is None else self.plan.n_bytes // BYTES_PER_PROCESS
-            processes = min(
-                len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, pay
-            )
-        return max(1, min(processes, waiting))
 
-    def _finish(self, waiting: Sequence[int], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        if processes == 1:
-            for number in waiting:
-                yield (
-                    number,
-                    encode_piece(
-                        self.plan.pieces[number], self.plan.split, self.tokenizer, self.pieces[number]
-                    ),
-                )
-            return
-        start = partial(_Worker.start, self.plan.split, self.folder / "tokenizer")
-        with _pool(processes, start) as pool:
-            futures = {
-                pool.submit(_Worker.work, self.plan.pieces[number], self.pieces[number]): number
-                for number in waiting
-            }
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            except BrokenProcessPool as error:
-                raise DataError(
-                    "A process that was tokenizing died, perhaps for want of memory. Finished pieces are kept: run the "
-                    "same command again, with fewer processes if it happens again."
-                ) from error
+@dataclass
+class _EncodeJob:
+    """The work on each piece; a worker process loads the tokenizer itself."""
 
+    plan: Plan
+    pieces: Sequence[PieceFiles]
+    folder: Path
 
-@contextmanager
-def _pool(processes: int, start: partial) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes, started afresh: a fork of a process with threads may hang."""
-    others = multiprocessing.active_children()
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start)
-    try:
-        yield pool
-    except BaseException:
-        # Nothing is lost with a worker but the piece at hand, which may take long.
-        for worker in set(multiprocessing.active_children()).difference(others):
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-class _Worker:
-    """The state of a worker process."""
-
-    split: Split
-    tokenizer: "Tokenizer"
-
-    @classmethod
-    def start(cls, split: Split, tokenizer: Path) -> None:
-        """Get ready, and die with the parent, which may be killed without a chance to say so."""
+    @cached_property
+    def tokenizer(self) -> "Tokenizer":
         from llm.tokenizer import load_tokenizer
 
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_die_with_parent, daemon=True).start()
-        cls.split, cls.tokenizer = split, load_tokenizer(tokenizer)
+        return load_tokenizer(self.folder)
 
-    @classmethod
-    def work(cls, piece: Piece, files: PieceFiles) -> dict[str, Any]:
-        """Encode one piece."""
-        return encode_piece(piece, cls.split, cls.tokenizer, files)
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    def __call__(self, number: int) -> dict[str, Any]:
+        return encode_piece(self.plan.pieces[number], self.plan.split, self.tokenizer, self.pieces[number])

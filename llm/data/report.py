@@ -7,25 +7,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm.data.assemble import Assembled
+from llm.data.documents import Losses, Plan
 from llm.data.encode import LONGEST_KEPT
 from llm.data.shards import TokenStream
+from llm.data.survey import Survey
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
 
 SAMPLES = 3
 SAMPLE_TOKENS = 64
+VOCABULARY_SAMPLE = 20
 
 
 def make_report(
-    assembled: Assembled, records: Sequence[dict[str, Any]], skipped: Counter[str], tokenizer: "Tokenizer"
+    assembled: Assembled, records: Sequence[dict[str, Any]], plan: Plan, tokenizer: "Tokenizer"
 ) -> dict[str, Any]:
     """The report, but for its samples."""
     streams = {name: vars(counts) for name, counts in assembled.streams.items()}
     total = {key: sum(stream[key] for stream in streams.values()) for key in ("documents", "bytes", "tokens")}
+    losses = Losses(plan.losses.counts.copy(), dict(plan.losses.cases))
     for record in records:
-        skipped = skipped + Counter(record["skipped"])
-    duplicates = skipped.pop("duplicate", 0) + assembled.duplicates
+        losses.include(record["skipped"], record["cases"])
+    survey = Survey()
+    for record in records:
+        survey.include(record["survey"])
+    duplicates = losses.counts.pop("duplicate", 0) + assembled.duplicates
     return {
         **total,
         "streams": streams,
@@ -33,11 +40,23 @@ def make_report(
         "bytes_per_token": total["bytes"] / max(1, total["tokens"]),
         "unknown_share": _share(assembled.id_counts, _unknown_ids(tokenizer)),
         "duplicates_dropped": duplicates,
-        "skipped": dict(sorted(skipped.items())),
+        "skipped": dict(sorted(losses.counts.items())),
+        "skipped_cases": dict(sorted(losses.cases.items())),
         "longest_documents": _longest(records),
         "vocabulary_used": int((assembled.id_counts > 0).sum()),
         "vocab_size": tokenizer.vocab_size,
+        "vocabulary_sample": _vocabulary_sample(assembled.id_counts, tokenizer),
+        **vars(survey),
+        "cleaning": plan.cleaning,
     }
+
+
+def _vocabulary_sample(counts: np.ndarray, tokenizer: "Tokenizer") -> list[tuple[int, str, int]]:
+    """Id, text and uses of the tokens that are used most, and of as many from the middle of those that are used."""
+    order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
+    middle = order[VOCABULARY_SAMPLE:][:: max(1, (len(order) - VOCABULARY_SAMPLE) // VOCABULARY_SAMPLE)]
+    chosen = [*order[:VOCABULARY_SAMPLE].tolist(), *middle[:VOCABULARY_SAMPLE].tolist()]
+    return [(id_, repr(tokenizer.decode_bytes([id_]))[1:], int(counts[id_])) for id_ in chosen]
 
 
 def _share(counts: np.ndarray, ids: list[int]) -> float:
@@ -82,6 +101,21 @@ def samples(stream: TokenStream, tokenizer: "Tokenizer") -> list[str]:
     ]
 
 
+def _steps(cleaning: dict[str, Any] | None) -> list[str]:
+    """A line for each step: what it left out, and why most of it."""
+    if not cleaning:
+        return []
+    lines = [f"{cleaning['documents']:,} documents read, {cleaning['kept_documents']:,} kept:"]
+    for name, tally in cleaning["steps"].items():
+        dropped = sum(tally["dropped"].values())
+        reasons = Counter(tally["dropped"]).most_common(3) or Counter(tally["remarks"]).most_common(3)
+        told = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        lines.append(
+            f"  {name:<18} left out {dropped:,} of {tally['documents']:,}" + (f": {told}" if told else "")
+        )
+    return lines
+
+
 def render(report: dict[str, Any]) -> str:
     """The report for a person to read."""
     streams, skipped = report["streams"], report["skipped"]
@@ -94,6 +128,7 @@ def render(report: dict[str, Any]) -> str:
         f"vocabulary {report['vocabulary_used']:,} of {report['vocab_size']:,} ids used; "
         f"{report['duplicates_dropped']:,} duplicates dropped"
         + "".join(f"; {count:,} {reason} skipped" for reason, count in skipped.items()),
+        *_steps(report["cleaning"]),
         "longest documents:",
         *(f"  {document['bytes']:>13,} bytes  {document['id']}" for document in report["longest_documents"]),
         "decoded from tokens:",

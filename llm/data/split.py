@@ -1,14 +1,13 @@
 """What is held out for validation: decided once, from contents alone, the same on every machine."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
 from llm.data.cutting import boundary
-from llm.data.documents import Document, Part, Piece, Split
+from llm.data.documents import Document, Losses, Part, Piece, Split
 from llm.errors import ConfigError, DataError
 
 FEW_DOCUMENTS = 40
@@ -94,8 +93,8 @@ def first_documents(pieces: Sequence[Piece]) -> list[Document]:
 
     Raises DataError where there are none.
     """
-    skipped: Counter[str] = Counter()
-    documents = chain.from_iterable(piece.documents(skipped) for piece in pieces)
+    losses = Losses()
+    documents = chain.from_iterable(piece.documents(losses) for piece in pieces)
     full = (document for document in documents if document.data)
     first = [
         Document(document.id, b"", 0, document.total, document.digest)
@@ -103,7 +102,8 @@ def first_documents(pieces: Sequence[Piece]) -> list[Document]:
     ]
     if not first:
         reasons = (
-            ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "none was left out as bad"
+            ", ".join(f"{count} {reason}" for reason, count in losses.counts.items())
+            or "none was left out as bad"
         )
         raise DataError(f"The data has no text: there is no document that isn't empty ({reasons}).")
     return first

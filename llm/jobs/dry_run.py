@@ -121,7 +121,9 @@ def _text(config: Config, origin: Origin) -> Text:
     source = build.source(config["data"], config)
     if isinstance(source, HuggingFace) and not Path(source.path).exists():
         return Text(None, None)  # to look at it is to download it
-    plan, corpus = find(source, origin.tokenizer, config["shards_dir"])
+    plan, corpus = find(
+        source, origin.tokenizer, config["shards_dir"], steps=build.steps(config["data"], config)
+    )
     return Text(corpus, plan.n_bytes)
 
 

@@ -4,13 +4,27 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
+from llm.data import preview
+from llm.data.documents import Losses
+from llm.data.inputs import InputFiles
+from llm.data.pipeline import Pipeline
 from llm.data.report import render
 
 
 def run(config: Config, choices: dict[str, Any]) -> int:
-    """Prepare the corpus and print its report; returns the exit code."""
+    """Prepare the corpus and print its report, or show what steps would do; returns the exit code."""
+    if config["dry_run"]:
+        return _show(config)
     spec = build.tokenizer_spec(config)
     corpus = build.corpus(config, spec, show=True, processes=config["processes"])
     print(render(corpus.report))
-    print(f"\nShards: {corpus.folder}")
+    print(f"\nReport: {corpus.folder / 'report.html'}\nShards: {corpus.folder}")
+    return 0
+
+
+def _show(config: Config) -> int:
+    losses = Losses()
+    plan = build.source(config["data"], config).plan(InputFiles())
+    previews = preview.preview(plan, Pipeline(build.steps(config["data"], config)), losses)
+    print(preview.render(previews, losses))
     return 0

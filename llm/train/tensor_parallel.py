@@ -61,7 +61,9 @@ def check_divides(config: ModelConfig, size: int) -> None:
         "d_ff": config.ff_size,
     }
     if config.labels:
-        raise ConfigError("strategy=fsdp_tp: a head of labels isn't split; strategy=fsdp trains such a model.")
+        raise ConfigError(
+            "strategy=fsdp_tp: a head of labels isn't split; strategy=fsdp trains such a model."
+        )
     for key, value in parts.items():
         if value % size:
             raise ConfigError(

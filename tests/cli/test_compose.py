@@ -250,6 +250,25 @@ def test_an_overlay_can_be_left_out_in_words(word: str) -> None:
     assert compose("train", [word]).config == config("train")
 
 
+def test_steps_are_ordered_set_added_and_left_out() -> None:
+    words = [
+        "data=common_crawl",
+        "data.paths=[a]",
+        "data.steps.language.languages=[de, fr]",
+        "data.steps.c4=null",
+    ]
+    added = ["data.steps.lower._target_=llm.data.steps.LowerCase"]
+    steps = compose("prepare", [*words, *added]).config["data"]["steps"]
+    assert list(steps)[:3] == ["fix_text", "language", "gopher_repetition"]
+    assert list(steps)[-1] == "lower"
+    assert steps["language"]["languages"] == ["de", "fr"]
+    assert steps["c4"] is None
+    with pytest.raises(ConfigError, match=r"data\.steps\.language\.languages\?"):
+        compose("prepare", [*words, "data.steps.langage.languages=[de]"])
+    with pytest.raises(ConfigError, match="may not be named"):
+        compose("prepare", [*words, "data.steps.lower._target_=os.system"])
+
+
 def test_several_loggers_at_once() -> None:
     composed = compose("train", ["logger=[csv,tensorboard]"])
     assert set(composed.config["logger"]) == {"csv", "tensorboard"}

@@ -1,4 +1,3 @@
-from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 from llm.data import assemble as module
 from llm.data.assemble import assemble, find_duplicates
-from llm.data.documents import Document
+from llm.data.documents import Document, Losses
 from llm.data.encode import PieceFiles, encode_piece
 from llm.data.shards import TokenStream, token_dtype
 from llm.data.split import HashSplit
@@ -24,7 +23,7 @@ class Texts:
     def __init__(self, texts: list[bytes]) -> None:
         self.texts = texts
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, losses: Losses) -> Iterator[Document]:
         for number, text in enumerate(self.texts):
             yield Document(f"d{number}", text)
 
@@ -86,12 +85,12 @@ def test_a_long_copy_is_dropped_with_all_its_chunks(tmp_path, monkeypatch) -> No
 
 def test_a_document_that_goes_on_in_the_next_piece_stays_one(tmp_path) -> None:
     class Rest(Texts):
-        def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+        def documents(self, losses: Losses) -> Iterator[Document]:
             yield Document("long", b"second half", 10, 21, "ab" * 32)
-            yield from super().documents(skipped)
+            yield from super().documents(losses)
 
     class Start(Texts):
-        def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+        def documents(self, losses: Losses) -> Iterator[Document]:
             yield Document("long", b"first half", 0, 21, "ab" * 32)
 
     files = [PieceFiles(tmp_path, number) for number in range(2)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llm.data import Corpus, cutting, prepare
+from llm.data import Corpus, cutting, pool, prepare
 from llm.data import preparation as module
 from llm.data.documents import Plan
 from llm.data.encode import HashedFile
@@ -51,6 +51,9 @@ class Watch:
     def update(self, documents: int, n_bytes: int, total_bytes: int | None) -> None:
         self.updates.append((documents, n_bytes, total_bytes))
         self.at(len(self.updates))
+
+    def keeping(self, share: float) -> None:
+        self.kept = share
 
 
 def test_the_shards_are_the_same_for_any_number_of_processes(paths, tmp_path) -> None:
@@ -244,7 +247,7 @@ def wait_for_end(group: int) -> None:
 
 
 def test_a_worker_that_dies_is_explained(paths, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(module._Worker, "start", os._exit)
+    monkeypatch.setattr(pool._Worker, "start", os._exit)
     with pytest.raises(DataError, match=r"died, perhaps for want of memory.*Finished pieces are kept"):
         prepare(TextFiles(paths), ByteSpec(), tmp_path / "shards", processes=2)
 

@@ -1,11 +1,11 @@
 import lzma
 import platform
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from llm.data import prepare
+from llm.data.documents import Losses
 from llm.data.inputs import InputFiles
 from llm.data.sources import StandardLibrary, TextFiles
 from llm.data.sources.stdlib import stdlib_files, stdlib_folder
@@ -70,7 +70,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(write, monkeypatch) -> None:
     (folder / "long.txt").write_text("text\n" * 89)
     for piece in plan.pieces:
         with pytest.raises(DataError, match=r"txt has changed since the preparation began"):
-            list(piece.documents(Counter()))
+            list(piece.documents(Losses()))
 
 
 def test_an_unknown_way_with_bad_files_is_refused() -> None:

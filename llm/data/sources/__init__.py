@@ -1,10 +1,25 @@
 """Where text comes from: one source a file, each named by a file in conf/data."""
 
+from llm.data.sources.books import Books
+from llm.data.sources.common_crawl import CommonCrawl
 from llm.data.sources.csv import Tables
 from llm.data.sources.docstrings import Docstrings
 from llm.data.sources.huggingface import HuggingFace
 from llm.data.sources.jsonl import JsonLines
+from llm.data.sources.parquet import ParquetFiles
 from llm.data.sources.stdlib import StandardLibrary
 from llm.data.sources.text import TextFiles
+from llm.data.sources.wikipedia import Wikipedia
 
-__all__ = ["Docstrings", "HuggingFace", "JsonLines", "StandardLibrary", "Tables", "TextFiles"]
+__all__ = [
+    "Books",
+    "CommonCrawl",
+    "Docstrings",
+    "HuggingFace",
+    "JsonLines",
+    "ParquetFiles",
+    "StandardLibrary",
+    "Tables",
+    "TextFiles",
+    "Wikipedia",
+]

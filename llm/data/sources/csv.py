@@ -3,13 +3,12 @@
 import csv
 import gzip
 import io
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TextIO, cast
 
-from llm.data.documents import Document, Plan, fingerprint
+from llm.data.documents import Document, Losses, Plan, fingerprint
 from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.data.sources.records import pair_of
 from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents, split_by_hash
@@ -29,18 +28,18 @@ class TablePiece:
     label: str | None
     on_bad_file: OnBadFile
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the rows in order."""
         csv.field_size_limit(LARGEST_CELL)
         try:
             with closing(_open(self.path)) as file:
-                yield from self._documents(file, skipped)
+                yield from self._documents(file, losses)
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path} is not UTF-8 ({error}). Convert it.") from error
         except (EOFError, OSError, csv.Error) as error:
             raise DataError(f"{self.path} can't be read to its end: {error}.") from error
 
-    def _documents(self, file: TextIO, skipped: Counter[str]) -> Iterator[Document]:
+    def _documents(self, file: TextIO, losses: Losses) -> Iterator[Document]:
         tabs = self.path.removesuffix(".gz").endswith((".tsv", ".tab"))
         rows = csv.DictReader(file, delimiter="\t" if tabs else ",", strict=True)
         for row in rows:
@@ -52,7 +51,7 @@ class TablePiece:
                 data = pair_of(row, self.text, self.label)
             except UserError as error:
                 if self.on_bad_file == "skip":
-                    skipped["bad"] += 1
+                    losses.add("bad", f"{self.path}:{rows.line_num}", str(error))
                     continue
                 raise type(error)(f"{self.path}:{rows.line_num}: {error} {OR_SKIP}") from error
             yield Document(f"{self.path}, line {rows.line_num}", data)

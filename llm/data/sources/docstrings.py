@@ -3,12 +3,11 @@
 import ast
 import hashlib
 import textwrap
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm.data.documents import BETWEEN, Document, Plan, fingerprint
+from llm.data.documents import BETWEEN, Document, Losses, Plan, fingerprint
 from llm.data.inputs import InputFiles
 from llm.data.sources.stdlib import HELD_OUT_MODULO, stdlib_files
 from llm.data.sources.text import TextFile, usable_files
@@ -25,7 +24,7 @@ class FunctionsPiece:
 
     files: tuple[TextFile, ...]
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the files in order: a pair for each function that has a docstring, by the path of its file."""
         for file in self.files:
             data = Path(file.path).read_bytes()
@@ -73,8 +72,8 @@ class Docstrings:
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files and plan the work."""
-        skipped: Counter[str] = Counter()
-        kept = usable_files(((name, str(path)) for name, path in stdlib_files()), files, "skip", skipped)
+        losses = Losses()
+        kept = usable_files(((name, str(path)) for name, path in stdlib_files()), files, "skip", losses)
         share = self.validation_share
         split = PathSplit(HELD_OUT_MODULO) if share is None else HashSplit(share)
         pieces = [
@@ -87,5 +86,5 @@ class Docstrings:
             pieces,
             split,
             None,
-            skipped,
+            losses,
         )

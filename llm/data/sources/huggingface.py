@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from llm.data.cutting import piece_bytes
-from llm.data.documents import Document, Piece, Plan, fingerprint
+from llm.data.documents import Document, Losses, Piece, Plan, fingerprint
 from llm.data.inputs import InputFiles
 from llm.data.sources.records import missing_field, text_of
 from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents
@@ -81,7 +80,7 @@ class RowsPiece:
     stop: int
     batch: int
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the rows in order."""
         rows = load(self.source).select(range(self.start, self.stop)).select_columns([self.source.text])
         number = self.start
@@ -99,7 +98,7 @@ class ShardPiece:
     index: int
     count: int
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the rows in order."""
         dataset = load(self.source)
         shard = dataset.shard(self.count, self.index) if self.count > 1 else dataset

@@ -3,14 +3,13 @@
 import gzip
 import json
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from llm.data.cutting import BLOCK_BYTES, piece_bytes
-from llm.data.documents import Document, Plan, fingerprint
+from llm.data.documents import Document, Losses, Plan, fingerprint
 from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.data.sources.records import pair_of
 from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents, split_by_hash
@@ -29,21 +28,21 @@ class LinesPiece:
     start: int = 0
     end: float = float("inf")
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the lines in order."""
         try:
             with closing(_open(self.path)) as file:
-                yield from self._documents(file, skipped)
+                yield from self._documents(file, losses)
         except (EOFError, zlib.error, OSError) as error:
             raise DataError(f"{self.path} can't be read to its end: {error}. Get the file again.") from error
 
-    def _documents(self, file: BinaryIO, skipped: Counter[str]) -> Iterator[Document]:
+    def _documents(self, file: BinaryIO, losses: Losses) -> Iterator[Document]:
         for offset, line in self._lines(file):
             try:
                 data = self._text(line, offset)
             except UserError as error:
                 if self.on_bad_file == "skip":
-                    skipped["bad"] += 1
+                    losses.add("bad", f"{self.path}, byte {offset}", str(error))
                     continue
                 where = f"{self.path}:{self._line_number(offset)}"
                 raise type(error)(f"{where}: {error} {OR_SKIP}") from error

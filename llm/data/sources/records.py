@@ -1,6 +1,9 @@
-"""The text field of a record, wherever the record comes from."""
+"""What sources of records share: the text field, text made tidy, and the libraries that a source needs."""
 
 import difflib
+import importlib.metadata
+import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,3 +53,26 @@ def pair_of(record: Mapping[str, Any], text: str, label: str | None = None) -> b
     spelled = str(value) if isinstance(value, bool | int | float) else value
     target = text_of({**record, label: spelled} if label in record else record, label, "data.label")
     return source + BETWEEN + target if source and target else b""
+
+
+_TRAILING = re.compile(r"[ \t\r\f\v]+$", re.MULTILINE)
+_BLANK_LINES = re.compile(r"\n{3,}")
+_CONTROLS = {code: None for code in range(32) if chr(code) not in "\n\t"}
+
+
+def clean_text(text: str) -> bytes:
+    """Extracted text in UTF-8, without control characters, trailing space and more than one blank line in a row."""
+    text = _TRAILING.sub("", text.replace("\r\n", "\n").translate(_CONTROLS))
+    return _BLANK_LINES.sub("\n\n", text).strip().encode("utf-8", "replace")
+
+
+def needed(what: str, *libraries: str) -> None:
+    """Raise ConfigError unless the libraries are installed that `what` needs."""
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"{what} needs {' and '.join(missing)}: pip install 'llm[corpora]'.")
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """The versions of libraries that decide what text comes out."""
+    return {name: importlib.metadata.version(name) for name in libraries}

@@ -2,13 +2,12 @@
 
 import os
 import sysconfig
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from llm.data.documents import Plan
+from llm.data.documents import Losses, Plan
 from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file
 from llm.data.sources.text import plan_text, usable_files
 from llm.data.split import HashSplit, PathSplit, check_share
@@ -54,10 +53,10 @@ class StandardLibrary:
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files and plan the work."""
-        skipped: Counter[str] = Counter()
+        losses = Losses()
         found = ((name, str(path)) for name, path in stdlib_files())
-        kept = usable_files(found, files, self.on_bad_file, skipped)
+        kept = usable_files(found, files, self.on_bad_file, losses)
         share = self.validation_share
         split = PathSplit(HELD_OUT_MODULO) if share is None else HashSplit(share)
         contents = chain.from_iterable((file.id, file.sha256) for file in kept)
-        return plan_text(kept, split, skipped, contents)
+        return plan_text(kept, split, losses, contents)

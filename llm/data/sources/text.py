@@ -2,13 +2,12 @@
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from llm.data.cutting import piece_bytes, ranges, read_blocks
-from llm.data.documents import Document, Piece, Plan, Split, fingerprint
+from llm.data.documents import Document, Losses, Piece, Plan, Split, fingerprint
 from llm.data.inputs import FileFacts, InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.data.split import DEFAULT_SHARE, FEW_DOCUMENTS, check_share, choose_split
 from llm.errors import DataError
@@ -29,7 +28,7 @@ class WholeFiles:
 
     files: tuple[TextFile, ...]
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the files in order."""
         for file in self.files:
             digest = hashlib.sha256()
@@ -48,7 +47,7 @@ class FileRange:
     start: int
     end: int
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the range in blocks, each a part of the one document."""
         yield from _read(self.file, self.start, self.end)
 
@@ -87,18 +86,18 @@ class TextFiles:
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files, drop empty, bad and duplicate ones, and cut the rest into pieces."""
-        skipped: Counter[str] = Counter()
+        losses = Losses()
         found = ((path, path) for path in find_files(self.paths))
-        kept = usable_files(found, files, self.on_bad_file, skipped)
+        kept = usable_files(found, files, self.on_bad_file, losses)
         first = [Document(file.id, b"", 0, file.size, file.sha256) for file in kept[:FEW_DOCUMENTS]]
         split = choose_split(first, self.validation_share)
-        return plan_text(kept, split, skipped, (file.sha256 for file in kept))
+        return plan_text(kept, split, losses, (file.sha256 for file in kept))
 
 
 def usable_files(
-    found: Iterable[tuple[str, str]], files: InputFiles, on_bad_file: OnBadFile, skipped: Counter[str]
+    found: Iterable[tuple[str, str]], files: InputFiles, on_bad_file: OnBadFile, losses: Losses
 ) -> list[TextFile]:
-    """The (id, path) pairs that hold text not seen before; the others are counted in `skipped`.
+    """The (id, path) pairs that hold text not seen before; the others are told to `losses`.
 
     Raises DataError for a bad file where `on_bad_file` is `error`, and where nothing is left.
     """
@@ -111,13 +110,13 @@ def usable_files(
             )
         reason = _reason_to_skip(facts, kept)
         if reason:
-            skipped[reason] += 1
+            losses.add(reason, path, facts.flaw or "")
         else:
             kept[facts.sha256] = TextFile(id_, path, facts.sha256, facts.size)
     files.save()
     if not kept:
-        listing = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-        raise DataError(f"None of {skipped.total()} files has text ({listing}), the last being {path}.")
+        listing = ", ".join(f"{count} {reason}" for reason, count in sorted(losses.counts.items()))
+        raise DataError(f"None of {losses.counts.total()} files has text ({listing}), the last being {path}.")
     return list(kept.values())
 
 
@@ -129,14 +128,12 @@ def _reason_to_skip(facts: FileFacts, kept: dict[str, TextFile]) -> str | None:
     return "duplicate" if facts.sha256 in kept else None
 
 
-def plan_text(
-    files: Sequence[TextFile], split: Split, skipped: Counter[str], contents: Iterator[str]
-) -> Plan:
+def plan_text(files: Sequence[TextFile], split: Split, losses: Losses, contents: Iterator[str]) -> Plan:
     """The plan for text files whose order and split are known; `contents` are what the fingerprint is made of."""
     n_bytes = sum(file.size for file in files)
     pieces = tuple(_pieces(files, piece_bytes(n_bytes)))
     settings = {"kind": "text", "split": split.settings()}
-    return Plan(fingerprint(settings, contents), pieces, split, n_bytes, skipped)
+    return Plan(fingerprint(settings, contents), pieces, split, n_bytes, losses)
 
 
 def _pieces(files: Sequence[TextFile], limit: int) -> Iterator[Piece]:
