@@ -117,7 +117,7 @@ class TrainConfig:
     shards_dir: Given = "shards"  # where prepared corpora are kept
     seed: Seed = 1337  # initial weights, order of the data, dropout and samples
     resume: Given = "auto"  # auto, never, must, or the checkpoint folder to go on from
-    init_from: str | None = None  # start from this run, Hugging Face folder or hub id
+    init_from: str | None = None  # start from this run, Hugging Face folder, hub id or .gguf file
     allow_changes: bool = False  # resume although the config changed in a way that matters
     compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: on NVIDIA GPUs, and in long runs on a CPU
     activation_checkpointing: Count | Literal["selective"] | None = None  # every n-th block, or parts of all
@@ -193,7 +193,9 @@ class ExportConfig:
 
     run: Given = ""  # the run folder
     checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
-    format: Literal["hf"] = "hf"  # hf is for transformers and vLLM
+    format: Literal["hf", "gguf", "onnx"] = (
+        "hf"  # for transformers and vLLM; for llama.cpp and Ollama; for ONNX Runtime
+    )
     out: Given = ""  # the folder to make; nothing may stand there yet
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights
     shard_bytes: Count = 5_000_000_000  # the largest file of weights, for format=hf
