@@ -1,4 +1,4 @@
-"""BERT as Hugging Face writes it, with its masked-language head or, as embedding models have it, with its pooler."""
+"""BERT as Hugging Face writes it: with its masked-language head, with its pooler as embedding models, or with labels."""
 
 from llm.errors import ConfigError
 from llm.hub.rules import Family, Layers, Rule, Values
@@ -20,10 +20,18 @@ PARTS: dict[str, Values] = {
     "BertForPreTraining": {"head": "transformed", "head_bias": True, "pooler": True},
     "BertModel": {"head": "linear", "head_bias": False, "pooler": True},
 }
+LABELLED = "BertForSequenceClassification"
 
 
 def write_parts(config: ModelConfig) -> Values:
-    """Return the class that has the parts of `config`; the one for masked text where none has."""
+    """Return the class that has the parts of `config`, the one for masked text where none has, and the labels."""
+    if config.labels:
+        names = dict(enumerate(config.labels))
+        return {
+            "architectures": [LABELLED],
+            "id2label": {str(number): label for number, label in names.items()},
+            "label2id": {label: number for number, label in names.items()},
+        }
     ours = config.to_dict()
     fitting = [name for name, parts in PARTS.items() if all(ours[key] == parts[key] for key in parts)]
     return {"architectures": (fitting or list(PARTS))[:1]}
@@ -32,9 +40,22 @@ def write_parts(config: ModelConfig) -> Values:
 def read_parts(theirs: Values) -> Values:
     """Return the parts that their class has."""
     name = next(iter(theirs.get("architectures") or ["BertModel"]))
+    if name == LABELLED:
+        return {**PARTS["BertModel"], "labels": _read_labels(theirs)}
     if name not in PARTS:
-        raise ConfigError(f"bert: architectures={name!r} is not supported, only {', '.join(PARTS)}")
+        raise ConfigError(
+            f"bert: architectures={name!r} is not supported, only {', '.join([*PARTS, LABELLED])}"
+        )
     return PARTS[name]
+
+
+def _read_labels(theirs: Values) -> list[str]:
+    """Return the labels by their numbers, of which transformers leaves out two that nobody named."""
+    given = theirs.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
+    names = {str(number): label for number, label in given.items()} if isinstance(given, dict) else {}
+    if not names or set(names) != set(map(str, range(len(names)))):
+        raise ConfigError(f"bert: id2label={given!r} must name the labels from 0 on")
+    return [names[str(number)] for number in range(len(names))]
 
 
 BERT = Family(
@@ -90,6 +111,7 @@ BERT = Family(
         Rule("bert.embeddings.token_type_embeddings", "embedding.segments"),
         Rule("bert.embeddings.LayerNorm", "embedding.norm"),
         Rule("bert.pooler.dense", "pooler.dense"),
+        Rule("classifier", "label_head.output"),
         Rule("cls.predictions.transform.dense", "unembedding.transform.dense"),
         Rule("cls.predictions.transform.LayerNorm", "unembedding.transform.norm"),
         Rule("cls.predictions", "unembedding"),

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from llm.files import write_atomically, write_json
 from llm.hub import to_huggingface
 from llm.hub.export import About, card
 from llm.model import Transformer
-from llm.tokenizer import Tokenizer, sentinels, start_token
+from llm.tokenizer import Tokenizer, framed, sentinels, start_token
 from llm.tokenizer.huggingface import to_backend, tokenizer_config
 
 
@@ -44,6 +44,13 @@ SPANS = Kind(
 PAIRS = Kind(
     "AutoModelForSeq2SeqLM", "text2text-generation", '"a source of yours" + tokenizer.eos_token', WRITES
 )
+LABELS = Kind(
+    "AutoModelForSequenceClassification",
+    "text-classification",
+    'tokenizer.eos_token + "a text" + tokenizer.eos_token',
+    'model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1), model.config.id2label',
+)
+LABELS_OF_BERT = replace(LABELS, text='"[CLS]a text[SEP]"')
 STATES = Kind(
     "AutoModel",
     "feature-extraction",
@@ -83,6 +90,8 @@ def _kind(model: Transformer, config: dict[str, Any], tokenizer: Tokenizer) -> K
         return SPANS if sentinels(tokenizer) else PAIRS
     if model.config.architecture == "decoder":
         return CAUSAL
+    if model.config.labels:
+        return LABELS if framed(tokenizer, [], 2) == [tokenizer.end_of_text] * 2 else LABELS_OF_BERT
     return STATES if config["architectures"] == ["BertModel"] else MASKED
 
 

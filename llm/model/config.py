@@ -198,6 +198,8 @@ class ModelConfig(_Checked):
         }
         if self.architecture == "encoder_decoder":
             values["n_encoder_layers"] = self.encoder_layers
+        if self.labels:
+            values |= {"head": "linear", "head_bias": False, "scale_logits": False, "logit_soft_cap": None}
         if self.norm == "rms":
             values["norm_bias"] = True
         if self.position != "rotary":

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from llm import build
 from llm.cli.main import main
 from llm.config.schema import ExportConfig
+from llm.hub import from_huggingface
 from llm.hub.formats import FORMATS
 from llm.tokenizer import load_tokenizer
 from llm.train.run import Run
@@ -149,6 +150,39 @@ def test_a_translation_model_writes_the_same(tiny, tmp_path, capsys):
         written = model.generate(**ids, max_new_tokens=10, do_sample=False)[0]
         assert main(["generate", f"run={run}", f"prompt={source}", "max_new_tokens=10"]) == 0
         assert capsys.readouterr().out == tokenizer.decode(written, skip_special_tokens=True) + "\n"
+
+
+def test_a_classifier_keeps_its_labels(tiny, tmp_path, capsys, monkeypatch):
+    rows = [{"body": f"{'so good' if n % 2 else 'too bad'} {n}", "stars": n % 2} for n in range(80)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    labelled = ["data=jsonl", f"data.paths=[{tmp_path}/a.jsonl]", "data.text=body", "data.label=stars"]
+    kept = [word for word in tiny if not word.startswith(("data=", "data.paths", *OWN_HEADS[:2]))]
+    recipe = ["model=bert_nano", "task=classification", "data.validation_share=0.2", "trainer.max_steps=10"]
+    assert main(["train", *kept, *labelled, *recipe, "name=c", "optimizer.lr=1e-2"]) == 0
+    export(tmp_path / "runs/c", tmp_path / "c")
+    model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "c", output_loading_info=True
+    )
+    assert {key: list(value) for key, value in info.items() if value} == {}
+    assert model.config.id2label == {0: "0", 1: "1"}
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "c/README.md").read_text(), re.DOTALL)[1]
+    capsys.readouterr()
+    names = {}
+    exec(code.replace('"a text"', '"so good 7"'), names)
+    capsys.readouterr()
+    scores = names["model"](**names["tokenizer"](names["text"], return_tensors="pt")).logits.softmax(-1)[0]
+    assert main(["generate", f"run={tmp_path}/runs/c", "prompt=so good 7"]) == 0
+    told = dict(reversed(line.split()) for line in capsys.readouterr().out.splitlines())
+    assert told == {label: f"{scores[number]:.3f}" for number, label in model.config.id2label.items()}
+    shape, state = from_huggingface(tmp_path / "c")
+    net, _ = build.trained_model(Run.open(tmp_path / "runs/c"), None)
+    assert shape.labels == net.config.labels
+    assert all(torch.equal(state[key], tensor) for key, tensor in net.state_dict().items())
+    # A decoder's head for labels has a bias, and theirs has none.
+    assert main(["train", *kept, *labelled, *recipe[1:], "name=d", "model=gpt_nano"]) == 0
+    export(tmp_path / "runs/d", tmp_path / "d", code=2)
+    assert "gpt2 cannot express labels=('0', '1') (it has ())" in capsys.readouterr().err
 
 
 def test_the_card_tells_what_the_run_did_and_its_code_runs(train, tmp_path, capsys, monkeypatch):
