@@ -13,7 +13,7 @@ from test_preparation import Interrupted, Watch, full_after, hashes, stop_at, wa
 
 from llm.data import clean, cutting, prepare
 from llm.data.report import render
-from llm.data.sources import PairLines, StandardLibrary, TextFiles
+from llm.data.sources import JsonLines, StandardLibrary, TextFiles
 from llm.data.steps import GopherQuality, Length, LowerCase, NearDuplicates
 from llm.errors import ConfigError, DataError
 from llm.tokenizer import ByteSpec
@@ -151,7 +151,12 @@ def test_comparisons_stand_last(paths, tmp_path) -> None:
 def test_pairs_take_no_steps(write, tmp_path) -> None:
     folder = write({"a.jsonl": '{"source": "a", "target": "b"}\n' * 3})
     with pytest.raises(ConfigError, match="pairs of texts"):
-        prepare(PairLines([f"{folder}/a.jsonl"]), ByteSpec(), tmp_path / "s", steps={"lower": LowerCase()})
+        prepare(
+            JsonLines([f"{folder}/a.jsonl"], "source", "target"),
+            ByteSpec(),
+            tmp_path / "s",
+            steps={"lower": LowerCase()},
+        )
 
 
 def test_the_standard_library_keeps_its_split(tmp_path) -> None:
