@@ -1,17 +1,25 @@
 """From a trained model to text: sampling, the cached engine, exact streaming."""
 
 from llm.generation.answer import answer
+from llm.generation.batching import BatchEngine, Request, Token, rows_within
 from llm.generation.classifying import classify
 from llm.generation.engine import GREEDY, generate
 from llm.generation.filling import fill, restore, show_hidden
 from llm.generation.mode import inference
 from llm.generation.packing import pack
+from llm.generation.rules import Bias, Penalties
 from llm.generation.sampling import Sampling
-from llm.generation.text import complete, decode_stream, stream_text, translate
+from llm.generation.text import TextWriter, complete, decode_stream, stream_text, translate
 
 __all__ = [
     "GREEDY",
+    "BatchEngine",
+    "Bias",
+    "Penalties",
+    "Request",
     "Sampling",
+    "TextWriter",
+    "Token",
     "answer",
     "classify",
     "complete",
@@ -21,6 +29,7 @@ __all__ = [
     "inference",
     "pack",
     "restore",
+    "rows_within",
     "show_hidden",
     "stream_text",
     "translate",
