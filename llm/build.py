@@ -169,6 +169,17 @@ def shape_for(config: Config, found: Origin, text: Corpus) -> ModelConfig:
         return dataclasses.replace(shape, labels=())
     pooler = shape.architecture == "encoder"
     return dataclasses.replace(shape, labels=labels_of(text.train, text.tokenizer), pooler=pooler)
+def usable_model(start: str, which: str | None) -> tuple[Transformer, Tokenizer]:
+    """The model and the tokenizer of a run, or of a Hugging Face folder or hub id, ready to use."""
+    run = Run(Path(start).expanduser())
+    if run.exists():
+        return trained_model(run, which)[0], load_tokenizer(run.tokenizer)
+    folder = local_folder(start)
+    shape, tensors = from_huggingface(folder)
+    net = Transformer(shape)
+    checkpoint.load_weights(net, tensors, folder)
+    place(net.eval())
+    return net, PretrainedSpec(str(folder)).build(())
 
 
 def model(shape: ModelConfig, start: Origin, seed: int) -> Transformer:

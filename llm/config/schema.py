@@ -35,6 +35,7 @@ Temperature = Annotated[float, Ge(0), Le(100)]
 NormLimit = Annotated[float, Ge(0)]
 Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
 Share = Annotated[float, Gt(0), Le(1)]
+Port = Annotated[int, Ge(0), Le(65535)]
 Precision = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "64", "64-true"]
 Sampler = Literal["grid", "tpe", "random", "cmaes"]
 
@@ -186,6 +187,23 @@ class GenerateConfig:
 
 
 @dataclass
+class ServeConfig:
+    """The keys of `llm serve`."""
+
+    run: Given | list[Given] = ""  # a run or Hugging Face folder, or a list of them
+    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    host: Given = "127.0.0.1"  # the address to listen on; any but this machine's own needs api_key
+    port: Port = 8000  # 0 takes a free one
+    api_key: str | None = None  # what clients must send; better in the environment, as LLM_API_KEY
+    max_batch_size: Count = 16  # texts that a model writes at a time
+    max_waiting: NotNegative = 64  # texts that may wait beside them; more are refused with 429
+    cache_gib: Annotated[float, Gt(0)] = (
+        4.0  # memory of a model's cache; fewer texts at a time where it is short
+    )
+    precision: Literal["32-true", "bf16-true"] = "32-true"  # bf16-true is faster, and rounds
+
+
+@dataclass
 class PrepareConfig:
     """The keys of `llm prepare`."""
 
@@ -220,6 +238,7 @@ SCHEMAS: dict[str, type] = {
     "sweep": SweepRoot,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
+    "serve": ServeConfig,
     "prepare": PrepareConfig,
     "runs": RunsConfig,
     "doctor": DoctorConfig,

@@ -53,13 +53,14 @@ class TextWriter:
 
     def add(self, id_: int) -> str:
         """What can be said of the text that this token adds."""
-        return self._say(self._decoder.decode(self._tokenizer.decode_bytes([id_])), final=False)
+        return self.say(self._decoder.decode(self._tokenizer.decode_bytes([id_])), final=False)
 
     def finish(self) -> str:
         """What was held back: the text ends here."""
-        return self._say(self._decoder.decode(b"", final=True), final=True)
+        return self.say(self._decoder.decode(b"", final=True), final=True)
 
-    def _say(self, piece: str, final: bool) -> str:
+    def say(self, piece: str, *, final: bool) -> str:
+        """What can be said once `piece` has come, of which nothing follows where it is `final`."""
         if self.stopped:
             return ""
         text = self._held + piece
