@@ -10,11 +10,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from llm import __version__
+from llm.errors import UserError
 from llm.serve.answers import ChatShape, CompletionShape, Envelope, Shape
-from llm.serve.errors import ApiError, handle_errors
+from llm.serve.errors import ApiError, from_user_error, handle_errors
 from llm.serve.guard import Guard, Guarding
 from llm.serve.metrics import Metrics
 from llm.serve.schema import (
@@ -63,7 +64,7 @@ def create_app(models: Sequence[Served], guarding: Guarding) -> FastAPI:
         """Whether the server answers."""
         return {"status": "ok"}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def figures() -> Response:
         """Prometheus' figures."""
         workers = [(served.name, served.worker) for served in models]
@@ -167,8 +168,8 @@ async def _events(
                     yield _event(envelope.chunk([shape.piece(piece)]))
         except Gone:
             return
-        except ApiError as error:
-            yield _event(error.body())
+        except UserError as error:
+            yield _event(from_user_error(error).body())
             return
         if usage:
             yield _event(envelope.chunk([], answer.usage()))

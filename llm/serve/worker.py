@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from llm.errors import TrainingError
+from llm.errors import TrainingError, UserError
 from llm.generation import BatchEngine, Request, Token
 
 Result = TypeVar("Result")
 Listener = Callable[[Token | Exception], None]
+FAILED = "The model failed; the server's log says how."
 LOG = logging.getLogger(__name__)
 
 
@@ -102,7 +103,7 @@ class Worker:
             tokens = self._engine.step()
         except Exception as error:
             LOG.exception("a step failed")
-            self._fail(error if isinstance(error, TrainingError) else RuntimeError("The model failed."))
+            self._fail(error if isinstance(error, UserError) else TrainingError(FAILED))
             return
         for token in tokens:
             listener = self._listeners[token.request]

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from starlette.requests import Request as HttpRequest
 
-from llm.errors import UserError
 from llm.generation import Request, TextWriter, Token
-from llm.serve.errors import ApiError, from_user_error
+from llm.serve.errors import ApiError
 from llm.serve.metrics import Metrics, TokenClock
 from llm.serve.schema import Asked
 from llm.serve.served import Served
@@ -129,8 +128,6 @@ class Writing:
         """
         while self._texts:
             token = await self._queue.get()
-            if isinstance(token, UserError):
-                raise from_user_error(token)
             if isinstance(token, Exception):
                 raise token
             text = self._texts.get(token.request)
