@@ -18,6 +18,7 @@ from llm.serve.answers import ChatShape, CompletionShape, Envelope, Shape
 from llm.serve.errors import ApiError, from_user_error, handle_errors
 from llm.serve.guard import Guard, Guarding
 from llm.serve.metrics import Metrics
+from llm.serve.page import page_response
 from llm.serve.schema import (
     Asked,
     ChatRequest,
@@ -58,6 +59,10 @@ def create_app(models: Sequence[Served], guarding: Guarding) -> FastAPI:
             message = f"There is no model {name!a}. There is: {', '.join(by_name)}."
             raise ApiError(404, message, param="model", code="model_not_found")
         return by_name[name]
+
+    @app.get("/", include_in_schema=False)
+    async def chat_page() -> Response:
+        return page_response()
 
     @app.get("/health")
     async def health() -> dict[str, str]:
