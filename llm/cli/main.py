@@ -11,7 +11,7 @@ from llm.cli.overrides import Words, split_words
 from llm.config.words import nearest
 from llm.errors import ConfigError, UserError
 
-VERBS = ("train", "evaluate", "generate", "serve", "prepare", "runs", "doctor")
+VERBS = ("train", "evaluate", "generate", "chat", "serve", "prepare", "runs", "doctor")
 COMMANDS = (*VERBS, "completion")
 
 

@@ -187,6 +187,23 @@ class GenerateConfig:
 
 
 @dataclass
+class ChatConfig:
+    """The keys of `llm chat`."""
+
+    run: Given = ""  # a run or Hugging Face folder
+    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    system: str = ""  # instructions that stand before the chat
+    max_new_tokens: Count = 500  # tokens of an answer at most
+    temperature: Temperature = 0.8  # 0 always takes the likeliest token
+    top_k: Count | None = None  # choose among this many likeliest tokens
+    top_p: Share | None = None  # choose among the likeliest tokens that make up this probability
+    min_p: Share | None = None  # drop tokens below this share of the likeliest one's probability
+    repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
+    seed: int | None = None  # same seed, same answers
+    precision: Literal["32-true", "bf16-true"] = "32-true"  # bf16-true is faster, and rounds
+
+
+@dataclass
 class ServeConfig:
     """The keys of `llm serve`."""
 
@@ -238,6 +255,7 @@ SCHEMAS: dict[str, type] = {
     "sweep": SweepRoot,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
+    "chat": ChatConfig,
     "serve": ServeConfig,
     "prepare": PrepareConfig,
     "runs": RunsConfig,

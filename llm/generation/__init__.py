@@ -9,15 +9,19 @@ from llm.generation.mode import inference
 from llm.generation.packing import pack
 from llm.generation.rules import Bias, Penalties
 from llm.generation.sampling import Sampling
+from llm.generation.template import ChatMLTemplate, PlainTemplate, Template, template_of
 from llm.generation.text import TextWriter, complete, decode_stream, stream_text, translate
 
 __all__ = [
     "GREEDY",
     "BatchEngine",
     "Bias",
+    "ChatMLTemplate",
     "Penalties",
+    "PlainTemplate",
     "Request",
     "Sampling",
+    "Template",
     "TextWriter",
     "Token",
     "answer",
@@ -32,5 +36,6 @@ __all__ = [
     "rows_within",
     "show_hidden",
     "stream_text",
+    "template_of",
     "translate",
 ]

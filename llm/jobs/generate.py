@@ -12,6 +12,11 @@ from llm.train.run import Run
 SAMPLING_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
+def sampling(config: Config) -> Sampling:
+    """How tokens are drawn, by the keys of a verb that writes."""
+    return Sampling(**{key: config[key] for key in SAMPLING_KEYS})
+
+
 def run(config: Config, choices: dict[str, Any]) -> int:
     """Write `num_samples` texts that begin with the prompt; returns the exit code."""
     source = Run.open(config["run"])
@@ -23,7 +28,7 @@ def run(config: Config, choices: dict[str, Any]) -> int:
         print(answer(net, tokenizer, prompt, config["max_new_tokens"]))
         return 0
     how = {
-        "sampling": Sampling(**{key: config[key] for key in SAMPLING_KEYS}),
+        "sampling": sampling(config),
         "max_new_tokens": config["max_new_tokens"],
         "seed": config["seed"],
     }

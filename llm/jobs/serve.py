@@ -11,7 +11,7 @@ from typing import Any
 from llm import build
 from llm.build import Config
 from llm.errors import ConfigError
-from llm.generation import pack, rows_within
+from llm.generation import pack, rows_within, template_of
 from llm.train.metrics import precision_dtype
 
 KEY_VARIABLE = "LLM_API_KEY"
@@ -55,7 +55,7 @@ def _models(config: Config) -> list[Any]:
 
 
 def _served(name: str, folder: str, config: Config) -> Any:
-    from llm.serve import Served, template_of
+    from llm.serve import Served
 
     net, tokenizer = build.usable_model(folder, config["checkpoint"])
     net = net.to(precision_dtype(config["precision"]))

@@ -3,6 +3,5 @@
 from llm.serve.app import create_app
 from llm.serve.guard import Guarding
 from llm.serve.served import Served
-from llm.serve.template import template_of
 
-__all__ = ["Guarding", "Served", "create_app", "template_of"]
+__all__ = ["Guarding", "Served", "create_app"]

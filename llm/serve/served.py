@@ -9,10 +9,10 @@ import torch.nn.functional as F
 
 from llm.generation import BatchEngine, Bias, Penalties, Request, Sampling, answer, inference, translate
 from llm.generation.rules import Rule
+from llm.generation.template import PlainTemplate, Template
 from llm.model import Transformer
 from llm.serve.errors import ApiError
 from llm.serve.schema import SEEDS, Asked, ChatRequest
-from llm.serve.template import PlainTemplate, Template
 from llm.serve.worker import Worker
 from llm.tokenizer import MASK, Tokenizer
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import uvicorn
 
+from llm.generation.template import ChatMLTemplate
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.serve import Guarding, Served, create_app
-from llm.serve.template import ChatMLTemplate
 from llm.tokenizer import ByteSpec
 
 TOKENIZER = ByteSpec().build()
