@@ -169,6 +169,14 @@ class EvaluateConfig:
 
 
 @dataclass
+class PromptsConfig:
+    """Where `llm generate` reads many prompts."""
+
+    paths: list[Given] = field(default_factory=list)  # JSON lines, a prompt a line; empty: prompt= alone
+    text: Given = "prompt"  # the field that holds the prompt
+
+
+@dataclass
 class GenerateConfig:
     """The keys of `llm generate`."""
 
@@ -183,6 +191,9 @@ class GenerateConfig:
     repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same text
     num_samples: Count = 1  # how many texts to write
+    data: PromptsConfig = field(default_factory=PromptsConfig)
+    out: str | None = None  # where the texts for data.paths go, as JSON lines
+    max_batch_size: Count = 16  # how many of data.paths' texts to write at a time
     precision: Literal["32-true", "bf16-true"] = "32-true"  # bf16-true is faster, and rounds
 
 

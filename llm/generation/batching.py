@@ -119,6 +119,11 @@ class BatchEngine:
         self._clock = 0
 
     @property
+    def rows(self) -> int:
+        """How many texts are written at a time."""
+        return len(self._rows)
+
+    @property
     def running(self) -> int:
         """How many requests hold a row."""
         return sum(row.request is not None for row in self._rows)

@@ -4,7 +4,9 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
+from llm.errors import ConfigError
 from llm.generation import Sampling, answer, complete, pack, stream_text
+from llm.jobs import generate_many
 from llm.tokenizer import load_tokenizer
 from llm.train.metrics import precision_dtype
 from llm.train.run import Run
@@ -20,9 +22,14 @@ def sampling(config: Config) -> Sampling:
 def run(config: Config, choices: dict[str, Any]) -> int:
     """Write `num_samples` texts that begin with the prompt; returns the exit code."""
     source = Run.open(config["run"])
-    net, _ = build.trained_model(source, config["checkpoint"])
-    net = pack(net.to(precision_dtype(config["precision"])), rows=config["num_samples"])
+    _check_files(config)
+    many = bool(config["data"]["paths"])
+    net, folder = build.trained_model(source, config["checkpoint"])
+    rows = config["max_batch_size"] if many else config["num_samples"]
+    net = pack(net.to(precision_dtype(config["precision"])), rows)
     tokenizer = load_tokenizer(source.tokenizer)
+    if many:
+        return generate_many.run(config, net, tokenizer, sampling(config), folder)
     prompt = config["prompt"]
     if net.config.architecture != "decoder" or net.config.labels:
         print(answer(net, tokenizer, prompt, config["max_new_tokens"]))
@@ -43,3 +50,14 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     ):
         print(f"--- sample {number}\n{prompt}{text}")
     return 0
+
+
+def _check_files(config: Config) -> None:
+    """Prompts from files need a file to write to, and leave `prompt` out."""
+    paths, out = config["data"]["paths"], config["out"]
+    if bool(paths) != bool(out):
+        raise ConfigError(
+            "data.paths and out go together: the prompts' files, and the file that the texts go to."
+        )
+    if paths and config["prompt"]:
+        raise ConfigError("prompt: the prompts come from data.paths; leave it out.")
