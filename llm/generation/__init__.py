@@ -7,6 +7,7 @@ from llm.generation.engine import GREEDY, generate
 from llm.generation.filling import fill, restore, show_hidden
 from llm.generation.mode import inference
 from llm.generation.packing import pack
+from llm.generation.quantization import quantize
 from llm.generation.rules import Bias, Penalties
 from llm.generation.sampling import Sampling
 from llm.generation.template import ChatMLTemplate, PlainTemplate, Template, template_of
@@ -32,6 +33,7 @@ __all__ = [
     "generate",
     "inference",
     "pack",
+    "quantize",
     "restore",
     "rows_within",
     "show_hidden",

@@ -8,11 +8,10 @@ from typing import Any
 from llm import build
 from llm.build import Config
 from llm.errors import ConfigError
-from llm.generation import BatchEngine, PlainTemplate, Request, TextWriter, pack, template_of
+from llm.generation import BatchEngine, PlainTemplate, Request, TextWriter, template_of
 from llm.generation.template import Turn
 from llm.jobs.generate import sampling
 from llm.tokenizer import Tokenizer
-from llm.train.metrics import precision_dtype
 
 AGAIN, NEW = "/again", "/new"
 
@@ -20,7 +19,7 @@ AGAIN, NEW = "/again", "/new"
 def run(config: Config, choices: dict[str, Any]) -> int:
     """Answer until the input ends; returns the exit code."""
     net, tokenizer = build.usable_model(config["run"], config["checkpoint"])
-    net = pack(net.to(precision_dtype(config["precision"])), rows=1)
+    net = build.for_inference(net, config["precision"], rows=1)
     chat = Chat(BatchEngine(net, rows=1), tokenizer, config)
     if isinstance(chat.template, PlainTemplate):
         print(

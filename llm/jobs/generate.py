@@ -5,10 +5,9 @@ from typing import Any
 from llm import build
 from llm.build import Config
 from llm.errors import ConfigError
-from llm.generation import Sampling, answer, complete, pack, stream_text
+from llm.generation import Sampling, answer, complete, stream_text
 from llm.jobs import generate_many
 from llm.tokenizer import load_tokenizer
-from llm.train.metrics import precision_dtype
 from llm.train.run import Run
 
 SAMPLING_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -26,7 +25,7 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     many = bool(config["data"]["paths"])
     net, folder = build.trained_model(source, config["checkpoint"])
     rows = config["max_batch_size"] if many else config["num_samples"]
-    net = pack(net.to(precision_dtype(config["precision"])), rows)
+    net = build.for_inference(net, config["precision"], rows)
     tokenizer = load_tokenizer(source.tokenizer)
     if many:
         return generate_many.run(config, net, tokenizer, sampling(config), folder)

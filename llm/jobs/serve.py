@@ -11,7 +11,7 @@ from typing import Any
 from llm import build
 from llm.build import Config
 from llm.errors import ConfigError
-from llm.generation import pack, rows_within, template_of
+from llm.generation import rows_within, template_of
 from llm.train.metrics import precision_dtype
 
 KEY_VARIABLE = "LLM_API_KEY"
@@ -58,12 +58,13 @@ def _served(name: str, folder: str, config: Config) -> Any:
     from llm.serve import Served
 
     net, tokenizer = build.usable_model(folder, config["checkpoint"])
-    net = net.to(precision_dtype(config["precision"]))
+    net = net.to(precision_dtype(config["precision"]))  # the cache is of the same type
     rows = config["max_batch_size"]
     if net.config.architecture == "decoder":
         rows = rows_within(net, rows, config["cache_gib"])
     template = template_of(Path(folder).expanduser(), tokenizer)
-    return Served(name, pack(net, rows), tokenizer, rows, config["max_waiting"], template)
+    net = build.for_inference(net, config["precision"], rows)
+    return Served(name, net, tokenizer, rows, config["max_waiting"], template)
 
 
 def _listen(host: str, port: int) -> socket.socket:
