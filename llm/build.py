@@ -169,6 +169,8 @@ def shape_for(config: Config, found: Origin, text: Corpus) -> ModelConfig:
         return dataclasses.replace(shape, labels=())
     pooler = shape.architecture == "encoder"
     return dataclasses.replace(shape, labels=labels_of(text.train, text.tokenizer), pooler=pooler)
+
+
 def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
     """`net` laid out to write `rows` texts at a time, in float32, bfloat16 or by weights of eight bits."""
     return quantize(net) if precision == "int8" else pack(net.to(precision_dtype(precision)), rows)

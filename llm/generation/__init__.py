@@ -1,7 +1,7 @@
 """From a trained model to text: sampling, the cached engine, exact streaming."""
 
 from llm.generation.answer import answer
-from llm.generation.batching import BatchEngine, Request, Token, rows_within
+from llm.generation.batching import BatchEngine, Request, Token, goes_on, rows_within
 from llm.generation.classifying import classify
 from llm.generation.engine import GREEDY, generate
 from llm.generation.filling import fill, restore, show_hidden
@@ -31,6 +31,7 @@ __all__ = [
     "decode_stream",
     "fill",
     "generate",
+    "goes_on",
     "inference",
     "pack",
     "quantize",

@@ -108,7 +108,7 @@ class BatchEngine:
         Raises:
             ConfigError: the model is no decoder.
         """
-        if model.config.architecture != "decoder":
+        if not goes_on(model):
             raise ConfigError(f"architecture={model.config.architecture}: only decoders write in batches.")
         weight = next(model.parameters())
         self.model, self.device, self.chunk = model, weight.device, chunk
@@ -262,6 +262,11 @@ class BatchEngine:
         rows = self._rows
         self._cache.swap(one, other, max(len(rows[one].held), len(rows[other].held)))
         rows[one], rows[other] = rows[other], rows[one]
+
+
+def goes_on(model: Transformer) -> bool:
+    """Whether a model goes on from a prompt; the others read a text whole, as `llm.generation.answer` asks them to."""
+    return model.config.architecture == "decoder" and not model.config.labels
 
 
 def rows_within(model: Transformer, rows: int, gib: float) -> int:

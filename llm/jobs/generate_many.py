@@ -13,7 +13,7 @@ from llm.data.inputs import find_files
 from llm.data.sources.jsonl import LinesPiece
 from llm.errors import ConfigError
 from llm.files import sha256, write_atomically
-from llm.generation import BatchEngine, answer
+from llm.generation import BatchEngine, answer, goes_on
 from llm.generation.offline import Prompt, Writer, Written
 from llm.generation.sampling import Sampling
 from llm.model import Transformer
@@ -111,7 +111,7 @@ def _prompts(paths: list[str], field: str) -> Iterator[Prompt]:
 
 
 def _written(writer: Writer, net: Transformer, prompts: list[Prompt], rows: int) -> Iterator[Written]:
-    if net.config.architecture == "decoder":
+    if goes_on(net):
         yield from writer.write(BatchEngine(net, rows=rows), prompts)
         return
     for prompt in prompts:

@@ -11,7 +11,7 @@ from typing import Any
 from llm import build
 from llm.build import Config
 from llm.errors import ConfigError
-from llm.generation import rows_within, template_of
+from llm.generation import goes_on, rows_within, template_of
 from llm.train.metrics import precision_dtype
 
 KEY_VARIABLE = "LLM_API_KEY"
@@ -60,7 +60,7 @@ def _served(name: str, folder: str, config: Config) -> Any:
     net, tokenizer = build.usable_model(folder, config["checkpoint"])
     net = net.to(precision_dtype(config["precision"]))  # the cache is of the same type
     rows = config["max_batch_size"]
-    if net.config.architecture == "decoder":
+    if goes_on(net):
         rows = rows_within(net, rows, config["cache_gib"])
     template = template_of(Path(folder).expanduser(), tokenizer)
     net = build.for_inference(net, config["precision"], rows)

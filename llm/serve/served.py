@@ -7,7 +7,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from llm.generation import BatchEngine, Bias, Penalties, Request, Sampling, answer, inference, translate
+from llm.generation import (
+    BatchEngine,
+    Bias,
+    Penalties,
+    Request,
+    Sampling,
+    answer,
+    goes_on,
+    inference,
+    translate,
+)
 from llm.generation.rules import Rule
 from llm.generation.template import PlainTemplate, Template
 from llm.model import Transformer
@@ -38,7 +48,7 @@ class Served:
     @property
     def writes_on(self) -> bool:
         """Whether it goes on from a prompt; the others read a text whole."""
-        return self.model.config.architecture == "decoder"
+        return goes_on(self.model)
 
     @property
     def chats(self) -> bool:
@@ -54,6 +64,8 @@ class Served:
             "owned_by": "you",
             "architecture": self.model.config.architecture,
             "context_length": self.model.config.context_length,
+            "continues": self.writes_on,
+            "labels": list(self.model.config.labels),
             "chat_template": self.chats,
         }
 
@@ -113,7 +125,8 @@ class Served:
     def answer(self, text: str, asked: Asked, number: int) -> str:
         """What a model that reads a text whole makes of it; to be called in the worker."""
         length = asked.max_tokens or self.model.config.context_length
-        if self.model.config.architecture == "encoder" or MASK in text:
+        config = self.model.config
+        if config.labels or config.architecture == "encoder" or MASK in text:
             return answer(self.model, self.tokenizer, text, length)
         return translate(
             self.model,

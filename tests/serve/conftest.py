@@ -63,6 +63,9 @@ def models():
         "tiny": Served("tiny", small(), TOKENIZER, rows=4),
         "chatty": Served("chatty", small(1), TOKENIZER, rows=4, template=ChatMLTemplate()),
         "filler": Served("filler", small(2, architecture="encoder"), TOKENIZER),
+        "judge": Served(
+            "judge", small(4, architecture="encoder", pooler=True, labels=("good", "bad")), TOKENIZER
+        ),
         "translator": Served(
             "translator", small(3, architecture="encoder_decoder", n_encoder_layers=2), TOKENIZER
         ),

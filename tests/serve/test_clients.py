@@ -8,7 +8,7 @@ import pytest
 import torch
 from huggingface_hub import InferenceClient
 
-from llm.generation import Sampling, complete, fill, translate
+from llm.generation import Sampling, classify, complete, fill, translate
 from llm.tokenizer import MASK
 
 PROMPT = "What is the capital of France?"
@@ -42,7 +42,7 @@ def test_everybodys_first_program(client):
 
 
 def test_the_models_are_listed(client):
-    assert [model.id for model in client.models.list()] == ["tiny", "chatty", "filler", "translator"]
+    assert [model.id for model in client.models.list()] == ["tiny", "chatty", "filler", "judge", "translator"]
     assert client.models.retrieve("chatty").chat_template is True
 
 
@@ -160,6 +160,9 @@ def test_models_that_read_a_text_whole(client, models):
     masked = f"the {MASK} of"
     answer = client.completions.create(model="filler", prompt=masked)
     assert answer.choices[0].text == fill(served.model, served.tokenizer, masked)
+    told = classify(models["judge"].model, models["judge"].tokenizer, ["fine"])[0]
+    lines = client.completions.create(model="judge", prompt="fine").choices[0].text.splitlines()
+    assert lines == [f"{probability:.3f} {label}" for label, probability in told.items()]
     served = models["translator"]
     source = "one two three"
     wanted = translate(served.model, served.tokenizer, [source], max_new_tokens=12)[0]

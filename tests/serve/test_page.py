@@ -13,7 +13,7 @@ import pytest
 from llm.serve.page import PAGE, page
 
 HTML = PAGE.read_text(encoding="utf-8")
-MODELS = [{"id": "tiny", "architecture": "decoder", "chat_template": True}]
+MODELS = [{"id": "tiny", "continues": True, "chat_template": True}]
 CORPUS = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -165,7 +165,7 @@ def test_going_on_from_a_text_and_models_that_read_it_whole():
     found = visit(["set", ["mode", "complete"]], ["send", "abc"], answers=[{"events": [event]}])
     assert found["posted"][0][0] == "/v1/completions"
     assert found["posted"][0][1]["prompt"] == "abc"
-    encoder = [{"id": "bert", "architecture": "encoder", "chat_template": False}]
+    encoder = [{"id": "bert", "continues": False, "chat_template": False}]
     found = visit(["send", "a <mask>"], answers=[{"events": [event]}], models=encoder)
     assert found["posted"][0][0] == "/v1/completions"
 
