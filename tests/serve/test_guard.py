@@ -13,7 +13,7 @@ import time
 
 import httpx
 import pytest
-from conftest import TOKENIZER, serving, small, wait_until
+from small_server import TOKENIZER, serving, small, wait_until
 
 from llm.cli.main import main
 from llm.errors import ConfigError

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import TOKENIZER, serving, small
+from small_server import TOKENIZER, serving, small
 
 from llm.serve import Served
 
