@@ -23,7 +23,7 @@ from llm.data.steps.base import Step
 from llm.data.steps.duplicates import Comparison
 from llm.data.windows import Windows
 from llm.errors import ConfigError
-from llm.generation import Sampling, answer, complete, show_hidden
+from llm.generation import Sampling, answer, complete, pack, quantize, show_hidden
 from llm.hub import from_huggingface, local_folder
 from llm.hub.gguf.reader import from_gguf
 from llm.model import ModelConfig, Transformer, init_weights, sequence_flops
@@ -41,7 +41,7 @@ from llm.train.callbacks import Samples
 from llm.train.derive import TENSOR_PARALLEL, Derived
 from llm.train.hardware import place
 from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
-from llm.train.metrics import Meter, Observer, Pause
+from llm.train.metrics import Meter, Observer, Pause, precision_dtype
 from llm.train.module import LanguageModule
 from llm.train.optimizers import check_strategy
 from llm.train.parallel import gathered
@@ -207,6 +207,24 @@ def shape_for(config: Config, found: Origin, text: Corpus) -> ModelConfig:
         return dataclasses.replace(shape, labels=())
     pooler = shape.architecture == "encoder"
     return dataclasses.replace(shape, labels=labels_of(text.train, text.tokenizer), pooler=pooler)
+
+
+def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
+    """`net` laid out to write `rows` texts at a time, in float32, bfloat16 or by weights of eight bits."""
+    return quantize(net) if precision == "int8" else pack(net.to(precision_dtype(precision)), rows)
+
+
+def usable_model(start: str, which: str | None) -> tuple[Transformer, Tokenizer]:
+    """The model and the tokenizer of a run, or of a Hugging Face folder or hub id, ready to use."""
+    run = Run(Path(start).expanduser())
+    if run.exists():
+        return trained_model(run, which)[0], load_tokenizer(run.tokenizer)
+    folder = local_folder(start)
+    shape, tensors = from_huggingface(folder)
+    net = Transformer(shape)
+    checkpoint.load_weights(net, tensors, folder)
+    place(net.eval())
+    return net, PretrainedSpec(str(folder)).build(())
 
 
 def model(config: Config, shape: ModelConfig) -> Transformer:

@@ -121,3 +121,9 @@ def test_where_time_goes_names_its_groups_and_the_limit():
     ]
     assert 90 <= sum(shares) <= 110
     assert "of the" in output.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_serving():
+    rows = [line for line in quick("serving").splitlines() if line.startswith("| llm serve |")]
+    assert len(rows) == 2

@@ -8,7 +8,7 @@ taken as typed."""
 EXAMPLES = {
     'run=runs/demo prompt="def main():"': "go on from a prompt",
     "run=runs/demo temperature=0.8 top_p=0.95 max_new_tokens=500": "shape the choice of tokens",
-    "run=runs/demo num_samples=4 seed=1": "four texts, the same each time",
+    "run=runs/demo 'data.paths=[prompts.jsonl]' out=texts.jsonl": "go on from each line of a file",
 }
 
 

@@ -11,7 +11,18 @@ from llm.cli.overrides import Words, split_words
 from llm.config.words import nearest
 from llm.errors import ConfigError, UserError
 
-VERBS = ("train", "evaluate", "generate", "export", "prepare", "convert", "runs", "doctor")
+VERBS = (
+    "train",
+    "evaluate",
+    "generate",
+    "chat",
+    "serve",
+    "export",
+    "prepare",
+    "convert",
+    "runs",
+    "doctor",
+)
 COMMANDS = (*VERBS, "completion")
 
 

@@ -35,7 +35,9 @@ Temperature = Annotated[float, Ge(0), Le(100)]
 NormLimit = Annotated[float, Ge(0)]
 Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
 Share = Annotated[float, Gt(0), Le(1)]
+Port = Annotated[int, Ge(0), Le(65535)]
 Precision = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "64", "64-true"]
+Inference = Literal["32-true", "bf16-true", "int8"]
 Sampler = Literal["grid", "tpe", "random", "cmaes"]
 
 
@@ -170,6 +172,14 @@ class EvaluateConfig:
 
 
 @dataclass
+class PromptsConfig:
+    """Where `llm generate` reads many prompts."""
+
+    paths: list[Given] = field(default_factory=list)  # JSON lines, a prompt a line; empty: prompt= alone
+    text: Given = "prompt"  # the field that holds the prompt
+
+
+@dataclass
 class GenerateConfig:
     """The keys of `llm generate`."""
 
@@ -184,7 +194,44 @@ class GenerateConfig:
     repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same text
     num_samples: Count = 1  # how many texts to write
-    precision: Literal["32-true", "bf16-true"] = "32-true"  # bf16-true is faster, and rounds
+    data: PromptsConfig = field(default_factory=PromptsConfig)
+    out: str | None = None  # where the texts for data.paths go, as JSON lines
+    max_batch_size: Count = 16  # how many of data.paths' texts to write at a time
+    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is the fastest on CPUs
+
+
+@dataclass
+class ChatConfig:
+    """The keys of `llm chat`."""
+
+    run: Given = ""  # a run or Hugging Face folder
+    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    system: str = ""  # instructions that stand before the chat
+    max_new_tokens: Count = 500  # tokens of an answer at most
+    temperature: Temperature = 0.8  # 0 always takes the likeliest token
+    top_k: Count | None = None  # choose among this many likeliest tokens
+    top_p: Share | None = None  # choose among the likeliest tokens that make up this probability
+    min_p: Share | None = None  # drop tokens below this share of the likeliest one's probability
+    repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
+    seed: int | None = None  # same seed, same answers
+    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is the fastest on CPUs
+
+
+@dataclass
+class ServeConfig:
+    """The keys of `llm serve`."""
+
+    run: Given | list[Given] = ""  # a run or Hugging Face folder, or a list of them
+    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    host: Given = "127.0.0.1"  # the address to listen on; any but this machine's own needs api_key
+    port: Port = 8000  # 0 takes a free one
+    api_key: str | None = None  # what clients must send; better in the environment, as LLM_API_KEY
+    max_batch_size: Count = 16  # texts that a model writes at a time
+    max_waiting: NotNegative = 64  # texts that may wait beside them; more are refused with 429
+    cache_gib: Annotated[float, Gt(0)] = (
+        4.0  # memory of a model's cache; fewer texts at a time where it is short
+    )
+    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is the fastest on CPUs
 
 
 @dataclass
@@ -250,6 +297,8 @@ SCHEMAS: dict[str, type] = {
     "generate": GenerateConfig,
     "export": ExportConfig,
     "convert": ConvertConfig,
+    "chat": ChatConfig,
+    "serve": ServeConfig,
     "prepare": PrepareConfig,
     "runs": RunsConfig,
     "doctor": DoctorConfig,

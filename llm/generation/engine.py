@@ -39,7 +39,7 @@ def generate(
         raise ConfigError(f"max_new_tokens={max_new_tokens}: it must be 0 or above.")
     context = _Context(model, prompt_bt, max_new_tokens, memory)
     device = context.tokens_bt.device
-    generator = _generator(device, seed)
+    generator = seeded(device, seed)
     stop = torch.tensor(list(stop_ids), device=device, dtype=torch.long)
     stopped_b = torch.zeros(len(prompt_bt), device=device, dtype=torch.bool)
     for _ in range(max_new_tokens):
@@ -87,7 +87,8 @@ class _Context:
         self.pending += 1
 
 
-def _generator(device: torch.device, seed: int | None) -> torch.Generator:
+def seeded(device: torch.device, seed: int | None) -> torch.Generator:
+    """A generator of its own, which None seeds from the system."""
     generator = torch.Generator(device)
     if seed is None:
         generator.seed()

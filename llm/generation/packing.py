@@ -30,7 +30,7 @@ def pack(model: Transformer, rows: int) -> Transformer:
         return model
     tied_vd = model.embedding.tokens.weight
     with torch.no_grad():
-        _Packer(tied_vd, transposes=rows == 1 and tied_vd.dtype is torch.float32).pack_within(model)
+        Packer(tied_vd, transposes=rows == 1 and tied_vd.dtype is torch.float32).pack_within(model)
     return model
 
 
@@ -43,7 +43,7 @@ def _is_packable(dtype: torch.dtype) -> bool:
     return dtype is torch.float32
 
 
-class _Packer:
+class Packer:
     """Replaces the layers of one model."""
 
     def __init__(self, tied_vd: Tensor, transposes: bool) -> None:
@@ -57,7 +57,7 @@ class _Packer:
                 child = _PackedAttention(child, self.linear)
                 setattr(module, name, child)
             elif isinstance(child, FeedForward | GatedFeedForward):
-                self._fuse_activation(child)
+                self.fuse_activation(child)
             if isinstance(child, nn.Linear):
                 setattr(module, name, self.linear(child.weight, child.bias))
             elif isinstance(child, Unembedding):
@@ -78,7 +78,7 @@ class _Packer:
         outputs, inputs = weight_oi.shape
         return self._transposes and outputs > inputs
 
-    def _fuse_activation(self, feed_forward: FeedForward | GatedFeedForward) -> None:
+    def fuse_activation(self, feed_forward: FeedForward | GatedFeedForward) -> None:
         """Let the product apply the activation, where it can."""
         name = "gate" if isinstance(feed_forward, GatedFeedForward) else "up"
         linear = feed_forward.get_submodule(name)

@@ -39,15 +39,53 @@ def stream_text(
     return decode_stream(tokenizer, (token_b.item() for token_b in steps), stop_ids)
 
 
+class TextWriter:
+    """The text of tokens as they come, in whole characters, up to the first of some strings.
+
+    What may be the beginning of such a string is held back until it is known. `stopped` says whether one came.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
+        self._tokenizer, self._stops = tokenizer, stops
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+        self.stopped = False
+
+    def add(self, id_: int) -> str:
+        """What can be said of the text that this token adds."""
+        return self.say(self._decoder.decode(self._tokenizer.decode_bytes([id_])), final=False)
+
+    def finish(self) -> str:
+        """What was held back: the text ends here."""
+        return self.say(self._decoder.decode(b"", final=True), final=True)
+
+    def say(self, piece: str, *, final: bool) -> str:
+        """What can be said once `piece` has come, of which nothing follows where it is `final`."""
+        if self.stopped:
+            return ""
+        text = self._held + piece
+        ends = [end for stop in self._stops if (end := text.find(stop)) >= 0]
+        self.stopped = bool(ends)
+        said = min(ends) if ends else len(text) if final else len(text) - self._beginning(text)
+        self._held = text[said:]
+        return text[:said]
+
+    def _beginning(self, text: str) -> int:
+        """How many of the last characters may belong to a stop."""
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        lengths = range(min(longest, len(text)), 0, -1)
+        return next((n for n in lengths if any(stop.startswith(text[-n:]) for stop in self._stops)), 0)
+
+
 def decode_stream(tokenizer: Tokenizer, ids: Iterable[int | float], stop_ids: Sequence[int]) -> Iterator[str]:
     """Yield the text of `ids` up to a stop, each piece as soon as its last character is whole."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    writer = TextWriter(tokenizer)
     for id_ in ids:
         if id_ in stop_ids:
             break
-        if piece := decoder.decode(tokenizer.decode_bytes([int(id_)])):
+        if piece := writer.add(int(id_)):
             yield piece
-    if rest := decoder.decode(b"", final=True):
+    if rest := writer.finish():
         yield rest
 
 

@@ -4,26 +4,37 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
-from llm.generation import Sampling, answer, complete, pack, stream_text
+from llm.errors import ConfigError
+from llm.generation import Sampling, answer, complete, goes_on, stream_text
+from llm.jobs import generate_many
 from llm.tokenizer import load_tokenizer
-from llm.train.metrics import precision_dtype
 from llm.train.run import Run
 
 SAMPLING_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
+def sampling(config: Config) -> Sampling:
+    """How tokens are drawn, by the keys of a verb that writes."""
+    return Sampling(**{key: config[key] for key in SAMPLING_KEYS})
+
+
 def run(config: Config, choices: dict[str, Any]) -> int:
     """Write `num_samples` texts that begin with the prompt; returns the exit code."""
     source = Run.open(config["run"])
-    net, _ = build.trained_model(source, config["checkpoint"])
-    net = pack(net.to(precision_dtype(config["precision"])), rows=config["num_samples"])
+    _check_files(config)
+    many = bool(config["data"]["paths"])
+    net, folder = build.trained_model(source, config["checkpoint"])
+    rows = config["max_batch_size"] if many else config["num_samples"]
+    net = build.for_inference(net, config["precision"], rows)
     tokenizer = load_tokenizer(source.tokenizer)
+    if many:
+        return generate_many.run(config, net, tokenizer, sampling(config), folder)
     prompt = config["prompt"]
-    if net.config.architecture != "decoder" or net.config.labels:
+    if not goes_on(net):
         print(answer(net, tokenizer, prompt, config["max_new_tokens"]))
         return 0
     how = {
-        "sampling": Sampling(**{key: config[key] for key in SAMPLING_KEYS}),
+        "sampling": sampling(config),
         "max_new_tokens": config["max_new_tokens"],
         "seed": config["seed"],
     }
@@ -38,3 +49,14 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     ):
         print(f"--- sample {number}\n{prompt}{text}")
     return 0
+
+
+def _check_files(config: Config) -> None:
+    """Prompts from files need a file to write to, and leave `prompt` out."""
+    paths, out = config["data"]["paths"], config["out"]
+    if bool(paths) != bool(out):
+        raise ConfigError(
+            "data.paths and out go together: the prompts' files, and the file that the texts go to."
+        )
+    if paths and config["prompt"]:
+        raise ConfigError("prompt: the prompts come from data.paths; leave it out.")

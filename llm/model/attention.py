@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llm.model.cache import LayerCache
+from llm.model.cache import LayerCache, RaggedLayerCache
 from llm.model.config import ModelConfig
 from llm.model.layers import build_norm, cast_once
 from llm.model.mask import Masking
@@ -52,7 +52,9 @@ class Attention(nn.Module):
         self.query_norm = build_norm(config, config.head_size) if config.qk_norm else nn.Identity()
         self.key_norm = build_norm(config, config.head_size) if config.qk_norm else nn.Identity()
 
-    def forward(self, x_btd: Tensor, view: View, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x_btd: Tensor, view: View, cache: LayerCache | RaggedLayerCache | None = None
+    ) -> Tensor:
         """Mix `x_btd` over time; `cache` brings the positions before it."""
         query_bthe, key_bthe, value_bthe = (self._heads(x) for x in self.project(x_btd))
         query_bthe, key_bthe = self.query_norm(query_bthe), self.key_norm(key_bthe)

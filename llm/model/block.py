@@ -9,11 +9,11 @@ from typing import NamedTuple, cast
 from torch import Tensor, nn
 
 from llm.model.attention import Attention, CrossAttention, KeysValues, View
-from llm.model.cache import KVCache, LayerCache
+from llm.model.cache import Cache, LayerCache, RaggedLayerCache
 from llm.model.config import ModelConfig
 from llm.model.layers import build_feed_forward, build_norm
-from llm.model.mask import Masking, attention_mask, cross_mask
-from llm.model.position import RelativePosition, Rotary
+from llm.model.mask import Masking, attention_mask, cross_mask, distances
+from llm.model.position import RelativePosition, Rotary, Start
 
 Sublayer = Callable[[Tensor], Tensor]
 
@@ -71,7 +71,7 @@ class Block(nn.Module):
         self,
         x_btd: Tensor,
         view: View,
-        cache: LayerCache | None = None,
+        cache: LayerCache | RaggedLayerCache | None = None,
         source: tuple[KeysValues, Masking] | None = None,
     ) -> Tensor:
         """Return the stream after this layer, which looks at `source` where it has cross-attention."""
@@ -111,17 +111,16 @@ class Stack(nn.Module):
     def forward(
         self,
         x_btd: Tensor,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         documents_bt: Tensor | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
         """Return the hidden states of `x_btd`, which follows what `cache` holds; the cache grows by it."""
         length = x_btd.shape[1]
-        start = 0 if cache is None else cache.length
-        everywhere = self._view(x_btd, start, documents_bt, None, self.rotary)
+        everywhere = self._view(x_btd, cache, documents_bt, None, self.rotary)
         nearby = everywhere
         if any(self.is_local):
-            nearby = self._view(x_btd, start, documents_bt, self.window, self.local_rotary)
+            nearby = self._view(x_btd, cache, documents_bt, self.window, self.local_rotary)
         crossing = None if memory is None else cross_mask(documents_bt, memory.documents_bs)
         for index, block in enumerate(self.blocks):
             source = None if memory is None else (memory.layers[index], crossing)
@@ -138,13 +137,16 @@ class Stack(nn.Module):
     def _view(
         self,
         x_btd: Tensor,
-        start: int,
+        cache: Cache | None,
         documents_bt: Tensor | None,
         window: int | None,
         rotary: Rotary | None,
     ) -> View:
         t = x_btd.shape[1]
-        s = start + t
+        s = t if cache is None else cache.length + t
+        start: Start = 0 if cache is None else cache.start
+        start_b = None if isinstance(start, int) else start
+        relative = self.relative_position
         masking = attention_mask(
             t,
             s,
@@ -152,6 +154,7 @@ class Stack(nn.Module):
             causal=self.causal,
             window=window,
             documents_bs=documents_bt,
-            bias_hts=None if self.relative_position is None else self.relative_position(t, s),
+            bias_hts=None if relative is None else relative(distances(t, s, x_btd.device, start_b)),
+            start_b=start_b,
         )
         return View(masking, None if rotary is None else rotary(start, t))

@@ -2,6 +2,7 @@
 
 # Shape legend: b batch, t new positions, s positions so far, m most positions, h key-value heads, e head width.
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,24 @@ class LayerCache(NamedTuple):
         self.key_bhme[:, :heads, self.length : end] = key_bhte
         self.value_bhme[:, :heads, self.length : end] = value_bhte
         return self.key_bhme[:, :heads, :end], self.value_bhme[:, :heads, :end]
+
+
+class RaggedLayerCache(NamedTuple):
+    """One layer's share of a RaggedCache: views of its rows' buffers, and where each row begins."""
+
+    key_bhme: Tensor
+    value_bhme: Tensor
+    row_b1: Tensor
+    position_b: Tensor
+    length: int
+
+    def extend(self, key_bhte: Tensor, value_bhte: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new positions and return all that the longest row has, (b, h, s, e) each."""
+        t = key_bhte.shape[2]
+        position_bt = self.position_b[:, None] + torch.arange(t, device=self.position_b.device)
+        self.key_bhme[self.row_b1, :, position_bt] = key_bhte.transpose(1, 2)
+        self.value_bhme[self.row_b1, :, position_bt] = value_bhte.transpose(1, 2)
+        return self.key_bhme[:, :, : self.length + t], self.value_bhme[:, :, : self.length + t]
 
 
 class KVCache:
@@ -53,6 +72,18 @@ class KVCache:
         self._buffers = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
 
+    @classmethod
+    def over(cls, buffers: Tensor, length: int) -> "KVCache":
+        """A cache that writes into `buffers` (layers, 2, b, h, m, e), of which `length` positions are filled."""
+        cache = cls.__new__(cls)
+        cache._buffers, cache.max_length, cache.length = buffers, buffers.shape[-2], length
+        return cache
+
+    @property
+    def start(self) -> int:
+        """The position that the next pass begins at."""
+        return self.length
+
     def layer(self, index: int) -> LayerCache:
         """Return the share of layer `index`."""
         key_bhme, value_bhme = self._buffers[index]
@@ -65,3 +96,73 @@ class KVCache:
     def reset(self) -> None:
         """Forget everything, keeping the buffers."""
         self.length = 0
+
+
+class RaggedCache:
+    """The first rows of a SlotCache for one pass, in which each row goes on from a position of its own.
+
+    What a row's buffer holds beyond its own positions is not seen: the masks of a pass see to that.
+    """
+
+    def __init__(self, buffers: Tensor, starts: Sequence[int]) -> None:
+        """`buffers` are (layers, 2, b, h, m, e); `starts` says how much of each row is filled."""
+        self._buffers = buffers
+        self.max_length = buffers.shape[-2]
+        self.length = max(starts)
+        self.start = torch.tensor(starts, device=buffers.device)
+        self._row_b1 = torch.arange(len(starts), device=buffers.device)[:, None]
+
+    def layer(self, index: int) -> RaggedLayerCache:
+        """Return the share of layer `index`."""
+        key_bhme, value_bhme = self._buffers[index]
+        return RaggedLayerCache(key_bhme, value_bhme, self._row_b1, self.start, self.length)
+
+    def advance(self, steps: int) -> None:
+        """Nothing: whoever keeps the rows counts their positions."""
+
+
+Cache = KVCache | RaggedCache
+
+
+class SlotCache:
+    """Buffers of fixed size for rows that come, grow and go each on their own.
+
+    Which of them are in use, and how far, is their user's to know.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        rows: int,
+        max_length: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Room for `rows` of `max_length` positions, by default the model's whole context."""
+        length = config.context_length if max_length is None else max_length
+        shape = (config.n_layers, 2, rows, config.kv_heads, length, config.head_size)
+        self._buffers = torch.zeros(shape, device=device, dtype=dtype)
+
+    @staticmethod
+    def row_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+        """What a row of the whole context takes."""
+        numbers = config.n_layers * 2 * config.kv_heads * config.context_length * config.head_size
+        return numbers * dtype.itemsize
+
+    def one(self, row: int, length: int) -> KVCache:
+        """`row`, of which `length` positions are filled, as a cache of its own."""
+        return KVCache.over(self._buffers[:, :, row : row + 1], length)
+
+    def first(self, starts: Sequence[int]) -> RaggedCache:
+        """As many first rows as there are `starts`, each filled up to its own."""
+        return RaggedCache(self._buffers[:, :, : len(starts)], starts)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give `target` the first `length` positions of `source`."""
+        self._buffers[:, :, target, :, :length] = self._buffers[:, :, source, :, :length]
+
+    def swap(self, one: int, other: int, length: int) -> None:
+        """Exchange the first `length` positions of two rows."""
+        kept = self._buffers[:, :, one, :, :length].clone()
+        self.copy(other, one, length)
+        self._buffers[:, :, other, :, :length] = kept

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from llm.model.config import ModelConfig
 from llm.model.layers import ACTIVATIONS, build_norm
-from llm.model.position import ADDED_POSITIONS
+from llm.model.position import ADDED_POSITIONS, Start
 
 
 class Embedding(nn.Module):
@@ -26,7 +26,7 @@ class Embedding(nn.Module):
         self.norm = build_norm(config, config.d_model) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens_bt: Tensor, start: int = 0, segments_bt: Tensor | None = None) -> Tensor:
+    def forward(self, tokens_bt: Tensor, start: Start = 0, segments_bt: Tensor | None = None) -> Tensor:
         """Return the vectors (b, t, d) of tokens whose first position is `start`; all of segment 0 by default."""
         x_btd = self.tokens(tokens_bt)
         if self.scale is not None:

@@ -13,6 +13,16 @@ Masking = dict[str, Any]
 PADDING = -1
 
 
+def distances(t: int, s: int, device: torch.device, start_b: Tensor | None = None) -> Tensor:
+    """How far each of `s` keys lies behind each query, (t, s): of the last `t` positions.
+
+    Where rows begin each at their own position, `start_b`, it is (b, t, s).
+    """
+    first = s - t if start_b is None else start_b[:, None]
+    position_t = first + torch.arange(t, device=device)
+    return position_t[..., None] - torch.arange(s, device=device)
+
+
 def attention_mask(
     t: int,
     s: int,
@@ -22,8 +32,9 @@ def attention_mask(
     window: int | None = None,
     documents_bs: Tensor | None = None,
     bias_hts: Tensor | None = None,
+    start_b: Tensor | None = None,
 ) -> Masking:
-    """Return what lets the last `t` of `s` positions see what they may.
+    """Return what lets `t` of `s` positions see what they may: the last ones, or those from `start_b` on.
 
     Args:
         causal: no position sees a later one.
@@ -31,10 +42,14 @@ def attention_mask(
         documents_bs: the document that each position belongs to, or PADDING; it sees its own document alone. A
             padding position sees all that the rest allows, since a row of nothing seen has no softmax.
         bias_hts: what is added to the scores.
+        start_b: the first position of each row, where they differ; keys beyond a row's end are for other rows.
     """
-    if documents_bs is None and bias_hts is None and (window is None or window >= s):
+    everything = window is None or window >= s
+    if documents_bs is None and bias_hts is None and start_b is None and everything:
         return _plain(t, s, device, causal)
-    distance_ts = torch.arange(s - t, s, device=device)[:, None] - torch.arange(s, device=device)
+    distance_ts = distances(t, s, device, start_b)
+    if start_b is not None:
+        distance_ts = distance_ts[:, None]  # alike for all heads
     seen = distance_ts >= 0 if causal else torch.ones_like(distance_ts, dtype=torch.bool)
     if window is not None:
         seen = seen & (distance_ts.abs() < window)

@@ -11,9 +11,19 @@ from torch import Tensor, nn
 
 from llm.model.config import ModelConfig, RopeScaling
 
+# Where rows begin: at one position, or each at its own (b,).
+Start = int | Tensor
+
+
+def window(start: Start, length: int) -> slice | Tensor:
+    """What takes `length` positions from `start` out of a table: a slice, or a number (b, t) for each."""
+    if isinstance(start, int):
+        return slice(start, start + length)
+    return start[:, None] + torch.arange(length, device=start.device)
+
 
 class Rotation(NamedTuple):
-    """Cosines and signed sines of some positions' angles, each (t, 1, e), to broadcast over heads."""
+    """Cosines and signed sines of some positions' angles, each (t, 1, e) or (b, t, 1, e), to broadcast over heads."""
 
     cos_t1e: Tensor
     sin_t1e: Tensor
@@ -65,10 +75,10 @@ class Rotary(_Tabled):
         self.cos_pe.copy_(torch.cat((cos_pe, cos_pe), dim=-1))
         self.sin_pe.copy_(torch.cat((-sin_pe, sin_pe), dim=-1))
 
-    def forward(self, start: int, length: int) -> Rotation:
+    def forward(self, start: Start, length: int) -> Rotation:
         """Return the rotation of positions `start` to `start + length`."""
-        window = slice(start, start + length)
-        return Rotation(self.cos_pe[window, None], self.sin_pe[window, None])
+        taken = window(start, length)
+        return Rotation(self.cos_pe[taken].unsqueeze(-2), self.sin_pe[taken].unsqueeze(-2))
 
 
 def frequencies(theta: float, size: int, device: torch.device | str = "cpu") -> Tensor:
@@ -108,11 +118,9 @@ class RelativePosition(nn.Module):
         self.causal, self.furthest = causal, config.relative_distance
         self.weight = nn.Parameter(torch.empty(config.relative_buckets, config.n_heads))
 
-    def forward(self, t: int, s: int) -> Tensor:
-        """Return what is added to the scores (h, t, s) of the last `t` of `s` positions."""
-        device = self.weight.device
-        behind_ts = torch.arange(s - t, s, device=device)[:, None] - torch.arange(s, device=device)
-        return self.weight[self._bucket(behind_ts)].permute(2, 0, 1)
+    def forward(self, behind_ts: Tensor) -> Tensor:
+        """Return what is added to the scores (..., h, t, s) of keys that lie `behind_ts` (..., t, s) their query."""
+        return self.weight[self._bucket(behind_ts)].movedim(-1, -3)
 
     def _bucket(self, behind_ts: Tensor) -> Tensor:
         """Return the bucket of keys that lie so far behind their query."""
@@ -137,9 +145,9 @@ class LearnedPositions(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.context_length, config.d_model))
 
-    def forward(self, x_btd: Tensor, start: int) -> Tensor:
+    def forward(self, x_btd: Tensor, start: Start) -> Tensor:
         """Add to `x_btd`, whose first position is `start`."""
-        return x_btd + self.weight[start : start + x_btd.shape[1]]
+        return x_btd + self.weight[window(start, x_btd.shape[1])]
 
 
 class SinusoidalPositions(_Tabled):
@@ -164,9 +172,9 @@ class SinusoidalPositions(_Tabled):
         angle_pd = torch.outer(position_p, 10000.0 ** (-steps_d / width))
         self.table_pd.copy_(torch.cat((angle_pd.sin(), angle_pd.cos()), dim=-1).float())
 
-    def forward(self, x_btd: Tensor, start: int) -> Tensor:
+    def forward(self, x_btd: Tensor, start: Start) -> Tensor:
         """Add to `x_btd`, whose first position is `start`."""
-        return x_btd + self.table_pd[start : start + x_btd.shape[1]]
+        return x_btd + self.table_pd[window(start, x_btd.shape[1])]
 
 
 ADDED_POSITIONS: dict[str, Callable[[ModelConfig], nn.Module]] = {

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from llm.errors import ConfigError
 from llm.model.block import Memory, Stack
-from llm.model.cache import KVCache
+from llm.model.cache import Cache
 from llm.model.config import ModelConfig
 from llm.model.heads import Embedding, LabelHead, Pooler, Unembedding
 
@@ -36,7 +36,7 @@ class Transformer(nn.Module):
         self,
         tokens_bt: Tensor,
         *,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         documents_bt: Tensor | None = None,
         segments_bt: Tensor | None = None,
         source_bs: Tensor | None = None,
@@ -66,7 +66,7 @@ class Transformer(nn.Module):
     def encode(
         self,
         tokens_bt: Tensor,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         documents_bt: Tensor | None = None,
         segments_bt: Tensor | None = None,
         memory: Memory | None = None,
@@ -75,8 +75,9 @@ class Transformer(nn.Module):
         if (memory is None) != (self.encoder is None):
             wanted = "needs a" if memory is None else "takes no"
             raise ConfigError(f"architecture={self.config.architecture} {wanted} source")
-        start = 0 if cache is None else cache.length
-        self._check_room(start + tokens_bt.shape[1], cache)
+        held = 0 if cache is None else cache.length
+        self._check_room(held + tokens_bt.shape[1], cache)
+        start = 0 if cache is None else cache.start
         return self.stack(self.embedding(tokens_bt, start, segments_bt), cache, documents_bt, memory)
 
     def read(self, source_bs: Tensor, documents_bs: Tensor | None = None) -> Memory:
@@ -100,7 +101,7 @@ class Transformer(nn.Module):
             raise ConfigError("model.pooler=false: this model has no pooler")
         return self.pooler(hidden_btd[:, 0])
 
-    def _check_room(self, length: int, cache: KVCache | None) -> None:
+    def _check_room(self, length: int, cache: Cache | None) -> None:
         room = self.config.context_length if cache is None else cache.max_length
         if length > room:
             what = "the model's context_length" if cache is None else "the cache"

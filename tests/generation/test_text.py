@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.errors import ConfigError
-from llm.generation import Sampling, complete, decode_stream, stream_text, translate
+from llm.generation import Sampling, TextWriter, complete, decode_stream, stream_text, translate
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.tokenizer import ByteSpec, SentencePieceSpec, start_token
 
@@ -156,3 +156,22 @@ def test_translations_of_sources_of_several_lengths_are_those_of_transformers():
     )
     texts = [TOKENIZER.decode(row) for row in wanted[:, 1:].tolist()]
     assert translate(model, TOKENIZER, sources, max_new_tokens=30) == texts
+
+
+@given(st.text(alphabet="ab é"), st.lists(st.text(alphabet="ab é", min_size=1, max_size=4), max_size=3))
+def test_a_writer_ends_at_the_first_stop_and_holds_no_more_back_than_it_must(text, stops):
+    tokenizer = ByteSpec().build()
+    writer = TextWriter(tokenizer, stops)
+    said = ""
+    for id_ in tokenizer.encode(text):
+        said += writer.add(id_)
+        if writer.stopped:
+            break
+    stopped = writer.stopped
+    said += writer.finish()
+    ends = [end for stop in stops if (end := text.find(stop)) >= 0]
+    assert stopped == bool(ends)
+    # Of several stops, the one that is whole first decides.
+    whole = min((text.find(stop) + len(stop) for stop in stops if stop in text), default=len(text))
+    assert said == text[: min([text.find(stop) for stop in stops if stop in text[:whole]], default=len(text))]
+    assert TextWriter(tokenizer, ["ab"]).add(tokenizer.encode("b")[0]) == "b"

@@ -57,3 +57,8 @@ def test_an_empty_value_switches_a_filter_off(trained, capsys):
 def test_bad_values_are_refused(trained, capsys):
     assert main(["generate", f"run={trained}", "temperature=-1"]) == 2
     assert "temperature" in capsys.readouterr().err
+
+
+def test_weights_of_eight_bits_write_too(trained, capsys):
+    out = generate(capsys, f"run={trained}", "prompt=def", "precision=int8", "max_new_tokens=9", "seed=1")
+    assert out.startswith("def")

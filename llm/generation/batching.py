@@ -1,0 +1,295 @@
+"""Continuous batching: requests join and leave a running batch at each step, each with settings and a seed of its own."""
+
+# Shape legend: b rows of the batch, t tokens of a chunk, v vocabulary.
+
+# `llm.generation.engine` stays beside this. Its rows have one length and end together, so that attention needs neither a
+# mask nor positions by row, and a text may outgrow the context; here each row is somewhere else, and ends within it.
+
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from llm.errors import ConfigError
+from llm.generation.engine import GREEDY, seeded
+from llm.generation.mode import inference
+from llm.generation.rules import Rule
+from llm.generation.sampling import Sampling
+from llm.model import SlotCache, Transformer
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What one text is to be: the tokens it goes on from, when it ends, and how its tokens are drawn.
+
+    seed: the same one gives the same text, whatever else is in the batch, but for what rounding decides between
+    tokens that are equally likely to seven digits; None draws one from the system. top_logprobs: how many of the
+    likeliest tokens are told with each token, 0 for the token alone, None for nothing. rules: what changes logits
+    before the draw.
+    """
+
+    prompt: Sequence[int]
+    max_new_tokens: int
+    sampling: Sampling = GREEDY
+    seed: int | None = None
+    stop_ids: Collection[int] = ()
+    top_logprobs: int | None = None
+    rules: Sequence[Rule] = ()
+
+
+class Logprobs(NamedTuple):
+    """By the model's own scores, before settings and rules: of the drawn token, and of the likeliest with their ids."""
+
+    chosen: float
+    top: list[tuple[int, float]]
+
+
+class Token(NamedTuple):
+    """A request's next token; the last one says why it is the last: it is one of the `stop_ids`, or the length."""
+
+    request: Request
+    id: int
+    logprobs: Logprobs | None
+    finish: Finish | None
+
+
+@dataclass
+class _Row:
+    """A row of the cache: the tokens whose keys and values it holds, and the request that it works for."""
+
+    held: list[int] = field(default_factory=list)
+    last_used: int = 0
+    request: Request | None = None
+    tokens: list[int] = field(default_factory=list)
+    generator: torch.Generator | None = None
+
+    @property
+    def new(self) -> list[int]:
+        """What was drawn so far."""
+        assert self.request is not None
+        return self.tokens[len(self.request.prompt) :]
+
+    def draw(self, logits_1v: Tensor) -> Tensor:
+        """The next token (1,)."""
+        assert self.request is not None
+        assert self.generator is not None
+        sampling = self.request.sampling
+        for rule in self.request.rules:
+            logits_1v = rule(logits_1v, self.new)
+        # A list of a thousand takes as long to become a tensor as the draw itself, and few need it.
+        seen = self.tokens if sampling.repetition_penalty is not None else []
+        seen_1t = torch.tensor([seen], dtype=torch.long, device=logits_1v.device)
+        return sampling.draw(logits_1v, seen_1t, self.generator)
+
+    def finish(self) -> Finish | None:
+        """Why the newest token is the last one."""
+        assert self.request is not None
+        if self.tokens[-1] in self.request.stop_ids:
+            return "stop"
+        return "length" if len(self.new) >= self.request.max_new_tokens else None
+
+
+class BatchEngine:
+    """Writes many texts with one decoder. `add` requests, then `step` while `busy`; not for several threads.
+
+    Rows of the cache that write come first, side by side, so that a step reads them without copying; behind them one
+    whose prompt is being read, then those that are free. A free row keeps what it holds: a prompt that begins like what
+    any row holds, be it a chat's history or a shared system prompt, takes that over.
+    """
+
+    def __init__(self, model: Transformer, *, rows: int, chunk: int = 256) -> None:
+        """`rows` are as many texts at a time; `chunk` tokens of prompts at most are read between two steps.
+
+        Raises:
+            ConfigError: the model is no decoder.
+        """
+        if not goes_on(model):
+            raise ConfigError(f"architecture={model.config.architecture}: only decoders write in batches.")
+        weight = next(model.parameters())
+        self.model, self.device, self.chunk = model, weight.device, chunk
+        self.waiting: deque[Request] = deque()
+        self._cache = SlotCache(model.config, rows, device=weight.device, dtype=weight.dtype)
+        self._rows = [_Row() for _ in range(rows)]
+        self._writing = 0
+        self._clock = 0
+
+    @property
+    def rows(self) -> int:
+        """How many texts are written at a time."""
+        return len(self._rows)
+
+    @property
+    def running(self) -> int:
+        """How many requests hold a row."""
+        return sum(row.request is not None for row in self._rows)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has anything to do."""
+        return bool(self.waiting) or self.running > 0
+
+    def add(self, request: Request) -> None:
+        """Let a request wait for its row.
+
+        Raises:
+            ConfigError: it has no prompt, or more tokens than the context.
+        """
+        if not request.prompt or request.max_new_tokens < 1:
+            raise ConfigError("A request needs a token to go on from, and max_new_tokens of 1 or more.")
+        length, room = len(request.prompt) + request.max_new_tokens, self.model.config.context_length
+        if length > room:
+            raise ConfigError(
+                f"{len(request.prompt)} tokens of prompt and max_new_tokens={request.max_new_tokens} make {length}; "
+                f"the model's context is {room}."
+            )
+        self.waiting.append(request)
+
+    def cancel(self, request: Request) -> None:
+        """Forget a request; its row is free for the next step. One that has finished is no error."""
+        if request in self.waiting:
+            self.waiting.remove(request)
+        for index, row in enumerate(self._rows):
+            if row.request is request:
+                self._free(index)
+                return
+
+    def clear(self) -> None:
+        """Forget all requests and all that the rows hold."""
+        self.waiting.clear()
+        self._rows = [_Row() for _ in self._rows]
+        self._writing = 0
+
+    def step(self) -> list[Token]:
+        """One more token of every request that is being written, and some of the prompts that wait.
+
+        Raises:
+            TrainingError: the model's scores are not finite; `clear` makes the engine fit for use again.
+        """
+        self._clock += 1
+        with inference(self.model):
+            return [*self._write(), *self._read()]
+
+    def run(self, requests: Sequence[Request]) -> Iterator[Token]:
+        """The tokens of all `requests` as they come, the engine's own others included."""
+        for request in requests:
+            self.add(request)
+        while self.busy:
+            yield from self.step()
+
+    def _write(self) -> list[Token]:
+        rows = self._rows[: self._writing]
+        if not rows:
+            return []
+        token_b1 = torch.tensor([row.tokens[-1:] for row in rows], device=self.device)
+        cache = self._cache.first([len(row.held) for row in rows])
+        logits_bv = self.model.head(self.model.encode(token_b1, cache))[:, 0]
+        for row in rows:
+            row.held.append(row.tokens[-1])
+        return self._draw(rows, logits_bv)
+
+    def _read(self) -> list[Token]:
+        """Read up to a chunk of prompts, one after the other; a prompt's end gives its first token."""
+        drawn: list[Token] = []
+        budget = self.chunk
+        while budget > 0 and (row := self._reading()):
+            start = len(row.held)
+            piece = row.tokens[start : start + budget]
+            budget -= len(piece)
+            piece_1t = torch.tensor([piece], device=self.device)
+            hidden_1td = self.model.encode(piece_1t, self._cache.one(self._writing, start))
+            row.held += piece
+            if len(row.held) == len(row.tokens):
+                self._writing += 1
+                drawn += self._draw([row], self.model.head(hidden_1td[:, -1:])[:, 0])
+        return drawn
+
+    def _reading(self) -> _Row | None:
+        """The row whose prompt is being read: behind those that write, that of the next request."""
+        if self._writing == len(self._rows):
+            return None
+        if self._rows[self._writing].request is None and self.waiting:
+            self._begin(self.waiting.popleft())
+        row = self._rows[self._writing]
+        return row if row.request is not None else None
+
+    def _begin(self, request: Request) -> None:
+        """Give a request the first row behind those that write, with all that any row holds of its prompt."""
+        prompt = list(request.prompt)
+        # The last token is always read, since it gives the first logits.
+        shared = [_common_start(row.held, prompt[:-1]) for row in self._rows]
+        best = max(range(len(shared)), key=shared.__getitem__)
+        row = best
+        if best < self._writing or shared[best] < len(self._rows[best].held):
+            row = min(range(self._writing, len(shared)), key=lambda index: self._rows[index].last_used)
+        if row != best:
+            self._cache.copy(best, row, shared[best])
+        generator = seeded(self.device, request.seed)
+        self._rows[row] = _Row(prompt[: shared[best]], self._clock, request, prompt, generator)
+        self._swap(row, self._writing)
+
+    def _draw(self, rows: Sequence[_Row], logits_bv: Tensor) -> list[Token]:
+        logits_bv = logits_bv.float()
+        drawn_b = torch.cat([row.draw(logits_bv[i : i + 1]) for i, row in enumerate(rows)])
+        tokens = []
+        for row, id_, logits_v in zip(rows, drawn_b.tolist(), logits_bv, strict=True):
+            assert row.request is not None
+            row.tokens.append(id_)
+            tokens.append(Token(row.request, id_, _logprobs(row.request, logits_v, id_), row.finish()))
+        for token in tokens:
+            if token.finish is not None:
+                self.cancel(token.request)
+        return tokens
+
+    def _free(self, index: int) -> None:
+        """Let a row go, and close the gap that it leaves."""
+        row = self._rows[index]
+        row.request, row.generator, row.last_used = None, None, self._clock
+        if index >= self._writing:
+            return
+        self._writing -= 1
+        self._swap(index, self._writing)
+        if self._writing + 1 < len(self._rows) and self._rows[self._writing + 1].request is not None:
+            self._swap(self._writing, self._writing + 1)
+
+    def _swap(self, one: int, other: int) -> None:
+        if one == other:
+            return
+        rows = self._rows
+        self._cache.swap(one, other, max(len(rows[one].held), len(rows[other].held)))
+        rows[one], rows[other] = rows[other], rows[one]
+
+
+def goes_on(model: Transformer) -> bool:
+    """Whether a model goes on from a prompt; the others read a text whole, as `llm.generation.answer` asks them to."""
+    return model.config.architecture == "decoder" and not model.config.labels
+
+
+def rows_within(model: Transformer, rows: int, gib: float) -> int:
+    """How many of `rows` have a cache within `gib`; a ConfigError where not one has."""
+    row_bytes = SlotCache.row_bytes(model.config, next(model.parameters()).dtype)
+    fitting = min(rows, int(gib * 2**30 / row_bytes))
+    if fitting < 1:
+        raise ConfigError(
+            f"cache_gib={gib}: one text of the whole context takes {row_bytes / 2**30:.3g} GiB."
+        )
+    return fitting
+
+
+def _logprobs(request: Request, logits_v: Tensor, id_: int) -> Logprobs | None:
+    if request.top_logprobs is None:
+        return None
+    logprob_v = logits_v.log_softmax(-1)
+    top = logprob_v.topk(min(request.top_logprobs, len(logprob_v)))
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return Logprobs(logprob_v[id_].item(), list(pairs))
+
+
+def _common_start(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -1,0 +1,97 @@
+"""Many prompts at once: the batched engine kept full until all are written, in whatever order they finish."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from llm.generation.batching import BatchEngine, Request
+from llm.generation.sampling import Sampling
+from llm.generation.text import TextWriter
+from llm.tokenizer import Tokenizer
+
+
+class Prompt(NamedTuple):
+    """A text to go on from, under its number."""
+
+    number: int
+    text: str
+
+
+class Written(NamedTuple):
+    """What was written for a prompt: its texts, and why each ended."""
+
+    prompt: Prompt
+    texts: list[str]
+    finishes: list[str]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """How prompts are gone on from: `num_samples` texts each.
+
+    Text j of prompt i draws from `seed + i * num_samples + j`, so that it doesn't matter what is written beside it. Of a
+    prompt that leaves too little of the context, its end is taken: at least half the context is for the prompt.
+    """
+
+    tokenizer: Tokenizer
+    sampling: Sampling
+    max_new_tokens: int
+    num_samples: int
+    seed: int
+
+    def write(self, engine: BatchEngine, prompts: Iterable[Prompt]) -> Iterator[Written]:
+        """Yield each prompt's texts as soon as they are whole; `prompts` are taken as there is room for them."""
+        left = iter(prompts)
+        under_way: dict[Request, _Texts] = {}
+        while True:
+            # As many wait as write, so that no row is ever free while there are prompts.
+            for prompt in islice(left, max(0, engine.rows - len(engine.waiting))):
+                texts = _Texts.of(prompt, self._requests(engine, prompt), self.tokenizer)
+                under_way |= dict.fromkeys(texts.requests, texts)
+                for request in texts.requests:
+                    engine.add(request)
+            if not engine.busy:
+                return
+            for token in engine.step():
+                texts = under_way[token.request]
+                texts.add(token.request, token.id, token.finish)
+                if token.finish is not None:
+                    del under_way[token.request]
+                    if all(texts.finishes):
+                        yield Written(texts.prompt, texts.texts, texts.finishes)
+
+    def _requests(self, engine: BatchEngine, prompt: Prompt) -> list[Request]:
+        context = engine.model.config.context_length
+        ids = self.tokenizer.encode(prompt.text) or [self.tokenizer.end_of_text]
+        ids = ids[-max(1, context - min(self.max_new_tokens, context // 2)) :]
+        length = min(self.max_new_tokens, context - len(ids))
+        first = self.seed + prompt.number * self.num_samples
+        return [
+            Request(ids, length, self.sampling, (first + number) % 2**63, [self.tokenizer.end_of_text])
+            for number in range(self.num_samples)
+        ]
+
+
+@dataclass
+class _Texts:
+    """A prompt's texts under way."""
+
+    prompt: Prompt
+    requests: Sequence[Request]
+    writers: list[TextWriter]
+    texts: list[str]
+    finishes: list[str]
+
+    @classmethod
+    def of(cls, prompt: Prompt, requests: Sequence[Request], tokenizer: Tokenizer) -> "_Texts":
+        writers = [TextWriter(tokenizer) for _ in requests]
+        return cls(prompt, requests, writers, [""] * len(requests), [""] * len(requests))
+
+    def add(self, request: Request, id_: int, finish: str | None) -> None:
+        number = self.requests.index(request)
+        if finish != "stop":
+            self.texts[number] += self.writers[number].add(id_)
+        if finish is not None:
+            self.texts[number] += self.writers[number].finish()
+            self.finishes[number] = finish

@@ -1,0 +1,88 @@
+"""`llm serve`: runs and Hugging Face folders behind one HTTP server, until a signal ends it."""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llm import build
+from llm.build import Config
+from llm.errors import ConfigError
+from llm.generation import goes_on, rows_within, template_of
+from llm.train.metrics import precision_dtype
+
+KEY_VARIABLE = "LLM_API_KEY"
+DRAIN_SECONDS = 30
+MISSING = "{}: llm serve needs the extra `serve`: pip install 'llm[serve]'."
+
+
+def run(config: Config, choices: dict[str, Any]) -> int:
+    """Serve until SIGTERM or Ctrl-C, then finish what is under way; returns the exit code."""
+    try:
+        import uvicorn
+
+        from llm.serve import Guarding, create_app
+    except ModuleNotFoundError as error:
+        raise ConfigError(MISSING.format(error.name)) from None
+    guarding = Guarding.of(config["host"], config["api_key"] or os.environ.get(KEY_VARIABLE) or None)
+    with _listen(config["host"], config["port"]) as listening:
+        models = _models(config)
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+        settings = uvicorn.Config(
+            create_app(models, guarding),
+            log_level="warning",
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            server_header=False,
+        )
+        _announce(models, listening)
+        # uvicorn drains, then sends itself the signal again; by then there is nothing left to interrupt.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGINT, lambda *_: None)
+        uvicorn.Server(settings).run(sockets=[listening])
+    return 0
+
+
+def _models(config: Config) -> list[Any]:
+    given = config["run"]
+    folders = [given] if isinstance(given, str) else given
+    names = [Path(folder).expanduser().resolve().name for folder in folders]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"run: two models would be called {sorted(twice)[0]}; rename one of the folders.")
+    return [_served(name, folder, config) for name, folder in zip(names, folders, strict=True)]
+
+
+def _served(name: str, folder: str, config: Config) -> Any:
+    from llm.serve import Served
+
+    net, tokenizer = build.usable_model(folder, config["checkpoint"])
+    net = net.to(precision_dtype(config["precision"]))  # the cache is of the same type
+    rows = config["max_batch_size"]
+    if goes_on(net):
+        rows = rows_within(net, rows, config["cache_gib"])
+    template = template_of(Path(folder).expanduser(), tokenizer)
+    net = build.for_inference(net, config["precision"], rows)
+    return Served(name, net, tokenizer, rows, config["max_waiting"], template)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family)
+    except OSError as error:
+        raise ConfigError(f"host={host} port={port}: {error.strerror}. Choose another port=.") from error
+
+
+def _announce(models: Sequence[Any], listening: socket.socket) -> None:
+    host, port = listening.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    print(f"Serving {', '.join(served.name for served in models)} at {address}", flush=True)
+    for served in models:
+        if served.writes_on and not served.chats:
+            print(
+                f"warning: {served.name} was not trained to chat; chats are written as plain lines.",
+                flush=True,
+            )
+    print(f"Point any OpenAI client to base_url={address}/v1, or open {address} in a browser.", flush=True)

@@ -1,0 +1,72 @@
+"""Errors in OpenAI's shape: whatever is wrong with a request ends in one of these."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from llm.errors import UserError
+
+
+class ApiError(Exception):
+    """What a client is told, with the HTTP status."""
+
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None, **headers: str
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object."""
+        kind = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}.get(self.status)
+        kind = kind or ("invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The whole answer. JSON by ASCII alone: a message may quote what is no valid Unicode."""
+        return JSONResponse(self.body(), self.status, self.headers)
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Give every error of `app` this shape."""
+
+    @app.exception_handler(ApiError)
+    async def ours(request: Request, error: ApiError) -> JSONResponse:
+        return error.response()
+
+    @app.exception_handler(UserError)
+    async def of_the_model(request: Request, error: UserError) -> JSONResponse:
+        return from_user_error(error).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def of_the_schema(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body") or None
+        message = f"{where}: {first['msg']}" if where else first["msg"]
+        return ApiError(400, _ascii(message), param=_ascii(where), code=first["type"]).response()
+
+    @app.exception_handler(HTTPException)
+    async def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:
+        message = f"{error.detail}: {HTTPStatus(error.status_code).phrase}"
+        shaped = ApiError(error.status_code, message)
+        shaped.headers = dict(error.headers or {})
+        return shaped.response()
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        return ApiError(500, "The server failed; its log says how.").response()
+
+
+def from_user_error(error: UserError) -> ApiError:
+    """An error of ours as a client is told: what it can mend is a 400, what training broke is the server's."""
+    return ApiError(400 if error.exit_code == 2 or "surrogate" in str(error) else 500, str(error))
+
+
+def _ascii(text: str | None) -> str:
+    """`text` that any encoder takes."""
+    return (text or "").encode("ascii", "backslashreplace").decode()

@@ -1,0 +1,190 @@
+"""One model that is served: what its requests become, by its tokenizer, its context and its chat template."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from llm.generation import (
+    BatchEngine,
+    Bias,
+    Penalties,
+    Request,
+    Sampling,
+    answer,
+    goes_on,
+    inference,
+    translate,
+)
+from llm.generation.rules import Rule
+from llm.generation.template import PlainTemplate, Template
+from llm.model import Transformer
+from llm.serve.errors import ApiError
+from llm.serve.schema import SEEDS, Asked, ChatRequest
+from llm.serve.worker import Worker
+from llm.tokenizer import MASK, Tokenizer
+
+DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
+
+
+@dataclass
+class Served:
+    """A model under its name. `rows` texts are written at a time, and `waiting` more may wait."""
+
+    name: str
+    model: Transformer
+    tokenizer: Tokenizer
+    rows: int = 16
+    waiting: int = 64
+    template: Template = field(default_factory=PlainTemplate)
+    worker: Worker = field(init=False)
+
+    def __post_init__(self) -> None:
+        engine = BatchEngine(self.model, rows=self.rows) if self.writes_on else None
+        self.worker = Worker(engine, rows=self.rows, waiting=self.waiting)
+
+    @property
+    def writes_on(self) -> bool:
+        """Whether it goes on from a prompt; the others read a text whole."""
+        return goes_on(self.model)
+
+    @property
+    def chats(self) -> bool:
+        """Whether it was trained to chat."""
+        return not isinstance(self.template, PlainTemplate)
+
+    def about(self) -> dict[str, Any]:
+        """What /v1/models says."""
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "you",
+            "architecture": self.model.config.architecture,
+            "context_length": self.model.config.context_length,
+            "continues": self.writes_on,
+            "labels": list(self.model.config.labels),
+            "chat_template": self.chats,
+        }
+
+    def ids(self, given: str | list[int]) -> list[int]:
+        """The ids of a prompt; an empty one begins a document.
+
+        Raises:
+            ApiError: an id is not of this vocabulary.
+        """
+        if isinstance(given, str):
+            return self.tokenizer.encode(given) or [self.tokenizer.end_of_text]
+        if max(given) >= self.tokenizer.vocab_size:
+            raise ApiError(
+                400, f"Token {max(given)} is not of this model's {self.tokenizer.vocab_size}.", param="prompt"
+            )
+        return given
+
+    def chat_ids(self, body: ChatRequest) -> list[int]:
+        """The ids of a chat."""
+        return self.template.encode(
+            self.tokenizer, [(message.role, message.text) for message in body.messages]
+        )
+
+    def length(self, asked: Asked, prompt: Sequence[int]) -> int:
+        """How many tokens a text may have.
+
+        Raises:
+            ApiError: prompt and text don't fit into the context.
+        """
+        context = self.model.config.context_length
+        room = context - len(prompt)
+        if isinstance(asked, ChatRequest):
+            length = asked.max_completion_tokens or asked.max_tokens or max(1, room)
+        else:
+            length = asked.max_tokens or max(1, min(DEFAULT_TOKENS, room))
+        if length > room:
+            raise ApiError(
+                400,
+                f"This model's context is {context} tokens; the prompt has {len(prompt)}, and {length} are asked for.",
+                param="messages" if isinstance(asked, ChatRequest) else "prompt",
+                code="context_length_exceeded",
+            )
+        return length
+
+    def requests(self, asked: Asked, prompts: Sequence[list[int]], top_logprobs: int | None) -> list[Request]:
+        """What the engine is asked for, `n` for each prompt; each draws from a seed of its own."""
+        stop_ids = [self.tokenizer.end_of_text]
+        if isinstance(asked, ChatRequest):
+            stop_ids = self.template.stop_ids(self.tokenizer)
+        rules, lengths = self._rules(asked), [self.length(asked, prompt) for prompt in prompts]
+        return [
+            Request(prompt, length, sampling(asked), seed_of(asked, number), stop_ids, top_logprobs, rules)
+            for prompt, length in zip(prompts, lengths, strict=True)
+            for number in range(asked.n or 1)
+        ]
+
+    def answer(self, text: str, asked: Asked, number: int) -> str:
+        """What a model that reads a text whole makes of it; to be called in the worker."""
+        length = asked.max_tokens or self.model.config.context_length
+        config = self.model.config
+        if config.labels or config.architecture == "encoder" or MASK in text:
+            return answer(self.model, self.tokenizer, text, length)
+        return translate(
+            self.model,
+            self.tokenizer,
+            [text],
+            sampling=sampling(asked),
+            max_new_tokens=length,
+            seed=seed_of(asked, number),
+        )[0]
+
+    def embedding(self, prompt: Sequence[int]) -> list[float]:
+        """The mean of the last hidden states, of unit length; to be called in the worker.
+
+        Raises:
+            ApiError: the text is longer than the context.
+        """
+        context = self.model.config.context_length
+        if len(prompt) > context:
+            raise ApiError(
+                400, f"The text has {len(prompt)} tokens, and the model sees {context}.", param="input"
+            )
+        with inference(self.model):
+            tokens_1t = torch.tensor([prompt], device=next(self.model.parameters()).device)
+            encoder = self.model.encoder
+            hidden = (
+                self.model.encode(tokens_1t) if encoder is None else encoder(self.model.embedding(tokens_1t))
+            )
+            mean: list[float] = F.normalize(hidden[0].float().mean(0), dim=0).tolist()
+        return mean
+
+    def token_text(self, id_: int) -> str:
+        """A token as a reader is shown it."""
+        special = {token: name for name, token in self.tokenizer.special_tokens.items()}
+        return special.get(id_) or self.tokenizer.decode([id_])
+
+    def _rules(self, asked: Asked) -> list[Rule]:
+        rules: list[Rule] = []
+        if asked.frequency_penalty or asked.presence_penalty:
+            rules.append(Penalties(asked.frequency_penalty or 0.0, asked.presence_penalty or 0.0))
+        biases = {int(token): bias for token, bias in (asked.logit_bias or {}).items()}
+        if beyond := [token for token in biases if token >= self.model.config.vocabulary]:
+            raise ApiError(400, f"logit_bias: {beyond[0]} is no token of this model.", param="logit_bias")
+        if biases:
+            rules.append(Bias(biases))
+        return rules
+
+
+def sampling(asked: Asked) -> Sampling:
+    """How tokens are drawn; OpenAI's default is temperature 1."""
+    return Sampling(
+        temperature=1.0 if asked.temperature is None else asked.temperature,
+        top_k=asked.top_k,
+        top_p=asked.top_p,
+        min_p=asked.min_p,
+        repetition_penalty=asked.repetition_penalty,
+    )
+
+
+def seed_of(asked: Asked, number: int) -> int | None:
+    """The seed of a request's n-th text."""
+    return None if asked.seed is None else (asked.seed + number) % SEEDS

@@ -1,0 +1,144 @@
+"""The thread that a model works in: it steps the batch, and between two steps takes what came in."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from llm.errors import TrainingError, UserError
+from llm.generation import BatchEngine, Request, Token
+
+Result = TypeVar("Result")
+Listener = Callable[[Token | Exception], None]
+FAILED = "The model failed; the server's log says how."
+LOG = logging.getLogger(__name__)
+
+
+class Full(Exception):
+    """As much waits as may wait."""
+
+
+class Worker:
+    """Runs one model. Everything may be called from any thread; listeners are called from the worker's.
+
+    `engine` is None for a model that reads a text whole: it answers by `call`.
+    """
+
+    def __init__(self, engine: BatchEngine | None, *, rows: int, waiting: int) -> None:
+        """`waiting` requests at most wait beside those that `rows` hold."""
+        self._engine, self._room = engine, rows + waiting
+        self._rows = rows
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._listeners: dict[Request, Listener] = {}
+        self._lock = threading.Lock()
+        self.in_flight = 0
+        self._thread = threading.Thread(target=self._work, name="llm-worker", daemon=True)
+
+    @property
+    def running(self) -> int:
+        """How much is being worked on."""
+        return min(self.in_flight, self._rows)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the step that is under way; what is unfinished is told nothing more."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def submit(self, requests: Sequence[Request], listener: Listener) -> None:
+        """Let `requests` be written, all or none; `listener` hears each token, or what went wrong.
+
+        Raises:
+            Full: too much waits already.
+        """
+        self._enter(len(requests))
+        self._inbox.put(lambda: self._add(requests, listener))
+
+    def cancel(self, requests: Sequence[Request]) -> None:
+        """Forget what of `requests` has not finished, before the next step."""
+        self._inbox.put(lambda: self._cancel(requests))
+
+    def call(self, function: Callable[[], Result]) -> "Future[Result]":
+        """Run `function` between two steps.
+
+        Raises:
+            Full: too much waits already.
+        """
+        self._enter(1)
+        future: Future[Any] = Future()
+        self._inbox.put(lambda: self._answer(function, future))
+        return future
+
+    def _enter(self, number: int) -> None:
+        with self._lock:
+            # A single request may be larger than all the room, but then it waits for an empty one.
+            if self.in_flight and self.in_flight + number > self._room:
+                raise Full
+            self.in_flight += number
+
+    def _leave(self, number: int = 1) -> None:
+        with self._lock:
+            self.in_flight -= number
+
+    def _work(self) -> None:
+        while True:
+            busy = self._engine is not None and self._engine.busy
+            try:
+                message = self._inbox.get(block=not busy)
+            except queue.Empty:
+                self._step()
+                continue
+            if message is None:
+                return
+            message()
+
+    def _step(self) -> None:
+        assert self._engine is not None
+        try:
+            tokens = self._engine.step()
+        except Exception as error:
+            LOG.exception("a step failed")
+            self._fail(error if isinstance(error, UserError) else TrainingError(FAILED))
+            return
+        for token in tokens:
+            listener = self._listeners[token.request]
+            if token.finish is not None:
+                del self._listeners[token.request]
+                self._leave()
+            listener(token)
+
+    def _fail(self, error: Exception) -> None:
+        """Tell everybody, and begin anew."""
+        assert self._engine is not None
+        self._engine.clear()
+        listeners, self._listeners = self._listeners, {}
+        self._leave(len(listeners))
+        for listener in listeners.values():
+            listener(error)
+
+    def _add(self, requests: Sequence[Request], listener: Listener) -> None:
+        assert self._engine is not None
+        for request in requests:
+            self._listeners[request] = listener
+            self._engine.add(request)
+
+    def _cancel(self, requests: Sequence[Request]) -> None:
+        assert self._engine is not None
+        for request in requests:
+            self._engine.cancel(request)
+            if self._listeners.pop(request, None) is not None:
+                self._leave()
+
+    def _answer(self, function: Callable[[], Any], future: "Future[Any]") -> None:
+        try:
+            if future.set_running_or_notify_cancel():
+                future.set_result(function())
+        except Exception as error:
+            future.set_exception(error)
+        finally:
+            self._leave()

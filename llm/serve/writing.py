@@ -1,0 +1,176 @@
+"""From a worker's tokens to pieces of text for one client, who may leave at any time."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from starlette.requests import Request as HttpRequest
+
+from llm.generation import Request, TextWriter, Token
+from llm.serve.errors import ApiError
+from llm.serve.metrics import Metrics, TokenClock
+from llm.serve.schema import Asked
+from llm.serve.served import Served
+from llm.serve.worker import Full
+
+
+class Gone(Exception):
+    """The client has left."""
+
+
+class Piece(NamedTuple):
+    """What comes next of the text `number`; `finish` says why it is the last."""
+
+    number: int
+    text: str
+    tokens: list[Token]
+    finish: str | None
+
+
+@dataclass
+class _Text:
+    """One text under way."""
+
+    number: int
+    writer: TextWriter
+    clock: TokenClock
+
+    def add(self, token: Token) -> Piece:
+        """What a token adds."""
+        self.clock.tick()
+        finish: str | None = token.finish
+        said = "" if finish == "stop" else self.writer.add(token.id)
+        if self.writer.stopped:
+            finish = "stop"
+        elif finish is not None:
+            said += self.writer.finish()
+            finish = "stop" if self.writer.stopped else finish
+        return Piece(self.number, said, [token], finish)
+
+
+@dataclass
+class Answer:
+    """Everything that was written for one request, as it came together."""
+
+    texts: list[str]
+    tokens: list[list[Token]]
+    finishes: list[str]
+    read: int
+    written: int = field(default=0)
+
+    @classmethod
+    def empty(cls, number: int, read: int) -> "Answer":
+        """Before the first piece of `number` texts."""
+        return cls([""] * number, [[] for _ in range(number)], ["length"] * number, read)
+
+    def add(self, piece: Piece) -> None:
+        """Take a piece in."""
+        self.texts[piece.number] += piece.text
+        self.tokens[piece.number] += piece.tokens
+        self.written += len(piece.tokens)
+        if piece.finish is not None:
+            self.finishes[piece.number] = piece.finish
+
+    def usage(self) -> dict[str, int]:
+        """The tokens, as OpenAI counts them."""
+        return {
+            "prompt_tokens": self.read,
+            "completion_tokens": self.written,
+            "total_tokens": self.read + self.written,
+        }
+
+
+class Writing:
+    """The texts that one client asked for; enter it to submit them, leave it to give their rows back."""
+
+    def __init__(
+        self,
+        served: Served,
+        requests: Sequence[Request],
+        stops: Sequence[str],
+        http: HttpRequest,
+        metrics: Metrics,
+    ) -> None:
+        self._served, self._requests, self._http = served, requests, http
+        self._queue: asyncio.Queue[Token | Exception] = asyncio.Queue()
+        self._texts = {
+            request: _Text(number, TextWriter(served.tokenizer, stops), metrics.clock(served.name))
+            for number, request in enumerate(requests)
+        }
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Writing":
+        loop = asyncio.get_running_loop()
+
+        def hear(token: Token | Exception) -> None:
+            # A loop that has closed has nobody to tell.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._queue.put_nowait, token)
+
+        with refused_when_full(self._served):
+            self._served.worker.submit(self._requests, hear)
+        self._watch = asyncio.create_task(self._until_gone())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._texts:
+            self._served.worker.cancel(list(self._texts))
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """What comes, until every text is finished.
+
+        Raises:
+            Gone: the client has left.
+        """
+        while self._texts:
+            token = await self._queue.get()
+            if isinstance(token, Exception):
+                raise token
+            text = self._texts.get(token.request)
+            if text is None:  # a stop came in its text, and the engine had one more step under way
+                continue
+            piece = text.add(token)
+            if piece.finish is not None:
+                del self._texts[token.request]
+                if token.finish is None:
+                    self._served.worker.cancel([token.request])
+            yield piece
+
+    async def _until_gone(self) -> None:
+        while (await self._http.receive())["type"] != "http.disconnect":
+            pass
+        # Here too: a stream that was never begun is never left.
+        self._served.worker.cancel(list(self._texts))
+        self._queue.put_nowait(Gone())
+
+
+@contextlib.contextmanager
+def refused_when_full(served: Served) -> Iterator[None]:
+    """Turn a full queue into a 429."""
+    try:
+        yield
+    except Full:
+        seconds = max(1, served.worker.in_flight // served.rows)
+        raise ApiError(
+            429, "Too many requests wait; try again.", code="queue_full", Retry_After=str(seconds)
+        ) from None
+
+
+async def whole_answers(served: Served, texts: Sequence[str], asked: Asked) -> AsyncIterator[Piece]:
+    """What a model that reads a text whole makes of `texts`, `n` of each, one after the other."""
+    number = asked.n or 1
+    for index in range(len(texts) * number):
+        text, turn = texts[index // number], index % number
+
+        def work(text: str = text, turn: int = turn) -> str:
+            return served.answer(text, asked, turn)
+
+        with refused_when_full(served):
+            future = served.worker.call(work)
+        writer = TextWriter(served.tokenizer, asked.stops)
+        said = writer.say(await asyncio.wrap_future(future), final=True)
+        yield Piece(index, said, [], "stop")

@@ -1,0 +1,102 @@
+"""Weights of eight bits: a trained model's loss changes by less than a hundredth, and a layer errs by its rounding alone."""
+
+import dataclasses
+
+import pytest
+import torch
+from test_packing import SHAPES
+from torch.nn import functional as F
+
+from llm.errors import ConfigError
+from llm.generation import BatchEngine, Request, quantize
+from llm.generation.quantization import _Int8Linear
+from llm.model import ModelConfig, Transformer, init_weights
+
+CONFIG = ModelConfig(d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, context_length=64, vocab_size=61)
+
+
+def text(rows, length, seed):
+    """Sequences in which each token follows from the one before, four times of five."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens_bt = torch.randint(0, 61, (rows, length), generator=generator)
+    kept_bt = torch.rand((rows, length), generator=generator) < 0.8
+    for t in range(1, length):
+        tokens_bt[:, t] = torch.where(kept_bt[:, t], (tokens_bt[:, t - 1] * 7 + 3) % 61, tokens_bt[:, t])
+    return tokens_bt
+
+
+def loss(model, tokens_bt):
+    logits_btv = model(tokens_bt[:, :-1])
+    return F.cross_entropy(logits_btv.flatten(0, 1), tokens_bt[:, 1:].flatten())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    model = Transformer(CONFIG)
+    init_weights(model, seed=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for step in range(60):
+        optimizer.zero_grad()
+        loss(model, text(16, 33, step)).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def copy(model):
+    other = Transformer(model.config).eval()
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+@torch.no_grad()
+def test_perplexity_changes_by_less_than_a_hundredth(trained):
+    held_out = text(64, 33, 10_000)
+    plain, whole = loss(trained, held_out), loss(quantize(copy(trained)), held_out)
+    assert plain < 2.0  # it has learnt: a guess costs 4.1
+    assert (whole - plain).abs() < 0.01
+    assert whole != plain
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("outputs", [1, 40])
+def test_a_layer_errs_by_no_more_than_its_rounding(outputs):
+    generator = torch.Generator().manual_seed(0)
+    weight_oi, bias_o = (
+        torch.randn(outputs, 96, generator=generator),
+        torch.randn(outputs, generator=generator),
+    )
+    x_bi = 3 * torch.randn(5, 96, generator=generator) + 1
+    # Half a step of each input times its weight, and half a step of each weight times its input; twice, for a CPU whose
+    # kernel leaves out a bit.
+    x_step = (x_bi.max() - x_bi.min()) / 127
+    weight_step_o = weight_oi.abs().amax(1) / 127
+    bound_bo = x_step * weight_oi.abs().sum(1) + weight_step_o * (x_bi.abs() + x_step).sum(1, keepdim=True)
+    error_bo = (_Int8Linear(weight_oi, bias_o)(x_bi) - F.linear(x_bi, weight_oi, bias_o)).abs()
+    assert (error_bo <= bound_bo).all()
+    assert error_bo.max() > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
+def test_every_matrix_is_replaced_by_its_own(config):
+    model = Transformer(config).eval()
+    init_weights(model, seed=0)
+    tokens_bt = torch.randint(0, 61, (3, 20), generator=torch.Generator().manual_seed(1))
+    plain = model(tokens_bt)
+    whole = quantize(copy(model))
+    assert not any(isinstance(module, torch.nn.Linear) for module in whole.modules())
+    # Another layer's matrix, or a missing bias, would be wrong by the logits' own size.
+    assert (whole(tokens_bt) - plain).norm() < 0.1 * plain.norm()
+
+
+def test_the_batched_engine_writes_with_it(trained):
+    requests = [Request(text(1, length, length)[0].tolist(), 12) for length in (3, 9, 20)]
+    tokens = list(BatchEngine(quantize(copy(trained)), rows=2).run(requests))
+    assert len(tokens) == 36
+
+
+def test_it_is_for_cpus():
+    with torch.device("meta"):
+        model = Transformer(dataclasses.replace(CONFIG))
+    with pytest.raises(ConfigError, match="for CPUs"):
+        quantize(model)

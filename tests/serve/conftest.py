@@ -1,0 +1,35 @@
+"""One server for all tests of this folder."""
+
+import httpx
+import pytest
+from small_server import TOKENIZER, serving, small
+
+from llm.generation.template import ChatMLTemplate
+from llm.serve import Served
+
+
+@pytest.fixture(scope="session")
+def models():
+    return {
+        "tiny": Served("tiny", small(), TOKENIZER, rows=4),
+        "chatty": Served("chatty", small(1), TOKENIZER, rows=4, template=ChatMLTemplate()),
+        "filler": Served("filler", small(2, architecture="encoder"), TOKENIZER),
+        "judge": Served(
+            "judge", small(4, architecture="encoder", pooler=True, labels=("good", "bad")), TOKENIZER
+        ),
+        "translator": Served(
+            "translator", small(3, architecture="encoder_decoder", n_encoder_layers=2), TOKENIZER
+        ),
+    }
+
+
+@pytest.fixture(scope="session")
+def server(models):
+    with serving(*models.values()) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def http(server):
+    with httpx.Client(base_url=server, timeout=30) as client:
+        yield client

@@ -1,0 +1,54 @@
+"""A server in this process, on a real port, with small models whose weights are random."""
+
+import contextlib
+import socket
+import threading
+import time
+
+import torch
+import uvicorn
+
+from llm.model import ModelConfig, Transformer, init_weights
+from llm.serve import Guarding, create_app
+from llm.tokenizer import ByteSpec
+
+TOKENIZER = ByteSpec().build()
+SHAPE = {"d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_ff": 48, "context_length": 256}
+STARTED = 20.0  # seconds
+
+
+def small(seed=0, **changes):
+    """A model with weights far from their small initial values, so that its tokens vary."""
+    model = Transformer(ModelConfig(**{**SHAPE, "vocab_size": TOKENIZER.vocab_size, **changes})).eval()
+    init_weights(model, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@contextlib.contextmanager
+def serving(*models, guarding=None):
+    """The address of a server of `models`."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = create_app(models, guarding or Guarding())
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    try:
+        wait_until(lambda: server.started)
+        yield address
+    finally:
+        server.should_exit = True
+        thread.join(STARTED)
+        listening.close()
+        assert not thread.is_alive()
+
+
+def wait_until(true, seconds=STARTED):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it didn't happen in time"
+        time.sleep(0.01)
