@@ -226,9 +226,7 @@ class ServeConfig:
     api_key: str | None = None  # what clients must send; better in the environment, as LLM_API_KEY
     max_batch_size: Count = 16  # texts that a model writes at a time
     max_waiting: NotNegative = 64  # texts that may wait beside them; more are refused with 429
-    cache_gib: Annotated[float, Gt(0)] = (
-        4.0  # memory of a model's cache; fewer texts at a time where it is short
-    )
+    cache_gib: Annotated[float, Gt(0)] = 4.0  # memory of a model's cache; where short, fewer texts at a time
     precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is the fastest on CPUs
 
 
