@@ -197,7 +197,7 @@ class GenerateConfig:
     data: PromptsConfig = field(default_factory=PromptsConfig)
     out: str | None = None  # where the texts for data.paths go, as JSON lines
     max_batch_size: Count = 16  # how many of data.paths' texts to write at a time
-    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is the fastest on CPUs
+    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 
 
 @dataclass
@@ -214,7 +214,7 @@ class ChatConfig:
     min_p: Share | None = None  # drop tokens below this share of the likeliest one's probability
     repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same answers
-    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is the fastest on CPUs
+    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 
 
 @dataclass
@@ -228,10 +228,8 @@ class ServeConfig:
     api_key: str | None = None  # what clients must send; better in the environment, as LLM_API_KEY
     max_batch_size: Count = 16  # texts that a model writes at a time
     max_waiting: NotNegative = 64  # texts that may wait beside them; more are refused with 429
-    cache_gib: Annotated[float, Gt(0)] = (
-        4.0  # memory of a model's cache; fewer texts at a time where it is short
-    )
-    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is the fastest on CPUs
+    cache_gib: Annotated[float, Gt(0)] = 4.0  # memory of a model's cache; where short, fewer texts at a time
+    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 
 
 @dataclass
