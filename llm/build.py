@@ -23,6 +23,7 @@ from llm.data.windows import Windows
 from llm.errors import ConfigError
 from llm.generation import Sampling, answer, complete, show_hidden
 from llm.hub import from_huggingface, local_folder
+from llm.hub.gguf.reader import from_gguf
 from llm.model import ModelConfig, Transformer, init_weights, sequence_flops
 from llm.redaction import redacted_text
 from llm.tokenizer import (
@@ -130,6 +131,9 @@ def _origin(config: Config, run: Run) -> Origin:
         folder = checkpoint.find(start.checkpoints, None)
         shape, tensors = checkpoint.read_model(folder)
         return Origin(shape, FixedTokenizer(load_tokenizer(start.tokenizer)), tensors)
+    if start.folder.suffix == ".gguf":
+        shape, tensors, tokenizer = from_gguf(start.folder)
+        return Origin(shape, FixedTokenizer(tokenizer), tensors)
     hf_folder = local_folder(config["init_from"])
     shape, tensors = from_huggingface(hf_folder)
     spec = PretrainedSpec(str(hf_folder))

@@ -116,7 +116,7 @@ class TrainConfig:
     shards_dir: Given = "shards"  # where prepared corpora are kept
     seed: Seed = 1337  # initial weights, order of the data, dropout and samples
     resume: Given = "auto"  # auto, never, must, or the checkpoint folder to go on from
-    init_from: str | None = None  # start from this run, Hugging Face folder or hub id
+    init_from: str | None = None  # start from this run, Hugging Face folder, hub id or .gguf file
     allow_changes: bool = False  # resume although the config changed in a way that matters
     compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: on NVIDIA GPUs, and in long runs on a CPU
     dry_run: bool = False  # show what would run and its cost, then stop

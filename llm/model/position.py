@@ -55,8 +55,7 @@ class Rotary(_Tabled):
     def _fill(self) -> None:
         # In float32 whatever the model's dtype: the angles that published weights were trained with, to the bit.
         device = self.cos_pe.device
-        steps_e = torch.arange(0, self.size, 2, dtype=torch.float32, device=device)
-        frequency_e = 1.0 / self.theta ** (steps_e / self.size)
+        frequency_e = frequencies(self.theta, self.size, device)
         if self.scaling is not None:
             frequency_e = stretch(frequency_e, self.scaling)
         angle_pe = torch.outer(
@@ -70,6 +69,12 @@ class Rotary(_Tabled):
         """Return the rotation of positions `start` to `start + length`."""
         window = slice(start, start + length)
         return Rotation(self.cos_pe[window, None], self.sin_pe[window, None])
+
+
+def frequencies(theta: float, size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return the turn a position of each pair of `size` elements, in radians."""
+    steps_e = torch.arange(0, size, 2, dtype=torch.float32, device=device)
+    return 1.0 / theta ** (steps_e / size)
 
 
 def stretch(frequency_e: Tensor, scaling: RopeScaling) -> Tensor:

@@ -80,17 +80,20 @@ def _of_pieces(tokenizer: SentencePieceTokenizer) -> tokenizers.Tokenizer:
 
 
 def _bpe(tokenizer: SentencePieceTokenizer) -> models.BPE:
-    """Every piece by its one merge, those of higher scores first.
+    merges = merges_of({piece: score for _, piece, score in tokenizer.pieces()})
+    vocab = {spelling: id_ for id_, spelling in _spellings(tokenizer)}
+    return models.BPE(vocab, merges, unk_token=UNKNOWN, byte_fallback=True)
+
+
+def merges_of(scores: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Every piece of a SentencePiece BPE by its one merge, those of higher scores first.
 
     SentencePiece merges whichever neighbours make up a piece, the leftmost first. But of the characters of one piece
     its merges always leave the same two parts last, whatever stands beside them, since a merge across the piece's
     edge would have kept it from being made: so the pair that the piece alone comes to is the only one ever met.
     """
-    scores = {piece: score for _, piece, score in tokenizer.pieces() if len(piece) > 1}
     ranked = sorted(scores, key=scores.__getitem__, reverse=True)
-    merges = [pair for piece in ranked if (pair := _last_pair(piece, scores))]
-    vocab = {spelling: id_ for id_, spelling in _spellings(tokenizer)}
-    return models.BPE(vocab, merges, unk_token=UNKNOWN, byte_fallback=True)
+    return [pair for piece in ranked if len(piece) > 1 and (pair := _last_pair(piece, scores))]
 
 
 def _last_pair(piece: str, scores: Mapping[str, float]) -> tuple[str, str] | None:

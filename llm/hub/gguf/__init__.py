@@ -1,0 +1,1 @@
+"""GGUF, the file of llama.cpp and Ollama: a decoder with its tokenizer, written and read."""
