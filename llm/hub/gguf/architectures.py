@@ -107,10 +107,12 @@ class Architecture:
             returned = self.read_config(metadata, state | rope_factors(config)).resolved().to_dict()
         except ConfigError as error:
             return [str(error)]
+        # What follows from a window is no problem of its own.
+        implied = {"local_rope_theta"} if config.local_rope_theta is None else set()
         return [
             f"{key}={value} (it has {returned[key]})"
             for key, value in wanted.items()
-            if key not in TRAINING_KEYS and value != returned[key]
+            if key not in TRAINING_KEYS | implied and value != returned[key]
         ]
 
     def layout(self, config: ModelConfig) -> Iterator[tuple[str, list[str], int]]:

@@ -35,7 +35,7 @@ def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) 
     metadata = tokens.write(tokenizer)
     metadata |= architecture.write_metadata(model.config) | {"general.name": about.name}
     theirs = architecture.to_theirs(model.config, model.state_dict()) | rope_factors(model.config)
-    writer = _writer(folder / FILE, architecture.name)
+    writer = file_writer(folder / FILE, architecture.name)
     writer.add_file_type(library().LlamaFileType[FILE_TYPES[dtype]])
     for key, value in metadata.items():
         _add_value(writer, key, value)
@@ -48,7 +48,8 @@ def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) 
     return _next(about)
 
 
-def _writer(path: Path, architecture: str) -> Any:
+def file_writer(path: Path, architecture: str) -> Any:
+    """The package's writer of one file."""
     gguf = library()
 
     class Writer(gguf.GGUFWriter):  # type: ignore[name-defined]
