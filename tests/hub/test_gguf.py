@@ -395,3 +395,60 @@ def test_smollm2_answers_as_under_transformers():
     out = theirs.generate(**inputs, max_new_tokens=20, do_sample=False, eos_token_id=end)
     assert answer == out[0, len(prompt) :].tolist()
     assert tokenizer.decode(answer) == "The capital of France is Paris."
+
+
+@pytest.fixture
+def llama_cpp():
+    """The independent reader: llama.cpp itself, built from its source by `pip install llama-cpp-python`."""
+    return pytest.importorskip(
+        "llama_cpp", reason="llama-cpp-python is not installed; it needs a C++ compiler"
+    )
+
+
+def under_llama_cpp(llama_cpp, path):
+    """A file as llama.cpp runs it, with a cache of keys and values that rounds no more than ours."""
+    float32 = llama_cpp.GGML_TYPE_F32
+    return llama_cpp.Llama(
+        str(path), n_ctx=64, n_threads=1, logits_all=True, type_k=float32, type_v=float32, verbose=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_llama_cpp_computes_the_same_logits(name, tmp_path, llama_cpp):
+    path, model = written(tmp_path, CONFIGS[name])
+    theirs = under_llama_cpp(llama_cpp, path)
+    tokens_bt = torch.randint(0, 264, (1, 64), generator=torch.Generator().manual_seed(0))
+    theirs.eval(tokens_bt[0].tolist())
+    with torch.no_grad():
+        ours_tv = model(tokens_bt)[0]
+    difference = (torch.from_numpy(np.array(theirs.scores[:64])) - ours_tv).abs().max().item()
+    # Its GELU is a table of float16.
+    assert difference < (1e-3 if "gpt" in name else 1e-4) * ours_tv.abs().max().item()
+
+
+@pytest.mark.slow
+def test_llama_cpp_writes_the_same_greedy_text(bpe, bpe_file, llama_cpp):
+    path, model = bpe_file
+    theirs = under_llama_cpp(llama_cpp, path)
+    for prompt in ("def main():\n", "import ", "class Spam(", "é世😀"):
+        ids = theirs.tokenize(prompt.encode(), add_bos=True, special=False)
+        steps = generate(model, torch.tensor([bpe.encode(prompt)]), max_new_tokens=30, stop_ids=[])
+        out = theirs.generate(ids, temp=0.0, repeat_penalty=1.0)
+        assert [next(out) for _ in range(30)] == [token.item() for token in steps]
+
+
+@pytest.mark.slow
+def test_llama_cpp_gives_our_ids(bpe, bpe_file, tmp_path, llama_cpp):
+    """But for the mark, which it takes for the space that SentencePiece writes so."""
+    by_pieces = under_llama_cpp(llama_cpp, bpe_file[0])
+    by_bytes = under_llama_cpp(llama_cpp, written(tmp_path, LLAMA)[0])
+
+    @settings(max_examples=1000)
+    @given(text=TEXT)
+    def compare(text):
+        ids = by_pieces.tokenize(text.encode(), add_bos=False, special=False)
+        assert ids == bpe.encode(text.replace(MARK, " "))
+        assert by_bytes.tokenize(text.encode(), add_bos=False, special=False) == BYTES.encode(text)
+
+    compare()

@@ -86,8 +86,12 @@ def _add_tensor(writer: Any, name: str, tensor: Tensor) -> None:
 
 
 def _next(about: About) -> list[str]:
-    path, name = shlex.quote(str(about.path(FILE))), shlex.quote(about.name.lower())
+    path, name = str(about.path(FILE)), shlex.quote(about.name.lower())
+    code = (
+        f"from llama_cpp import Llama; print(Llama({path!r}, verbose=False)('def main():', max_tokens=100))"
+    )
     return [
-        f"llama-cli -m {path} -no-cnv -p 'def main():'",
-        f"echo FROM {path} > Modelfile && ollama create {name} -f Modelfile && ollama run {name}",
+        f"python -c {shlex.quote(code)}    # pip install llama-cpp-python",
+        f"llama-server -m {shlex.quote(path)}",
+        f"echo FROM {shlex.quote(path)} > Modelfile && ollama create {name} -f Modelfile && ollama run {name}",
     ]
