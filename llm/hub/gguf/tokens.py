@@ -1,6 +1,7 @@
 """Tokenizers as GGUF's metadata, written so that llama.cpp gives the ids that ours give, and read back."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import tokenizers
@@ -8,12 +9,13 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from llm.errors import CheckpointError, ConfigError
 from llm.hub.rules import Values
-from llm.tokenizer import PAD, UNKNOWN, PretrainedTokenizer, SentencePieceTokenizer, Tokenizer
+from llm.tokenizer import PAD, PretrainedTokenizer, Tokenizer
 from llm.tokenizer.huggingface import merges_of, to_backend
 from llm.tokenizer.pretrained import TOKENIZER_FILE
 
 NORMAL, UNKNOWN_TYPE, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 SPACE_MARK = "\u2581"  # a space, in SentencePiece's spelling
+UNLIKE = ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
 BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _OTHERS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -38,98 +40,138 @@ CUTS = {
 WHOLE_WORDS = {"llama-bpe"}
 
 
-def write(tokenizer: Tokenizer) -> Values:
-    """The metadata of `tokenizer`; a ConfigError says what there is no place for.
+def write(tokenizer: Tokenizer, rows: int) -> Values:
+    """The metadata of `tokenizer` for a model of so many `rows`; a ConfigError says what there is no place for.
 
     llama.cpp adds no token to a text, as ours don't.
     """
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        made = _pieces(tokenizer)
-    else:
-        made = _byte_level(json.loads(to_backend(tokenizer).to_str()))
+    config = json.loads(to_backend(tokenizer).to_str())
+    kind = config["model"]["type"]
+    if kind == "Unigram":
+        raise _no_place(
+            "a unigram model: llama.cpp's gives what has no piece the unknown token, not its bytes"
+        )
+    if kind != "BPE" or any(config["model"].get(key) for key in UNLIKE):
+        raise _no_place(f"a {kind} model with marks on parts of words, where llama.cpp has BPE")
+    spellings, types = _vocabulary(config, tokenizer.special_tokens, rows)
+    make = _pieces if config["model"]["byte_fallback"] else _byte_level
+    made = {"tokens": spellings, "token_type": types} | make(config, spellings, types)
     ids = {"bos": tokenizer.end_of_text, "eos": tokenizer.end_of_text}
     ids |= {
         role: tokenizer.special_tokens[name]
-        for role, name in (("unknown", UNKNOWN), ("padding", PAD))
+        for role, name in (("unknown", config["model"]["unk_token"]), ("padding", PAD))
         if name in tokenizer.special_tokens
     }
     made |= {f"{role}_token_id": id_ for role, id_ in ids.items()}
-    made |= {"add_bos_token": False, "add_eos_token": False, "add_space_prefix": False}
+    made |= {"add_bos_token": False, "add_eos_token": False}
     return {f"tokenizer.ggml.{key}": value for key, value in made.items()}
 
 
-def _pieces(tokenizer: SentencePieceTokenizer) -> Values:
-    """SentencePiece's BPE: pieces with scores, the highest merged first, and bytes for what has no piece."""
-    if tokenizer.algorithm != "bpe":
-        raise ConfigError(
-            "GGUF has no place for a unigram tokenizer with byte fallback: llama.cpp gives every character without a "
-            "piece the unknown token. Use tokenizer=bpe, or format=hf."
-        )
-    processor = tokenizer.processor
-    pieces = {id_: (piece.replace(" ", SPACE_MARK), score) for id_, piece, score in tokenizer.pieces()}
-    others = [processor.id_to_piece(id_) for id_ in range(tokenizer.vocab_size)]
-    types = dict.fromkeys(tokenizer.special_tokens, CONTROL) | dict.fromkeys(BYTES, BYTE)
-    types[UNKNOWN] = UNKNOWN_TYPE
-    tokens = [pieces[id_][0] if id_ in pieces else name for id_, name in enumerate(others)]
-    _check_apart({piece for piece, _ in pieces.values()}, set(types))
+def _no_place(what: str) -> ConfigError:
+    return ConfigError(
+        f"GGUF has no place for this tokenizer: {what}. Use format=hf, or train with tokenizer=bpe."
+    )
+
+
+def _vocabulary(config: dict[str, Any], special: Mapping[str, int], rows: int) -> tuple[list[str], list[int]]:
+    """The spelling and the type of every id; llama.cpp wants a token for each row of the model."""
+    spelled = {id_: token for token, id_ in config["model"]["vocab"].items()}
+    types = dict.fromkeys(spelled, NORMAL)
+    for token in config["added_tokens"]:
+        spelled[token["id"]] = token["content"]
+        types[token["id"]] = CONTROL if token["special"] else USER_DEFINED
+    for name, id_ in special.items():
+        types[id_] = UNKNOWN_TYPE if name == config["model"]["unk_token"] else CONTROL
+    if config["model"]["byte_fallback"]:
+        types |= {id_: BYTE for id_, token in spelled.items() if token in BYTES}
+    ids = range(max(rows, max(spelled) + 1))
+    return [spelled.get(id_, f"[PAD{id_}]") for id_ in ids], [types.get(id_, UNUSED) for id_ in ids]
+
+
+def _pieces(config: dict[str, Any], spellings: list[str], types: list[int]) -> Values:
+    """SentencePiece's BPE, every piece with a score: the highest is merged first, and bytes are for what has no piece."""
+    if config["pre_tokenizer"] is not None:
+        raise _no_place(f"a BPE over characters that is cut by {json.dumps(config['pre_tokenizer'])}")
+    prefixed = _adds_space(config["normalizer"])
+    scores = _scores([(_spaced(left), _spaced(right)) for left, right in config["model"]["merges"]])
+    spaced = [
+        _spaced(token) if type_ == NORMAL else token for token, type_ in zip(spellings, types, strict=True)
+    ]
+    _check_apart(spaced, types)
     return {
         "model": "llama",
         "pre": "default",
-        "tokens": tokens,
-        "scores": [pieces[id_][1] if id_ in pieces else 0.0 for id_ in range(len(tokens))],
-        "token_type": [NORMAL if id_ in pieces else types[name] for id_, name in enumerate(tokens)],
+        "tokens": [
+            token.replace(" ", SPACE_MARK) if type_ == NORMAL else token
+            for token, type_ in zip(spaced, types, strict=True)
+        ],
+        "scores": [scores.get(token, -float(len(scores))) for token in spaced],
+        "add_space_prefix": prefixed,
     }
 
 
-def _check_apart(pieces: set[str], reserved: set[str]) -> None:
+def _spaced(piece: str) -> str:
+    return piece.replace(SPACE_MARK, " ")
+
+
+def _adds_space(normalizer: dict[str, Any] | None) -> bool:
+    """Whether a text gets a space before it; a ConfigError where anything else happens to it."""
+    parts = (normalizer or {"type": "Sequence", "normalizers": []}).get("normalizers", [normalizer])
+    for part in parts:
+        marks = part["type"] == "Replace" and {part["content"], part["pattern"].get("String")} == {
+            " ",
+            SPACE_MARK,
+        }
+        if not marks and not (part["type"] == "Prepend" and _spaced(part["prepend"]) == " "):
+            raise _no_place(f"the normalizer {json.dumps(part)}")
+    return any(part["type"] == "Prepend" for part in parts)
+
+
+def _scores(merges: list[tuple[str, str]]) -> dict[str, float]:
+    """A score for each piece by which any two neighbours that make it up may be merged, with the outcome of `merges`."""
+    ranks = {pair: -float(rank) for rank, pair in reversed(list(enumerate(merges)))}
+    scores: dict[str, float] = {}
+    for (left, right), score in sorted(ranks.items(), key=lambda item: -item[1]):
+        scores.setdefault(left + right, score)
+    met = [ranks.get(pair, 1.0) for pair in merges_of(scores)]
+    if met != sorted(met, reverse=True) or 1.0 in met:
+        raise _no_place("a BPE whose merges do not follow from scores of its pieces, as SentencePiece's do")
+    return scores
+
+
+def _check_apart(spellings: list[str], types: list[int]) -> None:
     """Refuse a vocabulary two of whose pieces spell a special token or a byte: llama.cpp would merge them into it."""
-    for name in sorted(reserved):
+    typed = list(zip(spellings, types, strict=True))
+    pieces = {token for token, type_ in typed if type_ == NORMAL}
+    for name in (token for token, type_ in typed if type_ != NORMAL):
         for cut in range(1, len(name)):
             if name[:cut] in pieces and name[cut:] in pieces:
-                raise ConfigError(
-                    f"GGUF has no place for this tokenizer: its pieces {name[:cut]!r} and {name[cut:]!r} spell the "
-                    f"special token {name!r}, and llama.cpp would take such a text for that token."
+                raise _no_place(
+                    f"its pieces {name[:cut]!r} and {name[cut:]!r} spell {name!r}, which llama.cpp would take for that token"
                 )
 
 
-def _byte_level(config: dict[str, Any]) -> Values:
-    """A BPE over bytes, from a tokenizer.json."""
-    model = config["model"]
-    pre = _cut_of(config)
-    added = {token["id"]: token for token in config["added_tokens"]}
-    spellings = {id_: token for token, id_ in model["vocab"].items()}
-    spellings |= {id_: token["content"] for id_, token in added.items()}
-    tokens = [spellings.get(id_, f"[PAD{id_}]") for id_ in range(max(spellings) + 1)]
-    types = {id_: CONTROL if token["special"] else USER_DEFINED for id_, token in added.items()}
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
-    return {
-        "model": "gpt2",
-        "pre": pre,
-        "tokens": tokens,
-        "token_type": [types.get(id_, NORMAL if id_ in spellings else UNUSED) for id_ in range(len(tokens))],
-        "merges": merges,
-    }
+def _byte_level(config: dict[str, Any], spellings: list[str], types: list[int]) -> Values:
+    """A BPE over bytes."""
+    merges = [" ".join(pair) for pair in config["model"]["merges"]]
+    return {"model": "gpt2", "pre": _cut_of(config), "merges": merges, "add_space_prefix": False}
 
 
 def _cut_of(config: dict[str, Any]) -> str:
     """llama.cpp's name for how a tokenizer.json cuts text; a ConfigError where it has none."""
     model, cut = config["model"], config["pre_tokenizer"]
-    unlike = {"continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "dropout"}
-    if model["type"] != "BPE" or any(model.get(key) for key in unlike) or "ByteLevel" not in json.dumps(cut):
-        raise ConfigError(
-            f"GGUF has no place for this tokenizer: a {model['type']} model that is no BPE over bytes (ByteLevel)"
-        )
+    if "ByteLevel" not in json.dumps(cut):
+        raise _no_place("a BPE over characters without byte fallback")
+    # Where a tokenizer composes characters (NFC), llama.cpp takes the text as it is: so do its own files of Qwen2.
     if (config["normalizer"] or {"type": "NFC"})["type"] != "NFC":
-        raise ConfigError(
-            f"GGUF has no place for this tokenizer's normalizer, {config['normalizer']['type']}: llama.cpp has none"
-        )
+        raise _no_place(f"the normalizer {json.dumps(config['normalizer'])}")
     for name, known in CUTS.items():
-        if _same(cut, known) and model.get("ignore_merges", False) == (name in WHOLE_WORDS):
+        if _same(cut, known) and model["ignore_merges"] == (name in WHOLE_WORDS):
             return name
     if not model["merges"]:
         return "qwen2"  # nothing is merged, however text is cut
-    raise ConfigError(
-        f"GGUF has no place for this tokenizer's pre_tokenizer, {json.dumps(cut)}: llama.cpp knows {', '.join(CUTS)}"
+    raise _no_place(
+        f"the pre_tokenizer {json.dumps(cut)}, where llama.cpp's are known here of {', '.join(CUTS)}"
     )
 
 

@@ -32,7 +32,7 @@ def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) 
         known = ", ".join(str(kind).removeprefix("torch.") for kind in FILE_TYPES)
         raise ConfigError(f"dtype={str(dtype).removeprefix('torch.')}: GGUF has {known}")
     architecture = architecture_for(model.config)
-    metadata = tokens.write(tokenizer)
+    metadata = tokens.write(tokenizer, model.config.vocabulary)
     metadata |= architecture.write_metadata(model.config) | {"general.name": about.name}
     theirs = architecture.to_theirs(model.config, model.state_dict()) | rope_factors(model.config)
     writer = file_writer(folder / FILE, architecture.name)
