@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import struct
 import sysconfig
 from pathlib import Path
@@ -19,6 +20,7 @@ from llm.hub.gguf.reader import from_gguf, read
 from llm.hub.gguf.writer import file_writer, write
 from llm.model import ModelConfig, RopeScaling, Transformer, init_weights
 from llm.tokenizer import ByteSpec, PretrainedSpec, SentencePieceSpec
+from llm.tokenizer.huggingface import to_backend
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'llm[export]'")
 tokenizers = pytest.importorskip("tokenizers")
@@ -269,6 +271,50 @@ def test_what_there_is_no_place_for_is_named_before_anything_is_written(changes,
     assert not list(tmp_path.iterdir())
 
 
+def llama2(bpe, folder, **changes):
+    """The same pieces as Llama 2 has them: a space before every text, and the mark for each; as tokenizer.json."""
+    content = json.loads(to_backend(bpe).to_str())
+    model = content["model"]
+    model["vocab"] = {token.replace(" ", MARK): id_ for token, id_ in model["vocab"].items()}
+    model["merges"] = [[part.replace(" ", MARK) for part in pair] for pair in model["merges"]]
+    mark = {"type": "Replace", "pattern": {"String": " "}, "content": MARK}
+    content["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": MARK}, mark]}
+    (folder / "tokenizer.json").write_text(json.dumps(content | changes))
+    return PretrainedSpec(str(folder)).build()
+
+
+@pytest.fixture(scope="module")
+def llama2_file(bpe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama2")
+    ours = llama2(bpe, folder)
+    return written(folder, dataclasses.replace(LLAMA, vocab_size=ours.vocab_size), ours)[0], ours
+
+
+def test_a_space_before_every_text_is_kept(bpe, llama2_file):
+    path, ours = llama2_file
+    again = from_gguf(path)[2]
+    assert read(path).metadata["tokenizer.ggml.add_space_prefix"] is True
+    for text in ("def spam():\n  pass", " x", "", f"{MARK}é <pad>"):
+        assert again.encode(text) == ours.encode(text)
+    assert ours.encode("x") == bpe.encode(" x")
+
+
+def test_what_a_pretrained_tokenizer_does_beyond_llama_cpp_is_named(bpe, tmp_path):
+    digits = {"type": "Digits", "individual_digits": True}
+    merges = json.loads(to_backend(bpe).to_str())["model"]
+    reversed_merges = merges | {"merges": merges["merges"][::-1]}
+    for changes, message in (
+        ({"normalizer": {"type": "Lowercase"}}, "the normalizer .*Lowercase"),
+        ({"pre_tokenizer": digits}, "cut by .*Digits"),
+        ({"model": reversed_merges}, "merges do not follow from scores"),
+        ({"model": merges | {"byte_fallback": False}}, "without byte fallback"),
+        ({"model": merges | {"end_of_word_suffix": "</w>"}}, "marks on parts of words"),
+    ):
+        ours = llama2(bpe, tmp_path, **changes)
+        with pytest.raises(ConfigError, match=message):
+            written(tmp_path, dataclasses.replace(LLAMA, vocab_size=ours.vocab_size), ours)
+
+
 def test_tokenizers_without_a_place_are_refused(tmp_path, bpe):
     unigram = SentencePieceSpec("unigram", 281).build(["def spam(eggs): return eggs " * 50])
     # SentencePiece makes no piece of a special token, but may of its parts.
@@ -453,9 +499,10 @@ def test_llama_cpp_writes_the_same_greedy_text(bpe, bpe_file, llama_cpp):
 
 
 @pytest.mark.slow
-def test_llama_cpp_gives_our_ids(bpe, bpe_file, tmp_path, llama_cpp):
+def test_llama_cpp_gives_our_ids(bpe, bpe_file, llama2_file, tmp_path, llama_cpp):
     """But for the mark, which it takes for the space that SentencePiece writes so."""
     by_pieces = under_llama_cpp(llama_cpp, bpe_file[0])
+    prefixing, llama2 = under_llama_cpp(llama_cpp, llama2_file[0]), llama2_file[1]
     by_bytes = under_llama_cpp(llama_cpp, written(tmp_path, LLAMA)[0])
 
     @settings(max_examples=1000)
@@ -463,6 +510,7 @@ def test_llama_cpp_gives_our_ids(bpe, bpe_file, tmp_path, llama_cpp):
     def compare(text):
         ids = by_pieces.tokenize(text.encode(), add_bos=False, special=False)
         assert ids == bpe.encode(text.replace(MARK, " "))
+        assert prefixing.tokenize(text.encode(), add_bos=False, special=False) == llama2.encode(text)
         assert by_bytes.tokenize(text.encode(), add_bos=False, special=False) == BYTES.encode(text)
 
     compare()

@@ -128,7 +128,7 @@ class Architecture:
     def to_theirs(self, config: ModelConfig, state: State) -> dict[str, Tensor]:
         """Convert our tensors to theirs; matrices are (out, in), whatever Hugging Face's class does."""
         return {
-            name: _as_neighbours(torch.cat([state[our] for our in ours]), heads)
+            name: _as_neighbours(_joined([state[our] for our in ours]), heads)
             for name, ours, heads in self.layout(config)
         }
 
@@ -146,6 +146,10 @@ class Architecture:
         empty = {name: torch.empty(shape, device="meta") for name, shape in shapes_of(config).items()}
         theirs = self.to_theirs(config, empty) | rope_factors(config)
         return {name: tensor.shape for name, tensor in theirs.items()}
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 def _as_neighbours(tensor: Tensor, heads: int) -> Tensor:

@@ -207,7 +207,7 @@ def read(metadata: Values, where: str) -> PretrainedTokenizer:
     try:
         backend = READERS[kind](said)
         special = _add(backend, said)
-        end = said["eos_token_id"]
+        end = range(len(said["tokens"]))[said["eos_token_id"]]
         files = {TOKENIZER_FILE: backend.to_str().encode()}
         return PretrainedTokenizer(files, special | {said["tokens"][end]: end}, end)
     except Exception as error:  # of whatever kind, from metadata that fits nowhere
