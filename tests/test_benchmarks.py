@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,9 @@ def test_figures_are_read_from_the_process_and_measured_from_outside(timing):
     code = f"held = bytearray(150_000_000); print({timing.SAID!r} + {json.dumps({'speed': 3})!r})"
     figures = timing.measured([sys.executable, "-c", code], 1)
     assert figures["speed"] == 3
-    assert 150e6 < figures["peak_bytes"] < 150e6 + 1e9
+    # Before it runs its program, a child counts what its parent held.
+    parent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert 150e6 < figures["peak_bytes"] < max(parent, 150e6 + 1e9) + 1e6
     assert figures["seconds"] > 0
 
 

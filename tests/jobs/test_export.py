@@ -90,6 +90,7 @@ def test_transformers_loads_and_computes_the_same(name, train, tmp_path, capsys,
     export(run, out)
     assert f"from transformers import {auto}" in capsys.readouterr().out
     logging.getLogger("transformers").propagate = True
+    caplog.clear()  # of what training logged
     with caplog.at_level(logging.WARNING):
         model, info = getattr(transformers, auto).from_pretrained(out, output_loading_info=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(out)
