@@ -238,7 +238,7 @@ class ExportConfig:
 
     run: Given = ""  # the run folder
     checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
-    format: Literal["hf", "gguf", "onnx"] = "hf"  # for transformers; for llama.cpp; for ONNX Runtime
+    format: Literal["hf", "gguf", "onnx"] = "hf"  # for transformers, llama.cpp or ONNX Runtime
     out: Given = ""  # the folder to make; nothing may stand there yet
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights
     shard_bytes: Count = 5_000_000_000  # the largest file of weights, for format=hf

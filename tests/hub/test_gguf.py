@@ -259,6 +259,7 @@ def requantised(path, kind):
         ({"logit_soft_cap": 30.0}, "llama has no place for logit_soft_cap=30.0"),
         ({"attention_window": 8}, "llama has no place for attention_window=8"),
         ({"position": "learned"}, "position=learned .it has rotary"),
+        ({"labels": ("bad", "good")}, "labels=.'bad', 'good'. .it has ()"),
         ({"activation": "geglu"}, "activation=geglu .it has swiglu"),
         ({"head_dim": 32, "rotary_share": 0.5, "attention_scale": 1.0}, "attention_scale=1.0 .it has None"),
         ({"rope_scaling": RopeScaling(low_freq_factor=2.0)}, "the factors in rope_freqs.weight"),
