@@ -36,7 +36,10 @@ class TextModel(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Return logits (b, t, v), of labels where it has some, of tokens (b, t); those of mask 0, at the end of a row, are seen by none of mask 1."""
+        """Return logits (b, t, v) of tokens (b, t), or scores of the model's labels.
+
+        Tokens of mask 0, at the end of a row, are seen by none of mask 1.
+        """
         return self.model(input_ids, documents_bt=documents(attention_mask), segments_bt=token_type_ids)
 
 

@@ -52,7 +52,7 @@ def write(tokenizer: Tokenizer, rows: int) -> Values:
             "a unigram model: llama.cpp's gives what has no piece the unknown token, not its bytes"
         )
     if kind != "BPE" or any(config["model"].get(key) for key in UNLIKE):
-        raise _no_place(f"a {kind} model with marks on parts of words, where llama.cpp has BPE")
+        raise _no_place(f"a {kind} model, where llama.cpp has BPE without marks on parts of words")
     spellings, types = _vocabulary(config, tokenizer.special_tokens, rows)
     make = _pieces if config["model"]["byte_fallback"] else _byte_level
     made = {"tokens": spellings, "token_type": types} | make(config, spellings, types)
