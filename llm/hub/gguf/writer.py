@@ -88,7 +88,8 @@ def _add_tensor(writer: Any, name: str, tensor: Tensor) -> None:
 def _next(about: About) -> list[str]:
     path, name = str(about.path(FILE)), shlex.quote(about.name.lower())
     code = (
-        f"from llama_cpp import Llama; print(Llama({path!r}, verbose=False)('def main():', max_tokens=100))"
+        f"from llama_cpp import Llama; model = Llama({path!r}, verbose=False); "
+        "print(model('def main():', max_tokens=100)['choices'][0]['text'])"
     )
     return [
         f"python -c {shlex.quote(code)}    # pip install llama-cpp-python",
