@@ -143,8 +143,20 @@ def assert_same(run, other):
     assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-5
 
 
-@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "single"])
-@pytest.mark.parametrize("family", FAMILIES)
+def case(*values, quick):
+    """A case of a matrix, of which the quick ones run each time."""
+    return pytest.param(*values, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("family", "strategy"),
+    [
+        case(family, strategy, quick=family == "gpt" or strategy in ("fsdp", "fsdp_tp"))
+        for family in FAMILIES
+        for strategy in STRATEGIES
+        if strategy != "single"
+    ],
+)
 def test_a_strategy_gives_the_model_of_one_process(trained, family, strategy):
     single, run = trained.run(family, "single"), trained.run(family, strategy)
     assert len(columns(run, "train/loss")) == 20
@@ -170,16 +182,16 @@ def test_the_record_says_what_ran(trained, strategy):
 @pytest.mark.parametrize(
     ("first", "then"),
     [
-        ("single", "fsdp"),
-        ("fsdp", "single"),
-        ("fsdp", "ddp"),
-        ("ddp", "fsdp"),
-        ("ddp", "single"),
-        ("fsdp", "fsdp on one"),
-        ("fsdp on one", "fsdp"),
-        ("fsdp", "fsdp"),
-        ("fsdp", "fsdp_tp"),
-        ("fsdp_tp", "single"),
+        case("single", "fsdp", quick=True),
+        case("fsdp", "single", quick=True),
+        case("fsdp", "ddp", quick=False),
+        case("ddp", "fsdp", quick=True),
+        case("ddp", "single", quick=False),
+        case("fsdp", "fsdp on one", quick=True),
+        case("fsdp on one", "fsdp", quick=False),
+        case("fsdp", "fsdp", quick=False),
+        case("fsdp", "fsdp_tp", quick=False),
+        case("fsdp_tp", "single", quick=True),
     ],
 )
 def test_a_run_goes_on_under_another_strategy(trained, tmp_path, first, then):
