@@ -3,15 +3,15 @@
 import csv
 import gzip
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TextIO, cast
 
-from llm.data.documents import Document, Losses, Plan, fingerprint
-from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
+from llm.data.documents import Document, Losses
+from llm.data.inputs import OnBadFile
+from llm.data.sources.record_files import RecordFiles
 from llm.data.sources.records import pair_of
-from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents, split_by_hash
 from llm.errors import DataError, UserError
 
 # The largest cell: far above any text that is meant, and below what a runaway quote would swallow.
@@ -64,42 +64,11 @@ def _open(path: str) -> TextIO:
 
 
 @dataclass(frozen=True)
-class Tables:
-    """Source: the column `text` of each row of the files that the patterns `paths` match (.csv, .tsv, also .gz).
+class Tables(RecordFiles):
+    """Source: tables whose first row names the columns, a record a row (.csv, .tsv, also .gz); see `RecordFiles`."""
 
-    The first row names the columns. With a column `label` the two are a pair, as in `JsonLines`, which explains the
-    other settings too. A file is one piece of work, since a quoted cell may hold line ends.
-    """
+    kind = "csv"
 
-    paths: str | Sequence[str]
-    text: str = "text"
-    label: str | None = None
-    validation_share: float = DEFAULT_SHARE
-    on_bad_file: OnBadFile = "error"
-
-    def __post_init__(self) -> None:
-        check_share(self.validation_share)
-        check_on_bad_file(self.on_bad_file)
-
-    @property
-    def corpus_name(self) -> str:
-        """What its documents are."""
-        return "csv" if self.label is None else "pairs"
-
-    def plan(self, files: InputFiles) -> Plan:
-        """Hash the files and read the first rows."""
-        paths = find_files(self.paths)
-        facts = [files.facts(path) for path in paths]
-        files.save()
-        pieces = [TablePiece(path, self.text, self.label, self.on_bad_file) for path in paths]
-        choose = choose_split if self.label is None else split_by_hash
-        split = choose(first_documents(pieces), self.validation_share)
-        settings = {
-            "kind": "csv",
-            "text": self.text,
-            "label": self.label,
-            "on_bad_file": self.on_bad_file,
-            "split": split.settings(),
-        }
-        contents = (fact.sha256 for fact in facts)
-        return Plan(fingerprint(settings, contents), pieces, split, sum(fact.size for fact in facts))
+    def pieces(self, path: str, size: int, limit: int) -> Iterator[TablePiece]:
+        """The whole file, since a quoted cell may hold line ends."""
+        yield TablePiece(path, self.text, self.label, self.on_bad_file)

@@ -3,16 +3,16 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from llm.data.cutting import BLOCK_BYTES, piece_bytes
-from llm.data.documents import Document, Losses, Plan, fingerprint
-from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
+from llm.data.cutting import BLOCK_BYTES
+from llm.data.documents import Document, Losses
+from llm.data.inputs import OnBadFile
+from llm.data.sources.record_files import RecordFiles
 from llm.data.sources.records import pair_of
-from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents, split_by_hash
 from llm.errors import DataError, UserError
 
 OR_SKIP = "Leave such lines out by data.on_bad_file=skip."
@@ -86,55 +86,13 @@ def _open(path: str) -> BinaryIO:
 
 
 @dataclass(frozen=True)
-class JsonLines:
-    """Source: the field `text` of each line of the files that the patterns `paths` match (.jsonl, .jsonl.gz).
+class JsonLines(RecordFiles):
+    """Source: JSON lines, a record a line (.jsonl, .jsonl.gz); see `RecordFiles`."""
 
-    With a field `label`, the two are a pair: a source and its target, or a text and its label; a line without one of
-    them is left out, and no pair is cut. `validation_share` of the documents is held out. `on_bad_file` says whether a
-    line that is broken stops the preparation (`error`) or is counted and left out (`skip`). A document is held in memory
-    whole.
-    """
+    kind = "jsonl"
 
-    paths: str | Sequence[str]
-    text: str = "text"
-    label: str | None = None
-    validation_share: float = DEFAULT_SHARE
-    on_bad_file: OnBadFile = "error"
-
-    def __post_init__(self) -> None:
-        check_share(self.validation_share)
-        check_on_bad_file(self.on_bad_file)
-
-    @property
-    def corpus_name(self) -> str:
-        """What its documents are."""
-        return "jsonl" if self.label is None else "pairs"
-
-    def plan(self, files: InputFiles) -> Plan:
-        """Hash the files, read the first lines, and cut the files into pieces."""
-        paths = find_files(self.paths)
-        facts = [files.facts(path) for path in paths]
-        files.save()
-        n_bytes = sum(fact.size for fact in facts)
-        limit = piece_bytes(n_bytes)
-        pieces = [
-            piece
-            for path, fact in zip(paths, facts, strict=True)
-            for piece in self._pieces(path, fact.size, limit)
-        ]
-        choose = choose_split if self.label is None else split_by_hash
-        split = choose(first_documents(pieces), self.validation_share)
-        settings = {
-            "kind": "jsonl",
-            "text": self.text,
-            "on_bad_file": self.on_bad_file,
-            "split": split.settings(),
-        }
-        if self.label is not None:
-            settings["label"] = self.label
-        return Plan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, n_bytes)
-
-    def _pieces(self, path: str, size: int, limit: int) -> Iterator[LinesPiece]:
+    def pieces(self, path: str, size: int, limit: int) -> Iterator[LinesPiece]:
+        """Stretches of lines; a packed file is one piece."""
         fields = (self.text,) if self.label is None else (self.text, self.label)
         if path.endswith(".gz"):
             yield LinesPiece(path, fields, self.on_bad_file)

@@ -1,0 +1,66 @@
+"""What the sources of files that hold many records share: which files, which fields, and what is held out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llm.data.cutting import piece_bytes
+from llm.data.documents import Piece, Plan, fingerprint
+from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
+from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents, split_by_hash
+
+
+@dataclass(frozen=True)
+class RecordFiles:
+    """Base of such a source.
+
+    The field `text` of each record of the files that the patterns `paths` match is a document. With a field `label`, the
+    two are a pair: a source and its target, or a text and its label; a record without one of them is left out, and no
+    pair is cut. `validation_share` of the documents is held out. `on_bad_file` says whether a record that is broken
+    stops the preparation (`error`) or is counted and left out (`skip`). A document is held in memory whole.
+    """
+
+    paths: str | Sequence[str]
+    text: str = "text"
+    label: str | None = None
+    validation_share: float = DEFAULT_SHARE
+    on_bad_file: OnBadFile = "error"
+
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_share(self.validation_share)
+        check_on_bad_file(self.on_bad_file)
+
+    @property
+    def corpus_name(self) -> str:
+        """What its documents are."""
+        return self.kind if self.label is None else "pairs"
+
+    def plan(self, files: InputFiles) -> Plan:
+        """Hash the files, read the first records, and cut the files into pieces."""
+        paths = find_files(self.paths)
+        facts = [files.facts(path) for path in paths]
+        files.save()
+        n_bytes = sum(fact.size for fact in facts)
+        limit = piece_bytes(n_bytes)
+        pieces = [
+            piece
+            for path, fact in zip(paths, facts, strict=True)
+            for piece in self.pieces(path, fact.size, limit)
+        ]
+        choose = choose_split if self.label is None else split_by_hash
+        split = choose(first_documents(pieces), self.validation_share)
+        settings = {
+            "kind": self.kind,
+            "text": self.text,
+            "on_bad_file": self.on_bad_file,
+            "split": split.settings(),
+        }
+        if self.label is not None:
+            settings["label"] = self.label
+        return Plan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, n_bytes)
+
+    def pieces(self, path: str, size: int, limit: int) -> Iterator[Piece]:
+        """The pieces of a file of `size` bytes, of about `limit` where it can be cut."""
+        raise NotImplementedError
