@@ -60,7 +60,12 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SLOW = ("gpt within documents",)
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in SLOW else ()) for kind in KINDS]
+)
 def test_two_processes_give_the_model_of_one(tiny, tmp_path, kind):
     if "data=docstrings" in KINDS[kind]:
         tiny = [word for word in tiny if not word.startswith("data.paths=")]

@@ -143,6 +143,14 @@ def assert_same(run, other):
     assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-5
 
 
+QUICK = {
+    *(("gpt", strategy) for strategy in ("ddp", "fsdp", "fsdp on one", "fsdp_tp")),
+    ("bert", "fsdp"),
+    ("t5", "fsdp"),
+    ("t5", "fsdp_tp"),
+}
+
+
 def case(*values, quick):
     """A case of a matrix, of which the quick ones run each time."""
     return pytest.param(*values, marks=() if quick else pytest.mark.slow)
@@ -151,7 +159,7 @@ def case(*values, quick):
 @pytest.mark.parametrize(
     ("family", "strategy"),
     [
-        case(family, strategy, quick=family == "gpt" or strategy in ("fsdp", "fsdp_tp"))
+        case(family, strategy, quick=(family, strategy) in QUICK)
         for family in FAMILIES
         for strategy in STRATEGIES
         if strategy != "single"
