@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
 
 from llm.model.cache import LayerCache, RaggedLayerCache
 from llm.model.config import ModelConfig
@@ -77,7 +78,11 @@ class Attention(nn.Module):
     def _attend(self, query_bthe: Tensor, seen: KeysValues, masking: Masking) -> Tensor:
         query_bhte = query_bthe.transpose(1, 2)
         dropout = self.dropout if self.training else 0.0
-        if composes_faster(query_bhte, seen.key_bhse) and not dropout:
+        if "block_mask" in masking:
+            mixed_bhte = flex_attention(
+                query_bhte, *seen, scale=self.scale, enable_gqa=self.grouped, **masking
+            )
+        elif composes_faster(query_bhte, seen.key_bhse) and not dropout:
             mixed_bhte = composed_attention(query_bhte, *seen, scale=self.scale, **masking)
         else:
             mixed_bhte = F.scaled_dot_product_attention(

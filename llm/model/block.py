@@ -12,7 +12,7 @@ from llm.model.attention import Attention, CrossAttention, KeysValues, View
 from llm.model.cache import Cache, LayerCache, RaggedLayerCache
 from llm.model.config import ModelConfig
 from llm.model.layers import build_feed_forward, build_norm
-from llm.model.mask import Masking, attention_mask, cross_mask, distances
+from llm.model.mask import Masking, attention_mask, cross_mask, distances, works_sparse
 from llm.model.position import RelativePosition, Rotary, Start
 
 Sublayer = Callable[[Tensor], Tensor]
@@ -93,6 +93,7 @@ class Stack(nn.Module):
     def __init__(self, config: ModelConfig, *, causal: bool, cross: bool = False, n_layers: int) -> None:
         super().__init__()
         self.causal, self.window = causal, config.attention_window
+        self.drops = config.dropout > 0.0  # FlexAttention cannot drop weights
         self.rotary = Rotary(config) if config.position == "rotary" else None
         self.local_rotary = (
             Rotary(config, config.local_rope_theta) if config.local_rope_theta else self.rotary
@@ -156,5 +157,6 @@ class Stack(nn.Module):
             documents_bs=documents_bt,
             bias_hts=None if relative is None else relative(distances(t, s, x_btd.device, start_b)),
             start_b=start_b,
+            sparse=works_sparse(x_btd.device) and not self.drops,
         )
         return View(masking, None if rotary is None else rotary(start, t))

@@ -1,4 +1,4 @@
-"""Which positions may look at which, as the arguments that `scaled_dot_product_attention` takes for it."""
+"""Which positions may look at which, as the arguments that torch's attention takes for it."""
 
 # Shape legend: b batch, t queries, s keys, h heads.
 
@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+# What `scaled_dot_product_attention` takes, or `flex_attention` where it holds a block_mask.
 Masking = dict[str, Any]
 
 # In place of a document's number: a position that only fills a row up.
@@ -33,6 +35,7 @@ def attention_mask(
     documents_bs: Tensor | None = None,
     bias_hts: Tensor | None = None,
     start_b: Tensor | None = None,
+    sparse: bool = False,
 ) -> Masking:
     """Return what lets `t` of `s` positions see what they may: the last ones, or those from `start_b` on.
 
@@ -43,10 +46,15 @@ def attention_mask(
             padding position sees all that the rest allows, since a row of nothing seen has no softmax.
         bias_hts: what is added to the scores.
         start_b: the first position of each row, where they differ; keys beyond a row's end are for other rows.
+        sparse: whether blocks of positions that see nothing of each other may be left out of the work; else the mask is
+            dense. It says the same.
     """
-    everything = window is None or window >= s
-    if documents_bs is None and bias_hts is None and start_b is None and everything:
+    if window is not None and window >= s:
+        window = None
+    if documents_bs is None and bias_hts is None and start_b is None and window is None:
         return _plain(t, s, device, causal)
+    if sparse and t == s and bias_hts is None and start_b is None:
+        return {"block_mask": block_mask(t, device, causal=causal, window=window, documents_bt=documents_bs)}
     distance_ts = distances(t, s, device, start_b)
     if start_b is not None:
         distance_ts = distance_ts[:, None]  # alike for all heads
@@ -58,6 +66,29 @@ def attention_mask(
     if bias_hts is None:
         return {"attn_mask": seen}
     return {"attn_mask": torch.where(seen, bias_hts, -torch.inf)}
+
+
+def works_sparse(device: torch.device) -> bool:
+    """Whether FlexAttention (arXiv 2412.05496) pays here: it trains on a GPU, and only compiled is it one kernel."""
+    return device.type == "cuda" and torch.compiler.is_compiling()
+
+
+def block_mask(
+    t: int, device: torch.device, *, causal: bool, window: int | None, documents_bt: Tensor | None
+) -> BlockMask:
+    """Return what `attention_mask` says of `t` positions that see each other, block by block."""
+
+    def seen(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = query >= key if causal else query == query
+        if window is not None:
+            seen = seen & ((query - key).abs() < window)
+        if documents_bt is not None:
+            own = documents_bt[b, query]
+            seen = seen & ((own == documents_bt[b, key]) | (own == PADDING))
+        return seen
+
+    rows = None if documents_bt is None else documents_bt.shape[0]
+    return create_block_mask(seen, rows, None, t, t, device=device)
 
 
 def cross_mask(documents_bt: Tensor | None, documents_bs: Tensor | None) -> Masking:

@@ -3,9 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.flex_attention import flex_attention
 
-from llm.model import attention
+from llm.model import attention, block
 from llm.model.attention import composed_attention, composes_faster
+from llm.model.config import ModelConfig
+from llm.model.init import init_weights
+from llm.model.mask import PADDING, attention_mask
+from llm.model.transformer import Transformer
 
 
 def inputs(heads, t, s, dtype=torch.float64):
@@ -58,3 +63,56 @@ def test_several_queries_take_it_under_the_compiler_alone(monkeypatch):
     assert not composes_faster(query.float(), key)
     long = torch.empty(2, 3, attention.LONGEST_COMPOSED + 1, 8, dtype=torch.bfloat16)
     assert not composes_faster(query, long)
+
+
+DOCUMENTS_BT = torch.tensor([[0] * 10 + [1] * 14, [0] * 15 + [PADDING] * 9])
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [None, 4, 40])
+@pytest.mark.parametrize("documents_bt", [None, DOCUMENTS_BT], ids=["one document", "documents"])
+def test_a_sparse_mask_says_what_the_dense_one_says(causal, window, documents_bt):
+    query, key, value = (x.detach() for x in inputs(3, 24, 24, torch.float32))
+    mixed = []
+    for sparse in (False, True):
+        masking = attention_mask(
+            24, 24, query.device, causal=causal, window=window, documents_bs=documents_bt, sparse=sparse
+        )
+        kernel = flex_attention if "block_mask" in masking else F.scaled_dot_product_attention
+        assert ("block_mask" in masking) == (sparse and (window == 4 or documents_bt is not None))
+        mixed.append(kernel(query, key, value, enable_gqa=True, **masking))
+    torch.testing.assert_close(mixed[1], mixed[0], rtol=0, atol=2e-6)
+
+
+def test_documents_are_skipped_whole_where_the_mask_is_sparse():
+    documents_bt = torch.arange(1024)[None] // 256
+    mask = attention_mask(
+        1024, 1024, documents_bt.device, causal=True, documents_bs=documents_bt, sparse=True
+    )["block_mask"]
+    # Four documents of two blocks: three of the 64 squares of 128 x 128 are seen in each.
+    assert mask.to_dense().sum() == 4 * 3
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["decoder", "encoder"])
+def test_a_compiled_model_whose_mask_is_sparse_scores_alike(architecture, monkeypatch):
+    config = ModelConfig(
+        architecture=architecture,
+        d_model=64,
+        n_layers=2,
+        n_heads=4,
+        n_kv_heads=2,
+        context_length=24,
+        vocab_size=19,
+    )
+    model = Transformer(config)
+    init_weights(model, seed=0)
+    tokens_bt = torch.randint(19, (2, 24), generator=torch.Generator().manual_seed(0))
+    dense_btv = model(tokens_bt, documents_bt=DOCUMENTS_BT)
+    taken = []
+    monkeypatch.setattr(block, "works_sparse", lambda device: taken.append(device) or True)
+    sparse_btv = torch.compile(model)(tokens_bt, documents_bt=DOCUMENTS_BT)
+    assert taken
+    torch.testing.assert_close(sparse_btv, dense_btv, rtol=0, atol=1e-5)
