@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.collate import Collator, Setting
 from llm.data.labels import TextLabelCollator, labels_of
+from llm.data.mixture import Mixed, MixedSamples, Mixture, Share
+from llm.data.preparation import shared_tokenizer
 from llm.data.progress import Bar
 from llm.data.steps.base import Step
 from llm.data.steps.duplicates import Comparison
@@ -45,6 +48,7 @@ from llm.train.metrics import Meter, Observer, Pause, precision_dtype
 from llm.train.module import LanguageModule
 from llm.train.optimizers import check_strategy
 from llm.train.parallel import gathered
+from llm.train.parts import PartLosses
 from llm.train.progress import TrainingProgress
 from llm.train.recompute import recompute
 from llm.train.run import Run
@@ -64,7 +68,9 @@ TASKS = {
 TASK_PARTS = ("unembedding.", "pooler.", "label_head.")
 # By how many tokens that stand for nothing Hugging Face's models exceed their tokenizers: 399 in Qwen2.5's larger ones.
 MOST_FILLED_UP = 512
-LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch", "steps"}
+LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch", "steps", "sources", "weight", "epochs"}
+# The name of a mixture's source goes into column names and errors.
+SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def settings(node: Config) -> Config:
@@ -176,17 +182,41 @@ def steps(data: Config, config: Config) -> dict[str, Step | Comparison]:
     return {name: instantiate(node, config) for name, node in named if node is not None}
 
 
-def corpus(config: Config, spec: TokenizerSpec, show: bool, processes: int | None = None) -> Corpus:
-    """The prepared corpus of the config's `data`, found again by its fingerprint where it exists."""
+def corpus(config: Config, spec: TokenizerSpec, show: bool, processes: int | None = None) -> Corpus | Mixture:
+    """The prepared corpus of the config's `data`, or its corpora, found again by their fingerprints where they exist."""
+    data = config["data"]
+    sources = _sources(data, config)
     with Bar() if show else nullcontext() as bar:
-        return prepare(
-            source(config["data"], config),
-            spec,
-            config["shards_dir"],
-            steps=steps(config["data"], config),
-            processes=processes,
-            progress=bar,
+        make = functools.partial(prepare, shards_dir=config["shards_dir"], processes=processes, progress=bar)
+        if not sources:
+            return make(source(data, config), spec, steps=steps(data, config))
+        shares = {name: Share(node["weight"], node["epochs"]) for name, node in sources.items()}
+        texts = {name: (source(node, config), steps(node, config)) for name, node in sources.items()}
+        tokenizer = shared_tokenizer(
+            list(texts.values()), spec, config["shards_dir"], processes=processes, progress=bar
         )
+        fixed = FixedTokenizer(tokenizer)
+        return Mixture({name: make(one, fixed, steps=done) for name, (one, done) in texts.items()}, shares)
+
+
+def _sources(data: Config, config: Config) -> dict[str, Config]:
+    """The sources of a mixture by name; none of any other data.
+
+    Raises:
+        ConfigError: a mixture without sources, other data with them, or a name that can't be one.
+    """
+    is_mixture = resolve(data["_target_"], config["packages"]) is Mixed
+    sources = data.get("sources") or {}
+    if is_mixture != bool(sources):
+        raise ConfigError(
+            "data=mixture needs sources: add data.sources.<name>=<choice of data> for each."
+            if is_mixture
+            else f"data.sources.{next(iter(sources))}: only data=mixture has sources."
+        )
+    for name in sources:
+        if not SOURCE_NAME.fullmatch(name):
+            raise ConfigError(f"data.sources.{name}: a name has letters, digits, _ and - alone.")
+    return sources
 
 
 def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
@@ -199,11 +229,11 @@ def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
     return net, folder
 
 
-def shape_for(config: Config, found: Origin, text: Corpus) -> ModelConfig:
+def shape_for(config: Config, found: Origin, text: Corpus | Mixture) -> ModelConfig:
     """The shape of the model that is trained: with the tokenizer's vocabulary and, of labelled texts, their labels."""
     shape = found.sized(text.vocab_size)
     make = resolve(config["task"]["collator"]["_target_"], config["packages"])
-    if make is not TextLabelCollator:
+    if make is not TextLabelCollator or isinstance(text, Mixture):  # which holds plain text alone
         return dataclasses.replace(shape, labels=())
     pooler = shape.architecture == "encoder"
     return dataclasses.replace(shape, labels=labels_of(text.train, text.tokenizer), pooler=pooler)
@@ -293,9 +323,11 @@ def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collat
     return cast(Collator, make(Setting(tokenizer, config["seed"], shape), **settings(node)))
 
 
-def datamodule(config: Config, text: Corpus, derived: Derived, shape: ModelConfig) -> CorpusDataModule:
+def datamodule(
+    config: Config, text: Corpus | Mixture, derived: Derived, shape: ModelConfig
+) -> CorpusDataModule:
     """The batches of a corpus."""
-    return CorpusDataModule(
+    data = CorpusDataModule(
         text,
         collator(config, text.tokenizer, shape),
         context_length=shape.context_length,
@@ -304,10 +336,25 @@ def datamodule(config: Config, text: Corpus, derived: Derived, shape: ModelConfi
         seed=config["seed"],
         repeat_batch=config["data"]["repeat_batch"],
     )
+    if isinstance(data.samples, MixedSamples):
+        data.samples.require(derived.max_steps * data.batch_size)
+    return data
+
+
+def part_losses(data: CorpusDataModule) -> list[L.Callback]:
+    """What tells the losses of a mixture's sources apart."""
+    train, validation = data.samples, data.held_out()
+    if not (isinstance(train, MixedSamples) and isinstance(validation, MixedSamples)):
+        return []
+    return [PartLosses(train.names, train, validation)]
 
 
 def meter(
-    text: Corpus, net: Transformer, data: CorpusDataModule, peak: float | None, observers: Sequence[Observer]
+    text: Corpus | Mixture,
+    net: Transformer,
+    data: CorpusDataModule,
+    peak: float | None,
+    observers: Sequence[Observer],
 ) -> Meter:
     """What measures training."""
     work = data.collate.work(data.samples)
@@ -371,7 +418,7 @@ class Writer:
 
 
 def samples(
-    config: Config, run: Run, net: Transformer, text: Corpus, shows: Sequence[Any], pause: Pause
+    config: Config, run: Run, net: Transformer, text: Corpus | Mixture, shows: Sequence[Any], pause: Pause
 ) -> list[L.Callback]:
     """What lets the model write while it trains."""
     keys = config["samples"]
@@ -386,7 +433,7 @@ def samples(
     return [Samples(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
 
 
-def writer(config: Config, net: Transformer, text: Corpus) -> Writer:
+def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     """What `samples` asks of the model: texts that begin with its prompts, hidden parts filled in, or targets.
 
     Of a model that reads a text whole, some held-out text is asked where the config has no prompts that suit.
@@ -403,7 +450,7 @@ def writer(config: Config, net: Transformer, text: Corpus) -> Writer:
     return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, continues=False)
 
 
-def _author(config: Config, net: Transformer, text: Corpus) -> Writer:
+def _author(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     keys = config["samples"]
     prompts = keys["prompts"] or [""]
 
@@ -426,7 +473,7 @@ def _author(config: Config, net: Transformer, text: Corpus) -> Writer:
     return Writer(shown, write, continues=True)
 
 
-def _held_out_prompts(config: Config, net: Transformer, text: Corpus) -> list[str]:
+def _held_out_prompts(config: Config, net: Transformer, text: Corpus | Mixture) -> list[str]:
     """What the task shows the model of some held-out text, hidden parts as <mask>."""
     keys = config["samples"]
     length = net.config.context_length
@@ -437,7 +484,7 @@ def _held_out_prompts(config: Config, net: Transformer, text: Corpus) -> list[st
         shorter = dataclasses.replace(net.config, context_length=length)
         collate = collator(config, text.tokenizer, shorter)
     stream = text.validation if len(text.validation) > length else text.train
-    view = collate.view(stream, length, config["seed"])
+    view = stream.cut(collate.view, length, config["seed"])
     numbers = np.arange(min(keys["num_samples"], view.n_held_out))
     batch = collate(view.held_out(numbers), numbers)
     shown_bs = batch.tokens_bt if batch.source_bs is None else batch.source_bs

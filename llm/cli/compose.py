@@ -1,6 +1,6 @@
 """From a command line to a composed, checked, plain config; every mistake is a ConfigError, and nothing is written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from llm.config.check import unknown_key
 from llm.config.static import Field
 from llm.config.words import REFUSED, nearest
 from llm.errors import ConfigError
+
+# What a data choice says of batches, which a mixture decides for all of its sources.
+BATCH_KEYS = {"batch_size", "micro_batch_size", "repeat_batch"}
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ class _Command:
     def _choose(self) -> tuple[dict[str, list[str]], DictConfig, dict[str, catalog.Choice]]:
         """The groups that there are, and what the chosen ones load."""
         groups = catalog.choices_of_verb(self.verb, self.folders)
+        sources = [choice for choice in groups.get("data", []) if choice != "mixture"]
+        groups |= {key: sources for key in self.words.values if _is_source(key) and sources}
         chosen = {key: value for key, value in self.words.values.items() if key in groups}
         for group, choice in chosen.items():
             self._check_choice(group, choice, groups[group])
@@ -147,7 +152,12 @@ class _Command:
                 )
 
     def _load(self, chosen: Mapping[str, str]) -> tuple[DictConfig, dict[str, catalog.Choice]]:
-        overrides = [f"{group}={choice}" for group, choice in chosen.items() if choice not in ("", "null")]
+        overrides = [
+            # A source of a mixture is a choice of `data` in another place.
+            f"+data@{group}={choice}" if _is_source(group) else f"{group}={choice}"
+            for group, choice in chosen.items()
+            if choice not in ("", "null")
+        ]
         emptied = [group for group, choice in chosen.items() if choice in ("", "null")]
         # Hydra takes no null for a group; a group without a default is empty as it is.
         overrides += [
@@ -162,6 +172,9 @@ class _Command:
         OmegaConf.set_struct(raw, False)
         with open_dict(raw):
             del raw["hydra"]
+            for node in _sources(raw):
+                for key in BATCH_KEYS & set(node):
+                    del node[key]
         return raw, {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
 
     def _set(self, raw: DictConfig, key: str, value: str, texts: Texts) -> None:
@@ -195,6 +208,20 @@ class _Command:
             guess = nearest(word, names)
             example = f"{guess}=<value>" if guess else "key=value, for example seed=1"
             raise ConfigError(f"{word}: an equals sign is missing; write {example}.")
+
+
+def _is_source(key: str) -> bool:
+    """Whether a key names a source of a mixture: data.sources.<name>."""
+    return key.startswith("data.sources.") and key.count(".") == 2
+
+
+def _sources(raw: DictConfig) -> Iterator[DictConfig]:
+    """The sources of a mixture, as their files have them."""
+    data = raw.get("data")
+    sources = data.get("sources") if isinstance(data, DictConfig) else None
+    for node in (sources or {}).values():
+        if isinstance(node, DictConfig):
+            yield node
 
 
 def _unresolved(raw: DictConfig, texts: Texts) -> Any:

@@ -82,7 +82,7 @@ def keys_of(annotation: Any, value: Any) -> Signature | None:
         if isinstance(mark, Fields):
             return signature(mark.target)
         if isinstance(mark, Leaves):
-            return Signature({name: Field() for name in value or ()})
+            return Signature({name: Field(mark.leaf) for name in value or ()})
     if Any in members(annotation) and isinstance(value, dict):
         return Signature({name: Field() for name in value}, open=True)
     return Signature(ours) if ours else None

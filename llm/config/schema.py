@@ -15,7 +15,9 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Leaves:
-    """Marks a node that holds any number of leaves by name."""
+    """Marks a node that holds any number of leaves by name, each of the type `leaf`."""
+
+    leaf: Any = Any
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ Temperature = Annotated[float, Ge(0), Le(100)]
 NormLimit = Annotated[float, Ge(0)]
 Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
 Share = Annotated[float, Gt(0), Le(1)]
+Positive = Annotated[float, Gt(0)]
 Port = Annotated[int, Ge(0), Le(65535)]
 Precision = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "64", "64-true"]
 Inference = Literal["32-true", "bf16-true", "int8"]
@@ -86,6 +89,18 @@ class TrainerConfig:
 
 
 @dataclass
+class SourceConfig:
+    """What a source of a mixture has beside its own keys."""
+
+    weight: Positive = 1.0  # its share of the training samples, beside the others' weights
+    epochs: Positive | None = None  # passes over it at most; then the others go on without it
+    steps: Targets | None = field(default_factory=dict)  # what is done to its documents
+
+
+Sources = Annotated[Node, Leaves(Annotated[Node, Leaf(), Beside(SourceConfig)])]
+
+
+@dataclass
 class LoaderConfig:
     """What is done to documents and how batches are made of a corpus, whatever its source."""
 
@@ -93,6 +108,7 @@ class LoaderConfig:
     micro_batch_size: Count | None = None  # sequences in a process's forward pass; null: found out
     repeat_batch: bool = False  # every step takes the first step's batch, as debug=overfit does
     steps: Targets | None = field(default_factory=dict)  # what is done to documents before they are tokenized
+    sources: Sources | None = None  # of data=mixture: a data choice by name, each with a weight
 
 
 Data = Annotated[Node, Leaf(), Beside(LoaderConfig)]

@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader, Dataset
 
 from llm.data.collate import Batch, Collator, Samples
+from llm.data.mixture import Mixture
 from llm.data.order import accumulation, micro_batch, permute
 from llm.data.shards import Corpus
 from llm.errors import DataError
@@ -109,7 +110,7 @@ class CorpusDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpus: Corpus | Mixture,
         collate: Collator,
         *,
         context_length: int,
@@ -127,7 +128,7 @@ class CorpusDataModule(L.LightningDataModule):
         )
         self.repeat_batch = repeat_batch
         self.consumed = 0
-        self.samples: Samples = collate.view(corpus.train, context_length, seed)
+        self.samples: Samples = corpus.train.cut(collate.view, context_length, seed)
         self._seed = seed
         if not self.samples.size:
             raise DataError(
@@ -140,6 +141,10 @@ class CorpusDataModule(L.LightningDataModule):
         """Samples in one pass over the training stream."""
         return self.samples.size
 
+    def held_out(self) -> Samples:
+        """The samples for scoring."""
+        return self.corpus.validation.cut(self.collate.view, self.context_length, self._seed)
+
     def train_dataloader(self) -> DataLoader:
         """Without end and without a length."""
         rank, world_size = self._place()
@@ -150,7 +155,7 @@ class CorpusDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader | list:
         """Every held-out token once over all processes; no loader where nothing is held out."""
-        held_out = self.collate.view(self.corpus.validation, self.context_length, self._seed)
+        held_out = self.held_out()
         if held_out.n_held_out < 1:
             return []
         sampler = ValidationSampler(held_out.n_held_out, self.micro_batch_size, *self._place())

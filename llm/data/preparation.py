@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +60,8 @@ def prepare(
         if corpus := _existing_corpus(source, plan, spec, folder):
             shutil.rmtree(corpus.folder / PIECES, ignore_errors=True)
             return corpus
-        if pipeline:
-            plan = _clean(source, plan, pipeline, folder, processes, progress)
-        tokenizer = _tokenizer(plan, spec, folder / "tokenizers", progress)
+        plan = _clean(source, plan, pipeline, folder, processes, progress)
+        tokenizer = _tokenizer([plan], spec, folder / "tokenizers", progress)
         corpus_fingerprint = _fingerprint(plan, tokenizer)
         target = folder / _folder_name(source, corpus_fingerprint)
         with _only_one(target, progress):
@@ -71,6 +71,32 @@ def prepare(
                 )
             shutil.rmtree(target / PIECES, ignore_errors=True)
             return Corpus.open(target)
+
+
+def shared_tokenizer(
+    texts: Sequence[tuple[Source, Mapping[str, Step | Comparison]]],
+    spec: "TokenizerSpec",
+    shards_dir: Path | str,
+    *,
+    processes: int | None = None,
+    progress: PrepareProgress | None = None,
+) -> "Tokenizer":
+    """The one tokenizer for several sources, each with its steps: trained on as much text of each.
+
+    Raises as `prepare` does, which then makes a corpus of each source with it.
+    """
+    if not spec.needs_text:
+        return spec.build(())
+    folder, progress = Path(shards_dir), progress or Silent()
+    plans = []
+    for source, steps in texts:
+        progress.stage("Looking at the text")
+        pipeline = Pipeline(steps)
+        plan = _planned(source, pipeline, InputFiles(folder / FILE_HASHES))
+        with _writing(folder, plan):
+            plans.append(_clean(source, plan, pipeline, folder, processes, progress))
+    with _writing(folder, plans[0]):
+        return _tokenizer(plans, spec, folder / "tokenizers", progress)
 
 
 def find(
@@ -97,7 +123,7 @@ def _planned(source: Source, pipeline: Pipeline, files: InputFiles) -> Plan:
 def _existing_corpus(source: Source, plan: Plan, spec: "TokenizerSpec", folder: Path) -> Corpus | None:
     from llm.tokenizer import load_tokenizer
 
-    trained = folder / "tokenizers" / _tokenizer_name(plan, spec)
+    trained = folder / "tokenizers" / _tokenizer_name([plan], spec)
     if spec.needs_text and not trained.is_dir():
         return None
     tokenizer = load_tokenizer(trained) if spec.needs_text else spec.build(())
@@ -113,6 +139,9 @@ def _clean(
     processes: int | None,
     progress: PrepareProgress,
 ) -> Plan:
+    """The plan for what the steps make of the text, which is written down; the plan itself where there are none."""
+    if not pipeline:
+        return plan
     target = folder / CLEANED / _folder_name(source, plan.fingerprint)
     with _only_one(target, progress):
         return clean(plan, pipeline, source.validation_share, target, processes, progress)
@@ -126,8 +155,10 @@ def _folder_name(source: Source, corpus_fingerprint: str) -> str:
     return f"{source.corpus_name}-{corpus_fingerprint[:12]}"
 
 
-def _tokenizer_name(plan: Plan, spec: "TokenizerSpec") -> str:
-    contents = {"sample": SAMPLE_BYTES, "text": plan.fingerprint, "spec": spec.fingerprint()}
+def _tokenizer_name(plans: Sequence[Plan], spec: "TokenizerSpec") -> str:
+    prints = [plan.fingerprint for plan in plans]
+    text = prints[0] if len(prints) == 1 else prints
+    contents = {"sample": SAMPLE_BYTES, "text": text, "spec": spec.fingerprint()}
     return fingerprint(contents)[:12]
 
 
@@ -175,18 +206,21 @@ def _only_one(target: Path, progress: PrepareProgress) -> Iterator[None]:
         lock.release()
 
 
-def _tokenizer(plan: Plan, spec: "TokenizerSpec", folder: Path, progress: PrepareProgress) -> "Tokenizer":
+def _tokenizer(
+    plans: Sequence[Plan], spec: "TokenizerSpec", folder: Path, progress: PrepareProgress
+) -> "Tokenizer":
     """The tokenizer, trained on training text alone and only once for the same text."""
     from llm.tokenizer import load_tokenizer
 
     if not spec.needs_text:
         return spec.build(())
-    target = folder / _tokenizer_name(plan, spec)
+    target = folder / _tokenizer_name(plans, spec)
     with _only_one(target, progress):
         if not target.is_dir():
             progress.stage("Training the tokenizer")
             new = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            spec.build(training_texts(plan)).save(new)
+            texts = (training_texts(plan, SAMPLE_BYTES // len(plans)) for plan in plans)
+            spec.build(chain.from_iterable(texts)).save(new)
             sync(new)
             new.replace(target)
             sync(folder)

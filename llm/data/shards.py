@@ -3,7 +3,7 @@
 Shapes: n windows or documents, t time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +70,10 @@ class TokenStream:
     def n_documents(self) -> int:
         """How many documents begin in the stream."""
         return len(self.documents)
+
+    def cut(self, view: Callable[["TokenStream", int, int], Any], length: int, seed: int) -> Any:
+        """The stream as samples of at most `length` tokens, by the view of a collator."""
+        return view(self, length, seed)
 
     def read(self, starts: np.ndarray, length: int) -> np.ndarray:
         """The ids (n, length), int64, that begin at the positions `starts` (n,); IndexError past the end."""
@@ -155,6 +159,19 @@ class Corpus:
     def bytes_per_token(self) -> float:
         """Bytes of text per token, end-of-text tokens counted, over both streams."""
         return (self.train.n_bytes + self.validation.n_bytes) / (len(self.train) + len(self.validation))
+
+    @property
+    def parts(self) -> dict[str, "Corpus"]:
+        """The corpora that it is made of, as a mixture has several."""
+        return {self.name: self}
+
+    def record(self) -> dict[str, Any]:
+        """What `llm.data.mixture.open_text` opens it by again."""
+        return {
+            "name": self.name,
+            "folder": str(self.folder.resolve()),
+            "bytes_per_token": self.bytes_per_token,
+        }
 
     @property
     def report(self) -> dict[str, Any]:

@@ -113,11 +113,13 @@ def _samples(config: Config, text: Text, shape: ModelConfig) -> tuple[Work, int]
     if text.corpus is None:
         return whole_context(shape), sys.maxsize
     collate = build.collator(config, text.corpus.tokenizer, shape)
-    view = collate.view(text.corpus.train, shape.context_length, config["seed"])
+    view = text.corpus.train.cut(collate.view, shape.context_length, config["seed"])
     return collate.work(view), view.size
 
 
 def _text(config: Config, origin: Origin) -> Text:
+    if config["data"]["sources"]:
+        return Text(None, None)  # as many tokenizers and corpora to look for as there are sources
     source = build.source(config["data"], config)
     if isinstance(source, HuggingFace) and not Path(source.path).exists():
         return Text(None, None)  # to look at it is to download it

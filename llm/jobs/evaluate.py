@@ -8,6 +8,7 @@ from llm import build
 from llm.build import Config
 from llm.data import Corpus
 from llm.data.collate import Collator
+from llm.data.mixture import Mixture, open_text
 from llm.errors import ConfigError, DataError
 from llm.evaluation import EVALUATIONS, Result, Subject
 from llm.jobs.show import show_entries
@@ -50,7 +51,7 @@ def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Entry]:
     )
 
 
-def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus) -> Collator:
+def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus | Mixture) -> Collator:
     """What made the run's batches; its own config names it, among our classes alone."""
     if not isinstance(task := run.config.get("task"), dict):
         raise DataError(f"{run.folder}/config.yaml says nothing of the run's task.")
@@ -60,34 +61,39 @@ def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus) ->
 def evaluations(
     names: Iterable[str],
     net: Transformer,
-    corpus: Corpus,
+    corpus: Corpus | Mixture,
     collator: Callable[[], Collator],
     checkpoint: Path,
     split: str,
     seed: int,
     batch_size: int = BATCH_SIZE,
 ) -> list[Entry]:
-    """The entries of evaluation.json for `names`, scored on the corpus's held-out stream.
+    """The entries of evaluation.json for `names`, scored on the held-out stream of the corpus, or of each of a mixture's.
 
     Raises:
         ConfigError: there is no evaluation of a name.
         DataError: nothing is held out.
     """
-    if len(corpus.validation) < 2:
-        raise DataError(f"{corpus.folder} holds nothing out to score on: raise data.validation_share.")
-    subject = Subject(net, corpus.tokenizer, corpus.validation, collator, batch_size, seed)
-    results = {name: evaluation(subject) for name, evaluation in named(names).items()}
-    return [
-        {
-            "evaluation": name,
-            "data": corpus.name,
-            "split": split,
-            "metrics": result.metrics,
-            "examples": result.examples,
-            "checkpoint": checkpoint.name,
-        }
-        for name, result in results.items()
-    ]
+    chosen = named(names)
+    parts = {name: part for name, part in corpus.parts.items() if len(part.validation) > 1}
+    if not parts:
+        raise DataError(f"{corpus.name} holds nothing out to score on: raise data.validation_share.")
+    entries = []
+    for data, part in parts.items():
+        subject = Subject(net, part.tokenizer, part.validation, collator, batch_size, seed)
+        for name, evaluation in chosen.items():
+            result = evaluation(subject)
+            entries.append(
+                {
+                    "evaluation": name,
+                    "data": data,
+                    "split": split,
+                    "metrics": result.metrics,
+                    "examples": result.examples,
+                    "checkpoint": checkpoint.name,
+                }
+            )
+    return entries
 
 
 def named(names: Iterable[str]) -> dict[str, Callable[[Subject], Result]]:
@@ -104,11 +110,10 @@ def named(names: Iterable[str]) -> dict[str, Callable[[Subject], Result]]:
     return {name: EVALUATIONS[name] for name in names}
 
 
-def _own_corpus(run: Run) -> Corpus:
+def _own_corpus(run: Run) -> Corpus | Mixture:
     """The corpus that the run was trained on, where it was prepared."""
-    folder = Path(str(run.begun["data"].get("folder")))
     try:
-        corpus = Corpus.open(folder)
+        corpus = open_text(run.begun["data"])
     except DataError as error:
         raise DataError(
             f"The validation split of {run.folder} is gone. {error} The run's train.py command prepares it again; "
@@ -118,7 +123,7 @@ def _own_corpus(run: Run) -> Corpus:
     return corpus
 
 
-def _other_corpus(run: Run, config: Config, typed: Collection[str]) -> Corpus:
+def _other_corpus(run: Run, config: Config, typed: Collection[str]) -> Corpus | Mixture:
     """All of the config's `data`, held out, in the run's tokens."""
     own = run.config.get("data") or {}
     keys = [

@@ -17,8 +17,9 @@ def run(config: Config, choices: dict[str, Any]) -> int:
         return _show(config)
     spec = build.tokenizer_spec(config)
     corpus = build.corpus(config, spec, show=True, processes=config["processes"])
-    print(render(corpus.report))
-    print(f"\nReport: {corpus.folder / 'report.html'}\nShards: {corpus.folder}")
+    for part in corpus.parts.values():
+        print(render(part.report))
+        print(f"\nReport: {part.folder / 'report.html'}\nShards: {part.folder}")
     return 0
 
 

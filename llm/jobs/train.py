@@ -21,6 +21,7 @@ from llm import build
 from llm.build import Config, Origin
 from llm.data import Corpus, CorpusDataModule
 from llm.data.collate import Collator, Samples
+from llm.data.mixture import Mixture, open_text
 from llm.data.pairs import Pairs
 from llm.errors import UserError
 from llm.files import read_json, write_json
@@ -50,7 +51,7 @@ class Job:
     choices: Choices
     run: Run
     origin: Origin
-    corpus: Corpus
+    corpus: Corpus | Mixture
     shape: ModelConfig
 
     @cached_property
@@ -61,7 +62,7 @@ class Job:
     @cached_property
     def samples(self) -> Samples:
         """Its training text as samples."""
-        return self.collate.view(self.corpus.train, self.shape.context_length, self.config["seed"])
+        return self.corpus.train.cut(self.collate.view, self.shape.context_length, self.config["seed"])
 
 
 def run(config: Config, choices: Choices) -> int:
@@ -91,7 +92,7 @@ def run(config: Config, choices: Choices) -> int:
         folder.release()
 
 
-def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], None]) -> Corpus:
+def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], None]) -> Corpus | Mixture:
     """The corpus of the config; where its text is gone, the one that the run began with."""
     try:
         return build.corpus(config, origin.tokenizer, show=launch.rank() == 0)
@@ -101,10 +102,11 @@ def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], No
         if folder.config.get("data") != redacted(config["data"]):
             raise
         try:
-            corpus = Corpus.open(str(folder.begun["data"].get("folder")))
+            corpus = open_text(folder.begun["data"])
         except UserError:
             raise error from None
-        say(f"{error}\nGoing on with the shards that the run began with: {corpus.folder}.")
+        folders = ", ".join(str(part.folder) for part in corpus.parts.values())
+        say(f"{error}\nGoing on with the shards that the run began with: {folders}.")
         return corpus
 
 
@@ -172,11 +174,7 @@ def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[s
         status="running",
         choices=job.choices,
         identity={"data": corpus.fingerprint, "tokenizer": corpus.tokenizer_hash},
-        data={
-            "name": corpus.name,
-            "folder": str(corpus.folder.resolve()),
-            "bytes_per_token": corpus.bytes_per_token,
-        },
+        data=corpus.record(),
         model=job.shape.to_dict(),
         parameters=parameter_count(job.shape),
         derived=derived.record(),
@@ -231,6 +229,7 @@ def _trainer(
     shows = [bar.show_samples, *(logger.log_samples for logger in loggers)]
     callbacks = [
         meter,
+        *build.part_losses(data),
         bar,
         StrategyRecord(run),
         *build.samples(config, run, net, job.corpus, shows, meter.paused),

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from llm.data.collate import Batch
 from llm.data.windows import IGNORED
-from llm.objective.loss import Loss
+from llm.objective.loss import Loss, Rows
 
 
 class CrossEntropy:
@@ -24,12 +24,13 @@ class CrossEntropy:
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """Score `batch` by `model`, whose call gives logits (b, k, v)."""
         logits_bkv = model(batch.tokens_bt, **batch.inputs())
-        targets = batch.targets_bk.reshape(-1)
-        total = F.cross_entropy(
-            logits_bkv.reshape(targets.numel(), -1).float(),
-            targets,
+        targets_bk = batch.targets_bk
+        nats_bk = F.cross_entropy(
+            logits_bkv.reshape(targets_bk.numel(), -1).float(),
+            targets_bk.reshape(-1),
             ignore_index=IGNORED,
-            reduction="sum",
+            reduction="none",
             label_smoothing=self.label_smoothing if model.training else 0.0,
-        )
-        return Loss(total, (targets != IGNORED).sum(), batch.divisor)
+        ).view_as(targets_bk)
+        rows = Rows(nats_bk.sum(1), (targets_bk != IGNORED).sum(1))
+        return Loss(rows.nats_b.sum(), rows.targets_b.sum(), batch.divisor, rows)

@@ -5,15 +5,24 @@ from typing import NamedTuple
 from torch import Tensor
 
 
+class Rows(NamedTuple):
+    """Of each row of a batch, the summed loss in nats and the number of its targets, (b,) each."""
+
+    nats_b: Tensor
+    targets_b: Tensor
+
+
 class Loss(NamedTuple):
     """A batch's score: the summed loss in nats and the number of targets that it is summed over.
 
-    `divisor` is what the batch says of itself, see `llm.data.collate.Batch`.
+    `divisor` is what the batch says of itself, see `llm.data.collate.Batch`; `rows` is for those who ask whose loss it
+    is, where an objective tells it.
     """
 
     total: Tensor
     n_targets: Tensor
     divisor: Tensor | None = None
+    rows: Rows | None = None
 
     @property
     def mean(self) -> Tensor:

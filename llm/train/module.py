@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from llm.data.collate import Batch
 from llm.errors import TrainingError
 from llm.model import Transformer
-from llm.objective import Loss
+from llm.objective import Loss, Rows
 from llm.train.parallel import blocks, clip_by_global_norm, release
 
 Objective = Callable[[nn.Module, Batch], Loss]
@@ -23,7 +23,7 @@ Initialise = Callable[[Transformer], None]
 
 
 # What is assigned in each step, and is neither a parameter nor a module.
-PLAIN = {"_current_fx_name", "grad_norm", "_last_loss", "_pending"}
+PLAIN = {"_current_fx_name", "grad_norm", "scored", "_last_loss", "_pending"}
 
 
 class LanguageModule(L.LightningModule):
@@ -56,6 +56,7 @@ class LanguageModule(L.LightningModule):
         self.score: Objective = torch.compile(objective) if compile else objective
         self.grad_norm = math.nan
         self.val_loss = math.nan
+        self.scored: Rows | None = None
         self._last_loss = torch.tensor(math.nan)
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._val_total = self._val_count = 0.0
@@ -83,9 +84,10 @@ class LanguageModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of one micro-batch, in nats per target."""
-        loss = self.score(self.model, batch).mean
-        self._pending.append((loss.detach(), batch.ids))
-        return loss
+        loss = self.score(self.model, batch)
+        self._pending.append((loss.mean.detach(), batch.ids))
+        self.scored = _detached(loss.rows)
+        return loss.mean
 
     def configure_gradient_clipping(
         self,
@@ -127,6 +129,7 @@ class LanguageModule(L.LightningModule):
         loss = self.objective(self.model, batch)
         self._val_total += loss.total.item()
         self._val_count += loss.n_targets.item()
+        self.scored = _detached(loss.rows)
 
     def on_validation_epoch_end(self) -> None:
         """Make `val_loss` the mean over every target of every rank."""
@@ -142,3 +145,7 @@ class LanguageModule(L.LightningModule):
         optimizer = self.optimizer_factory(self.model.named_parameters())
         scheduler = LambdaLR(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _detached(rows: Rows | None) -> Rows | None:
+    return None if rows is None else Rows(rows.nats_b.detach(), rows.targets_b)

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from llm.train.charts import Chart, Series, chart
 from llm.train.pages import figure, render_page
 from llm.train.rows import FILE as METRICS
 from llm.train.rows import Row, read_metrics_rows
+from llm.train.rows import column as rows_column
 from llm.train.summary import read, read_record
 
 FILE = "report.html"
@@ -98,9 +99,17 @@ def charts(rows: Sequence[Row]) -> list[Chart]:
     """The charts that have something to show."""
     drawn = (
         chart(title, [Series(name, column(rows, key)) for name, key in lines.items()], from_zero)
-        for title, lines, from_zero in CHARTS
+        for title, lines, from_zero in (*CHARTS, *_by_source(rows))
     )
     return [one for one in drawn if one is not None]
+
+
+def _by_source(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, str], bool]]:
+    """The charts of a mixture: the losses of its sources, in training and in validation."""
+    for split, title in (("train", "Training"), ("val", "Validation")):
+        begin = rows_column(split, "")
+        names = {key.removeprefix(begin): key for row in rows[:1] for key in row if key.startswith(begin)}
+        yield f"{title} loss by source (nats per token)", names, False
 
 
 def tiles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:

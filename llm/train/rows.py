@@ -1,7 +1,7 @@
 """The rows of metrics.csv: their columns, how they are written, and how they are read back; light to import."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS = (
@@ -25,14 +25,19 @@ LONGEST_STEP = 18  # digits; a longer one is no step, and Python refuses to read
 Row = dict[str, str]
 
 
+def column(split: str, source: str) -> str:
+    """The name of the loss of one source of a mixture, in training (`train`) or validation (`val`)."""
+    return f"{split}/loss/{source}"
+
+
 def number(name: str, value: Any) -> str:
     """A figure as the shortest text that reads back as the same number."""
     return str(int(value)) if name in WHOLE else repr(float(value))
 
 
-def line(row: Mapping[str, str]) -> bytes:
+def line(row: Mapping[str, str], columns: Sequence[str] = COLUMNS) -> bytes:
     """One line of the file."""
-    return (",".join(row.get(name, "") for name in COLUMNS) + "\n").encode()
+    return (",".join(row.get(name, "") for name in columns) + "\n").encode()
 
 
 def read_metrics_rows(path: Any) -> list[Row]:

@@ -58,7 +58,7 @@ def test_every_key_of_a_choice_is_an_argument(file: Path) -> None:
         read = signature(target)
         assert read is not None, target
         if target == node.get("_target_"):
-            ours = {"_target_", "batch_size", "micro_batch_size", "repeat_batch", "steps"}
+            ours = {"_target_", "batch_size", "micro_batch_size", "repeat_batch", "steps", "sources"}
             assert set(node) - ours <= set(read.fields) or read.open
 
 

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from llm.errors import TrainingError
 from llm.files import write_atomically
 from llm.train.loggers.base import LoggedRun, RunLogger
-from llm.train.rows import COLUMNS, FILE, Row, line, number, read_metrics_rows
+from llm.train.rows import COLUMNS, FILE, Row, column, line, number, read_metrics_rows
 
 
 class MetricsCSV(RunLogger):
@@ -23,6 +23,8 @@ class MetricsCSV(RunLogger):
     def __init__(self, run: LoggedRun) -> None:
         super().__init__(run)
         self.path = run.folder / FILE
+        sources = (run.config.get("data") or {}).get("sources") or {}
+        self.columns = [*COLUMNS, *(column(split, name) for split in ("train", "val") for name in sources)]
         self._file: BinaryIO | None = None
         self._last: Row = {}
         self._last_start = 0
@@ -34,7 +36,7 @@ class MetricsCSV(RunLogger):
         Raises:
             TrainingError: the file can't be written.
         """
-        known = {name: number(name, value) for name, value in metrics.items() if name in COLUMNS}
+        known = {name: number(name, value) for name, value in metrics.items() if name in self.columns}
         if step is None or not known:
             return
         file = self._file or self._open()
@@ -44,7 +46,7 @@ class MetricsCSV(RunLogger):
         try:
             file.seek(self._last_start)
             # One call, so that the row reaches the file whole or not at all.
-            file.write(line(self._last))
+            file.write(line(self._last, self.columns))
             file.truncate()
         except OSError as error:
             raise TrainingError(
@@ -61,7 +63,8 @@ class MetricsCSV(RunLogger):
 
     def _open(self) -> BinaryIO:
         rows = [row for row in read_metrics_rows(self.path) if int(row["step"]) <= self._kept_until()]
-        lines = [line({name: name for name in COLUMNS}), *map(line, rows)]
+        header = {name: name for name in self.columns}
+        lines = [line(row, self.columns) for row in (header, *rows)]
         write_atomically(self.path, b"".join(lines).decode())
         self._last = rows[-1] if rows else {}
         self._last_start = sum(map(len, lines[:-1]))
