@@ -312,7 +312,10 @@ def test_the_readmes_commands_run(texts) -> None:
     runs = [(c.line, words) for c in commands(PAGES[0]) if (words := arguments(c.line))]
     assert len(runs) >= 8
     for line, words in runs:
+        before = set(texts.glob("runs/*"))
         done = subprocess.run(words, cwd=texts, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        # A line that finds a finished run would do nothing.
+        assert "train.py" not in line or set(texts.glob("runs/*")) - before, line
     assert (texts / "runs/mine/report.html").is_file()
     assert len(json.loads((texts / "runs/mine/evaluation.json").read_text())) == 2

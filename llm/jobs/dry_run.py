@@ -89,7 +89,11 @@ def look_ahead(config: Config, choices: dict[str, Any]) -> Outlook:
     run = Run(Path(config["runs_dir"]) / config["name"])
     origin = build.origin(config, run)
     text = _text(config, origin)
-    shape = origin.sized(_vocab_size(config, origin, text))
+    shape = (
+        origin.sized(_vocab_size(config, origin, text))
+        if text.corpus is None
+        else build.shape_for(config, origin, text.corpus)
+    )
     work, samples = _samples(config, text, shape)
     known = run.begun.get("derived", {})
     derived = derive(config, choices["strategy"], shape.context_length, samples, known)

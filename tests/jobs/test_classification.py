@@ -1,6 +1,7 @@
 """Texts told apart by the same commands: on from a pretrained run or from scratch, scored, shown, asked."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -101,3 +102,11 @@ def test_a_model_with_labels_is_not_asked_for_tokens(words, tmp_path, capsys):
     assert main(["train", *words, "model=bert_nano", "name=c", "trainer.max_steps=1"]) == 0
     assert main(["evaluate", f"run={tmp_path}/runs/c", "eval=perplexity"]) != 0
     assert "a model with labels predicts no tokens" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_the_head_of_labels(words, tmp_path, capsys):
+    assert main(["train", *words, "name=c", "trainer.max_steps=1"]) == 0
+    counted = json.loads((tmp_path / "runs/c/run.json").read_text())["parameters"]
+    capsys.readouterr()
+    assert main(["train", *words, "name=d", "dry_run=true"]) == 0
+    assert re.search(rf"parameters +{counted:,}", capsys.readouterr().out)
