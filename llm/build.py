@@ -15,30 +15,39 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from llm.adapter import Lora, fresh
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.collate import Collator, Setting
+from llm.data.conversations import Conversations, Conversing, bytes_per_target
+from llm.data.documents import fingerprint
 from llm.data.labels import TextLabelCollator, labels_of
 from llm.data.mixture import Mixed, MixedSamples, Mixture, Share
+from llm.data.preferences import PreferenceCollator
 from llm.data.preparation import shared_tokenizer
 from llm.data.progress import Bar
 from llm.data.steps.base import Step
 from llm.data.steps.duplicates import Comparison
 from llm.data.windows import Windows
 from llm.errors import ConfigError
-from llm.generation import Sampling, answer, complete, pack, quantize, show_hidden
+from llm.evaluation.preferences import reference_scores
+from llm.files import write_tensors
+from llm.generation import Sampling, answer, complete, pack, quantize, show_hidden, template_of
 from llm.hub import from_huggingface, local_folder
 from llm.hub.gguf.reader import from_gguf
 from llm.model import ModelConfig, Transformer, init_weights, sequence_flops
+from llm.objective.preference import PreferenceLoss
 from llm.redaction import redacted_text
 from llm.tokenizer import (
     SENTINEL,
     PretrainedSpec,
     Tokenizer,
     TokenizerSpec,
+    default_template,
     hiding_tokens,
     load_tokenizer,
 )
+from llm.tokenizer.chat import CHATML
 from llm.train import checkpoint
 from llm.train.callbacks import Samples
 from llm.train.derive import TENSOR_PARALLEL, Derived
@@ -100,6 +109,28 @@ class FixedTokenizer:
 
 
 @dataclass(frozen=True)
+class ChattingSpec:
+    """The spec of a tokenizer that gets a chat template: `template`, or else the one that suits it best."""
+
+    spec: TokenizerSpec
+    template: str | None
+
+    @property
+    def needs_text(self) -> bool:
+        """As the spec below."""
+        return self.spec.needs_text
+
+    def build(self, texts: Any) -> Tokenizer:
+        """The tokenizer with its template."""
+        tokenizer = self.spec.build(texts)
+        return tokenizer.with_chat_template(self.template or default_template(tokenizer))
+
+    def fingerprint(self) -> str:
+        """That of the spec below, and of what is added to it."""
+        return fingerprint({"tokenizer": self.spec.fingerprint(), "template": self.template or CHATML})
+
+
+@dataclass(frozen=True)
 class Origin:
     """What a run begins as: a shape, a way to its tokenizer, and weights where they are not drawn anew.
 
@@ -124,6 +155,7 @@ def origin(config: Config, run: Run) -> Origin:
         ConfigError: the task needs another architecture.
     """
     found = _origin(config, run)
+    found = dataclasses.replace(found, tokenizer=chatting(config, found.tokenizer))
     has, wanted = found.shape.architecture, config["task"]["architectures"]
     if has not in wanted:
         raise ConfigError(
@@ -135,7 +167,7 @@ def origin(config: Config, run: Run) -> Origin:
 
 def _origin(config: Config, run: Run) -> Origin:
     if config["init_from"] is None:
-        return Origin(ModelConfig.from_dict(config["model"]), tokenizer_spec(config))
+        return Origin(ModelConfig.from_dict(config["model"]), _tokenizer_spec(config))
     goes_on = config["resume"] != "never" and run.exists() and checkpoint.steps(run.checkpoints)
     start = run if goes_on else Run(Path(config["init_from"]).expanduser())
     if start.exists():
@@ -163,7 +195,30 @@ def _check_vocabulary(folder: Path, rows: int, ids: int) -> None:
 
 
 def tokenizer_spec(config: Config) -> TokenizerSpec:
-    """The tokenizer of the config; one that is made here also gets the sentinels that the task needs."""
+    """The tokenizer of the config; one that is made here also gets the sentinels or the template that the task needs."""
+    return chatting(config, _tokenizer_spec(config))
+
+
+def chatting(config: Config, spec: TokenizerSpec) -> TokenizerSpec:
+    """`spec` with a chat template, where the task is one of chats.
+
+    Raises:
+        ConfigError: task.template names a file that can't be read.
+    """
+    template = config["task"]["template"]
+    if template is None:
+        return spec
+    if template == "auto":
+        return ChattingSpec(spec, None)
+    try:
+        return ChattingSpec(spec, Path(template).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"task.template={template}: it is auto, or a file with a Jinja template ({error})."
+        ) from error
+
+
+def _tokenizer_spec(config: Config) -> TokenizerSpec:
     node = config["tokenizer"]
     spare = [SENTINEL.format(number) for number in range(config["task"]["sentinels"])]
     if spare and "special_tokens" in node:
@@ -173,7 +228,10 @@ def tokenizer_spec(config: Config) -> TokenizerSpec:
 
 def source(data: Config, config: Config) -> Source:
     """Where a `data` node reads its text; the loader's keys in that node are not the source's."""
-    return instantiate({key: value for key, value in data.items() if key not in LOADER_KEYS}, config)
+    found = instantiate({key: value for key, value in data.items() if key not in LOADER_KEYS}, config)
+    if config["task"]["template"] is None:
+        return found
+    return Conversing(found, preferences=_collator_class(config) is PreferenceCollator)
 
 
 def steps(data: Config, config: Config) -> dict[str, Step | Comparison]:
@@ -229,14 +287,67 @@ def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
     return net, folder
 
 
+def adapted_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
+    """A run's model with its adapter beside it, on the CPU, and the checkpoint that it is from.
+
+    Raises:
+        ConfigError: the run has no adapter.
+    """
+    folder = checkpoint.find(run.checkpoints, which)
+    beside = checkpoint.adapter_of(folder)
+    if beside is None:
+        raise ConfigError(f"run={run.folder}: it was trained without an adapter.")
+    net = Transformer(ModelConfig.from_dict(checkpoint.read_manifest(folder)["model"]))
+    beside.attach(net)
+    checkpoint.restore_weights(net, folder)
+    return net.eval(), folder
+
+
 def shape_for(config: Config, found: Origin, text: Corpus | Mixture) -> ModelConfig:
     """The shape of the model that is trained: with the tokenizer's vocabulary and, of labelled texts, their labels."""
     shape = found.sized(text.vocab_size)
-    make = resolve(config["task"]["collator"]["_target_"], config["packages"])
-    if make is not TextLabelCollator or isinstance(text, Mixture):  # which holds plain text alone
+    if _collator_class(config) is not TextLabelCollator or isinstance(
+        text, Mixture
+    ):  # which holds plain text alone
         return dataclasses.replace(shape, labels=())
     pooler = shape.architecture == "encoder"
     return dataclasses.replace(shape, labels=labels_of(text.train, text.tokenizer), pooler=pooler)
+
+
+def _collator_class(config: Config) -> Any:
+    return resolve(config["task"]["collator"]["_target_"], config["packages"])
+
+
+def check_reference(config: Config) -> None:
+    """Raise ConfigError where an objective compares with a first model and there is none."""
+    if compares(config) and config["init_from"] is None:
+        raise ConfigError("task=dpo compares with the model that it starts from: give one by init_from=.")
+
+
+def objective(config: Config) -> Any:
+    """What scores a batch as the task wants it."""
+    return instantiate(config["task"]["objective"], config)
+
+
+def compares(config: Config) -> bool:
+    """Whether the task compares a model with the one that training began with."""
+    scores = objective(config)
+    return isinstance(scores, PreferenceLoss) and scores.needs_reference
+
+
+def references(config: Config, start: Origin, text: Corpus | Mixture, path: Path) -> dict[str, np.ndarray]:
+    """What the first model says of all answers, by stream: computed once, and kept at `path`; empty where none is needed."""
+    if not compares(config) or isinstance(text, Mixture):  # which holds plain text alone
+        return {}
+    if not path.exists():
+        net = Transformer(start.shape)
+        checkpoint.load_weights(net, start.weights, Path("init_from"))
+        place(net.eval())
+        collate = collator(config, text.tokenizer, start.shape)
+        streams = [stream for stream in (text.train, text.validation) if len(stream)]
+        scores = {stream.name: reference_scores(net, stream, collate) for stream in streams}
+        write_tensors(path, {name: torch.from_numpy(array) for name, array in scores.items()})
+    return {name: tensor.numpy() for name, tensor in checkpoint.load_tensors(path).items()}
 
 
 def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
@@ -257,10 +368,33 @@ def usable_model(start: str, which: str | None) -> tuple[Transformer, Tokenizer]
     return net, PretrainedSpec(str(folder)).build(())
 
 
+def adapter(config: Config) -> Lora | None:
+    """What is trained beside a frozen model; None where its own weights are.
+
+    Raises:
+        ConfigError: there is no model to freeze, or the strategy splits matrices.
+    """
+    if config["adapter"] is None:
+        return None
+    if config["init_from"] is None:
+        raise ConfigError(
+            "adapter: it is trained beside a model that is there already; give one by init_from=."
+        )
+    strategy = config["trainer"]["strategy"]
+    if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
+        raise ConfigError(
+            "adapter: strategy=fsdp_tp splits the matrices that it stands beside; take strategy=fsdp."
+        )
+    return cast(Lora, instantiate(config["adapter"], config))
+
+
 def model(config: Config, shape: ModelConfig) -> Transformer:
     """A model without storage: where its weights lie is for the strategy to say, and `module` gives them values."""
+    beside = adapter(config)
     with torch.device("meta"):
         net = Transformer(shape)
+    if beside is not None:
+        beside.attach(net)
     recompute(net, config["activation_checkpointing"])
     return net
 
@@ -282,7 +416,7 @@ def initialise(net: Transformer, start: Origin, seed: int) -> None:
     Where the labels differ, what each of the two tasks has for itself (the head, the pooler) is drawn anew or left out.
     """
     if start.weights and net.config.labels == start.shape.labels:
-        checkpoint.load_weights(net, start.weights, Path("init_from"))
+        checkpoint.load_weights(net, start.weights | fresh(net, start.weights, seed), Path("init_from"))
         return
     init_weights(net, seed)
     if start.weights:
@@ -292,7 +426,7 @@ def initialise(net: Transformer, start: Origin, seed: int) -> None:
             for name, weight in start.weights.items()
             if not name.startswith(TASK_PARTS) or _fits(parts, name, weight)
         }
-        checkpoint.load_weights(net, parts | kept, Path("init_from"))
+        checkpoint.load_weights(net, parts | kept | fresh(net, start.weights, seed), Path("init_from"))
 
 
 def _fits(parts: dict[str, Tensor], name: str, weight: Tensor) -> bool:
@@ -308,7 +442,7 @@ def module(
     check_strategy(optimizer, strategy)
     return LanguageModule(
         net,
-        instantiate(config["task"]["objective"], config),
+        objective(config),
         functools.partial(optimizer, **settings(config["optimizer"])),
         instantiate(config["schedule"], config, total_steps=derived.max_steps),
         functools.partial(initialise, start=start, seed=config["seed"]),
@@ -361,12 +495,18 @@ def meter(
     flops = sequence_flops(net.config, work.written, read=work.read, scored=work.scored)
     return Meter(
         tokens_per_step=round(data.batch_size * work.tokens),
-        # Only where each token is told from those before it do the bits of all tokens add up to the text's.
-        bytes_per_token=text.bytes_per_token if _predicts_in_order(net) else None,
+        bytes_per_token=_bytes_per_target(text, net, data),
         flops_per_token=flops / work.tokens,
         peak_flops=peak,
         observers=observers,
     )
+
+
+def _bytes_per_target(text: Corpus | Mixture, net: Transformer, data: CorpusDataModule) -> float | None:
+    """The bytes of text that a scored token stands for, where the bits of all of them add up to the text's."""
+    if isinstance(data.samples, Conversations):
+        return bytes_per_target(text.tokenizer, data.samples)
+    return text.bytes_per_token if _predicts_in_order(net) else None
 
 
 def _predicts_in_order(net: Transformer) -> bool:
@@ -391,7 +531,9 @@ def checkpointer(
     stop: StopRequest,
 ) -> Checkpointer:
     """What saves and restores."""
+    beside = adapter(config)
     about = {
+        **({} if beside is None else {"adapter": beside.settings()}),
         "model": net.config.to_dict(),
         "tokenizer": data.corpus.tokenizer_hash,
         "data": data.corpus.fingerprint,
@@ -438,6 +580,8 @@ def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
 
     Of a model that reads a text whole, some held-out text is asked where the config has no prompts that suit.
     """
+    if config["task"]["template"] is not None:
+        return _partner(config, net, text)
     if _predicts_in_order(net):
         return _author(config, net, text)
     keys, tokenizer = config["samples"], text.tokenizer
@@ -471,6 +615,36 @@ def _author(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
 
     shown = [redacted_text(prompt) for prompt in prompts for _ in range(keys["num_samples"])]
     return Writer(shown, write, continues=True)
+
+
+def _partner(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
+    """What answers `samples.prompts`, or the first questions that are held out."""
+    keys, tokenizer = config["samples"], text.tokenizer
+    template = template_of(tokenizer)
+    asked = [template.encode([("user", prompt)]) for prompt in keys["prompts"]] or _held_out_questions(
+        config, net, text
+    )
+    how = {
+        "max_new_tokens": keys["max_new_tokens"],
+        "sampling": Sampling(temperature=keys["temperature"]),
+        "stop_ids": template.stop_ids,
+        "seed": config["seed"],
+    }
+
+    def write() -> list[str]:
+        return [complete(net, tokenizer, ids, **how)[0] for ids in asked]
+
+    return Writer([redacted_text(tokenizer.decode(ids)) for ids in asked], write, continues=True)
+
+
+def _held_out_questions(config: Config, net: Transformer, text: Corpus | Mixture) -> list[list[int]]:
+    """The ids of held-out conversations up to their first answers."""
+    collate, length = collator(config, text.tokenizer, net.config), net.config.context_length
+    stream = text.validation if len(text.validation) else text.train
+    view = stream.cut(collate.view, length, config["seed"])
+    rows = view.held_out(np.arange(min(config["samples"]["num_samples"], view.n_held_out)))
+    # Of a row of conversations the first, and of a preference the better one.
+    return [row[0].ids_t[: int(row[0].is_written_t.argmax())].tolist() for row in rows]
 
 
 def _held_out_prompts(config: Config, net: Transformer, text: Corpus | Mixture) -> list[str]:

@@ -119,6 +119,20 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
+def write_tensors(path: Path, tensors: "dict[str, Tensor]") -> None:
+    """Write one safetensors file, atomically."""
+    from safetensors.torch import save_file
+
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, neighbour)
+        sync(neighbour)
+        neighbour.replace(path)
+    finally:
+        neighbour.unlink(missing_ok=True)
+    sync(path.parent)
+
+
 def sha256(path: Path) -> str:
     """The hex SHA-256 of a file's content."""
     digest = hashlib.sha256()

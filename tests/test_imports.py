@@ -12,7 +12,8 @@ LAYERS = (
     {"errors", "files", "redaction", "llm"},
     {"config"},
     {"model", "tokenizer"},
-    {"data", "adapter", "generation", "hub"},
+    {"adapter"},
+    {"data", "generation", "hub"},
     {"objective"},  # scores the batches that data makes
     {"train", "evaluation", "serve", "plan"},
     {"build"},

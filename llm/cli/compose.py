@@ -73,7 +73,8 @@ def default_name(config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """A run's name: model (or what it starts from), data and task, and what it is debugged by."""
     start = config["init_from"]
     model = Path(start).name if start else choices["model"]
-    parts = [model, choices["data"], choices["task"], choices.get("debug")]
+    adapter = None if choices["adapter"] == "none" else choices["adapter"]
+    parts = [model, choices["data"], choices["task"], adapter, choices.get("debug")]
     return "-".join(str(part).replace("/", "_") for part in parts if part)
 
 

@@ -129,7 +129,11 @@ def members(annotation: Any) -> tuple[Any, ...]:
 
 def _check_node(value: Any, annotation: Any, path: str, known: Mapping[str, Field]) -> list[Problem]:
     found = keys_of(annotation, value)
-    if value is None and found is not None and (type(None) in members(annotation) or annotation is Any):
+    if (
+        value is None
+        and (found is not None or is_leaf(annotation))
+        and (type(None) in members(annotation) or annotation is Any)
+    ):
         return []
     if found is None:
         return _check_value(value, annotation, path)

@@ -121,6 +121,9 @@ class TaskConfig:
     architectures: list[Literal["decoder", "encoder", "encoder_decoder"]] = field(
         default_factory=lambda: ["decoder"]
     )  # the kinds of model that it can train
+    template: str | None = (
+        None  # of chats: auto (the model's own, else ChatML) or a file; null: texts, no chats
+    )
     sentinels: NotNegative = 0  # spare tokens of a trained tokenizer, to stand for hidden spans
     collator: Target | None = field(default_factory=dict)
     objective: Target | None = field(default_factory=dict)
@@ -148,6 +151,7 @@ class TrainConfig:
     tokenizer: Target = field(default_factory=dict)
     data: Data = field(default_factory=dict)
     task: TaskConfig = field(default_factory=TaskConfig)
+    adapter: Target | None = None  # what is trained beside a frozen model; null: all its weights
     optimizer: Target = field(default_factory=dict)
     schedule: Target = field(default_factory=dict)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -254,7 +258,7 @@ class ExportConfig:
 
     run: Given = ""  # the run folder
     checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
-    format: Literal["hf", "gguf", "onnx"] = "hf"  # for transformers, llama.cpp or ONNX Runtime
+    format: Literal["hf", "gguf", "onnx", "peft"] = "hf"  # of transformers, llama.cpp, ONNX Runtime or PEFT
     out: Given = ""  # the folder to make; nothing may stand there yet
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights
     shard_bytes: Count = 5_000_000_000  # the largest file of weights, for format=hf
@@ -269,6 +273,15 @@ class ConvertConfig:
     out: Given = ""  # the folder to write the checkpoint's folder into
     to: Literal["whole", "sharded"] = "whole"  # one file of weights and one of optimizer state, or shards
     shards: Count = 1  # how many files of each, where sharded
+
+
+@dataclass
+class MergeConfig:
+    """The keys of `llm merge`."""
+
+    run: Given = ""  # the run folder, of a run with an adapter
+    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    out: Given = ""  # the run folder to make; nothing may stand there yet
 
 
 @dataclass
@@ -309,6 +322,7 @@ SCHEMAS: dict[str, type] = {
     "generate": GenerateConfig,
     "export": ExportConfig,
     "convert": ConvertConfig,
+    "merge": MergeConfig,
     "chat": ChatConfig,
     "serve": ServeConfig,
     "prepare": PrepareConfig,

@@ -18,7 +18,7 @@ from llm.tokenizer import Tokenizer
 
 
 class Batch(NamedTuple):
-    """What a model reads and what it is scored by, all int64.
+    """What a model reads and what it is scored by, all int64 but the last two.
 
     Args:
         tokens_bt: the inputs; of a decoder with a source, its target, one position later.
@@ -30,6 +30,8 @@ class Batch(NamedTuple):
         source_documents_bs: the document of each token of it.
         divisor: what the summed loss is divided by in training, where a step's micro-batches differ in the number of
             their targets: the mean of the step's, (); None where it is the number of this batch's.
+        reference_b2: the log-probabilities of a better and a worse answer under the first model; the other rows are then
+            in turn of these two.
     """
 
     tokens_bt: Tensor
@@ -40,6 +42,7 @@ class Batch(NamedTuple):
     source_bs: Tensor | None = None
     source_documents_bs: Tensor | None = None
     divisor: Tensor | None = None
+    reference_b2: Tensor | None = None
 
     @classmethod
     def of(cls, **arrays: np.ndarray) -> "Batch":
@@ -97,8 +100,8 @@ class Samples(Protocol):
         """The tokens of a sample, on average."""
 
     @property
-    def n_cut(self) -> int:
-        """Samples that are longer than the context, and are cut to it."""
+    def note(self) -> str:
+        """What became of that which is longer than the context, in a sentence; empty where all fits."""
 
     def held_out(self, numbers: np.ndarray) -> Any:
         """The samples for scoring of these numbers (n,); -1 asks for one of nothing."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,10 @@ import numpy as np
 
 from llm.data.cutting import chunks
 from llm.data.documents import BETWEEN, Document, Losses, Part, Piece, Split
+from llm.data.messages import conversations_of, is_conversation
 from llm.data.shards import token_dtype
 from llm.data.survey import Survey
+from llm.errors import DataError
 from llm.files import read_json, sha256, sync, write_json
 from llm.redaction import redacted_text
 
@@ -131,6 +133,9 @@ def kept_parts(piece: Piece, split: Split, counts: Counts) -> Iterator[Part]:
 
 def _chunk(part: Part) -> Iterator[Part]:
     whole = part.document
+    if is_conversation(whole):
+        yield part
+        return
     for number, data in enumerate(chunks(whole.data)):
         yield Part(
             part.held_out, part.starts and number == 0, Document(whole.id, data, 0, whole.total, whole.digest)
@@ -175,7 +180,12 @@ def encode_piece(piece: Piece, split: Split, tokenizer: "Tokenizer", files: Piec
 
 
 def _encode(batch: list[Part], tokenizer: "Tokenizer", dtype: np.dtype) -> list[np.ndarray]:
-    """The ids of each part, an end-of-text token before each document and between the sides of a pair."""
+    """The ids of each part, an end-of-text token before each document and between the sides of a pair.
+
+    Of a conversation the sides are, in turn, what is given and what the assistant writes; see `Conversations`.
+    """
+    if any(is_conversation(part.document) for part in batch):
+        return _encode_conversations([part.document for part in batch], tokenizer, dtype)
     start = np.array([tokenizer.end_of_text], dtype)
     sides = [part.document.sides for part in batch]
     encoded = iter(tokenizer.encode_batch([side for of_part in sides for side in of_part]))
@@ -183,6 +193,39 @@ def _encode(batch: list[Part], tokenizer: "Tokenizer", dtype: np.dtype) -> list[
         _joined(part.starts, [next(encoded) for _ in of_part], start)
         for part, of_part in zip(batch, sides, strict=True)
     ]
+
+
+def _encode_conversations(
+    documents: list[Document], tokenizer: "Tokenizer", dtype: np.dtype
+) -> list[np.ndarray]:
+    """The ids of conversations by the tokenizer's template."""
+    from llm.tokenizer import ChatTemplate
+
+    template = ChatTemplate(tokenizer)
+    encoded = []
+    for document in documents:
+        try:
+            stretches = [
+                stretch for messages in conversations_of(document) for stretch in template.stretches(messages)
+            ]
+        except DataError as error:
+            raise DataError(f"{document.id}: {error}") from error
+        encoded.append(join_stretches(stretches, tokenizer.end_of_text).astype(dtype))
+    return encoded
+
+
+def join_stretches(stretches: Sequence[np.ndarray], end_of_text: int) -> np.ndarray:
+    """Stretches of ids as one, an end of text before each; those that stand in them are doubled.
+
+    Raises:
+        DataError: a stretch begins with an end of text, which could not be told from the one before it.
+    """
+    if any(stretch[0] == end_of_text for stretch in stretches):
+        raise DataError(
+            "the chat template begins a turn with the token that ends texts; give another by task.template=."
+        )
+    doubled = (np.repeat(stretch, np.where(stretch == end_of_text, 2, 1)) for stretch in stretches)
+    return np.concatenate([part for stretch in doubled for part in ([end_of_text], stretch)])
 
 
 def _joined(starts: bool, sides: list[np.ndarray], start: np.ndarray) -> np.ndarray:

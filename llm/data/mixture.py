@@ -167,9 +167,9 @@ class MixedSamples:
             )
 
     @property
-    def n_cut(self) -> int:
-        """Samples of all streams that are longer than the context."""
-        return sum(view.n_cut for view in self.views)
+    def note(self) -> str:
+        """What became of that which is longer than the context, of all streams."""
+        return " ".join(view.note for view in self.views if view.note)
 
     @property
     def n_held_out(self) -> int:

@@ -54,6 +54,7 @@ class TokenStream:
 
     def __init__(self, folder: Path, stream: str, dtype: np.dtype, n_bytes: int) -> None:
         self._state = (folder, stream, dtype, n_bytes)
+        self.name = stream
         self.n_bytes = n_bytes
         self.tokens = _map(folder / tokens_name(stream), dtype)
         self.documents = _map(folder / documents_name(stream), np.dtype("<u8"))

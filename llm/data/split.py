@@ -7,7 +7,7 @@ from itertools import chain, islice
 from typing import Any
 
 from llm.data.cutting import boundary
-from llm.data.documents import Document, Losses, Part, Piece, Split
+from llm.data.documents import BETWEEN, Document, Losses, Part, Piece, Split
 from llm.errors import ConfigError, DataError
 
 FEW_DOCUMENTS = 40
@@ -51,7 +51,10 @@ class PathSplit:
 
 @dataclass(frozen=True)
 class TailSplit:
-    """Holds out the end of the whole: the document `cut` from about byte `offset` on, and those in `after`."""
+    """Holds out the end of the whole: the document `cut` from about byte `offset` on, and those in `after`.
+
+    A document of several texts is never cut, but held out whole.
+    """
 
     share: float
     cut: str
@@ -65,7 +68,7 @@ class TailSplit:
             held_out = document.id in self.after or (document.id == self.cut and at < 0)
             yield Part(held_out, document.offset == 0, document)
             return
-        at = boundary(document.data, at, LINE_REACH_BYTES)
+        at = 0 if BETWEEN in document.data else boundary(document.data, at, LINE_REACH_BYTES)
         if at > 0:
             head = document.data[:at]
             yield Part(

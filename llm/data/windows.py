@@ -37,9 +37,9 @@ class Windows:
         return float(self.length)
 
     @property
-    def n_cut(self) -> int:
-        """None: a window is as long as the context."""
-        return 0
+    def note(self) -> str:
+        """Nothing: a window is as long as the context."""
+        return ""
 
     @property
     def n_held_out(self) -> int:

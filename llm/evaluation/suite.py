@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llm.data import TokenStream
 from llm.data.collate import Collator
+from llm.data.conversations import ConversationCollator
 from llm.data.pairs import Pairs
+from llm.data.preferences import PreferenceCollator
 from llm.errors import ConfigError
 from llm.evaluation.classification import score_labels
 from llm.evaluation.code import parse_share
@@ -14,6 +16,7 @@ from llm.evaluation.compression import xz_bits_per_byte
 from llm.evaluation.masked import Hidden, score_masked
 from llm.evaluation.pairs import match_figures, written_beside_targets
 from llm.evaluation.perplexity import score_stream
+from llm.evaluation.preferences import score_preferences
 from llm.evaluation.targets import score_targets
 from llm.generation import Sampling, complete
 from llm.model import Transformer
@@ -34,6 +37,7 @@ class Subject:
         tokenizer: the model's.
         stream: the held-out documents, in the model's tokens.
         collator: gives what makes of them what the model was trained on.
+        objective: gives what scored that in training.
         batch_size: windows scored at a time.
         seed: of what is sampled.
     """
@@ -42,6 +46,7 @@ class Subject:
     tokenizer: Tokenizer
     stream: TokenStream
     collator: Callable[[], Collator]
+    objective: Callable[[], Any]
     batch_size: int
     seed: int
 
@@ -56,11 +61,13 @@ class Result(NamedTuple):
 def perplexity(subject: Subject) -> Result:
     """How well held-out text is predicted, by what the model's architecture predicts; the examples are documents.
 
-    A decoder's next tokens: loss, perplexity and bits per byte. An encoder's hidden tokens: loss, pseudo-perplexity
-    and accuracy. An encoder-decoder's targets: loss, perplexity and bits per byte.
+    A decoder's next tokens, of conversations the assistant's: loss, perplexity and bits per byte. An encoder's hidden
+    tokens: loss, pseudo-perplexity and accuracy. An encoder-decoder's targets: loss, perplexity and bits per byte.
     """
     _without_labels("perplexity", subject)
-    if subject.model.config.architecture == "encoder_decoder":
+    if isinstance(collate := subject.collator(), PreferenceCollator):
+        raise ConfigError("eval=perplexity: of preferences no text is told. eval=preferences scores them.")
+    if subject.model.config.architecture == "encoder_decoder" or isinstance(collate, ConversationCollator):
         metrics = score_targets(
             subject.model,
             subject.stream,
@@ -128,6 +135,17 @@ def classification(subject: Subject) -> Result:
     return Result(metrics, texts)
 
 
+def preferences(subject: Subject) -> Result:
+    """How often, and by how much, better answers are rewarded above worse ones; the loss of the run's own objective."""
+    collate = subject.collator()
+    if not isinstance(collate, PreferenceCollator):
+        raise ConfigError("eval=preferences: it is for models of preferences, such as task=dpo trains.")
+    metrics, n_pairs = score_preferences(
+        subject.model, subject.stream, collate, subject.objective(), batch_size=subject.batch_size
+    )
+    return Result(metrics, n_pairs)
+
+
 def _without_labels(name: str, subject: Subject) -> None:
     if subject.model.config.labels:
         raise ConfigError(
@@ -141,4 +159,5 @@ EVALUATIONS: dict[str, Callable[[Subject], Result]] = {
     "code": code,
     "pairs": pairs,
     "classification": classification,
+    "preferences": preferences,
 }

@@ -1,4 +1,4 @@
-"""How well an encoder-decoder writes its targets, given what stands before each token of them."""
+"""How well a model writes the targets of its task, given what stands before each token of them."""
 
 # Shape legend: b batch, k targets in a row, v vocabulary.
 

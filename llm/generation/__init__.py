@@ -10,14 +10,14 @@ from llm.generation.packing import pack
 from llm.generation.quantization import quantize
 from llm.generation.rules import Bias, Penalties
 from llm.generation.sampling import Sampling
-from llm.generation.template import ChatMLTemplate, PlainTemplate, Template, template_of
+from llm.generation.template import OwnTemplate, PlainTemplate, Template, template_of
 from llm.generation.text import TextWriter, complete, decode_stream, stream_text, translate
 
 __all__ = [
     "GREEDY",
     "BatchEngine",
     "Bias",
-    "ChatMLTemplate",
+    "OwnTemplate",
     "Penalties",
     "PlainTemplate",
     "Request",

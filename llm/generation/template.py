@@ -1,14 +1,13 @@
-"""How a chat becomes the tokens that a model goes on from; the only templates are these, and none comes from a request."""
+"""How a chat becomes the tokens that a model goes on from: by its own template, else as plain lines; none comes from a request."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
-from llm.files import read_object
-from llm.tokenizer import Tokenizer
+from llm.tokenizer import ChatTemplate, Tokenizer
 
-IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 NAMES = {"user": "User", "assistant": "Assistant"}
+# What newer APIs call instructions.
+ROLES = {"developer": "system"}
 
 Turn = tuple[str, str]  # a role and its text
 
@@ -20,11 +19,12 @@ class Template(Protocol):
     def stops(self) -> Sequence[str]:
         """The strings that end an answer."""
 
-    def encode(self, tokenizer: Tokenizer, turns: Sequence[Turn]) -> list[int]:
-        """The ids up to where the assistant's next text begins."""
-
-    def stop_ids(self, tokenizer: Tokenizer) -> list[int]:
+    @property
+    def stop_ids(self) -> list[int]:
         """The ids that end an answer."""
+
+    def encode(self, turns: Sequence[Turn]) -> list[int]:
+        """The ids up to where the assistant's next text begins; a DataError where no such chat can be written."""
 
 
 class PlainTemplate:
@@ -32,44 +32,32 @@ class PlainTemplate:
 
     stops = ("\nUser:",)
 
-    def encode(self, tokenizer: Tokenizer, turns: Sequence[Turn]) -> list[int]:
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.stop_ids = [tokenizer.end_of_text]
+
+    def encode(self, turns: Sequence[Turn]) -> list[int]:
         """The ids of the turns as text, after the token that begins a document."""
         lines = [f"{NAMES[role]}: {text}" if role in NAMES else text for role, text in turns]
-        return [tokenizer.end_of_text, *tokenizer.encode("\n".join([*lines, "Assistant:"]))]
-
-    def stop_ids(self, tokenizer: Tokenizer) -> list[int]:
-        """The end of a document."""
-        return [tokenizer.end_of_text]
+        return [self._tokenizer.end_of_text, *self._tokenizer.encode("\n".join([*lines, "Assistant:"]))]
 
 
-class ChatMLTemplate:
-    """Turns between <|im_start|> and <|im_end|>; both are single tokens that no text can spell."""
+class OwnTemplate:
+    """The template that the model was trained with."""
 
     stops = ()
 
-    def encode(self, tokenizer: Tokenizer, turns: Sequence[Turn]) -> list[int]:
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._template = ChatTemplate(tokenizer)
+        self.stop_ids = self._template.stop_ids
+
+    def encode(self, turns: Sequence[Turn]) -> list[int]:
         """The ids of the turns and of the beginning of an answer."""
-        start, end = (tokenizer.special_tokens[name] for name in (IM_START, IM_END))
-        ids: list[int] = []
-        for role, text in turns:
-            role = "system" if role == "developer" else role
-            ids += [start, *tokenizer.encode(f"{role}\n{text}"), end, *tokenizer.encode("\n")]
-        return [*ids, start, *tokenizer.encode("assistant\n")]
-
-    def stop_ids(self, tokenizer: Tokenizer) -> list[int]:
-        """The end of a turn, and that of a document."""
-        return [tokenizer.special_tokens[IM_END], tokenizer.end_of_text]
+        return self._template.prompt(
+            [{"role": ROLES.get(role, role), "content": text} for role, text in turns]
+        )
 
 
-def template_of(folder: Path, tokenizer: Tokenizer) -> Template:
-    """The template that a Hugging Face folder's model was trained with, if it is one of ours; else the plain one.
-
-    Nothing in the folder is executed: it is only seen whether its own template writes ChatML's marks.
-    """
-    side = folder / "tokenizer_config.json"
-    try:
-        theirs = read_object(side).get("chat_template") if side.is_file() else None
-    except (OSError, ValueError):
-        theirs = None
-    marked = {IM_START, IM_END} <= tokenizer.special_tokens.keys()
-    return ChatMLTemplate() if marked and IM_START in str(theirs) else PlainTemplate()
+def template_of(tokenizer: Tokenizer) -> Template:
+    """The template that is kept with the tokenizer; else the plain one."""
+    return PlainTemplate(tokenizer) if tokenizer.chat_template is None else OwnTemplate(tokenizer)

@@ -92,7 +92,7 @@ def decode_stream(tokenizer: Tokenizer, ids: Iterable[int | float], stop_ids: Se
 def complete(
     model: Transformer,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     *,
     num_samples: int = 1,
     sampling: Sampling = GREEDY,
@@ -100,7 +100,7 @@ def complete(
     stop_ids: Sequence[int] | None = None,
     seed: int | None = None,
 ) -> list[str]:
-    """`num_samples` continuations of `prompt`, without it, drawn as one batch; as `stream_text` otherwise."""
+    """`num_samples` continuations of `prompt`, a text or ids, without it, drawn as one batch; as `stream_text` otherwise."""
     if num_samples < 1:
         raise ConfigError(f"num_samples={num_samples}: it must be at least 1.")
     stop_ids = _stop_ids(tokenizer, stop_ids)
@@ -155,6 +155,7 @@ def _stop_ids(tokenizer: Tokenizer, stop_ids: Sequence[int] | None) -> tuple[int
     return (tokenizer.end_of_text,) if stop_ids is None else tuple(stop_ids)
 
 
-def _prompt(tokenizer: Tokenizer, prompt: str) -> Tensor:
+def _prompt(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> Tensor:
     """The ids (1, t) of a prompt, at least the end-of-text token that precedes every document."""
-    return torch.tensor([tokenizer.encode(prompt) or [tokenizer.end_of_text]])
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    return torch.tensor([ids or [tokenizer.end_of_text]])

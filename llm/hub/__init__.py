@@ -48,7 +48,7 @@ def to_huggingface(
     them up and that a decoder with a source begins with. A ConfigError says, family by family, what cannot be
     expressed. Tied weights appear once. Tensors may share memory with `model`.
     """
-    family = _family_for(config, model_type)
+    family = family_for(config, model_type)
     state = model.state_dict() if isinstance(model, Transformer) else model
     rules.check_tensors(rules.shapes_of(config), state, "the model's state")
     theirs = rules.to_theirs(family, config, state)
@@ -93,7 +93,8 @@ def _token_ids(config: ModelConfig, end_of_text: int | None, pad: int | None) ->
     return ids
 
 
-def _family_for(config: ModelConfig, model_type: str | None) -> rules.Family:
+def family_for(config: ModelConfig, model_type: str | None = None) -> rules.Family:
+    """The family that a model of `config` is exported as; a ConfigError says why there is none."""
     candidates = BY_ARCHITECTURE[config.architecture] if model_type is None else [_family_named(model_type)]
     problems = {family.model_type: family.problems(config) for family in candidates}
     for family in candidates:

@@ -12,7 +12,7 @@ from llm.files import write_atomically, write_json
 from llm.hub import to_huggingface
 from llm.hub.export import About, card
 from llm.model import Transformer
-from llm.tokenizer import Tokenizer, framed, sentinels, start_token
+from llm.tokenizer import ChatTemplate, Tokenizer, framed, sentinels, start_token
 from llm.tokenizer.huggingface import to_backend, tokenizer_config
 
 
@@ -73,10 +73,10 @@ def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) 
         file.chmod(0o644)
     write_json(folder / "config.json", config)
     if model.config.architecture != "encoder":
-        write_json(folder / "generation_config.json", _generation(config) | {"pad_token_id": pad})
+        write_json(folder / "generation_config.json", _generation(config, tokenizer) | {"pad_token_id": pad})
     backend.save(str(folder / "tokenizer.json"))
-    # A decoder reads text alone; for the others, a prompt must be able to hide something.
-    as_text = kind is CAUSAL
+    # A decoder reads text alone; for the others, a prompt must be able to hide something, and a chat's to begin a turn.
+    as_text = kind is CAUSAL and tokenizer.chat_template is None
     settings = tokenizer_config(tokenizer, model.config.context_length, as_text=as_text)
     write_json(folder / "tokenizer_config.json", settings)
     header = {"library_name": "transformers", "pipeline_tag": kind.task, "tags": [config["model_type"]]}
@@ -95,9 +95,13 @@ def _kind(model: Transformer, config: dict[str, Any], tokenizer: Tokenizer) -> K
     return STATES if config["architectures"] == ["BertModel"] else MASKED
 
 
-def _generation(config: dict[str, Any]) -> dict[str, Any]:
+def _generation(config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
     names = ("bos_token_id", "eos_token_id", "decoder_start_token_id")
-    return {name: config[name] for name in names if name in config}
+    made = {name: config[name] for name in names if name in config}
+    # A chat's answers end by another token than documents.
+    return (
+        made if tokenizer.chat_template is None else made | {"eos_token_id": ChatTemplate(tokenizer).stop_ids}
+    )
 
 
 def _use(kind: Kind, name: str) -> str:

@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from llm import build
 from llm.build import Config
-from llm.errors import ConfigError
+from llm.errors import ConfigError, UserError
 from llm.generation import BatchEngine, PlainTemplate, Request, TextWriter, template_of
 from llm.generation.template import Turn
 from llm.jobs.generate import sampling
@@ -38,7 +37,7 @@ class Chat:
 
     def __init__(self, engine: BatchEngine, tokenizer: Tokenizer, config: Config) -> None:
         self._engine, self._tokenizer, self._config = engine, tokenizer, config
-        self.template = template_of(Path(config["run"]).expanduser(), tokenizer)
+        self.template = template_of(tokenizer)
         self.turns: list[Turn] = []
         self.begin()
 
@@ -57,6 +56,7 @@ class Chat:
 
         Raises:
             ConfigError: the chat no longer fits into the context.
+            DataError: the model's template takes no such chat.
         """
         if text is not None:
             self.turns.append(("user", text))
@@ -77,7 +77,7 @@ class Chat:
             self.turns.append(("assistant", "".join(said)))
 
     def _request(self) -> Request:
-        ids = self.template.encode(self._tokenizer, self.turns)
+        ids = self.template.encode(self.turns)
         context = self._engine.model.config.context_length
         if len(ids) >= context:
             self.turns.pop()
@@ -85,7 +85,7 @@ class Chat:
                 f"The chat has {len(ids)} tokens, and the model sees {context}. Begin another: {NEW}"
             )
         length = min(self._config["max_new_tokens"], context - len(ids))
-        stop_ids = self.template.stop_ids(self._tokenizer)
+        stop_ids = self.template.stop_ids
         return Request(ids, length, sampling(self._config), self._config["seed"], stop_ids)
 
 
@@ -107,6 +107,6 @@ def _show(pieces: Iterator[str]) -> None:
             print(piece, end="", flush=True)
     except KeyboardInterrupt:
         pieces.close()  # type: ignore[attr-defined]
-    except ConfigError as error:
+    except UserError as error:
         print(f"error: {error}", end="", file=sys.stderr)
     print()

@@ -4,16 +4,21 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llm import build
 from llm.build import Config
 from llm.data import Corpus
 from llm.data.collate import Collator
 from llm.data.mixture import Mixture, open_text
+from llm.data.preferences import PreferenceCollator
 from llm.errors import ConfigError, DataError
 from llm.evaluation import EVALUATIONS, Result, Subject
+from llm.evaluation.preferences import reference_scores
 from llm.jobs.show import show_entries
 from llm.model import Transformer
 from llm.tokenizer import load_tokenizer
+from llm.train.checkpoint import load_tensors
 from llm.train.run import Run
 
 BATCH_SIZE = 16
@@ -44,6 +49,7 @@ def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Entry]:
         net,
         corpus,
         lambda: _own_collator(run, config, net, corpus),
+        lambda: build.objective({**config, "task": _task(run)}),
         folder,
         split,
         config["seed"],
@@ -53,9 +59,29 @@ def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Entry]:
 
 def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus | Mixture) -> Collator:
     """What made the run's batches; its own config names it, among our classes alone."""
+    config = {**config, "task": _task(run)}
+    collate = build.collator(config, corpus.tokenizer, net.config)
+    if isinstance(collate, PreferenceCollator):
+        collate.references.update(_references(run, config, collate, corpus))
+    return collate
+
+
+def _task(run: Run) -> Config:
     if not isinstance(task := run.config.get("task"), dict):
         raise DataError(f"{run.folder}/config.yaml says nothing of the run's task.")
-    return build.collator({**config, "task": task}, corpus.tokenizer, net.config)
+    return task
+
+
+def _references(
+    run: Run, config: Config, collate: Collator, corpus: Corpus | Mixture
+) -> dict[str, np.ndarray]:
+    """What the model that the run began with says of all answers; kept with the run for its own corpus."""
+    if not build.compares(config) or isinstance(corpus, Mixture):  # which holds plain text alone
+        return {}
+    if config["data"] is None:
+        return {name: tensor.numpy() for name, tensor in load_tensors(run.references).items()}
+    first, _ = build.usable_model(str(run.config.get("init_from")), None)
+    return {corpus.validation.name: reference_scores(first, corpus.validation, collate)}
 
 
 def evaluations(
@@ -63,6 +89,7 @@ def evaluations(
     net: Transformer,
     corpus: Corpus | Mixture,
     collator: Callable[[], Collator],
+    objective: Callable[[], Any],
     checkpoint: Path,
     split: str,
     seed: int,
@@ -80,7 +107,7 @@ def evaluations(
         raise DataError(f"{corpus.name} holds nothing out to score on: raise data.validation_share.")
     entries = []
     for data, part in parts.items():
-        subject = Subject(net, part.tokenizer, part.validation, collator, batch_size, seed)
+        subject = Subject(net, part.tokenizer, part.validation, collator, objective, batch_size, seed)
         for name, evaluation in chosen.items():
             result = evaluation(subject)
             entries.append(
@@ -133,4 +160,6 @@ def _other_corpus(run: Run, config: Config, typed: Collection[str]) -> Corpus | 
     ]
     data = {**config["data"], **{key: own[key] for key in keys}, "validation_share": 1.0}
     spec = build.FixedTokenizer(load_tokenizer(run.tokenizer))
-    return build.corpus({**config, "data": data}, spec, show=True)
+    # A run of an earlier version knows nothing of templates.
+    task = {"template": None, **(run.config.get("task") or {})}
+    return build.corpus({**config, "data": data, "task": task}, spec, show=True)

@@ -19,6 +19,8 @@ from llm.train.run import Run
 
 # Of a run's config, what says how the model came about beside its shape; the rest is about folders and what is shown.
 SETTINGS = ("seed", "init_from", "tokenizer", "data", "task", "optimizer", "schedule", "trainer")
+# The format that takes what was trained beside a model, which all others take folded in.
+ADAPTER_ALONE = "peft"
 
 
 def run(config: Config, choices: dict[str, Any]) -> int:
@@ -27,7 +29,8 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     if taken(out):
         raise ConfigError(f"out={out}: something is there already. Nothing was written; choose another out=.")
     source = Run.open(config["run"])
-    net, folder = build.trained_model(source, config["checkpoint"])
+    read = build.adapted_model if config["format"] == ADAPTER_ALONE else build.trained_model
+    net, folder = read(source, config["checkpoint"])
     net = net.cpu().to(getattr(torch, config["dtype"]))
     about = _about(source, folder, out, config)
     try:

@@ -11,7 +11,7 @@ from typing import Any
 from llm import build
 from llm.build import Config
 from llm.errors import ConfigError
-from llm.generation import goes_on, rows_within, template_of
+from llm.generation import goes_on, rows_within
 from llm.train.metrics import precision_dtype
 
 KEY_VARIABLE = "LLM_API_KEY"
@@ -62,9 +62,8 @@ def _served(name: str, folder: str, config: Config) -> Any:
     rows = config["max_batch_size"]
     if goes_on(net):
         rows = rows_within(net, rows, config["cache_gib"])
-    template = template_of(Path(folder).expanduser(), tokenizer)
     net = build.for_inference(net, config["precision"], rows)
-    return Served(name, net, tokenizer, rows, config["max_waiting"], template)
+    return Served(name, net, tokenizer, rows, config["max_waiting"])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -21,9 +21,11 @@ from llm import build
 from llm.build import Config, Origin
 from llm.data import Corpus, CorpusDataModule
 from llm.data.collate import Collator, Samples
+from llm.data.conversations import Conversations
 from llm.data.mixture import Mixture, open_text
 from llm.data.pairs import Pairs
-from llm.errors import UserError
+from llm.data.preferences import PreferenceCollator, Preferences
+from llm.errors import DataError, UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
 from llm.jobs.evaluate import Entry, evaluations, named
@@ -41,6 +43,7 @@ from llm.train.run import Run, environment, now
 from llm.train.saving import Interrupted, StopRequest
 
 Choices = dict[str, Any]
+CHATS = (Conversations, Preferences)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def run(config: Config, choices: Choices) -> int:
     quiet_lightning()
     folder = Run(Path(config["runs_dir"]) / config["name"])
     # Before minutes go into a corpus.
+    build.adapter(config)
+    build.check_reference(config)
     resume.refuse_nothing(folder, config["resume"])
     say = print if launch.rank() == 0 else _nothing
     origin = build.origin(config, folder)
@@ -80,16 +85,24 @@ def run(config: Config, choices: Choices) -> int:
     shape = build.shape_for(config, origin, corpus)
     job = Job(config, choices, folder, origin, corpus, shape)
     # Whatever these refuse is refused before anything is written.
-    if cut := job.samples.n_cut:
-        say(
-            f"{cut:,} of {job.samples.size:,} pairs have a side longer than model.context_length and are cut to it."
-        )
+    if note := job.samples.note:
+        say(note)
+        if not job.samples.size:
+            raise DataError(f"Nothing of {corpus.name} is left to train on: {note}")
     build.check_layout(config, shape)
+    if config["adapter"] is not None:
+        say(_trained_share(build.model(config, shape)))
     try:
         return _train(job, say)
     finally:
         launch.forget(folder.folder)
         folder.release()
+
+
+def _trained_share(net: Transformer) -> str:
+    trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+    whole = sum(parameter.numel() for parameter in net.parameters())
+    return f"The adapter trains {trained:,} of {whole:,} parameters, {trained / whole:.2%}."
 
 
 def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], None]) -> Corpus | Mixture:
@@ -222,6 +235,8 @@ def _trainer(
     config, run = job.config, job.run
     module = build.module(config, net, job.origin, derived, job.choices["strategy"])
     data = build.datamodule(config, job.corpus, derived, job.shape)
+    if isinstance(data.collate, PreferenceCollator):
+        data.collate.references.update(build.references(config, job.origin, job.corpus, run.references))
     loggers = build.loggers(config, run, decision["step"])
     bar = build.progress(config)
     meter = build.meter(job.corpus, net, data, derived.peak_flops, [bar])
@@ -261,8 +276,19 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
     last = checkpoint.verify(folder)
     place(net, derived.accelerator)
     held_out = len(corpus.validation) > 1
+    if isinstance(job.collate, PreferenceCollator):
+        job.collate.references.update(build.references(config, job.origin, corpus, run.references))
     entries = (
-        evaluations(config["eval"], net, corpus, lambda: job.collate, folder, "validation", config["seed"])
+        evaluations(
+            config["eval"],
+            net,
+            corpus,
+            lambda: job.collate,
+            lambda: build.objective(config),
+            folder,
+            "validation",
+            config["seed"],
+        )
         if held_out
         else []
     )
@@ -276,7 +302,7 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
         "checkpoint": folder.name,
         "sample": build.writer(config, net, corpus).first(),
         "report": str(run.folder / "report.html"),
-        "next": next_command(run, _prompt(job)),
+        "next": next_command(run, "chat" if isinstance(job.samples, CHATS) else "generate", _prompt(job)),
     }
     write_json(run.results, [*entries, training])
     # trainer.max_time may end a run before its last step.
@@ -312,13 +338,15 @@ def _show_end(run: Run, entries: list[Entry], training: Entry) -> None:
 
 
 def _prompt(job: Job) -> str:
-    """What the next command asks the model."""
+    """What the next command asks the model; a chat asks nothing yet."""
+    if isinstance(job.samples, CHATS):
+        return ""
     if isinstance(job.samples, Pairs):
         return "a text of yours"
     return "def main():" if job.shape.architecture == "decoder" else "for <mask> in"
 
 
-def next_command(run: Run, prompt: str) -> str:
+def next_command(run: Run, verb: str, prompt: str) -> str:
     """What to type to let the model write, in words that work in this shell."""
     beside = Path(sys.executable).with_name("llm")
     found = shutil.which("llm")
@@ -326,4 +354,5 @@ def next_command(run: Run, prompt: str) -> str:
         program = "llm"
     else:
         program = os.path.relpath(beside) if beside.exists() else f"{sys.executable} -m llm"
-    return f"{program} generate run={shlex.quote(str(run.folder))} prompt={shlex.quote(prompt)}"
+    asked = f" prompt={shlex.quote(prompt)}" if prompt else ""
+    return f"{program} {verb} run={shlex.quote(str(run.folder))}{asked}"

@@ -45,10 +45,11 @@ def initial_value(name: str, shape: torch.Size, config: ModelConfig, seed: int) 
         std *= config.head_size**-0.5 / config.attention_scale
     if name.endswith(OUTPUTS):
         std *= 0.0 if config.zero_init_outputs else 1 / math.sqrt(2 * config.n_layers)
-    return value.normal_(0.0, std, generator=_generator(name, seed))
+    return value.normal_(0.0, std, generator=generator_for(name, seed))
 
 
-def _generator(name: str, seed: int) -> torch.Generator:
+def generator_for(name: str, seed: int) -> torch.Generator:
+    """What draws the first values of parameter `name`, on the CPU."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 

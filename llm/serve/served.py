@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from llm.errors import DataError
 from llm.generation import (
     BatchEngine,
     Bias,
@@ -19,7 +20,7 @@ from llm.generation import (
     translate,
 )
 from llm.generation.rules import Rule
-from llm.generation.template import PlainTemplate, Template
+from llm.generation.template import PlainTemplate, Template, template_of
 from llm.model import Transformer
 from llm.serve.errors import ApiError
 from llm.serve.schema import SEEDS, Asked, ChatRequest
@@ -38,10 +39,11 @@ class Served:
     tokenizer: Tokenizer
     rows: int = 16
     waiting: int = 64
-    template: Template = field(default_factory=PlainTemplate)
+    template: Template = field(init=False)
     worker: Worker = field(init=False)
 
     def __post_init__(self) -> None:
+        self.template = template_of(self.tokenizer)
         engine = BatchEngine(self.model, rows=self.rows) if self.writes_on else None
         self.worker = Worker(engine, rows=self.rows, waiting=self.waiting)
 
@@ -84,10 +86,15 @@ class Served:
         return given
 
     def chat_ids(self, body: ChatRequest) -> list[int]:
-        """The ids of a chat."""
-        return self.template.encode(
-            self.tokenizer, [(message.role, message.text) for message in body.messages]
-        )
+        """The ids of a chat.
+
+        Raises:
+            ApiError: the model's template takes no such chat.
+        """
+        try:
+            return self.template.encode([(message.role, message.text) for message in body.messages])
+        except DataError as error:
+            raise ApiError(400, f"This model can't read these messages: {error}", param="messages") from error
 
     def length(self, asked: Asked, prompt: Sequence[int]) -> int:
         """How many tokens a text may have.
@@ -114,7 +121,7 @@ class Served:
         """What the engine is asked for, `n` for each prompt; each draws from a seed of its own."""
         stop_ids = [self.tokenizer.end_of_text]
         if isinstance(asked, ChatRequest):
-            stop_ids = self.template.stop_ids(self.tokenizer)
+            stop_ids = self.template.stop_ids
         rules, lengths = self._rules(asked), [self.length(asked, prompt) for prompt in prompts]
         return [
             Request(prompt, length, sampling(asked), seed_of(asked, number), stop_ids, top_logprobs, rules)

@@ -16,6 +16,7 @@ from llm.tokenizer.base import (
     start_token,
 )
 from llm.tokenizer.byte import ByteSpec, ByteTokenizer
+from llm.tokenizer.chat import ChatTemplate, default_template
 from llm.tokenizer.load import load_tokenizer
 from llm.tokenizer.pretrained import PretrainedSpec, PretrainedTokenizer
 from llm.tokenizer.sentencepiece import SentencePieceSpec, SentencePieceTokenizer
@@ -29,12 +30,14 @@ __all__ = [
     "UNKNOWN",
     "ByteSpec",
     "ByteTokenizer",
+    "ChatTemplate",
     "PretrainedSpec",
     "PretrainedTokenizer",
     "SentencePieceSpec",
     "SentencePieceTokenizer",
     "Tokenizer",
     "TokenizerSpec",
+    "default_template",
     "framed",
     "hiding_tokens",
     "load_tokenizer",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -15,6 +15,7 @@ UNKNOWN, PAD, END_OF_TEXT, MASK = "<unk>", "<pad>", "<|endoftext|>", "<mask>"
 SPECIAL_TOKENS = (UNKNOWN, PAD, END_OF_TEXT, MASK, "<cls>", "<sep>", "<|im_start|>", "<|im_end|>")
 
 
+CHAT_TEMPLATE = "chat_template.jinja"
 # What stands for a hidden span of a text, counted from 0; the names are those of T5's tokenizers.
 SENTINEL = "<extra_id_{}>"
 
@@ -35,8 +36,15 @@ class Tokenizer(Protocol):
         """The id that precedes every document and ends generation."""
 
     @property
+    def chat_template(self) -> str | None:
+        """How chats are written down, in Jinja; None for a model that was never meant to chat."""
+
+    @property
     def hash(self) -> str:
         """SHA-256 of what determines the ids."""
+
+    def with_chat_template(self, template: str) -> "Tokenizer":
+        """The same tokenizer with this template."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, no special one among them; DataError on a lone surrogate."""
@@ -141,6 +149,18 @@ class TableTokenizer:
         for text in texts:
             utf8(text)
         return [self._ids(text) for text in texts]
+
+    @property
+    def chat_template(self) -> str | None:
+        """How chats are written down, in Jinja; None for a model that was never meant to chat."""
+        template = self.files.get(CHAT_TEMPLATE)
+        return None if template is None else template.decode()
+
+    def with_chat_template(self, template: str) -> Self:
+        """The same tokenizer with this template."""
+        return type(self)(
+            {**self.files, CHAT_TEMPLATE: template.encode()}, self.special_tokens, self.end_of_text
+        )
 
     @cached_property
     def hash(self) -> str:

@@ -166,6 +166,7 @@ def tokenizer_config(tokenizer: Tokenizer, max_length: int, *, as_text: bool) ->
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": as_text,
+        **({} if tokenizer.chat_template is None else {"chat_template": tokenizer.chat_template}),
         **roles,
         "additional_special_tokens": [name for name in names.values() if name not in roles.values()],
     }

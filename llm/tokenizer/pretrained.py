@@ -13,7 +13,8 @@ import tokenizers
 
 from llm.errors import ConfigError, DataError
 from llm.files import read_object
-from llm.tokenizer.base import END_OF_TEXT, TableTokenizer, utf8
+from llm.tokenizer.base import CHAT_TEMPLATE, END_OF_TEXT, TableTokenizer, utf8
+from llm.tokenizer.chat import with_names
 
 TOKENIZER_FILE = "tokenizer.json"
 _SIDE_FILES = ("tokenizer_config.json", "special_tokens_map.json")
@@ -145,13 +146,14 @@ class PretrainedSpec:
 
     @cached_property
     def _tokenizer(self) -> PretrainedTokenizer:
-        source, named_ends = _read(self.path)
+        source, named_ends, template = _read(self.path)
         backend = tokenizers.Tokenizer.from_str(source)
         added = backend.get_added_tokens_decoder()
         special_tokens = {token.content: id_ for id_, token in sorted(added.items()) if token.special}
         name, end = self._end_of_text(backend, named_ends)
+        files = {TOKENIZER_FILE: source.encode()} | ({CHAT_TEMPLATE: template.encode()} if template else {})
         try:
-            return PretrainedTokenizer({TOKENIZER_FILE: source.encode()}, special_tokens | {name: end}, end)
+            return PretrainedTokenizer(files, special_tokens | {name: end}, end)
         except Exception as error:  # of whatever kind, from a vocabulary that is none
             raise _unreadable(self.path, error) from error
 
@@ -166,8 +168,11 @@ class PretrainedSpec:
         )
 
 
-def _read(path: str) -> tuple[str, list[str]]:
-    """The content of tokenizer.json and the names that its neighbours give for the end of text."""
+Found = tuple[str, list[str], str | None]
+
+
+def _read(path: str) -> Found:
+    """The content of tokenizer.json, the names that its neighbours give for the end of text, and a chat template."""
     folder = Path(path)
     if folder.name == TOKENIZER_FILE:
         folder = folder.parent
@@ -176,16 +181,36 @@ def _read(path: str) -> tuple[str, list[str]]:
     return _read_with_transformers(path)
 
 
-def _read_folder(folder: Path) -> tuple[str, list[str]]:
+def _read_folder(folder: Path) -> Found:
     try:
         source = (folder / TOKENIZER_FILE).read_text(encoding="utf-8")
         tokenizers.Tokenizer.from_str(source)
         side = [read_object(folder / name) for name in _SIDE_FILES if (folder / name).is_file()]
+        template = _template(folder, side)
     except Exception as error:  # `tokenizers` raises bare Exception
         raise _unreadable(folder, error) from error
-    ends = [config.get("eos_token") for config in side]
-    names = [end.get("content") if isinstance(end, dict) else end for end in ends]
-    return source, [name for name in names if name and isinstance(name, str)]
+    return source, _spelled(side, "eos_token"), template
+
+
+def _spelled(side: Sequence[dict[str, Any]], role: str) -> list[str]:
+    """How the files beside tokenizer.json spell a special token."""
+    found = [config.get(role) for config in side]
+    names = [token.get("content") if isinstance(token, dict) else token for token in found]
+    return [name for name in names if name and isinstance(name, str)]
+
+
+def _template(folder: Path, side: Sequence[dict[str, Any]]) -> str | None:
+    """The chat template, in a file of its own or in one of those; of several, the one called default."""
+    named = [template for config in side if (template := config.get("chat_template"))]
+    if (folder / CHAT_TEMPLATE).is_file():
+        named = [(folder / CHAT_TEMPLATE).read_text(encoding="utf-8")]
+    found = named[0] if named else None
+    if isinstance(found, list):
+        found = {one.get("name"): one.get("template") for one in found}.get("default")
+    if not isinstance(found, str):
+        return None
+    names = {role: _spelled(side, role) for role in ("bos_token", "eos_token")}
+    return with_names(found, **{role: spelled[0] for role, spelled in names.items() if spelled})
 
 
 def _unreadable(where: object, error: Exception) -> DataError:
@@ -195,7 +220,7 @@ def _unreadable(where: object, error: Exception) -> DataError:
     )
 
 
-def _read_with_transformers(path: str) -> tuple[str, list[str]]:
+def _read_with_transformers(path: str) -> Found:
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
@@ -211,4 +236,10 @@ def _read_with_transformers(path: str) -> tuple[str, list[str]]:
             f"tokenizer.path={path} is neither a folder with {TOKENIZER_FILE} nor a tokenizer that transformers "
             f"can load: {error}"
         ) from error
-    return source, [tokenizer.eos_token] if tokenizer.eos_token else []
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
+    names = {role: name for role in ("bos_token", "eos_token") if (name := getattr(tokenizer, role))}
+    return (
+        source,
+        [names["eos_token"]] if "eos_token" in names else [],
+        template and with_names(template, **names),
+    )

@@ -27,7 +27,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from llm.errors import CheckpointError
+from llm.adapter import Lora, merged
+from llm.errors import CheckpointError, ConfigError
 from llm.files import read_object, read_tensors, sha256, sync, write_json
 from llm.model import ModelConfig, least_parameters
 from llm.train.parallel import local, sharded_like
@@ -254,7 +255,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """The shape and the weights of a checkpoint, which is checked.
+    """The shape and the weights of a checkpoint, which is checked; adapters are folded in.
 
     Raises:
         CheckpointError: it is damaged, or holds too little for its shape.
@@ -265,7 +266,28 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     # Before anybody makes a model of that size.
     if sum(tensor.numel() for tensor in stored.tensors.values()) < least_parameters(shape):
         raise CheckpointError(f"{folder / MODEL} holds too little for the model that {MANIFEST} describes.")
-    return shape, stored.read_whole()
+    return shape, _merged(folder, stored.read_whole())
+
+
+def adapter_of(folder: Path) -> Lora | None:
+    """The adapter of a checkpoint, which is not looked at beyond that; None where it has none.
+
+    Raises:
+        CheckpointError: its settings are none.
+    """
+    settings = read_manifest(folder).get("adapter")
+    try:
+        return None if settings is None else Lora(**settings)
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"{folder / MANIFEST} is damaged: its adapter is none ({error}).") from error
+
+
+def _merged(folder: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    lora = adapter_of(folder)
+    try:
+        return tensors if lora is None else merged(tensors, lora)
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} is damaged: its adapter is of another model ({error}).") from error
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ Kind = Literal["safe", "needs allow_changes=true", "refused"]
 MISSING = "(not set)"
 
 # What the weights, the data or their order are made of: another value makes another run.
-REFUSED = ("model", "task", "init_from")
+REFUSED = ("model", "task", "adapter", "init_from")
 # What changes the course of training from here on.
 FLAGGED = (
     "optimizer",
@@ -67,7 +67,10 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
     """The values that differ, in the order of their keys."""
     before, after = dict(flatten(old)), dict(flatten(new))
     differing = sorted(
-        k for k in before.keys() | after.keys() if before.get(k, MISSING) != after.get(k, MISSING)
+        # A key that came later says null where nothing is as it was without it.
+        k
+        for k in before.keys() | after.keys()
+        if before.get(k) != after.get(k)
     )
     return [
         Change(key, before.get(key, MISSING), after.get(key, MISSING))

@@ -42,6 +42,7 @@ class Run:
         self.samples = folder / "samples.jsonl"
         self.results = folder / "results.json"
         self.evaluation = folder / "evaluation.json"
+        self.references = folder / "references.safetensors"
         self._lock = FileLock(folder / ".lock", timeout=0)
 
     @classmethod

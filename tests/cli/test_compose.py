@@ -82,6 +82,7 @@ def test_the_defaults() -> None:
         "strategy": "single",
         "logger": "csv",
         "callbacks": "default",
+        "adapter": "none",
         "experiment": None,
         "debug": None,
     }

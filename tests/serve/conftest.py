@@ -4,15 +4,15 @@ import httpx
 import pytest
 from small_server import TOKENIZER, serving, small
 
-from llm.generation.template import ChatMLTemplate
 from llm.serve import Served
+from llm.tokenizer.chat import CHATML
 
 
 @pytest.fixture(scope="session")
 def models():
     return {
         "tiny": Served("tiny", small(), TOKENIZER, rows=4),
-        "chatty": Served("chatty", small(1), TOKENIZER, rows=4, template=ChatMLTemplate()),
+        "chatty": Served("chatty", small(1), TOKENIZER.with_chat_template(CHATML), rows=4),
         "filler": Served("filler", small(2, architecture="encoder"), TOKENIZER),
         "judge": Served(
             "judge", small(4, architecture="encoder", pooler=True, labels=("good", "bad")), TOKENIZER

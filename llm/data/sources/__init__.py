@@ -3,9 +3,9 @@
 from llm.data.sources.books import Books
 from llm.data.sources.common_crawl import CommonCrawl
 from llm.data.sources.csv import Tables
-from llm.data.sources.docstrings import Docstrings
+from llm.data.sources.docstrings import CodePreferences, DocstringChats, Docstrings
 from llm.data.sources.huggingface import HuggingFace
-from llm.data.sources.jsonl import JsonLines
+from llm.data.sources.jsonl import JsonLines, PreferenceLines
 from llm.data.sources.parquet import ParquetFiles
 from llm.data.sources.stdlib import StandardLibrary
 from llm.data.sources.text import TextFiles
@@ -13,11 +13,14 @@ from llm.data.sources.wikipedia import Wikipedia
 
 __all__ = [
     "Books",
+    "CodePreferences",
     "CommonCrawl",
+    "DocstringChats",
     "Docstrings",
     "HuggingFace",
     "JsonLines",
     "ParquetFiles",
+    "PreferenceLines",
     "StandardLibrary",
     "Tables",
     "TextFiles",

@@ -1,14 +1,18 @@
-"""Pairs that are always there: functions of Python's standard library and what their docstrings say first."""
+"""Texts in pairs and in chats that are always there: of functions of Python's standard library and their docstrings."""
 
 import ast
 import hashlib
+import keyword
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from llm.data.documents import BETWEEN, Document, Losses, Plan, fingerprint
 from llm.data.inputs import InputFiles
+from llm.data.messages import conversation, preference
 from llm.data.sources.stdlib import HELD_OUT_MODULO, stdlib_files
 from llm.data.sources.text import TextFile, usable_files
 from llm.data.split import HashSplit, PathSplit, check_share
@@ -16,44 +20,97 @@ from llm.errors import DataError
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 FILES_A_PIECE = 64
+NAME = re.compile(r"\b[A-Za-z_]\w*\b")
 
 
 @dataclass(frozen=True)
 class FunctionsPiece:
-    """The functions of some files."""
+    """What `make` makes of the functions of some files."""
 
     files: tuple[TextFile, ...]
+    make: Callable[[str], Iterator[bytes]]
 
     def documents(self, losses: Losses) -> Iterator[Document]:
-        """Read the files in order: a pair for each function that has a docstring, by the path of its file."""
+        """Read the files in order: a document for each function that gives one, by the path of its file."""
         for file in self.files:
             data = Path(file.path).read_bytes()
             if hashlib.sha256(data).hexdigest() != file.sha256:
                 raise DataError(
                     f"{file.path} has changed since the preparation began: run the same command again."
                 )
-            for source, summary in summarised_functions(data.decode("utf-8")):
-                yield Document(file.id, source.encode() + BETWEEN + summary.encode())
+            for made in self.make(data.decode("utf-8")):
+                yield Document(file.id, made)
 
 
 def summarised_functions(text: str) -> Iterator[tuple[str, str]]:
     """Each function of a module without its docstring, and the first paragraph of that docstring as one line."""
+    lines = text.split("\n")
+    for node, summary in _summarised(text):
+        yield _without_docstring(node, lines), summary
+
+
+def _summarised(text: str) -> Iterator[tuple[Function, str]]:
     try:
         tree = ast.parse(text)
     except SyntaxError:
         return
-    lines = text.split("\n")
     for node in ast.walk(tree):
         if isinstance(node, Function) and len(node.body) > 1 and (docstring := ast.get_docstring(node)):
             summary = " ".join(docstring.split("\n\n")[0].split())
             if summary:
-                yield _without_docstring(node, lines), summary
+                yield node, summary
+
+
+def pairs(text: str) -> Iterator[bytes]:
+    """A pair for each function of a module that has a docstring: its code, and what the docstring says first."""
+    for source, summary in summarised_functions(text):
+        yield source.encode() + BETWEEN + summary.encode()
+
+
+def chats(text: str) -> Iterator[bytes]:
+    """A chat for each function of a module that has a docstring: how it is called, what it does, what it takes."""
+    for node, summary in _summarised(text):
+        head = f"def {node.name}({ast.unparse(node.args)})"
+        names = [
+            argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        ]
+        takes = ", ".join(names) if names else "Nothing."
+        said = [
+            ("user", f"What does `{head}` do?"),
+            ("assistant", summary),
+            ("user", f"What arguments does `{node.name}` take?"),
+            ("assistant", takes),
+        ]
+        yield conversation([{"role": role, "content": content} for role, content in said])
 
 
 def _without_docstring(node: Function, lines: list[str]) -> str:
     said = node.body[0]
     before, after = lines[node.lineno - 1 : said.lineno - 1], lines[said.end_lineno : node.end_lineno]
     return textwrap.dedent("\n".join([*before, *after]))
+
+
+def code_preferences(text: str) -> Iterator[bytes]:
+    """A preference for each function of a module that has a docstring: its code over the same with errors in it."""
+    for source, summary in summarised_functions(text):
+        head = source.partition("\n")[0]
+        worse = corrupted(source)
+        if worse != source:
+            yield preference(f"Write `{head}` {summary}", source, worse)
+
+
+def corrupted(source: str) -> str:
+    """Code in which two names are swapped and every fifth line, but the first, is written twice; the same each time.
+
+    It is the text itself where there is nothing to swap or to repeat.
+    """
+    names = [name for name in dict.fromkeys(NAME.findall(source)) if not keyword.iskeyword(name)]
+    if len(names) > 2:
+        one, other = names[1], names[-1]
+        swap = {one: other, other: one}
+        source = NAME.sub(lambda found: swap.get(found[0], found[0]), source)
+    lines = source.split("\n")
+    return "\n".join(line for n, line in enumerate(lines) for _ in range(2 if n % 5 == 4 else 1))
 
 
 @dataclass(frozen=True)
@@ -65,10 +122,15 @@ class Docstrings:
     """
 
     validation_share: float | None = None
-    corpus_name = "docstrings"
+    corpus_name: ClassVar[str] = "docstrings"
 
     def __post_init__(self) -> None:
         check_share(self.validation_share or 0)
+
+    @staticmethod
+    def make(text: str) -> Iterator[bytes]:
+        """The documents of a module's functions."""
+        return pairs(text)
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files and plan the work."""
@@ -77,14 +139,38 @@ class Docstrings:
         share = self.validation_share
         split = PathSplit(HELD_OUT_MODULO) if share is None else HashSplit(share)
         pieces = [
-            FunctionsPiece(tuple(kept[first : first + FILES_A_PIECE]))
+            FunctionsPiece(tuple(kept[first : first + FILES_A_PIECE]), self.make)
             for first in range(0, len(kept), FILES_A_PIECE)
         ]
         contents = (part for file in kept for part in (file.id, file.sha256))
         return Plan(
-            fingerprint({"kind": "docstrings", "split": split.settings()}, contents),
+            fingerprint({"kind": self.corpus_name, "split": split.settings()}, contents),
             pieces,
             split,
             None,
             losses,
         )
+
+
+@dataclass(frozen=True)
+class DocstringChats(Docstrings):
+    """Source: chats about the standard library's functions, held out as `Docstrings` are."""
+
+    corpus_name: ClassVar[str] = "docstring_chats"
+
+    @staticmethod
+    def make(text: str) -> Iterator[bytes]:
+        """The documents of a module's functions."""
+        return chats(text)
+
+
+@dataclass(frozen=True)
+class CodePreferences(Docstrings):
+    """Source: preferences of the standard library's functions over the same with errors, held out as `Docstrings` are."""
+
+    corpus_name: ClassVar[str] = "code_preferences"
+
+    @staticmethod
+    def make(text: str) -> Iterator[bytes]:
+        """The documents of a module's functions."""
+        return code_preferences(text)

@@ -3,16 +3,17 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from functools import partial
+from typing import Any, BinaryIO, cast
 
 from llm.data.cutting import BLOCK_BYTES
 from llm.data.documents import Document, Losses
 from llm.data.inputs import OnBadFile
 from llm.data.sources.record_files import RecordFiles
-from llm.data.sources.records import pair_of
+from llm.data.sources.records import pair_of, preference_of
 from llm.errors import DataError, UserError
 
 OR_SKIP = "Leave such lines out by data.on_bad_file=skip."
@@ -23,7 +24,7 @@ class LinesPiece:
     """The lines of a file that start in its bytes [start, end), which are of the text once unpacked."""
 
     path: str
-    fields: tuple[str, ...]
+    read: Callable[[dict[str, Any]], bytes]
     on_bad_file: OnBadFile
     start: int = 0
     end: float = float("inf")
@@ -69,7 +70,7 @@ class LinesPiece:
             raise DataError(f"this line is no JSON ({error}).") from error
         if not isinstance(record, dict):
             raise DataError(f"this line is no JSON object but {type(record).__name__}.")
-        return pair_of(record, *self.fields)
+        return self.read(record)
 
     def _line_number(self, offset: int) -> int:
         """Counted from 1, and only when it is to be shown."""
@@ -91,11 +92,32 @@ class JsonLines(RecordFiles):
 
     kind = "jsonl"
 
+    def read(self) -> Callable[[dict[str, Any]], bytes]:
+        """What makes a document of a record; it can be pickled."""
+        return partial(pair_of, text=self.text, label=self.label)
+
     def pieces(self, path: str, size: int, limit: int) -> Iterator[LinesPiece]:
         """Stretches of lines; a packed file is one piece."""
-        fields = (self.text,) if self.label is None else (self.text, self.label)
         if path.endswith(".gz"):
-            yield LinesPiece(path, fields, self.on_bad_file)
+            yield LinesPiece(path, self.read(), self.on_bad_file)
             return
         for start in range(0, size, limit):
-            yield LinesPiece(path, fields, self.on_bad_file, start, start + limit)
+            yield LinesPiece(path, self.read(), self.on_bad_file, start, start + limit)
+
+
+@dataclass(frozen=True)
+class PreferenceLines(JsonLines):
+    """Source: JSON lines, a preference a line: a prompt (field `text`), a better answer (`label`) and a worse one.
+
+    Each is a text or a list of messages; answers that are whole conversations need no prompt.
+    """
+
+    text: str = "prompt"
+    label: str | None = "chosen"
+    rejected: str = "rejected"
+
+    kind = "preferences"
+
+    def read(self) -> Callable[[dict[str, Any]], bytes]:
+        """What makes a document of a record; it can be pickled."""
+        return partial(preference_of, prompt=self.text, chosen=self.label or "chosen", rejected=self.rejected)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm.data.documents import BETWEEN
+from llm.data.messages import conversation, preference
 from llm.errors import ConfigError, DataError
 
 
@@ -21,7 +22,7 @@ def missing_field(field: str, fields: Sequence[str], key: str = "data.text") -> 
 
 
 def text_of(record: Mapping[str, Any], field: str, key: str = "data.text") -> bytes:
-    """The UTF-8 bytes of a record's text field, none where it is null.
+    """The UTF-8 bytes of a record's text field, none where it is null; a list is one of messages.
 
     Raises ConfigError where the field is missing and DataError where it holds no text; the caller adds
     where the record stands.
@@ -31,6 +32,8 @@ def text_of(record: Mapping[str, Any], field: str, key: str = "data.text") -> by
     value = record[field]
     if value is None:
         return b""
+    if isinstance(value, list):
+        return conversation(value)
     if not isinstance(value, str):
         raise DataError(f"the field {field!r} ({key}) holds {type(value).__name__}, not text.")
     try:
@@ -53,6 +56,16 @@ def pair_of(record: Mapping[str, Any], text: str, label: str | None = None) -> b
     spelled = str(value) if isinstance(value, bool | int | float) else value
     target = text_of({**record, label: spelled} if label in record else record, label, "data.label")
     return source + BETWEEN + target if source and target else b""
+
+
+def preference_of(record: Mapping[str, Any], prompt: str, chosen: str, rejected: str) -> bytes:
+    """The bytes of a record's preference, see `llm.data.messages.preference`; raises what that does, and ConfigError."""
+    for field, key in ((chosen, "data.label"), (rejected, "data.rejected")):
+        if field not in record:
+            raise missing_field(field, list(record), key)
+    if prompt not in record and not isinstance(record[chosen], list):
+        raise missing_field(prompt, list(record))
+    return preference(record.get(prompt), record[chosen], record[rejected])
 
 
 _TRAILING = re.compile(r"[ \t\r\f\v]+$", re.MULTILINE)

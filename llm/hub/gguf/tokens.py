@@ -9,10 +9,12 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from llm.errors import CheckpointError, ConfigError
 from llm.hub.rules import Values
-from llm.tokenizer import PAD, PretrainedTokenizer, Tokenizer
+from llm.tokenizer import PAD, ChatTemplate, PretrainedTokenizer, Tokenizer
+from llm.tokenizer.chat import with_names, without_generation
 from llm.tokenizer.huggingface import merges_of, to_backend
 from llm.tokenizer.pretrained import TOKENIZER_FILE
 
+CHAT_TEMPLATE = "tokenizer.chat_template"
 NORMAL, UNKNOWN_TYPE, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 SPACE_MARK = "\u2581"  # a space, in SentencePiece's spelling
 UNLIKE = ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
@@ -64,7 +66,11 @@ def write(tokenizer: Tokenizer, rows: int) -> Values:
     }
     made |= {f"{role}_token_id": id_ for role, id_ in ids.items()}
     made |= {"add_bos_token": False, "add_eos_token": False}
-    return {f"tokenizer.ggml.{key}": value for key, value in made.items()}
+    chat = {}
+    if tokenizer.chat_template is not None:
+        chat = {CHAT_TEMPLATE: without_generation(tokenizer.chat_template)}
+        made["eot_token_id"] = ChatTemplate(tokenizer).stop_ids[0]
+    return {f"tokenizer.ggml.{key}": value for key, value in made.items()} | chat
 
 
 def _no_place(what: str) -> ConfigError:
@@ -209,7 +215,14 @@ def read(metadata: Values, where: str) -> PretrainedTokenizer:
         special = _add(backend, said)
         end = range(len(said["tokens"]))[said["eos_token_id"]]
         files = {TOKENIZER_FILE: backend.to_str().encode()}
-        return PretrainedTokenizer(files, special | {said["tokens"][end]: end}, end)
+        tokenizer = PretrainedTokenizer(files, special | {said["tokens"][end]: end}, end)
+        template = metadata.get(CHAT_TEMPLATE)
+        names = {
+            f"{role}_token": said["tokens"][said[key]]
+            for role in ("bos", "eos")
+            if (key := f"{role}_token_id") in said
+        }
+        return tokenizer.with_chat_template(with_names(template, **names)) if template else tokenizer
     except Exception as error:  # of whatever kind, from metadata that fits nowhere
         raise CheckpointError(
             f"{where}: its tokenizer is damaged ({type(error).__name__}: {error})"

@@ -1,0 +1,141 @@
+"""A run with an adapter: trained, resumed, scored, asked, exported, merged, and refused where it can't be."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from llm.build import adapted_model, trained_model
+from llm.cli.main import main
+from llm.train import checkpoint
+from llm.train.run import Run
+
+FROM = ("model", "tokenizer")
+
+
+@pytest.fixture
+def base(tiny, tmp_path):
+    assert main(["train", *tiny, "name=base", "trainer.max_steps=4"]) == 0
+    return tmp_path / "runs/base"
+
+
+@pytest.fixture
+def words(tiny, base):
+    kept = [word for word in tiny if not word.startswith(FROM)]
+    return [*kept, f"init_from={base}", "adapter=lora", "adapter.rank=4", "optimizer.lr=1e-2"]
+
+
+def weights(folder):
+    return checkpoint.read_model(checkpoint.find(folder / "checkpoints", None))[1]
+
+
+def raw(folder):
+    with safe_open(checkpoint.find(folder / "checkpoints", None) / "model.safetensors", "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("kind", ["adapter.rslora=true", "adapter.dora=true"])
+def test_the_adapter_alone_is_trained_and_all_commands_take_the_run(words, base, tmp_path, kind, capsys):
+    assert main(["train", *words, kind, "name=tuned", "trainer.max_steps=6"]) == 0
+    assert "The adapter trains" in capsys.readouterr().out
+    folder = tmp_path / "runs/tuned"
+    before, after = raw(base), raw(folder)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert any(tensor.abs().max() > 0 for name, tensor in after.items() if name.endswith("lora_b"))
+    with safe_open(checkpoint.find(folder / "checkpoints", None) / "optimizer.safetensors", "pt") as file:
+        assert all("lora_" in name for name in file.keys())  # noqa: SIM118
+    assert weights(folder).keys() == before.keys()
+    entries = json.loads((folder / "evaluation.json").read_text())
+    assert main(["evaluate", f"run={folder}"]) == 0
+    again = json.loads((folder / "evaluation.json").read_text())
+    # Beside the model while it trains, folded in afterwards.
+    assert again[0]["metrics"]["loss"] == pytest.approx(entries[0]["metrics"]["loss"], rel=1e-6)
+    assert main(["generate", f"run={folder}", "prompt=def", "max_new_tokens=4"]) == 0
+
+
+def test_a_resumed_adapter_equals_one_that_was_never_stopped(words, tmp_path):
+    dropped = [*words, "adapter.dropout=0.1"]
+    assert main(["train", *dropped, "name=whole", "trainer.max_steps=8"]) == 0
+    middle = tmp_path / "runs/whole/checkpoints/step_00000004"
+    assert main(["train", *dropped, "name=again", f"resume={middle}", "trainer.max_steps=8"]) == 0
+    whole, again = raw(tmp_path / "runs/whole"), raw(tmp_path / "runs/again")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_it_is_exported_whole_and_alone(words, base, tmp_path):
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    assert main(["train", *words, "name=tuned", "trainer.max_steps=6"]) == 0
+    folder = tmp_path / "runs/tuned"
+    for run, kind, out in ((base, "hf", "base"), (folder, "hf", "whole"), (folder, "peft", "alone")):
+        assert main(["export", f"run={run}", f"format={kind}", f"out={tmp_path}/{out}"]) == 0
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    beside = peft.PeftModel.from_pretrained(load(tmp_path / "base"), tmp_path / "alone").eval()
+    tokens = torch.arange(20, 40)[None]
+    net, _ = adapted_model(Run(folder), None)
+    folded, _ = trained_model(Run(folder), None)
+    with torch.no_grad():
+        wanted = net(tokens)
+        assert (wanted - load(tmp_path / "base").eval()(tokens).logits).abs().max() > 1e-3
+        for found in (beside(tokens).logits, load(tmp_path / "whole").eval()(tokens).logits, folded(tokens)):
+            assert (found - wanted).abs().max() / wanted.abs().max() <= 2e-6
+
+
+def test_merged_is_an_ordinary_run(words, base, tmp_path, capsys):
+    assert main(["train", *words, "name=tuned", "trainer.max_steps=6"]) == 0
+    folder, out = tmp_path / "runs/tuned", tmp_path / "runs/merged"
+    assert main(["merge", f"run={folder}", f"out={out}"]) == 0
+    merged, tuned = raw(out), weights(folder)
+    assert all(torch.equal(merged[name], tuned[name]) for name in tuned)
+    assert main(["evaluate", f"run={out}"]) == 0
+    kept = [word for word in words if not word.startswith(("init_from", "adapter"))]
+    assert main(["train", *kept, f"init_from={out}", "name=on", "trainer.max_steps=1"]) == 0
+    capsys.readouterr()
+    assert main(["merge", f"run={folder}", f"out={out}"]) == 2
+    assert "something is there already" in capsys.readouterr().err
+    assert main(["merge", f"run={base}", f"out={tmp_path}/x"]) == 2
+    assert "trained without an adapter" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_task_with_labels_trains_its_head_too(words, base, tmp_path):
+    rows = [{"body": f"{'so good' if n % 2 else 'too bad'} {n}", "stars": n % 2} for n in range(60)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    labelled = ["data=jsonl", f"data.paths=[{tmp_path}/a.jsonl]", "data.text=body", "data.label=stars"]
+    kept = [word for word in words if not word.startswith(("data=", "data.paths"))]
+    assert main(["train", *kept, *labelled, "task=classification", "name=c", "trainer.max_steps=2"]) == 0
+    after = raw(tmp_path / "runs/c")
+    assert {"label_head.output.weight", "stack.blocks.0.attention.query.lora_a"} <= after.keys()
+    assert main(["evaluate", f"run={tmp_path}/runs/c"]) == 0
+    assert main(["export", f"run={tmp_path}/runs/c", "format=peft", f"out={tmp_path}/p"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["init_from="], "give one by init_from="),
+        (["adapter.rank=64"], "adapter.rank=64"),
+        (["adapter.targets=[quary]"], "Did you mean query?"),
+        (["strategy=fsdp_tp"], "take strategy=fsdp"),
+        (["adapter.ranks=4"], "adapter.rank"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(words, changes, message, tmp_path, capsys):
+    replaced = {change.partition("=")[0] for change in changes}
+    kept = [word for word in words if word.partition("=")[0] not in replaced]
+    assert main(["train", *kept, *changes, "name=x"]) != 0
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs/x").exists()
+
+
+def test_an_adapter_of_another_model_is_refused(words, tiny, tmp_path, capsys):
+    assert main(["train", *words, "name=tuned", "trainer.max_steps=4"]) == 0
+    folder = checkpoint.find(tmp_path / "runs/tuned/checkpoints", None)
+    # The same run with another rank, and a manifest of another adapter.
+    assert main(["train", *words[:-2], "adapter.rank=8", "name=tuned", "trainer.max_steps=8"]) != 0
+    assert "adapter.rank: 4 -> 8   (refused)" in capsys.readouterr().out
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["adapter"]["rank"] = "four"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["evaluate", f"run={tmp_path}/runs/tuned"]) == 1
+    assert "its adapter is none" in capsys.readouterr().err
