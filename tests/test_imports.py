@@ -14,7 +14,8 @@ LAYERS = (
     {"model", "tokenizer"},
     {"data", "adapter", "generation", "hub"},
     {"objective"},  # scores the batches that data makes
-    {"train", "evaluation", "serve", "plan"},
+    {"train", "evaluation", "serve"},
+    {"plan"},  # tries what train does
     {"build"},
     {"jobs"},
     {"cli"},

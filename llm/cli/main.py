@@ -20,6 +20,7 @@ VERBS = (
     "export",
     "prepare",
     "convert",
+    "plan",
     "runs",
     "doctor",
 )
