@@ -242,8 +242,8 @@ class _Training:
         )
 
     def _begin(self) -> None:
-        """DDP makes its buckets anew once it has seen the order of gradients, while the last ones are in the old."""
-        if self.step.layout.strategy == "ddp":
+        """Make DDP's buckets, which stay: gradients lie in them."""
+        if self.step.layout.strategy == "ddp" and self.bucket is None:
             size = sum(p.numel() for p in self.parameters)
             self.bucket = torch.empty(size, dtype=self.parameters[0].dtype)
             self.ledger.mark([self.bucket], "gradients")

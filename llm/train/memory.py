@@ -9,7 +9,7 @@ import torch
 from llm.train.parallel import local
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-# The second step is the first that has all of the optimizer's state, and DDP makes its buckets anew in it.
+# The second step is the first that has all of the optimizer's state.
 STEPS = 3
 
 
