@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from torch import Tensor
 from llm.adapter import Lora, fresh
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
-from llm.data.collate import Collator, Setting
+from llm.data.collate import Collator, Setting, Work
 from llm.data.conversations import Conversations, Conversing, bytes_per_target
 from llm.data.documents import fingerprint
 from llm.data.labels import TextLabelCollator, labels_of
@@ -37,6 +38,7 @@ from llm.hub import from_huggingface, local_folder
 from llm.hub.gguf.reader import from_gguf
 from llm.model import ModelConfig, Transformer, init_weights, sequence_flops
 from llm.objective.preference import PreferenceLoss
+from llm.plan import Layout, TrainingStep
 from llm.redaction import redacted_text
 from llm.tokenizer import (
     SENTINEL,
@@ -54,7 +56,7 @@ from llm.train.derive import TENSOR_PARALLEL, Derived
 from llm.train.hardware import place
 from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer, Pause, precision_dtype
-from llm.train.module import LanguageModule
+from llm.train.module import LanguageModule, OptimizerFactory
 from llm.train.optimizers import check_strategy
 from llm.train.parallel import gathered
 from llm.train.parts import PartLosses
@@ -438,15 +440,50 @@ def module(
     config: Config, net: Transformer, start: Origin, derived: Derived, strategy: str
 ) -> LanguageModule:
     """The LightningModule around `net`."""
-    optimizer = resolve(config["optimizer"]["_target_"], config["packages"])
-    check_strategy(optimizer, strategy)
     return LanguageModule(
         net,
         objective(config),
-        functools.partial(optimizer, **settings(config["optimizer"])),
+        optimizer(config, strategy),
         instantiate(config["schedule"], config, total_steps=derived.max_steps),
         functools.partial(initialise, start=start, seed=config["seed"]),
         derived.compile,
+    )
+
+
+def optimizer(config: Config, strategy: str) -> OptimizerFactory:
+    """What makes the config's optimizer of named parameters.
+
+    Raises:
+        ConfigError: it does not work under this strategy.
+    """
+    make = resolve(config["optimizer"]["_target_"], config["packages"])
+    check_strategy(make, strategy)
+    return functools.partial(make, **settings(config["optimizer"]))
+
+
+def layout(config: Config, strategy: str, world_size: int) -> Layout:
+    """How the strategy of the config lays a model out."""
+    keys = config["trainer"]["strategy"]
+    return Layout(strategy, world_size, keys.get(TENSOR_PARALLEL, 1) if isinstance(keys, dict) else 1)
+
+
+def step(
+    config: Config, shape: ModelConfig, laid_out: Layout, precision: str, work: Work, micro_batch_size: int
+) -> TrainingStep:
+    """A training step of the config, to be traced; each process does its share of data.batch_size."""
+    recomputed = config["activation_checkpointing"]
+    periods = [n for n in (recomputed, shape.global_attention_every) if isinstance(n, int)]
+    return TrainingStep(
+        model=functools.partial(model, config),
+        shape=shape,
+        layout=laid_out,
+        objective=objective(config),
+        optimizer=optimizer(config, laid_out.strategy),
+        precision=precision,
+        work=work,
+        micro_batch_size=micro_batch_size,
+        accumulation=max(1, config["data"]["batch_size"] // (laid_out.readers * micro_batch_size)),
+        period=math.lcm(*periods),
     )
 
 

@@ -111,6 +111,11 @@ def test_shakespeare_scores_both_on_the_same_bytes(tmp_path):
 
 
 @pytest.mark.slow
+def test_plan():
+    assert cells(quick("plan"), "tiny")[3].endswith("%")
+
+
+@pytest.mark.slow
 def test_gpu():
     assert "figures of a GPU are still to come" in quick("gpu")
 

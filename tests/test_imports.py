@@ -15,7 +15,8 @@ LAYERS = (
     {"adapter"},
     {"data", "generation", "hub"},
     {"objective"},  # scores the batches that data makes
-    {"train", "evaluation", "serve", "plan"},
+    {"train", "evaluation", "serve"},
+    {"plan"},  # tries what train does
     {"build"},
     {"jobs"},
     {"cli"},

@@ -56,10 +56,12 @@ def group_choices(folders: Sequence[Path]) -> dict[str, list[str]]:
 
 @cache
 def default_groups(verb: str) -> dict[str, Choice]:
-    """The groups that a verb chooses from, with the choice that it makes itself."""
+    """The groups that a verb chooses from, with the choice that it, or a verb that it builds on, makes itself."""
     groups: dict[str, Choice] = {}
     for entry in read_yaml(conf_folder() / f"{verb}.yaml").get("defaults", []):
-        if isinstance(entry, dict):
+        if isinstance(entry, str) and entry != "_self_":
+            groups |= default_groups(entry)
+        elif isinstance(entry, dict):
             groups |= {
                 name.removeprefix("optional ").removeprefix("override "): c for name, c in entry.items()
             }

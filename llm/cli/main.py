@@ -21,6 +21,7 @@ VERBS = (
     "prepare",
     "convert",
     "merge",
+    "plan",
     "runs",
     "doctor",
 )

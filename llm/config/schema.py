@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from llm.config.static import Fields
 
@@ -157,6 +157,20 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: Targets = field(default_factory=dict)
     callbacks: Targets = field(default_factory=dict)
+
+
+@dataclass
+class PlanConfig(TrainConfig):
+    """The keys of `llm plan` beside those of `llm train`."""
+
+    goal: Literal["answer", "fastest"] = (
+        "answer"  # fastest: search for the choices of the most tokens a second
+    )
+    tokens: Annotated[float, Gt(0)] | None = None  # to train on; null: as many as trainer.max_steps takes
+    mfu: Share = 0.4  # share of the peak that matrix products reach while they run
+    headroom: Annotated[float, Ge(0), Lt(1)] = 0.1  # share of a device's memory that is kept free
+    out: str | None = None  # a JSON file to write the plan to
+    hardware: Annotated[Node, Fields("llm.plan.hardware.Hardware")] = field(default_factory=dict)
 
 
 @dataclass
@@ -326,6 +340,7 @@ SCHEMAS: dict[str, type] = {
     "chat": ChatConfig,
     "serve": ServeConfig,
     "prepare": PrepareConfig,
+    "plan": PlanConfig,
     "runs": RunsConfig,
     "doctor": DoctorConfig,
 }

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,16 @@ from llm.model import ModelConfig, parameter_count, sequence_flops
 from llm.plan import (
     TYPICAL_MFU,
     Memory,
+    TrainingStep,
     checkpoint_bytes,
     kept_checkpoints,
-    training_memory,
+    trace,
     training_seconds,
     whole_context,
 )
 from llm.redaction import redacted
 from llm.train import checkpoint, launch
-from llm.train.derive import Derived, derive
+from llm.train.derive import Derived, Machine, derive
 from llm.train.run import Run
 
 UNKNOWN = "known once the text is prepared (llm prepare)"
@@ -51,9 +53,18 @@ class Outlook:
     shape: ModelConfig
     text: Text
     derived: Derived
-    work: Work
+    step: TrainingStep
     steps: int | None
-    memory: Memory
+
+    @property
+    def work(self) -> Work:
+        """What a sample takes."""
+        return self.step.work
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What a process has at its peak."""
+        return trace(self.step).peak
 
     @property
     def tokens_per_step(self) -> int:
@@ -80,8 +91,8 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     return 0
 
 
-def look_ahead(config: Config, choices: dict[str, Any]) -> Outlook:
-    """Everything that training would begin with, checked as training checks it.
+def look_ahead(config: Config, choices: dict[str, Any], machine: Machine | None = None) -> Outlook:
+    """Everything that training would begin with, checked as training checks it, on this machine or another.
 
     Raises:
         UserError: whatever training would raise before its first step.
@@ -95,21 +106,15 @@ def look_ahead(config: Config, choices: dict[str, Any]) -> Outlook:
         else build.shape_for(config, origin, text.corpus)
     )
     work, samples = _samples(config, text, shape)
-    known = run.begun.get("derived", {})
-    derived = derive(config, choices["strategy"], shape.context_length, samples, known)
+    known = run.begun.get("derived", {}) if machine is None else {}
+    derived = derive(config, choices["strategy"], shape.context_length, samples, known, machine)
     build.check_layout(config, shape)
-    module = build.module(config, build.model(config, shape), origin, derived, choices["strategy"])
-    memory = training_memory(
-        shape,
-        module.optimizer_factory,
-        derived.micro_batch_size,
-        derived.precision,
-        derived.accelerator,
-        work,
-    )
+    layout = build.layout(config, choices["strategy"], derived.world_size)
+    step = build.step(config, shape, layout, derived.precision, work, derived.micro_batch_size)
+    build.module(config, build.model(config, shape), origin, derived, choices["strategy"])
     # Epochs alone, of a corpus that nobody has counted yet.
     open_end = text.corpus is None and config["trainer"]["max_steps"] in (None, -1)
-    return Outlook(config, shape, text, derived, work, None if open_end else derived.max_steps, memory)
+    return Outlook(config, shape, text, derived, step, None if open_end else derived.max_steps)
 
 
 def _samples(config: Config, text: Text, shape: ModelConfig) -> tuple[Work, int]:
@@ -212,6 +217,7 @@ def _memory(outlook: Outlook) -> list[Line]:
         "optimizer": "its state",
         "activations": f"of a micro-batch of {outlook.derived.micro_batch_size}",
         "logits": "and their gradients",
+        "buffers": "messages, gathered weights, the update",
     }
     parts = [(name, f"{amount(getattr(memory, name))}B", remark) for name, remark in remarks.items()]
     beside = "beside what the program itself takes"
@@ -221,7 +227,8 @@ def _memory(outlook: Outlook) -> list[Line]:
 
 
 def _disk(outlook: Outlook) -> list[Line]:
-    size = checkpoint_bytes(outlook.memory.weights, outlook.memory.optimizer)
+    memory, whole = outlook.memory, parameter_count(outlook.shape) * outlook.step.dtype.itemsize
+    size = checkpoint_bytes(whole, round(memory.optimizer * whole / memory.weights))
     lines = [("a checkpoint", f"{amount(size)}B", "weights and optimizer state")]
     if outlook.steps is not None:
         kept = kept_checkpoints(outlook.steps, **outlook.config["checkpoint"])

@@ -5,11 +5,12 @@ import logging
 import os
 import shlex
 import shutil
+import statistics
 import sys
 import textwrap
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,16 +30,19 @@ from llm.errors import DataError, UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
 from llm.jobs.evaluate import Entry, evaluations, named
-from llm.jobs.show import show_entries
+from llm.jobs.show import amount, show_entries
 from llm.model import ModelConfig, Transformer, parameter_count
+from llm.plan import step_flops, trace, training_seconds
 from llm.redaction import redacted
 from llm.train import checkpoint, launch, resume
 from llm.train.callbacks import StrategyRecord
 from llm.train.derive import Derived, derive
 from llm.train.hardware import keep_freed_memory, place
+from llm.train.memory import MemoryUse
 from llm.train.module import LanguageModule
 from llm.train.parallel import is_sharded
 from llm.train.report import write_report
+from llm.train.rows import read_metrics_rows
 from llm.train.run import Run, environment, now
 from llm.train.saving import Interrupted, StopRequest
 
@@ -137,7 +141,7 @@ def _train(job: Job, say: Callable[[str], None]) -> int:
             _show_end(run, *results)
         else:
             # It ended, by a kill perhaps, before it was summed up.
-            _finish(job, derived, build.trained_model(run, None)[0])
+            _finish(job, derived, build.trained_model(run, None)[0], {})
     return 0
 
 
@@ -204,9 +208,10 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
         keep_freed_memory(4 * rows * job.shape.vocabulary)
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
     net = build.model(job.config, job.shape)
-    stop = StopRequest()
+    stop, memory = StopRequest(), MemoryUse()
+    planned = expected(job, derived) if launch.rank() == 0 else {}
     try:
-        trainer, module, data = _trainer(job, derived, decision, net, stop)
+        trainer, module, data = _trainer(job, derived, decision, net, stop, memory)
         stop.listen()
         trainer.fit(module, datamodule=data)
     except Interrupted as signalled:
@@ -224,12 +229,48 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
         stop.restore()
     if trainer.is_global_zero:
         # What is left of a sharded model here is a share.
-        _finish(job, derived, build.trained_model(job.run, None)[0] if is_sharded(net) else net)
+        seen = {**planned, **measured(job.run, memory.peak_bytes)}
+        _finish(job, derived, build.trained_model(job.run, None)[0] if is_sharded(net) else net, seen)
     return 0
 
 
+def expected(job: Job, derived: Derived) -> dict[str, float]:
+    """What the plan says of this run, by the names of results.json; nothing where no plan can be made."""
+    work = job.collate.work(job.samples)
+    try:
+        layout = build.layout(job.config, job.choices["strategy"], derived.world_size)
+        step = build.step(job.config, job.shape, layout, derived.precision, work, derived.micro_batch_size)
+        peak = trace(step).peak.total
+    except Exception:
+        # Whatever an objective or optimizer of someone's own does to tensors without values: training goes on.
+        return {}
+    batch_size = job.config["data"]["batch_size"]
+    seconds = training_seconds(
+        step_flops(step, batch_size), derived.peak_flops, derived.world_size, derived.accelerator
+    )
+    return {
+        "planned_peak_bytes": peak,
+        "planned_tokens_per_second": batch_size * work.tokens / seconds,
+    }
+
+
+def measured(run: Run, peak_bytes: int | None) -> dict[str, float]:
+    """What was measured of the same."""
+    rows = read_metrics_rows(run.metrics) if run.metrics.exists() else []
+    speeds = [float(row["tokens_per_second"]) for row in rows if row.get("tokens_per_second")]
+    return {
+        **({} if peak_bytes is None else {"peak_bytes": peak_bytes}),
+        **({"tokens_per_second": statistics.median(speeds)} if speeds else {}),
+    }
+
+
 def _trainer(
-    job: Job, derived: Derived, decision: dict[str, Any], net: Transformer, stop: StopRequest
+    job: Job,
+    derived: Derived,
+    decision: dict[str, Any],
+    net: Transformer,
+    stop: StopRequest,
+    memory: MemoryUse,
 ) -> tuple[L.Trainer, LanguageModule, CorpusDataModule]:
     """Everything that fits, made and put together."""
     config, run = job.config, job.run
@@ -247,6 +288,7 @@ def _trainer(
         *build.part_losses(data),
         bar,
         StrategyRecord(run),
+        memory,
         *build.samples(config, run, net, job.corpus, shows, meter.paused),
         build.checkpointer(config, run, net, data, resume_from, meter.paused, stop),
     ]
@@ -269,8 +311,11 @@ def _interrupted(job: Job, signalled: Interrupted) -> int:
     return signalled.exit_code
 
 
-def _finish(job: Job, derived: Derived, net: Transformer) -> None:
-    """Score the trained model; write evaluation.json, results.json and the report; show how it went."""
+def _finish(job: Job, derived: Derived, net: Transformer, seen: dict[str, float]) -> None:
+    """Score the trained model; write evaluation.json, results.json and the report; show how it went.
+
+    `seen` is what was planned and measured of memory and speed.
+    """
     run, config, corpus = job.run, job.config, job.corpus
     folder = checkpoint.find(run.checkpoints, None)
     last = checkpoint.verify(folder)
@@ -297,7 +342,11 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
         "evaluation": "training",
         "data": corpus.name,
         "split": "train",
-        "metrics": {"steps": last["step"], "tokens": round(last["samples"] * job.samples.tokens)},
+        "metrics": {
+            "steps": last["step"],
+            "tokens": round(last["samples"] * job.samples.tokens),
+            **seen,
+        },
         "examples": last["samples"],
         "checkpoint": folder.name,
         "sample": build.writer(config, net, corpus).first(),
@@ -315,7 +364,8 @@ def _read_results(run: Run) -> tuple[list[Entry], Entry] | None:
     """What `_finish` wrote: the entries and, last, the training's; None where that is missing or damaged."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         *entries, training = read_json(run.results)
-        figures = {name: int(training["metrics"][name]) for name in ("steps", "tokens")}
+        figures = {name: float(value) for name, value in training["metrics"].items()}
+        figures |= {name: int(figures[name]) for name in ("steps", "tokens")}
         words = {name: str(training[name]) for name in ("sample", "next")}
         return [_readable(entry) for entry in entries], {**words, "metrics": figures}
     return None
@@ -334,7 +384,19 @@ def _show_end(run: Run, entries: list[Entry], training: Entry) -> None:
         f"\nA sample of step {training['metrics']['steps']}:\n{textwrap.indent(training['sample'], '    ')}"
     )
     show_entries(f"{run.folder}, {training['metrics']['tokens']:,} tokens", entries)
+    for line in beside_plan(training["metrics"]):
+        print(line)
     print(f"\nReport:  {run.folder / 'report.html'}\nNext:    {training['next']}")
+
+
+def beside_plan(metrics: dict[str, float]) -> Iterator[str]:
+    """What was measured beside what the plan said, a line each."""
+    if {"peak_bytes", "planned_peak_bytes"} <= metrics.keys():
+        took, said = metrics["peak_bytes"], metrics["planned_peak_bytes"]
+        yield f"Memory:  {amount(took)}B for training, a process; the plan said {amount(said)}B"
+    if {"tokens_per_second", "planned_tokens_per_second"} <= metrics.keys():
+        took, said = metrics["tokens_per_second"], metrics["planned_tokens_per_second"]
+        yield f"Speed:   {took:,.0f} tokens a second; the plan said {said:,.0f}, at a typical MFU"
 
 
 def _prompt(job: Job) -> str:

@@ -1,16 +1,39 @@
 """What training will take, worked out before anything is trained."""
 
 from llm.plan.disk import checkpoint_bytes, kept_checkpoints
-from llm.plan.memory import Memory, state_bytes, training_memory, whole_context
-from llm.plan.time import TYPICAL_MFU, training_seconds
+from llm.plan.hardware import Hardware
+from llm.plan.layout import Layout
+from llm.plan.ledger import Memory
+from llm.plan.search import Choice, Planned, Planner
+from llm.plan.time import (
+    OPTIMAL_TOKENS,
+    TYPICAL_MFU,
+    compute_optimal,
+    link,
+    messages,
+    step_flops,
+    training_seconds,
+)
+from llm.plan.trace import Trace, TrainingStep, trace, whole_context
 
 __all__ = [
+    "OPTIMAL_TOKENS",
     "TYPICAL_MFU",
+    "Choice",
+    "Hardware",
+    "Layout",
     "Memory",
+    "Planned",
+    "Planner",
+    "Trace",
+    "TrainingStep",
     "checkpoint_bytes",
+    "compute_optimal",
     "kept_checkpoints",
-    "state_bytes",
-    "training_memory",
+    "link",
+    "messages",
+    "step_flops",
+    "trace",
     "training_seconds",
     "whole_context",
 ]

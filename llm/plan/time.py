@@ -1,10 +1,118 @@
-"""How long training takes."""
+"""How long training takes, what it costs, and how much of it a budget is best spent on."""
+
+import math
+from dataclasses import dataclass
+
+from llm.model import sequence_flops
+from llm.plan.hardware import Hardware
+from llm.plan.layout import Layout
+from llm.plan.trace import Trace, TrainingStep
+from llm.train.recompute import Recomputed
 
 # The share of the matrix products' peak that training reaches. On a CPU the default model had 0.28 to 0.49, by what
 # else the machine did; on accelerators, llm-foundry and llm.c publish 40 to 50% for models of fitting size.
 TYPICAL_MFU = {"cpu": 0.4, "cuda": 0.4, "mps": 0.3}
+# Tokens to a parameter, and operations to a parameter and token (Hoffmann et al., arXiv 2203.15556, table 3: approach 1).
+OPTIMAL_TOKENS, OPERATIONS = 20, 6
 
 
 def training_seconds(flops: float, peak_flops: float, world_size: int, accelerator: str) -> float:
     """Seconds for `flops` on `world_size` devices of `peak_flops` FLOP/s each, at the typical MFU."""
     return flops / (peak_flops * world_size * TYPICAL_MFU.get(accelerator, min(TYPICAL_MFU.values())))
+
+
+def compute_optimal(flops: float) -> tuple[float, float]:
+    """Parameters N and tokens D of the lowest loss for `flops` C: C = 6 N D and D = 20 N (arXiv 2203.15556)."""
+    parameters = math.sqrt(flops / (OPERATIONS * OPTIMAL_TOKENS))
+    return parameters, OPTIMAL_TOKENS * parameters
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The seconds of an optimizer step, by what they go into; data messages pass while it computes, others don't.
+
+    Args:
+        compute: forward, backward, and what is computed twice.
+        update: the optimizer's, which waits for memory.
+        data: messages of weights and gradients.
+        tensor: messages within matrix products.
+    """
+
+    compute: float
+    update: float
+    data: float
+    tensor: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return max(self.compute, self.data) + self.tensor + self.update
+
+
+def step_flops(step: TrainingStep, batch_size: int) -> float:
+    """Operations of the model in an optimizer step, by all processes; what is computed twice counts once."""
+    work = step.work
+    return batch_size * sequence_flops(step.shape, work.written, read=work.read, scored=work.scored)
+
+
+def twice_flops(step: TrainingStep, batch_size: int, recomputed: Recomputed) -> float:
+    """Operations that activation checkpointing adds: `selective` does no matrix product twice."""
+    if not isinstance(recomputed, int):
+        return 0.0
+    work = step.work
+    blocks = sequence_flops(step.shape, work.written, read=work.read, scored=0, training=False)
+    return batch_size * blocks / recomputed
+
+
+def pace(
+    step: TrainingStep,
+    trace: Trace,
+    batch_size: int,
+    recomputed: Recomputed,
+    peak_flops: float,
+    mfu: float,
+    hardware: Hardware,
+) -> Pace:
+    """How fast a step is where matrix products reach `mfu` of their peak while they run."""
+    layout, memory = step.layout, trace.peak
+    flops = step_flops(step, batch_size) + twice_flops(step, batch_size, recomputed)
+    # The update reads gradients, and reads and writes weights and state.
+    moved = memory.gradients + 2 * (memory.weights + memory.optimizer)
+    sent = messages(step, trace)
+    return Pace(
+        compute=flops / (peak_flops * layout.world_size * mfu),
+        update=_seconds(moved, hardware.memory_gb_per_s),
+        data=_seconds(sent["data"], link(hardware, layout.world_size)),
+        tensor=_seconds(sent["tensor"], link(hardware, layout.tensor_parallel_size)),
+    )
+
+
+def link(hardware: Hardware, processes: int) -> float | None:
+    """GB/s of the slowest link between so many neighbouring devices."""
+    return hardware.node_gb_per_s if processes <= hardware.devices_per_node else hardware.network_gb_per_s
+
+
+def _seconds(size: float, gb_per_s: float | None) -> float:
+    return 0.0 if gb_per_s is None else size / (gb_per_s * 1e9)
+
+
+def messages(step: TrainingStep, trace: Trace) -> dict[str, float]:
+    """Bytes that a process sends in an optimizer step, by the parallelism that wants it."""
+    sent = {what: step.accumulation * trace.sent.get(what, 0.0) for what in ("data", "tensor")}
+    return sent | {"data": sent["data"] + summed_gradients(step.layout, trace)}
+
+
+def summed_gradients(layout: Layout, trace: Trace) -> float:
+    """Bytes that a process sends to sum whole gradients once a step, by a ring: twice (n - 1) / n of them."""
+    whole = 0 if layout.is_split else trace.peak.gradients
+    return 2 * whole * (layout.world_size - 1) / layout.world_size
+
+
+def tokens_per_second(tokens_per_step: float, paced: Pace) -> float:
+    """Of all processes."""
+    return tokens_per_step / paced.seconds
+
+
+def used(flops_per_step: float, paced: Pace, peak_flops: float, layout: Layout) -> float:
+    """The share of the peak that the model's own operations reach: the MFU that comes of all."""
+    return flops_per_step / (paced.seconds * peak_flops * layout.world_size)

@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, get_type_hints
 
 import torch
@@ -19,6 +21,37 @@ ACCELERATOR_MICRO_BATCH_TOKENS = 32768
 CPU_COMPILE_STEPS = 500
 # The key of a strategy that splits matrix products.
 TENSOR_PARALLEL = "tensor_parallel_size"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What training runs on.
+
+    Args:
+        accelerator: `cpu`, `cuda`, ...
+        devices: how many `trainer.devices=auto` takes of a node.
+        is_limited: whether more can't be asked for.
+        has_bf16: whether bfloat16 matrix products run in hardware.
+        peak_flops: gives the FLOP/s of one device in matrix products of a dtype.
+    """
+
+    accelerator: str
+    devices: int
+    is_limited: bool
+    has_bf16: bool
+    peak_flops: Callable[[torch.dtype], float]
+
+
+def this_machine(wanted: str) -> Machine:
+    """This machine, by Lightning's `accelerator` argument."""
+    name = accelerator_name(wanted)
+    return Machine(
+        accelerator=name,
+        devices=device_count(wanted),
+        is_limited=name != "cpu",
+        has_bf16=has_bf16(wanted),
+        peak_flops=partial(peak_flops, torch.device(name)),
+    )
 
 
 @dataclass(frozen=True)
@@ -44,7 +77,12 @@ class Derived:
 
 
 def derive(
-    config: dict[str, Any], strategy: str, context_length: int, samples_per_epoch: int, known: dict[str, Any]
+    config: dict[str, Any],
+    strategy: str,
+    context_length: int,
+    samples_per_epoch: int,
+    known: dict[str, Any],
+    machine: Machine | None = None,
 ) -> Derived:
     """Decide what the config leaves open.
 
@@ -54,13 +92,15 @@ def derive(
         context_length: the model's, in tokens.
         samples_per_epoch: training windows in one pass over the corpus.
         known: an earlier `Derived.record` of this run; what was probed then holds now where it still fits.
+        machine: what to train on; this machine if None.
 
     Raises:
         ConfigError: devices, batch sizes or steps that cannot be.
     """
     trainer, data = config["trainer"], config["data"]
-    accelerator = accelerator_name(trainer["accelerator"])
-    devices = _devices(trainer, strategy)
+    machine = machine or this_machine(trainer["accelerator"])
+    accelerator = machine.accelerator
+    devices = _devices(trainer, strategy, machine)
     world_size = devices * trainer["num_nodes"]
     probed = known if _is_record(known) and known["accelerator"] == accelerator else {}
     readers = world_size // _tensor_parallel_size(trainer["strategy"], world_size)
@@ -73,7 +113,7 @@ def derive(
             f"data.micro_batch_size={micro} does not divide the {per_rank} sequences that each of {readers} "
             f"processes has of data.batch_size={data['batch_size']}."
         )
-    precision = _precision(trainer["precision"], accelerator, probed)
+    precision = _precision(trainer["precision"], machine, probed)
     steps = _max_steps(trainer, data["batch_size"], samples_per_epoch)
     return Derived(
         accelerator=accelerator,
@@ -84,7 +124,7 @@ def derive(
         micro_batch_size=micro,
         accumulation=per_rank // micro,
         max_steps=steps,
-        peak_flops=_peak_flops(precision, accelerator, probed),
+        peak_flops=_peak_flops(precision, machine, probed),
     )
 
 
@@ -101,19 +141,18 @@ def _given(value: int | str | None) -> int | None:
     return None if value in ("auto", None) else int(value)
 
 
-def _devices(trainer: dict[str, Any], strategy: str) -> int:
+def _devices(trainer: dict[str, Any], strategy: str, machine: Machine) -> int:
     wanted = trainer["devices"]
-    available = device_count(trainer["accelerator"])
     if wanted in ("auto", -1):
-        return 1 if strategy == "single" else available
+        return 1 if strategy == "single" else machine.devices
     count = len(wanted) if isinstance(wanted, list) else int(wanted)
     if strategy == "single" and count * trainer["num_nodes"] > 1:
         raise ConfigError(
             f"strategy=single trains on one device, and trainer.devices={wanted} with trainer.num_nodes="
             f"{trainer['num_nodes']} are {count * trainer['num_nodes']}: use strategy=ddp."
         )
-    if accelerator_name(trainer["accelerator"]) != "cpu" and count > available:
-        raise ConfigError(f"trainer.devices={wanted}, but this machine has {available}.")
+    if machine.is_limited and count > machine.devices:
+        raise ConfigError(f"trainer.devices={wanted}, but this machine has {machine.devices}.")
     return count
 
 
@@ -146,14 +185,14 @@ def _micro_batch_size(per_rank: int, context_length: int, accelerator: str, prob
     return max(n for n in range(1, min(per_rank, fitting) + 1) if per_rank % n == 0)
 
 
-def _precision(wanted: str, accelerator: str, probed: dict[str, Any]) -> str:
+def _precision(wanted: str, machine: Machine, probed: dict[str, Any]) -> str:
     if wanted in ("16", "16-mixed", "16-true"):
         raise ConfigError(
             f"trainer.precision={wanted}: float16 overflows without a loss scale, which is not there. Use bf16-mixed."
         )
     if wanted != "auto":
         return wanted
-    return probed["precision"] if probed else ("bf16-mixed" if has_bf16(accelerator) else "32-true")
+    return probed["precision"] if probed else ("bf16-mixed" if machine.has_bf16 else "32-true")
 
 
 def _compile(wanted: bool | str, accelerator: str, strategy: str, steps: int, probed: dict[str, Any]) -> bool:
@@ -165,10 +204,10 @@ def _compile(wanted: bool | str, accelerator: str, strategy: str, steps: int, pr
     return accelerator == "cuda" or (long_on_cpu and compiles_for_cpu())
 
 
-def _peak_flops(precision: str, accelerator: str, probed: dict[str, Any]) -> float:
+def _peak_flops(precision: str, machine: Machine, probed: dict[str, Any]) -> float:
     if probed and probed["precision"] == precision:
         return probed["peak_flops"]
-    return peak_flops(torch.device(accelerator), precision_dtype(precision))
+    return machine.peak_flops(precision_dtype(precision))
 
 
 def _max_steps(trainer: dict[str, Any], batch_size: int, samples_per_epoch: int) -> int:

@@ -18,6 +18,14 @@ from llm.train.tensor_parallel import split_tensors
 HALF = {"bf16": torch.bfloat16, "bf16-mixed": torch.bfloat16}
 
 
+def policy_for(precision: str) -> MixedPrecisionPolicy:
+    """FSDP2's policy for Lightning's `precision`: in a mixed one, weights are gathered and used in half precision, and
+    gradients added up in float32."""
+    if precision not in HALF:
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(param_dtype=HALF[precision], reduce_dtype=torch.float32)
+
+
 class FSDPStrategy(ModelParallelStrategy):
     """FSDP2: weights, gradients and optimizer state split over all processes, on any accelerator.
 
@@ -35,10 +43,8 @@ class FSDPStrategy(ModelParallelStrategy):
 
     @precision_plugin.setter
     def precision_plugin(self, plugin: Precision | None) -> None:
-        half = HALF.get(plugin.precision) if plugin is not None else None
-        if half is not None:
-            # Weights are gathered and used in half precision; gradients are added up in float32.
-            self.policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+        if plugin is not None and plugin.precision in HALF:
+            self.policy = policy_for(plugin.precision)
             plugin = Precision()
         self._precision_plugin = plugin
 

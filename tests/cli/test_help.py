@@ -21,7 +21,7 @@ def test_help_is_aligned_and_narrow(verb: str) -> None:
     lines = help_of(verb).splitlines()
     assert max(len(line) for line in lines) <= WIDTH
     assert all(line == line.rstrip() for line in lines)
-    assert "needed" in help_of(verb) or verb in ("train", "prepare", "runs", "doctor")
+    assert "needed" in help_of(verb) or verb in ("train", "prepare", "plan", "runs", "doctor")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,11 +1,9 @@
-from contextlib import nullcontext
-
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm.model import ModelConfig, Transformer, init_weights
-from llm.plan.memory import kept_bytes
+from llm.plan.ledger import Ledger
 from llm.train.recompute import recompute
 
 CONFIG = ModelConfig(
@@ -36,8 +34,16 @@ def test_gradients_are_the_same_dropout_included(which):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def kept_bytes(net):
+    """What lives behind a forward pass and is no weight."""
+    with Ledger() as ledger:
+        hidden_btd = net.encode(TOKENS_BT)
+        assert hidden_btd.requires_grad
+        return ledger.live.total
+
+
 def test_less_is_kept_the_more_is_computed_again():
-    kept = [kept_bytes(model(which), TOKENS_BT, TOKENS_BT, nullcontext()) for which in (None, 2, 1)]
+    kept = [kept_bytes(model(which)) for which in (None, 2, 1)]
     assert kept == sorted(kept, reverse=True)
     assert kept[0] > 3 * kept[2]
 

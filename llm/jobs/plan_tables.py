@@ -1,0 +1,170 @@
+"""How a plan is shown: its figures as tables, and the words to type."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from llm.jobs.show import amount, duration
+from llm.plan import OPTIMAL_TOKENS
+
+Figures = dict[str, Any]
+Row = tuple[str, str, str]
+
+KINDS = {
+    "weights": "",
+    "gradients": "",
+    "optimizer": "its state",
+    "activations": "what the backward pass needs, and what it makes on its way",
+    "logits": "and their gradients",
+    "buffers": "messages, gathered weights, the update",
+}
+MOMENTS = {
+    "batch": "before the first block",
+    "embedding": "before the first block",
+    "head": "when the loss is computed",
+    "loss": "in the backward pass of the loss",
+    "backward": "behind the backward pass of the loss",
+    "update": "in the optimizer's update",
+}
+WIDTH = 110
+
+
+def show(figures: Figures) -> None:
+    """Print a plan."""
+    console = Console(width=WIDTH, highlight=False)
+    for title, rows in (
+        ("The run", _run(figures)),
+        (f"Memory a process, at its peak: {moment(figures['moment'])}", _memory(figures)),
+        ("A step", _step(figures)),
+        ("Messages a step and process", _messages(figures)),
+        ("All of it", _all(figures)),
+    ):
+        _print(console, title, list(rows))
+    console.print(*_advice(figures), sep="\n", soft_wrap=True, markup=False)
+    console.print(
+        f"\nPlanned in {duration(figures['seconds'])}. Nothing was trained or written.", markup=False
+    )
+
+
+def _print(console: Console, title: str, rows: list[Row]) -> None:
+    table = Table(
+        box=None, show_header=False, title=title, title_justify="left", title_style="bold", padding=(0, 1)
+    )
+    table.add_column(width=20)
+    table.add_column(justify="right", no_wrap=True, min_width=14)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    if rows:
+        console.print(table)
+        console.print()
+
+
+def moment(name: str) -> str:
+    """When the most lives, in words."""
+    what, _, index = name.partition(" ")
+    if not index:
+        return MOMENTS[what]
+    place = f"block {int(index) + 1}" if int(index) >= 0 else f"block {-int(index)} from the end"
+    return f"in the {what} pass of {place}"
+
+
+def _run(figures: Figures) -> Iterator[Row]:
+    words = " ".join(f"{key}={value}" for key, value in figures["choice"].items())
+    yield "parameters", f"{figures['parameters']:,}", ""
+    yield "devices", f"{figures['world_size']:,}", f"{figures['accelerator']}, {figures['precision']}"
+    yield (
+        "batch",
+        f"{figures['batch_size']:,}",
+        f"sequences, in {figures['accumulation']:,} passes of {figures['choice']['data.micro_batch_size']} a process; "
+        f"{figures['tokens_per_step']:,} tokens",
+    )
+    yield "laid out by", "", words
+
+
+def _memory(figures: Figures) -> Iterator[Row]:
+    for kind, remark in KINDS.items():
+        yield kind, f"{amount(figures['memory'][kind])}B", remark
+    verdict = "it fits" if figures["fits"] else "IT DOES NOT FIT"
+    yield (
+        "in all",
+        f"{amount(figures['memory']['total'])}B",
+        f"of {amount(figures['room'])}B to be had: {verdict}",
+    )
+
+
+def _step(figures: Figures) -> Iterator[Row]:
+    seconds = figures["step_seconds"]
+    yield (
+        "FLOPs a token",
+        amount(figures["flops_per_token"]),
+        "forward and backward, what is computed twice once",
+    )
+    yield (
+        "computing",
+        f"{seconds['compute']:.3g} s",
+        f"at {figures['mfu']:.0%} (mfu=) of {amount(figures['peak_flops'])}FLOP/s a device, what is computed twice included",
+    )
+    if seconds["update"]:
+        yield "update", f"{seconds['update']:.3g} s", "at the memory's speed"
+    yield "in all", f"{seconds['total']:.3g} s", ""
+    yield (
+        "tokens a second",
+        f"{figures['tokens_per_second']:,.0f}",
+        f"by all devices; an MFU of {figures['model_mfu']:.1%} after messages, update and what is computed twice",
+    )
+
+
+def _messages(figures: Figures) -> Iterator[Row]:
+    why = {
+        "data": "weights and gradients, while it computes",
+        "tensor": "within matrix products, which wait",
+    }
+    for what, size in figures["sent"].items():
+        speed = figures["links"][what]
+        if size:
+            over = "" if speed is None else f", {figures['step_seconds'][what]:.3g} s at {speed:g} GB/s"
+            yield what, f"{amount(size)}B", why[what] + over
+
+
+def _all(figures: Figures) -> Iterator[Row]:
+    wanted = OPTIMAL_TOKENS * figures["parameters"]
+    if figures["steps"] is None:
+        yield "steps", "?", "known once the text is prepared (llm prepare), or by tokens="
+    else:
+        yield "steps", f"{figures['steps']:,}", f"trainer.max_steps={figures['steps']}"
+        yield "tokens", amount(figures["tokens"]), ""
+        yield "FLOPs", amount(figures["flops"]), ""
+        yield "time", duration(figures["train_seconds"]), f"{figures['train_seconds'] / 86400:.3g} days"
+        cost = (
+            "set hardware.price_per_hour=" if figures["cost"] is None else "of all devices, while they train"
+        )
+        yield "cost", "?" if figures["cost"] is None else f"{figures['cost']:,.2f}", cost
+        yield (
+            "best for these FLOPs",
+            amount(figures["optimal_tokens"]),
+            f"tokens, for {amount(figures['optimal_parameters'])}parameters (arXiv 2203.15556)",
+        )
+    yield "best for this model", amount(wanted), f"tokens, {OPTIMAL_TOKENS} a parameter (arXiv 2203.15556)"
+
+
+def _advice(figures: Figures) -> Iterator[str]:
+    ways = figures["ways"]
+    if figures["goal"] == "fastest":
+        yield (
+            "The fastest that fits:"
+            if ways
+            else "Nothing that was tried fits: take more devices, or larger ones."
+        )
+    elif not figures["fits"]:
+        yield (
+            "Any of these fits:"
+            if ways
+            else "Nothing that was tried fits: take more devices, or larger ones."
+        )
+    for way in ways:
+        words = " ".join(way["overrides"]) or "the command as it is"
+        yield f"  {words}"
+        yield f"      {amount(way['memory'])}B, {way['tokens_per_second']:,.0f} tokens a second"

@@ -1,0 +1,93 @@
+"""How a strategy lays a model and its training out over processes, tried on processes that do not exist."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from llm.errors import ConfigError
+from llm.model import Transformer
+from llm.train.parallel import shard
+from llm.train.strategies import HALF, policy_for
+from llm.train.tensor_parallel import split_tensors
+
+TRACED = ("single", "ddp", "fsdp", "fsdp_tp")
+# What DeepSpeed's stages split over the processes (ZeRO, arXiv 1910.02054); the rest lies whole in each.
+ZERO = {
+    "deepspeed_zero1": ("optimizer",),
+    "deepspeed_zero2": ("optimizer", "gradients"),
+    "deepspeed_zero3": ("optimizer", "gradients", "weights"),
+}
+STRATEGIES = (*TRACED, *ZERO)
+
+
+class Meshes(NamedTuple):
+    """Which processes share a model, and which of those a matrix product."""
+
+    data: DeviceMesh
+    tensor: DeviceMesh
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A strategy, how many processes it has, and how many of them share each matrix product.
+
+    Raises:
+        ConfigError: nothing is known of the strategy.
+    """
+
+    strategy: str
+    world_size: int = 1
+    tensor_parallel_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(
+                f"strategy={self.strategy}: a plan can't be made of it; those that can: {', '.join(STRATEGIES)}."
+            )
+
+    @property
+    def readers(self) -> int:
+        """How many different micro-batches there are at a time."""
+        return self.world_size // self.tensor_parallel_size
+
+    @property
+    def is_split(self) -> bool:
+        """Whether each process holds a share of the weights alone."""
+        return self.strategy in ("fsdp", "fsdp_tp", "deepspeed_zero3")
+
+    @contextmanager
+    def processes(self) -> Iterator[Meshes | None]:
+        """Within, this process is the first of `world_size` of which the others do nothing; their meshes, if any."""
+        if not self.is_split:
+            yield None
+            return
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+
+        # Nothing here changes a block's result in place.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=self.world_size)
+        try:
+            sizes = (self.readers, self.tensor_parallel_size)
+            mesh = init_device_mesh("cpu", sizes, mesh_dim_names=("data", "tensor"))
+            yield Meshes(mesh["data"], mesh["tensor"])
+        finally:
+            dist.destroy_process_group()
+
+    def split(self, net: Transformer, meshes: Meshes | None, precision: str) -> None:
+        """Lay a model out, in place, as the strategy would."""
+        if meshes is None:
+            return
+        if self.strategy == "fsdp_tp":
+            split_tensors(net, meshes.tensor)
+        shard(net, meshes.data, policy_for(precision))
+
+    def autocast(self, precision: str) -> Any:
+        """What a forward pass runs in: a split model is gathered in half precision as it is."""
+        half = None if self.is_split else HALF.get(precision)
+        return nullcontext() if half is None else torch.autocast("cpu", half)

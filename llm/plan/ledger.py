@@ -1,0 +1,166 @@
+"""The books of a traced step: every tensor that lives, by what it is for, the most at a time, and what is sent."""
+
+import math
+import weakref
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+PLAIN = {Tensor, nn.Parameter, FakeTensor}
+# Operators by which FSDP2 gathers weights and scatters gradients.
+SHARDING = ("fsdp", "c10d")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes in one process, by what they are for.
+
+    `buffers` are weights that are gathered while they are used, messages, and what the update itself takes.
+    """
+
+    weights: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0
+    logits: int = 0
+    buffers: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it: what the program itself takes is not counted."""
+        return sum(astuple(self))
+
+
+KINDS = tuple(field.name for field in fields(Memory))
+
+
+class Ledger(TorchDispatchMode):
+    """Books the storages that operators make within, until they are freed, whether they hold anything or not.
+
+    What is made is of the present `kind` until it is `mark`ed as another, and counts at the present `moment`. `peaks`
+    has the most that lived at each moment, `sent` the bytes that this process sends, by the parallelism that wants it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kind = "buffers"
+        self.moment = ""
+        self.peaks: dict[str, Memory] = {}
+        self.sent: Counter[str] = Counter()
+        self._held: dict[int, tuple[weakref.ref, str, int]] = {}
+        self._live: Counter[str] = Counter()
+        self._most: dict[str, int] = {}
+
+    def __enter__(self) -> "Ledger":
+        self._resize = torch.UntypedStorage.resize_
+        ledger, resize = self, self._resize
+
+        def resized(storage: torch.UntypedStorage, size: int) -> Any:
+            result = resize(storage, size)
+            ledger._measure(storage)
+            return result
+
+        # No operator tells of it, and FSDP2 frees and takes back gathered weights in this way.
+        torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign, assignment]
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+        super().__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not PLAIN.issuperset(types):
+            return NotImplemented  # what a DTensor does is told again in plain tensors
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1.0  # a tensor without storage has no value, and memory depends on none
+        result = func(*args, **(kwargs or {}))
+        self._book(result)
+        if func.namespace in SHARDING:
+            self._mark_messages(func, args, kwargs or {})
+        if func.namespace in ("c10d", "_c10d_functional"):
+            self._note_sent(func, args, result)
+        return result
+
+    @property
+    def live(self) -> Memory:
+        """What lives now."""
+        return Memory(**self._live)
+
+    def at(self, kind: str, moment: str) -> None:
+        """From here what is made is of this kind, and counts at this moment."""
+        self.kind, self.moment = kind, moment
+        self._note_peak()
+
+    def mark(self, tensors: Iterable[Tensor], kind: str) -> None:
+        """Say what tensors are for, from now on."""
+        for tensor in tensors:
+            key = tensor.untyped_storage()._cdata
+            if key in self._held:
+                reference, before, size = self._held[key]
+                self._held[key] = reference, kind, size
+                self._live[before] -= size
+                self._live[kind] += size
+
+    def forget_peaks(self) -> None:
+        """Begin anew to look for the most, from what lives now; what was sent is forgotten too."""
+        self.peaks.clear()
+        self._most.clear()
+        self.sent.clear()
+
+    def _book(self, result: Any) -> None:
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._measure(tensor.untyped_storage())
+
+    def _measure(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        reference, kind, before = self._held.get(key, (None, self.kind, 0))
+        if reference is not None and before == size:
+            return
+        reference = reference or weakref.ref(storage, lambda _: self._drop(key))
+        self._held[key] = reference, kind, size
+        self._live[kind] += size - before
+        self._note_peak()
+
+    def _drop(self, key: int) -> None:
+        _, kind, size = self._held.pop(key)
+        self._live[kind] -= size
+
+    def _note_peak(self) -> None:
+        total = sum(self._live.values())
+        if total > self._most.get(self.moment, -1):
+            self._most[self.moment] = total
+            self.peaks[self.moment] = self.live
+
+    def _mark_messages(self, func: Any, args: Any, kwargs: Any) -> None:
+        """What FSDP2 gathers and sends is neither activation nor logits; what it scatters are gradients."""
+        tensors = [tensor for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
+        passing = [t for t in tensors if self._kind_of(t) in ("activations", "logits")]
+        self.mark(passing, "buffers")
+        if "reduce_scatter" in str(func):
+            self.mark([min(tensors, key=Tensor.numel)], "gradients")
+
+    def _kind_of(self, tensor: Tensor) -> str | None:
+        return self._held.get(tensor.untyped_storage()._cdata, (None, None, 0))[1]
+
+    def _note_sent(self, func: Any, args: Any, result: Any) -> None:
+        """Each process of n sends (n - 1) / n of the whole for a gather or a scatter, by rings, and twice for a sum."""
+        name = str(func)
+        sizes = [
+            math.prod(t.shape) * t.itemsize for t in tree_leaves((args, result)) if isinstance(t, Tensor)
+        ]
+        if not sizes:
+            return
+        whole, part = max(sizes), min(sizes)
+        what = "data" if func.namespace == "c10d" else "tensor"
+        if "all_reduce" in name or "allreduce" in name:
+            self.sent[what] += 2 * whole
+        elif "gather" in name or "scatter" in name:
+            self.sent[what] += whole - part

@@ -1,0 +1,161 @@
+"""Other ways to lay out the same training: which of them fit, and which is the fastest."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+from llm.errors import ConfigError
+from llm.plan.hardware import Hardware
+from llm.plan.time import Pace, pace
+from llm.plan.trace import Trace, TrainingStep, trace
+from llm.train.recompute import Recomputed
+
+TENSOR_SIZES = (2, 4, 8, 16)
+RECOMPUTED: tuple[Recomputed, ...] = (None, "selective", 1)
+ENOUGH = 3  # ways to make it fit
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may differ between two commands that train the same model on the same batches."""
+
+    strategy: str
+    tensor_parallel_size: int
+    micro_batch_size: int
+    recomputed: Recomputed
+
+    def overrides(self) -> dict[str, str]:
+        """The words that say so, by their keys."""
+        words = {
+            "strategy": self.strategy,
+            "data.micro_batch_size": str(self.micro_batch_size),
+            "activation_checkpointing": "null" if self.recomputed is None else str(self.recomputed),
+        }
+        if self.tensor_parallel_size > 1:
+            words["trainer.strategy.tensor_parallel_size"] = str(self.tensor_parallel_size)
+        return words
+
+    def beside(self, other: "Choice") -> list[str]:
+        """The words that make this of `other`."""
+        before = other.overrides()
+        return [f"{key}={value}" for key, value in self.overrides().items() if before.get(key) != value]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A choice, what its step was seen to take, and how fast it is."""
+
+    choice: Choice
+    step: TrainingStep
+    trace: Trace
+    pace: Pace
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans choices for one batch and one kind of device.
+
+    Args:
+        make: gives a choice's step; a ConfigError where the choice can't be.
+        hardware: what it is for.
+        room: bytes of a device that training may take.
+        batch_size: sequences in a step, by all processes.
+        peak_flops: of one device.
+        mfu: the share of it that matrix products reach while they run.
+    """
+
+    make: Callable[[Choice], TrainingStep]
+    hardware: Hardware
+    room: float
+    batch_size: int
+    peak_flops: float
+    mfu: float
+
+    @cache  # noqa: B019  a planner lives as long as its command
+    def plan(self, choice: Choice) -> Planned:
+        """Trace a choice's step.
+
+        Raises:
+            ConfigError: there is no such step.
+        """
+        step = self.make(choice)
+        traced = trace(step)
+        paced = pace(
+            step, traced, self.batch_size, choice.recomputed, self.peak_flops, self.mfu, self.hardware
+        )
+        return Planned(choice, step, traced, paced, traced.peak.total <= self.room)
+
+    def ways(self, present: Choice, world_size: int) -> list[Planned]:
+        """A few changes to `present` that make it fit, the smallest first; each was planned."""
+        found: list[Planned] = []
+        for choice in changes(present, world_size, self.hardware):
+            planned = self._largest(choice)
+            if planned is not None and planned.choice != present:
+                found.append(planned)
+            if len(found) == ENOUGH:
+                break
+        return found
+
+    def fastest(self, world_size: int) -> Planned | None:
+        """The choice of the shortest step among those that fit; None where none does."""
+        found = (self._largest(choice) for choice in combinations(self.batch_size, world_size, self.hardware))
+        # Of equals, the first one is the simplest.
+        return min((one for one in found if one is not None), key=lambda one: one.pace.seconds, default=None)
+
+    def _largest(self, choice: Choice) -> Planned | None:
+        """The choice with the largest micro-batch that fits, up to its own; None where none does, or it can't be."""
+        try:
+            per_process = self.batch_size // self.make(choice).layout.readers
+            sizes = divisors(per_process, choice.micro_batch_size)
+            return next((one for one in self._fitting(choice, sizes)), None)
+        except ConfigError:
+            return None
+
+    def _fitting(self, choice: Choice, sizes: list[int]) -> Iterator[Planned]:
+        """From the largest size on that should fit by what two small ones take, those that do."""
+        first = self.plan(replace(choice, micro_batch_size=sizes[0]))
+        if not first.fits:
+            return
+        if len(sizes) > 1:
+            second = self.plan(replace(choice, micro_batch_size=sizes[1]))
+            least, more = first.trace.peak.total, second.trace.peak.total
+            slope = max((more - least) / (sizes[1] - sizes[0]), 1.0)
+            most = sizes[0] + (self.room - least) / slope
+            # The line says roughly where to look; what is given was planned.
+            for size in reversed([size for size in sizes if size <= most]):
+                planned = self.plan(replace(choice, micro_batch_size=size))
+                if planned.fits:
+                    yield planned
+        yield first
+
+
+def divisors(number: int, most: int) -> list[int]:
+    """Those of a number that are at most `most`, sorted."""
+    return [size for size in range(1, min(number, most) + 1) if number % size == 0]
+
+
+def changes(present: Choice, world_size: int, hardware: Hardware) -> Iterator[Choice]:
+    """Smaller micro-batches, then less kept for the backward pass, then a share of the model, then of each product."""
+    for recomputed in dict.fromkeys((present.recomputed, *RECOMPUTED[1:])):
+        yield replace(present, recomputed=recomputed)
+    layouts = splits(world_size, hardware)
+    own = (present.strategy, present.tensor_parallel_size)
+    for strategy, size in layouts[layouts.index(own) + 1 if own in layouts else 1 :]:
+        for recomputed in dict.fromkeys((present.recomputed, 1)):
+            yield replace(present, strategy=strategy, tensor_parallel_size=size, recomputed=recomputed)
+
+
+def combinations(batch_size: int, world_size: int, hardware: Hardware) -> Iterator[Choice]:
+    """Every strategy for so many devices, with each way to keep less; micro-batches of any size."""
+    for strategy, size in splits(world_size, hardware):
+        for recomputed in RECOMPUTED:
+            yield Choice(strategy, size, batch_size, recomputed)
+
+
+def splits(world_size: int, hardware: Hardware) -> list[tuple[str, int]]:
+    """The strategies for so many devices, each with its processes to a matrix product, none of these beyond a node."""
+    if world_size == 1:
+        return [("single", 1)]
+    sizes = [n for n in TENSOR_SIZES if world_size % n == 0 and n <= hardware.devices_per_node]
+    return [("ddp", 1), ("fsdp", 1), *(("fsdp_tp", n) for n in sizes)]

@@ -1,0 +1,51 @@
+"""How much memory training steps really take, in this process."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from llm.train.parallel import local
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+# The second step is the first that has all of the optimizer's state.
+STEPS = 3
+
+
+class MemoryUse(L.Callback):
+    """Measures the most memory of the first steps; `peak_bytes` is None where that can't be.
+
+    On an accelerator it is what its allocator gave out. On a CPU, under Linux, it is the most that was resident, less
+    what was so before training and is no weight; what its allocator keeps of freed memory counts.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes: int | None = None
+        self._before = 0
+        self._first = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note what is there before the first step."""
+        self._first = trainer.global_step
+        if pl_module.device.type != "cpu":
+            torch.accelerator.reset_peak_memory_stats()
+        elif CLEAR.exists():
+            CLEAR.write_text("5")  # the high-water mark begins anew
+            held = (local(p.detach()) for p in pl_module.parameters())
+            self._before = _resident("VmRSS") - sum(p.numel() * p.element_size() for p in held)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Note the most, until the steps have been seen that tell."""
+        if trainer.global_step > self._first + STEPS:
+            return
+        if pl_module.device.type != "cpu":
+            self.peak_bytes = torch.accelerator.max_memory_allocated()
+        elif CLEAR.exists():
+            self.peak_bytes = _resident("VmHWM") - self._before
+
+
+def _resident(name: str) -> int:
+    """A line of /proc/self/status in bytes."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024

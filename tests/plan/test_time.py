@@ -1,0 +1,85 @@
+"""Operations, time and budgets against figures that others published."""
+
+import dataclasses
+import functools
+
+import pytest
+
+from llm.cli.compose import compose
+from llm.model import ModelConfig, parameter_count
+from llm.plan import (
+    Hardware,
+    Layout,
+    Memory,
+    Trace,
+    TrainingStep,
+    compute_optimal,
+    messages,
+    step_flops,
+    whole_context,
+)
+from llm.plan.time import pace, twice_flops
+
+
+def shape(name, vocab_size):
+    keys = compose("train", [f"model={name}"]).config["model"]
+    return ModelConfig.from_dict({**keys, "vocab_size": vocab_size})
+
+
+def step(config, strategy="single", processes=1, **changes):
+    keys = {"precision": "bf16-mixed", "micro_batch_size": 1}
+    layout = Layout(strategy, processes)
+    work = whole_context(config)
+    return TrainingStep(None, config, layout, None, None, work=work, **(keys | changes))
+
+
+GPT3 = functools.cache(lambda: shape("gpt3_175b", 50257))
+
+
+def test_gpt_3_as_its_paper_has_it():
+    # arXiv 2005.14165, tables 2.1 and D.1: 174.6 billion parameters, 3.14e23 operations for 300 billion tokens.
+    assert parameter_count(GPT3()) == pytest.approx(174.6e9, rel=1e-3)
+    each = step_flops(step(GPT3()), 1) / 2048
+    # The paper leaves attention's own products out, which are 3% here.
+    assert each * 300e9 == pytest.approx(3.14e23, rel=0.04)
+    without = 6 * parameter_count(GPT3())
+    assert without * 300e9 == pytest.approx(3.14e23, rel=2e-3)
+
+
+def test_chinchilla():
+    # arXiv 2203.15556: 70 billion parameters and 1.4 trillion tokens for 5.76e23 operations.
+    parameters, tokens = compute_optimal(5.76e23)
+    assert parameters == pytest.approx(70e9, rel=0.02)
+    assert tokens == pytest.approx(1.4e12, rel=0.02)
+    assert tokens / parameters == pytest.approx(20)
+
+
+def test_every_block_again_is_a_forward_pass_of_the_blocks_more():
+    # A third more work, but for the head.
+    one = step(GPT3())
+    assert twice_flops(one, 1, 1) / step_flops(one, 1) == pytest.approx(1 / 3, rel=0.01)
+    assert twice_flops(one, 1, 4) == pytest.approx(twice_flops(one, 1, 1) / 4)
+    assert twice_flops(one, 1, "selective") == twice_flops(one, 1, None) == 0
+
+
+H = Hardware("cuda", 80, 1000, 60, memory_gb_per_s=1000, node_gb_per_s=100, network_gb_per_s=10)
+TRACE = Trace({"update": Memory(weights=10**9, gradients=10**9, optimizer=2 * 10**9)}, {"data": 5e9})
+NANO = functools.cache(lambda: shape("gpt_nano", 512))
+
+
+def test_ddp_sends_twice_its_gradients_once_a_step():
+    sent = messages(step(NANO(), "ddp", 4, accumulation=3), dataclasses.replace(TRACE, sent={}))
+    assert sent == {"data": 2 * 3 / 4 * 1e9, "tensor": 0}
+
+
+def test_fsdp_sends_in_each_micro_batch():
+    assert messages(step(NANO(), "fsdp", 4, accumulation=3), TRACE)["data"] == 15e9
+
+
+@pytest.mark.parametrize(("processes", "speed"), [(8, 100e9), (16, 10e9)])
+def test_beyond_a_node_the_network_counts(processes, speed):
+    paced = pace(step(NANO(), "fsdp", processes), TRACE, 64, None, 1e15, 0.5, H)
+    assert paced.data == pytest.approx(5e9 / speed)
+    assert paced.seconds == max(paced.compute, paced.data) + paced.update
+    assert paced.update == pytest.approx(7e9 / 1e12)
+    assert paced.compute == pytest.approx(step_flops(step(NANO()), 64) / (1e15 * processes * 0.5))

@@ -1,0 +1,151 @@
+"""A traced step against hand counts, against what torch's own allocator gave out, and against itself, deeper."""
+
+import dataclasses
+import functools
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from llm.data.collate import Batch
+from llm.model import ModelConfig, Transformer, init_weights
+from llm.objective.cross_entropy import CrossEntropy
+from llm.plan import Layout, TrainingStep, trace, whole_context
+from llm.plan.trace import parameter_dtype, trace_all
+from llm.train.optimizers import Muon, adamw
+from llm.train.recompute import recompute
+
+SHAPE = ModelConfig(d_model=64, n_layers=3, n_heads=4, n_kv_heads=2, context_length=128, vocab_size=500)
+# norms 2 x 64 a layer and 64, attention 64 x 64 x 2 + 64 x 32 x 2, feed-forward 3 x 64 x 192
+PARAMETERS = 500 * 64 + 64 + 3 * (2 * 64 + 12288 + 36864)
+ADAMW = functools.partial(adamw, lr=1e-3)
+MUON = functools.partial(Muon, lr=1e-3)
+
+
+def model(shape, recomputed=None):
+    with torch.device("meta"):
+        net = Transformer(shape)
+    recompute(net, recomputed)
+    return net
+
+
+def step(shape=SHAPE, strategy="single", processes=1, tensor=1, recomputed=None, **changes):
+    keys = {
+        "optimizer": ADAMW,
+        "precision": "32-true",
+        "micro_batch_size": 4,
+        "period": recomputed if isinstance(recomputed, int) else 1,
+    }
+    return TrainingStep(
+        model=functools.partial(model, recomputed=recomputed),
+        shape=shape,
+        layout=Layout(strategy, processes, tensor),
+        objective=CrossEntropy(),
+        work=whole_context(shape),
+        **(keys | changes),
+    )
+
+
+def test_state_is_counted_as_by_hand():
+    update = trace_all(step()).peaks["update"]
+    assert update.weights == update.gradients == 4 * PARAMETERS
+    moments = 8 * PARAMETERS
+    steps = 4 * len(list(model(SHAPE).parameters()))
+    assert update.optimizer == moments + steps
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp_tp"])
+def test_a_share_is_that_of_one_process(strategy):
+    update = trace_all(step(strategy=strategy, processes=4, tensor=2 if strategy == "fsdp_tp" else 1))
+    held = update.peaks["update"]
+    assert held.weights == pytest.approx(PARAMETERS, rel=0.02)  # four bytes, four processes
+    assert held.optimizer == pytest.approx(2 * PARAMETERS, rel=0.02)
+    assert held.gradients == pytest.approx(PARAMETERS, rel=0.02)
+
+
+def test_muon_is_traced_too():
+    update = trace_all(step(optimizer=MUON)).peaks["update"]
+    assert 4 * PARAMETERS < update.optimizer < 8 * PARAMETERS
+
+
+def really_allocated(shape, recomputed, precision, micro_batch_size):
+    """The most bytes that torch's allocator had given out in two steps on real tensors."""
+    tokens = torch.zeros(micro_batch_size, shape.context_length, dtype=torch.long)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        net = Transformer(shape)
+        init_weights(net, 0)
+        recompute(net, recomputed)
+        optimizer = ADAMW(net.named_parameters())
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+                loss = CrossEntropy()(net, Batch(tokens, tokens, tokens[:, 0])).mean
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("recomputed", [None, 1, "selective"])
+@pytest.mark.parametrize("micro_batch_size", [1, 8])
+def test_the_peak_is_what_torch_gives_out(recomputed, precision, micro_batch_size):
+    said = trace_all(
+        step(recomputed=recomputed, precision=precision, micro_batch_size=micro_batch_size)
+    ).peak.total
+    assert said == pytest.approx(really_allocated(SHAPE, recomputed, precision, micro_batch_size), rel=0.1)
+
+
+@pytest.mark.parametrize("recomputed", [None, 1, 3])
+@pytest.mark.parametrize("strategy", ["single", "fsdp"])
+def test_a_deep_model_is_on_the_line_through_two_shallow_ones(strategy, recomputed):
+    deep = dataclasses.replace(SHAPE, n_layers=16)
+    whole = step(deep, strategy, 2 if strategy == "fsdp" else 1, recomputed=recomputed)
+    counted, traced = trace(whole), trace_all(whole)
+    assert len(counted.peaks) < len(traced.peaks)
+    assert counted.peak.total == pytest.approx(traced.peak.total, rel=1e-3)
+    assert counted.sent == pytest.approx(traced.sent)
+
+
+def test_more_takes_more():
+    one, four = (trace_all(step(micro_batch_size=n)).peak.total for n in (1, 4))
+    assert one < four
+    again, products, kept = (
+        trace_all(step(recomputed=r, micro_batch_size=16)).peak.total for r in (1, "selective", None)
+    )
+    assert again < products < kept
+    two, eight = (trace_all(step(strategy="fsdp", processes=n)).peak.total for n in (2, 8))
+    assert eight < two
+    assert trace_all(step(strategy="ddp", processes=2)).peak.total > trace_all(step()).peak.total
+
+
+def test_fsdp_sends_each_weight_twice_and_each_gradient_once():
+    sent = trace_all(step(strategy="fsdp", processes=4)).sent["data"]
+    # What belongs to no block is gathered once.
+    blocks = 4 * (PARAMETERS - 500 * 64 - 64)
+    assert sent == pytest.approx(3 / 4 * (3 * blocks + 2 * 4 * (500 * 64 + 64)), rel=0.01)
+
+
+def test_a_thousand_processes_need_no_second_one():
+    peak = trace_all(step(strategy="fsdp", processes=1024)).peaks["update"]
+    assert peak.weights < 4 * PARAMETERS / 100
+    assert not torch.distributed.is_initialized()
+
+
+def test_tracing_leaves_the_default_dtype_alone():
+    trace_all(step(precision="bf16-true"))
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize(("precision", "width"), [("bf16-true", 2), ("bf16-mixed", 4), ("64-true", 8)])
+def test_weights_are_as_wide_as_the_precision_keeps_them(precision, width):
+    assert parameter_dtype(precision).itemsize == width
+
+
+@pytest.mark.parametrize("architecture", ["encoder", "encoder_decoder"])
+def test_every_architecture_is_traced(architecture):
+    assert trace(step(dataclasses.replace(SHAPE, architecture=architecture))).peak.activations > 0
