@@ -127,6 +127,16 @@ class TaskConfig:
 
 
 @dataclass
+class HarnessConfig:
+    """What `eval=lm_eval` runs of lm-evaluation-harness; eval.tasks= and the like mean these."""
+
+    tasks: list[Given] = field(default_factory=list)  # names of tasks, groups or tags, such as hellaswag
+    include_path: str | None = None  # a folder with task files (YAML) of your own
+    num_fewshot: NotNegative | None = None  # examples before each question; null: as the task says
+    limit: Count | None = None  # examples of each task, from the first on; null: all
+
+
+@dataclass
 class TrainConfig:
     """The keys of `llm train`."""
 
@@ -144,6 +154,8 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     eval: list[str] = field(default_factory=lambda: ["perplexity"])  # what the trained model is scored by
+    lm_eval: HarnessConfig = field(default_factory=HarnessConfig)
+    save_outputs: bool = True  # keep what each example was scored, in the run's outputs/
     model: Annotated[Node, Fields("llm.model.config.ModelConfig")] = field(default_factory=dict)
     tokenizer: Target = field(default_factory=dict)
     data: Data = field(default_factory=dict)
@@ -183,6 +195,9 @@ class EvaluateConfig:
     shards_dir: Given = "shards"  # where prepared corpora are kept
     batch_size: Count = 16  # sequences scored at a time
     eval: list[str] | None = None  # evaluations by name; null: those that the run ended with
+    lm_eval: HarnessConfig = field(default_factory=HarnessConfig)
+    save_outputs: bool = True  # keep what each example was scored, in the run's outputs/
+    out: str | None = None  # the page; empty: evaluation.html in the run's folder, or beside several runs
     seed: int = 1337  # of what is sampled
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
 

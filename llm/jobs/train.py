@@ -26,7 +26,8 @@ from llm.data.pairs import Pairs
 from llm.errors import UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
-from llm.jobs.evaluate import Entry, evaluations, named
+from llm.jobs.evaluate import check_names, evaluations, keep, on_tasks
+from llm.jobs.judged import Entry
 from llm.jobs.show import show_entries
 from llm.model import ModelConfig, Transformer, parameter_count
 from llm.redaction import redacted
@@ -67,7 +68,7 @@ class Job:
 
 def run(config: Config, choices: Choices) -> int:
     """Train as `config` says; returns the exit code."""
-    named(config["eval"])
+    check_names(config["eval"], config)
     if config["dry_run"]:
         return dry_run.run(config, choices)
     quiet_lightning()
@@ -260,13 +261,12 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
     folder = checkpoint.find(run.checkpoints, None)
     last = checkpoint.verify(folder)
     place(net, derived.accelerator)
-    held_out = len(corpus.validation) > 1
-    entries = (
-        evaluations(config["eval"], net, corpus, lambda: job.collate, folder, "validation", config["seed"])
-        if held_out
-        else []
-    )
-    run.append_evaluation(entries)
+    names = config["eval"] if len(corpus.validation) > 1 else []
+    found = [
+        *evaluations(names, net, corpus, lambda: job.collate, folder, "validation", config["seed"]),
+        *on_tasks(config["eval"], net, corpus.tokenizer, folder.name, config),
+    ]
+    entries = [one.entry for one in keep(run, found, config["save_outputs"])]
     training = {
         "evaluation": "training",
         "data": corpus.name,
