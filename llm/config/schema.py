@@ -154,6 +154,9 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     eval: list[str] = field(default_factory=lambda: ["perplexity"])  # what the trained model is scored by
+    eval_every_n_steps: Count | None = (
+        None  # steps between two scorings by eval while it trains; null: at the end alone
+    )
     lm_eval: HarnessConfig = field(default_factory=HarnessConfig)
     save_outputs: bool = True  # keep what each example was scored, in the run's outputs/
     model: Annotated[Node, Fields("llm.model.config.ModelConfig")] = field(default_factory=dict)

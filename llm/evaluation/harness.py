@@ -4,10 +4,15 @@ import difflib
 import importlib.util
 import logging
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
 
 from llm.errors import ConfigError, DataError, UserError
 from llm.evaluation.result import Result, Row
@@ -86,18 +91,19 @@ def run_tasks(model: "LM", tasks: Tasks, seed: int) -> dict[str, Result]:
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     try:
-        found = simple_evaluate(
-            model=model,
-            tasks=list(tasks.tasks),
-            task_manager=manager,
-            num_fewshot=tasks.num_fewshot,
-            limit=tasks.limit,
-            bootstrap_iters=0,
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
-        )
+        with _chance_of_its_own():
+            found = simple_evaluate(
+                model=model,
+                tasks=list(tasks.tasks),
+                task_manager=manager,
+                num_fewshot=tasks.num_fewshot,
+                limit=tasks.limit,
+                bootstrap_iters=0,
+                random_seed=seed,
+                numpy_random_seed=seed,
+                torch_random_seed=seed,
+                fewshot_random_seed=seed,
+            )
     except UserError:
         raise
     except Exception as error:
@@ -109,6 +115,18 @@ def run_tasks(model: "LM", tasks: Tasks, seed: int) -> dict[str, Result]:
         ) from error
     samples = found["samples"]
     return {name: _result(figures, samples.get(name, [])) for name, figures in found["results"].items()}
+
+
+@contextmanager
+def _chance_of_its_own() -> Iterator[None]:
+    """The harness seeds every generator that there is: afterwards they are as they were, for training to go on."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def _result(figures: dict[str, Any], samples: Sequence[dict[str, Any]]) -> Result:

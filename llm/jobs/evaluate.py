@@ -85,7 +85,7 @@ def _on_text(
         net,
         corpus,
         lambda: _own_collator(run, config, net, corpus),
-        folder,
+        folder.name,
         "validation" if config["data"] is None else "all",
         config["seed"],
         config["batch_size"],
@@ -104,7 +104,7 @@ def evaluations(
     net: Transformer,
     corpus: Corpus | Mixture,
     collator: Callable[[], Collator],
-    checkpoint: Path,
+    checkpoint: str,
     split: str,
     seed: int,
     batch_size: int = BATCH_SIZE,
@@ -116,11 +116,12 @@ def evaluations(
         DataError: nothing is held out.
     """
     on_text = [name for name in names if name != HARNESS]
+    on_text = [name for name in names if name != HARNESS]
     parts = {name: part for name, part in corpus.parts.items() if len(part.validation) > 1}
     if on_text and not parts:
         raise DataError(f"{corpus.name} holds nothing out to score on: raise data.validation_share.")
     return [
-        judged(name, data, split, checkpoint.name, EVALUATIONS[name](subject))
+        judged(name, data, split, checkpoint, EVALUATIONS[name](subject))
         for data, part in parts.items()
         for subject in [Subject(net, part.tokenizer, part.validation, collator, batch_size, seed)]
         for name in on_text

@@ -26,18 +26,20 @@ from llm.data.pairs import Pairs
 from llm.errors import UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
-from llm.jobs.evaluate import check_names, evaluations, keep, on_tasks
-from llm.jobs.judged import Entry
+from llm.jobs.evaluate import HARNESS, check_names, evaluations, keep, on_tasks
+from llm.jobs.judged import Entry, Judged
 from llm.jobs.show import show_entries
 from llm.model import ModelConfig, Transformer, parameter_count
 from llm.redaction import redacted
 from llm.train import checkpoint, launch, resume
-from llm.train.callbacks import StrategyRecord
+from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
 from llm.train.hardware import keep_freed_memory, place
+from llm.train.metrics import Pause
 from llm.train.module import LanguageModule
-from llm.train.parallel import is_sharded
+from llm.train.parallel import gathered, is_sharded
 from llm.train.report import write_report
+from llm.train.rows import EVALUATED
 from llm.train.run import Run, environment, now
 from llm.train.saving import Interrupted, StopRequest
 
@@ -234,9 +236,40 @@ def _trainer(
         bar,
         StrategyRecord(run),
         *build.samples(config, run, net, job.corpus, shows, meter.paused),
+        *_evaluated(job, net, meter.paused),
         build.checkpointer(config, run, net, data, resume_from, meter.paused, stop),
     ]
     return build.trainer(config, run, derived, callbacks, loggers), module, data
+
+
+def _evaluated(job: Job, net: Transformer, pause: Pause) -> list[L.Callback]:
+    """What scores the model while it trains, by the code that scores it at the end."""
+    every = job.config["eval_every_n_steps"]
+
+    def score() -> dict[str, float]:
+        with gathered(net):
+            return {
+                f"{EVALUATED}{_name(one.entry)}/{metric}": value
+                for one in _judged(job, net, "now")
+                for metric, value in one.entry["metrics"].items()
+            }
+
+    return [Evaluated(score, every, pause)] if every else []
+
+
+def _name(entry: Entry) -> str:
+    """What tells an evaluation's figures from another's: its name, and the task of those that are one of many."""
+    return f"{HARNESS}/{entry['data']}" if entry["evaluation"] == HARNESS else str(entry["evaluation"])
+
+
+def _judged(job: Job, net: Transformer, checkpoint: str) -> list[Judged]:
+    """What `eval` finds: on the held-out text, where there is any, and on tasks."""
+    config, corpus = job.config, job.corpus
+    names = config["eval"] if len(corpus.validation) > 1 else []
+    return [
+        *evaluations(names, net, corpus, lambda: job.collate, checkpoint, "validation", config["seed"]),
+        *on_tasks(config["eval"], net, corpus.tokenizer, checkpoint, config),
+    ]
 
 
 def _leave(job: Job, status: str) -> None:
@@ -261,11 +294,7 @@ def _finish(job: Job, derived: Derived, net: Transformer) -> None:
     folder = checkpoint.find(run.checkpoints, None)
     last = checkpoint.verify(folder)
     place(net, derived.accelerator)
-    names = config["eval"] if len(corpus.validation) > 1 else []
-    found = [
-        *evaluations(names, net, corpus, lambda: job.collate, folder, "validation", config["seed"]),
-        *on_tasks(config["eval"], net, corpus.tokenizer, folder.name, config),
-    ]
+    found = _judged(job, net, folder.name)
     entries = [one.entry for one in keep(run, found, config["save_outputs"])]
     training = {
         "evaluation": "training",

@@ -1,6 +1,9 @@
 """lm-evaluation-harness on the live model beside its own Hugging Face backend on the exported one."""
 
+import random
+
 import lm_eval.tasks
+import numpy as np
 import pytest
 import torch
 
@@ -130,6 +133,19 @@ def test_examples_add_up_to_the_figures(task_folder):
             above, below = (sum(part) for part in zip(*scores, strict=True))
             assert above / below == pytest.approx(results[name].metrics[metric])
     assert live.n_cut > 0
+
+
+def test_chance_is_left_as_it_was(task_folder):
+    tokenizer = ByteSpec().build()
+    live = LiveModel(model_of(tokenizer), tokenizer, batch_size=4, seed=0)
+    draws = []
+    for run in (lambda: None, lambda: run_tasks(live, Tasks(["kinds"], str(task_folder)), seed=5)):
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        torch.manual_seed(1)
+        run()
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+    assert draws[0] == draws[1]
 
 
 def test_a_limit_takes_the_first_examples(task_folder):

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from llm.cli.main import main
+from llm.train.rows import read_metrics_rows
 from llm.train.run import Run
 
 
@@ -74,6 +75,34 @@ def test_what_each_document_was_scored_is_kept_and_adds_up(trained):
         above, below = (sum(part) for part in zip(*[row["scores"][name] for row in rows], strict=True))
         assert above / below == pytest.approx(entry["metrics"][name], rel=1e-12)
     assert sum(row["scores"]["bits_per_byte"][1] for row in rows) == entry["metrics"]["bytes"]
+
+
+def test_it_is_scored_while_it_trains_by_the_code_that_scores_it_at_the_end(tiny, tmp_path):
+    words = [*tiny, "name=a", "trainer.max_steps=6", "eval_every_n_steps=2", "eval=[perplexity,code]"]
+    assert main(["train", *words]) == 0
+    run = Run(tmp_path / "runs/a")
+    rows = {int(row["step"]): row for row in read_metrics_rows(run.metrics)}
+    ends = {entry["evaluation"]: entry["metrics"] for entry in entries(run.folder)}
+    assert [step for step, row in rows.items() if row["eval/perplexity/loss"]] == [2, 4, 6]
+    assert float(rows[6]["eval/perplexity/loss"]) == ends["perplexity"]["loss"]
+    assert float(rows[6]["eval/code/parse_share"]) == ends["code"]["parse_share"]
+    assert [float(row["train/loss"]) > 0 for row in rows.values()] == [True] * 6
+    assert main(["train", *words[:-3], "trainer.max_steps=8", *words[-2:]]) == 0
+    resumed = {int(row["step"]): row for row in read_metrics_rows(run.metrics)}
+    assert {step: resumed[step] for step in range(1, 7)} == rows
+    assert resumed[8]["eval/perplexity/loss"]
+
+
+def test_scoring_changes_nothing_in_training(tiny, tmp_path):
+    for name, every in (("a", "null"), ("b", "1")):
+        assert (
+            main(["train", *tiny, f"name={name}", "trainer.max_steps=4", f"eval_every_n_steps={every}"]) == 0
+        )
+    losses = [
+        [row["train/loss"] for row in read_metrics_rows(tmp_path / f"runs/{name}/metrics.csv")]
+        for name in "ab"
+    ]
+    assert losses[0] == losses[1]
 
 
 def test_it_is_not_kept_where_that_is_switched_off(tiny, tmp_path):
