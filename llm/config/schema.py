@@ -189,10 +189,32 @@ class SweepRoot:
 
 
 @dataclass
+class ApiConfig:
+    """The endpoint of model=api, compatible with OpenAI's API; its key comes from the environment alone."""
+
+    base_url: str | None = None  # such as http://127.0.0.1:8000/v1; null: OpenAI's own
+    model: str = ""  # what the endpoint calls the model
+    key_env: str | None = "OPENAI_API_KEY"  # the environment variable with the key; null: none is needed
+    kind: Literal["chat", "completions"] = "chat"  # ask as a user of a chat, or give a text to go on from
+    length_key: Literal["max_tokens", "max_completion_tokens"] = (
+        "max_tokens"  # how it calls an answer's length
+    )
+    answer_tokens: Count = 16  # tokens of an answer that names one of several choices
+    concurrency: Count = 4  # requests at a time
+    max_retries: NotNegative = 8  # of a request that fails, or gets no answer in time
+    timeout: Annotated[float, Gt(0)] = 60.0  # seconds to wait for an answer
+    price_in: Annotated[float, Ge(0)] | None = None  # of a million tokens read
+    price_out: Annotated[float, Ge(0)] | None = None  # of a million tokens written
+
+
+@dataclass
 class EvaluateConfig:
     """The keys of `llm evaluate`."""
 
-    run: Given | list[Given] = ""  # the run folder, or a list of them
+    run: Given | list[Given] | None = None  # the run folder, or a list of them
+    model: Literal["api"] | None = None  # what else is scored, beside the runs or alone
+    api: ApiConfig = field(default_factory=ApiConfig)
+    answers_dir: Given = "answers"  # where answers of services, and what came of them, are kept
     checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
     data: Data | None = None  # score the whole of this set; null: the run's own validation split
     shards_dir: Given = "shards"  # where prepared corpora are kept

@@ -154,7 +154,7 @@ class LiveModel(TemplateLM):
         writers: dict[Request, TextWriter] = {}
         for number, (context, keys) in enumerate(zip(contexts, settings, strict=True)):
             request = self._request(context, keys, self.seed + number)
-            texts[request], writers[request] = "", TextWriter(self.ids, _stops(keys))
+            texts[request], writers[request] = "", TextWriter(self.ids, stops_of(keys))
             engine.add(request)
         while engine.busy:
             for token in engine.step():
@@ -187,7 +187,7 @@ class LiveModel(TemplateLM):
                 max_new_tokens=min(max(one["max_gen_toks"] for one in keys), self.max_length),
                 seed=self.seed + first,
             )
-            texts += [_until(text, _stops(one)) for text, one in zip(written, keys, strict=True)]
+            texts += [until(text, stops_of(one)) for text, one in zip(written, keys, strict=True)]
         return texts
 
 
@@ -202,10 +202,11 @@ def _sampling(keys: Mapping[str, Any]) -> Sampling:
     return Sampling(**({"temperature": float(keys["do_sample"])} | known))
 
 
-def _stops(keys: Mapping[str, Any]) -> list[str]:
+def stops_of(keys: Mapping[str, Any]) -> list[str]:
+    """The strings that end what a task lets a model write."""
     return [stop for stop in keys["until"] if stop]
 
 
-def _until(text: str, stops: Sequence[str]) -> str:
+def until(text: str, stops: Sequence[str]) -> str:
     """A text up to the first of its stops."""
     return text[: min((end for stop in stops if (end := text.find(stop)) >= 0), default=len(text))]

@@ -15,6 +15,7 @@ from llm.evaluation.harness import Tasks, check, run_tasks
 from llm.jobs.judged import Judged, judged, write_outputs
 from llm.jobs.scoreboard import boards, show_board
 from llm.jobs.show import show_entries
+from llm.jobs.yardstick import HARNESS, shots, yardstick
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer, load_tokenizer
 from llm.train.compare import labels
@@ -22,7 +23,6 @@ from llm.train.run import Run
 from llm.train.scores import write_scores
 
 BATCH_SIZE = 16
-HARNESS = "lm_eval"
 PAGE = "evaluation.html"
 
 
@@ -31,14 +31,33 @@ def run(config: Config, choices: dict[str, Any], typed: Collection[str] = ()) ->
 
     The keys that the user `typed` count as meant; text and label keys that are not among them come from the run.
     """
-    names = config["run"] if isinstance(config["run"], list) else [config["run"]]
-    runs = [Run.open(name) for name in names]
+    runs = [Run.open(name) for name in _run_names(config)]
+    ask = yardstick(config) if config["model"] else None
+    for one in runs:
+        check_names(_names(one, config), config)
     found: dict[str, list[Judged]] = {}
-    for one, label in zip(runs, labels([run.folder for run in runs]), strict=True):
+    for one, label in zip(runs, labels([one.folder for one in runs]) if runs else [], strict=True):
         found[label] = keep(one, _evaluate(one, config, typed), config["save_outputs"])
         show_entries(str(one.folder), [each.entry for each in found[label]])
-    _show_together(found, _page(config, runs))
+    if ask is not None:
+        judge, asked = ask.run, ask.judged()
+        found[ask.label] = keep(judge, asked, config["save_outputs"])
+        show_entries(f"{ask.label}, kept in {judge.folder}", [each.entry for each in found[ask.label]])
+        print(f"\n{ask.cost()}")
+    _show_together(found, _page(config, [*runs, *([ask.run] if ask else [])]))
     return 0
+
+
+def _run_names(config: Config) -> list[str]:
+    if config["run"] is None and config["model"] is None:
+        raise ConfigError("run: this is needed; add run=<value>.")
+    names = config["run"] or []
+    return names if isinstance(names, list) else [names]
+
+
+def _names(run: Run, config: Config) -> list[str]:
+    """The evaluations that are asked for, or that the run ended with."""
+    return config["eval"] or run.config.get("eval") or ["perplexity"]
 
 
 def _page(config: Config, runs: Sequence[Run]) -> Path:
@@ -65,8 +84,7 @@ def keep(run: Run, found: Sequence[Judged], outputs: bool) -> list[Judged]:
 
 
 def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Judged]:
-    names = config["eval"] or run.config.get("eval") or ["perplexity"]
-    check_names(names, config)
+    names = _names(run, config)
     net, folder = build.trained_model(run, config["checkpoint"])
     return [
         *_on_text(run, names, net, folder, config, typed),
@@ -147,14 +165,7 @@ def on_tasks(
         print(
             f"{model.n_cut:,} contexts are longer than the model's {net.config.context_length}: only their ends count."
         )
-    return [judged(HARNESS, name, _shots(config), checkpoint, result) for name, result in results.items()]
-
-
-def _shots(config: Config) -> str:
-    """Which of a task's figures these are: they depend on how many examples were shown, and how many asked."""
-    shots, limit = config[HARNESS]["num_fewshot"], config[HARNESS]["limit"]
-    parts = [f"{shots}-shot" if shots is not None else "", f"first {limit}" if limit else ""]
-    return ", ".join(part for part in parts if part) or "all"
+    return [judged(HARNESS, name, shots(config), checkpoint, result) for name, result in results.items()]
 
 
 def check_names(names: Iterable[str], config: Config) -> None:

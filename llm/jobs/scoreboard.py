@@ -39,8 +39,13 @@ def _board(kind: tuple[str, ...], judged: Mapping[str, Judged]) -> Board:
         figures={metric: [_figure(one, metric) for one in judged.values()] for metric in known},
         pairs=pairs,
         entries=[one.entry for one in judged.values()],
-        notes=notes,
+        notes=[*notes, *_ways(judged)],
     )
+
+
+def _ways(judged: Mapping[str, Judged]) -> list[str]:
+    """How a model was asked, where that is another way than by likelihoods."""
+    return [f"{name}: {one.entry['asked']}." for name, one in judged.items() if "asked" in one.entry]
 
 
 def _figure(one: Judged, metric: str) -> Figure | None:

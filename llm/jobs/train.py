@@ -26,9 +26,10 @@ from llm.data.pairs import Pairs
 from llm.errors import UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
-from llm.jobs.evaluate import HARNESS, check_names, evaluations, keep, on_tasks
+from llm.jobs.evaluate import check_names, evaluations, keep, on_tasks
 from llm.jobs.judged import Entry, Judged
 from llm.jobs.show import show_entries
+from llm.jobs.yardstick import HARNESS
 from llm.model import ModelConfig, Transformer, parameter_count
 from llm.redaction import redacted
 from llm.train import checkpoint, launch, resume
