@@ -208,12 +208,29 @@ class ApiConfig:
 
 
 @dataclass
+class GoogleConfig:
+    """Google Cloud Natural Language, for model=google_nl; its credentials come from the environment alone."""
+
+    task: Literal["sentiment", "classification"] = "sentiment"  # what the labels of data= are
+    positive: Given = "positive"  # the label of a sentiment of 0 or more
+    negative: Given = "negative"  # the label of one below 0
+    neutral: str | None = None  # the label of one near 0; null: there is none
+    neutral_within: Annotated[float, Ge(0), Le(1)] = 0.25  # how near
+    language: str | None = None  # of the texts, such as en; null: the service finds out
+    base_url: str | None = None  # a stand-in, asked without credentials; null: Google's own
+    concurrency: Count = 4  # requests at a time
+    timeout: Annotated[float, Gt(0)] = 60.0  # seconds in which a text is asked again until it is answered
+    price: Annotated[float, Ge(0)] | None = None  # of a thousand units of 1,000 characters
+
+
+@dataclass
 class EvaluateConfig:
     """The keys of `llm evaluate`."""
 
     run: Given | list[Given] | None = None  # the run folder, or a list of them
-    model: Literal["api"] | None = None  # what else is scored, beside the runs or alone
+    model: Literal["api", "google_nl"] | None = None  # what else is scored, beside the runs or alone
     api: ApiConfig = field(default_factory=ApiConfig)
+    google_nl: GoogleConfig = field(default_factory=GoogleConfig)
     answers_dir: Given = "answers"  # where answers of services, and what came of them, are kept
     checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
     data: Data | None = None  # score the whole of this set; null: the run's own validation split
