@@ -4,7 +4,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,17 +37,16 @@ class DocumentSums:
         np.add.at(self._nll_d, document_k, nll_k)
         np.add.at(self._tokens_d, document_k, 1)
 
-    def rows(self, tokenizer: Tokenizer) -> list[Row]:
-        """A document a row; those of which nothing was predicted are left out."""
+    def rows(self, tokenizer: Tokenizer, metrics: Collection[str]) -> list[Row]:
+        """A document a row, with its part in those of `metrics` that add up; one of which nothing was predicted has none."""
         ends = np.append(self._starts[1:], len(self.stream))
         rows = []
         for start, end, nll, tokens in zip(self._starts, ends, self._nll_d, self._tokens_d, strict=True):
             text = tokenizer.decode_bytes(self.stream.tokens[start:end].tolist())
+            scores = {"loss": [nll, float(tokens)], "bits_per_byte": [nll / math.log(2), float(len(text))]}
             if tokens:
-                bits = [nll / math.log(2), float(len(text))]
-                rows.append(
-                    {"id": text_id(text), "scores": {"loss": [nll, float(tokens)], "bits_per_byte": bits}}
-                )
+                shown = {name: score for name, score in scores.items() if name in metrics}
+                rows.append({"id": text_id(text), "scores": shown})
         return rows
 
 

@@ -64,13 +64,15 @@ def perplexity(subject: Subject) -> Result:
             batch_size=subject.batch_size,
         )
         return Result(metrics, subject.stream.n_documents)
+    sums = DocumentSums(subject.stream)
     if subject.model.config.architecture == "encoder":
         ids = Hidden(mask_token(subject.tokenizer), subject.tokenizer.end_of_text)
-        metrics = score_masked(subject.model, subject.stream, ids, batch_size=subject.batch_size)
-        return Result(metrics, subject.stream.n_documents)
-    sums = DocumentSums(subject.stream)
+        metrics = score_masked(
+            subject.model, subject.stream, ids, batch_size=subject.batch_size, each=sums.add
+        )
+        return Result(metrics, subject.stream.n_documents, sums.rows(subject.tokenizer, metrics))
     metrics = score_stream(subject.model, subject.stream, batch_size=subject.batch_size, each=sums.add)
-    return Result(metrics, subject.stream.n_documents, sums.rows(subject.tokenizer))
+    return Result(metrics, subject.stream.n_documents, sums.rows(subject.tokenizer, metrics))
 
 
 def compression(subject: Subject) -> Result:
