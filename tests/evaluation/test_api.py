@@ -2,9 +2,12 @@
 
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +21,7 @@ from llm.serve import Served
 from tests.evaluation.stand_in import standing_in
 from tests.serve.small_server import TOKENIZER, serving, small
 
+ROOT = Path(__file__).parents[2]
 KEY = "sk-this-key-is-nobodys-0123456789"
 
 
@@ -104,6 +108,34 @@ def test_answers_are_kept_and_the_rest_alone_is_asked_again(tmp_path):
     assert set(script.asked.values()) == {1}
     assert again.usage.kept >= 4
     assert again.usage.read == 60 > again.usage.read_now
+
+
+def test_a_killed_process_has_kept_what_was_answered(tmp_path):
+    script = Script()
+    reached = threading.Event()
+
+    def answer(path, body, headers):
+        if script.asked.total() >= 5:
+            reached.set()
+            time.sleep(1.0)
+        return script(path, body, headers)
+
+    with standing_in(answer) as address:
+        code = (
+            "from pathlib import Path; from llm.evaluation.api import Ask, Endpoint; "
+            f"Endpoint('m', Path({str(tmp_path)!r}), '{address}/v1', concurrency=1)"
+            ".answer([Ask(f'question {n}', 8) for n in range(40)])"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+        assert reached.wait(120)
+        process.kill()
+        process.wait()
+        time.sleep(1.2)  # until the last request is no longer under way
+        kept = len(list(tmp_path.rglob("*.json")))
+        assert kept == 5
+        again = endpoint(address, tmp_path)
+        assert again.answer([Ask(f"question {n}", 8) for n in range(5)]) == ["B"] * 5
+    assert again.usage.kept == 5
 
 
 def test_the_same_question_is_asked_once_unless_chance_has_a_say(tmp_path):
