@@ -1,7 +1,7 @@
 """The page of evaluations: figures with their intervals, models beside one another, and how labels were told."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Board:
     figures: dict[str, list[Figure | None]]
     pairs: Sequence[Pair] = ()
     entries: Sequence[dict[str, Any]] = ()
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
 
 
 def write_scores(boards: Sequence[Board], path: Path, costs: Sequence[str] = ()) -> Path:
