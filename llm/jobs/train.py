@@ -250,7 +250,7 @@ def _evaluated(job: Job, net: Transformer, pause: Pause) -> list[L.Callback]:
     def score() -> dict[str, float]:
         with gathered(net):
             return {
-                f"{EVALUATED}{_name(one.entry)}/{metric}": value
+                f"{EVALUATED}{_name(one.entry, len(job.corpus.parts) > 1)}/{metric}": value
                 for one in _judged(job, net, "now")
                 for metric, value in one.entry["metrics"].items()
             }
@@ -258,9 +258,10 @@ def _evaluated(job: Job, net: Transformer, pause: Pause) -> list[L.Callback]:
     return [Evaluated(score, every, pause)] if every else []
 
 
-def _name(entry: Entry) -> str:
-    """What tells an evaluation's figures from another's: its name, and the task of those that are one of many."""
-    return f"{HARNESS}/{entry['data']}" if entry["evaluation"] == HARNESS else str(entry["evaluation"])
+def _name(entry: Entry, mixed: bool) -> str:
+    """What tells an evaluation's figures from another's: its name, and the task or the source that is one of several."""
+    of_several = mixed or entry["evaluation"] == HARNESS
+    return f"{entry['evaluation']}/{entry['data']}" if of_several else str(entry["evaluation"])
 
 
 def _judged(job: Job, net: Transformer, checkpoint: str) -> list[Judged]:
