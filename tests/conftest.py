@@ -7,6 +7,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.task_files import write_tasks
+
 # Another logger, a proxy or a tracker of the machine's owner must not leak into tests.
 os.environ.setdefault("WANDB_MODE", "disabled")
 
@@ -59,6 +61,12 @@ def tiny(text_folder, tmp_path, tmp_path_factory) -> list[str]:
     shards = tmp_path_factory.getbasetemp() / "shards"
     folders = [f"data.paths=[{text_folder}/*.txt]", f"runs_dir={tmp_path}/runs", f"shards_dir={shards}"]
     return [*TINY, *folders]
+
+
+@pytest.fixture(scope="session")
+def task_folder(tmp_path_factory) -> Path:
+    """A folder with tasks of lm-evaluation-harness, made of nothing but files."""
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
 
 
 @pytest.fixture(scope="session")

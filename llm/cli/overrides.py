@@ -96,6 +96,9 @@ def _take_value(words: Words, word: str) -> None:
     key, _, value = word.partition("=")
     key = key.lstrip("+").strip()
     _refuse_removal(word, key)
+    if key.startswith("eval."):
+        # `eval` is a list of names; what one of them needs stands in a group of its own.
+        key = f"lm_{key}"
     words.given.append((key, value))
 
 

@@ -130,6 +130,16 @@ class TaskConfig:
 
 
 @dataclass
+class HarnessConfig:
+    """What `eval=lm_eval` runs of lm-evaluation-harness; eval.tasks= and the like mean these."""
+
+    tasks: list[Given] = field(default_factory=list)  # names of tasks, groups or tags, such as hellaswag
+    include_path: str | None = None  # a folder with task files (YAML) of your own
+    num_fewshot: NotNegative | None = None  # examples before each question; null: as the task says
+    limit: Count | None = None  # examples of each task, from the first on; null: all
+
+
+@dataclass
 class TrainConfig:
     """The keys of `llm train`."""
 
@@ -147,6 +157,11 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     eval: list[str] = field(default_factory=lambda: ["perplexity"])  # what the trained model is scored by
+    eval_every_n_steps: Count | None = (
+        None  # steps between two scorings by eval while it trains; null: at the end alone
+    )
+    lm_eval: HarnessConfig = field(default_factory=HarnessConfig)
+    save_outputs: bool = True  # keep what each example was scored, in the run's outputs/
     model: Annotated[Node, Fields("llm.model.config.ModelConfig")] = field(default_factory=dict)
     tokenizer: Target = field(default_factory=dict)
     data: Data = field(default_factory=dict)
@@ -192,15 +207,57 @@ class SweepRoot:
 
 
 @dataclass
+class ApiConfig:
+    """The endpoint of model=api, compatible with OpenAI's API; its key comes from the environment alone."""
+
+    base_url: str | None = None  # such as http://127.0.0.1:8000/v1; null: OpenAI's own
+    model: str = ""  # what the endpoint calls the model
+    key_env: str | None = "OPENAI_API_KEY"  # the environment variable with the key; null: none is needed
+    kind: Literal["chat", "completions"] = "chat"  # ask as a user of a chat, or give a text to go on from
+    length_key: Literal["max_tokens", "max_completion_tokens"] = (
+        "max_tokens"  # how it calls an answer's length
+    )
+    answer_tokens: Count = 16  # tokens of an answer that names one of several choices
+    concurrency: Count = 4  # requests at a time
+    max_retries: NotNegative = 8  # of a request that fails, or gets no answer in time
+    timeout: Annotated[float, Gt(0)] = 60.0  # seconds to wait for an answer
+    price_in: Annotated[float, Ge(0)] | None = None  # of a million tokens read
+    price_out: Annotated[float, Ge(0)] | None = None  # of a million tokens written
+
+
+@dataclass
+class GoogleConfig:
+    """Google Cloud Natural Language, for model=google_nl; its credentials come from the environment alone."""
+
+    task: Literal["sentiment", "classification"] = "sentiment"  # what the labels of data= are
+    positive: Given = "positive"  # the label of a sentiment of 0 or more
+    negative: Given = "negative"  # the label of one below 0
+    neutral: str | None = None  # the label of one near 0; null: there is none
+    neutral_within: Annotated[float, Ge(0), Le(1)] = 0.25  # how near
+    language: str | None = None  # of the texts, such as en; null: the service finds out
+    base_url: str | None = None  # a stand-in, asked without credentials; null: Google's own
+    concurrency: Count = 4  # requests at a time
+    timeout: Annotated[float, Gt(0)] = 60.0  # seconds in which a text is asked again until it is answered
+    price: Annotated[float, Ge(0)] | None = None  # of a thousand units of 1,000 characters
+
+
+@dataclass
 class EvaluateConfig:
     """The keys of `llm evaluate`."""
 
-    run: Given | list[Given] = ""  # the run folder, or a list of them
+    run: Given | list[Given] | None = None  # the run folder, or a list of them
+    model: Literal["api", "google_nl"] | None = None  # what else is scored, beside the runs or alone
+    api: ApiConfig = field(default_factory=ApiConfig)
+    google_nl: GoogleConfig = field(default_factory=GoogleConfig)
+    answers_dir: Given = "answers"  # where answers of services, and what came of them, are kept
     checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
     data: Data | None = None  # score the whole of this set; null: the run's own validation split
     shards_dir: Given = "shards"  # where prepared corpora are kept
     batch_size: Count = 16  # sequences scored at a time
     eval: list[str] | None = None  # evaluations by name; null: those that the run ended with
+    lm_eval: HarnessConfig = field(default_factory=HarnessConfig)
+    save_outputs: bool = True  # keep what each example was scored, in the run's outputs/
+    out: str | None = None  # the page; empty: evaluation.html in the run's folder, or beside several runs
     seed: int = 1337  # of what is sampled
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
 

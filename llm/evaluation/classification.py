@@ -17,30 +17,65 @@ from llm.errors import DataError
 from llm.generation.mode import inference
 from llm.model import Transformer
 
+# Of what is told by how sure the model was.
+BINS = 15
 
-def score_labels(
-    model: Transformer, stream: TokenStream, collate: Collator, *, batch_size: int = 16
-) -> tuple[dict[str, float], int]:
-    """Return figures of how all texts of a stream are told apart, and how many texts there are.
+
+def label_figures(logits_nl: Tensor, targets_n: Tensor) -> dict[str, float]:
+    """Figures of how texts are told apart.
 
     loss in nats, accuracy, macro_f1 (the mean over the labels), majority (the accuracy of always saying the commonest
-    label) and calibration_error (expected, over 15 bins: arXiv 1706.04599). Raises DataError where there is no text.
+    label) and calibration_error (expected, over 15 bins: arXiv 1706.04599).
     """
-    logits_nl, targets_n = _told(model, stream, collate, batch_size)
-    n_labels = len(model.config.labels)
+    n_labels = logits_nl.shape[1]
     return {
         "loss": torch.nn.functional.cross_entropy(logits_nl, targets_n).item(),
         "accuracy": multiclass_accuracy(logits_nl, targets_n, average="micro", num_classes=n_labels).item(),
         "macro_f1": multiclass_f1_score(logits_nl, targets_n, average="macro", num_classes=n_labels).item(),
         "majority": targets_n.bincount(minlength=n_labels).max().item() / len(targets_n),
-        "calibration_error": multiclass_calibration_error(logits_nl, targets_n, num_classes=n_labels).item(),
-    }, len(targets_n)
+        "calibration_error": multiclass_calibration_error(
+            logits_nl, targets_n, n_bins=BINS, num_classes=n_labels
+        ).item(),
+    }
 
 
-def _told(
+def confusion(told_n: Tensor, targets_n: Tensor, n_labels: int) -> list[list[int]]:
+    """How often each label (a row) was told as each (a column)."""
+    cells = (targets_n * n_labels + told_n).bincount(minlength=n_labels**2)
+    return cells.reshape(n_labels, n_labels).tolist()
+
+
+def reliability(logits_nl: Tensor, targets_n: Tensor) -> list[dict[str, float]]:
+    """By how sure the model was: bins of equal width, those with texts, each with its share that was right.
+
+    The texts of a bin are those whose likeliest label has a probability of `least` or more, and less than `to`.
+    """
+    confidence_n, told_n = logits_nl.softmax(-1).max(-1)
+    edges = torch.linspace(0, 1, BINS + 1)
+    number_n = (torch.bucketize(confidence_n, edges, right=True) - 1).clamp(0, BINS - 1)
+    bins = []
+    for number in number_n.unique().tolist():
+        inside_n = number_n == number
+        bins.append(
+            {
+                "least": edges[number].item(),
+                "to": edges[number + 1].item(),
+                "texts": int(inside_n.sum()),
+                "confidence": confidence_n[inside_n].mean().item(),
+                "accuracy": (told_n == targets_n)[inside_n].float().mean().item(),
+            }
+        )
+    return bins
+
+
+def told_labels(
     model: Transformer, stream: TokenStream, collate: Collator, batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """The scores of every text, on the CPU in float32, and its label's number."""
+    """The scores (n, l) of every text of a stream, on the CPU in float32, and its label's number (n,).
+
+    Raises:
+        DataError: there is no text.
+    """
     view = collate.view(stream, model.config.context_length, 0)
     device = next(model.parameters()).device
     logits, targets = [], []

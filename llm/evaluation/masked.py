@@ -3,6 +3,7 @@
 # Shape legend: n windows, t time, k hidden positions.
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,13 +29,19 @@ class Hidden(NamedTuple):
 
 
 def score_masked(
-    model: Transformer, stream: TokenStream, ids: Hidden, *, batch_size: int = 16
+    model: Transformer,
+    stream: TokenStream,
+    ids: Hidden,
+    *,
+    batch_size: int = 16,
+    each: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> dict[str, float]:
     """Hide every token but ends of text once, and return loss, pseudo_perplexity, masked_accuracy, tokens.
 
     Windows of the model's context lie side by side; each is read seven times, every seventh token hidden, another
     one each time. `loss` is the mean in nats, `pseudo_perplexity` its exponential: near that of arXiv 1910.14659,
-    which hides one token at a time. Raises DataError where there is no token.
+    which hides one token at a time. `each` is called with the positions (k,) of hidden tokens in the stream and what
+    each costs in nats, (k,) float64. Raises DataError where there is no token.
     """
     length = model.config.context_length
     total, correct, count = torch.zeros((), dtype=torch.float64), 0, 0
@@ -44,8 +51,12 @@ def score_masked(
         window_nt = window_nt.to(next(model.parameters()).device)
         documents_nt = (window_nt == ids.end_of_text).cumsum(1).masked_fill(window_nt == PADDING, PADDING)
         for turn in range(EVERY):
-            targets_k, logits_kv = _told(model, window_nt, documents_nt, ids, turn)
-            total += F.cross_entropy(logits_kv, targets_k, reduction="none").double().sum().cpu()
+            scored_nk, targets_k, logits_kv = _told(model, window_nt, documents_nt, ids, turn)
+            nll_k = F.cross_entropy(logits_kv, targets_k, reduction="none").double().cpu()
+            total += nll_k.sum()
+            if each is not None:
+                places_nk = starts[first : first + batch_size, None] + np.arange(turn, length, EVERY)
+                each(places_nk[scored_nk.cpu().numpy()], nll_k.numpy())
             correct += int((logits_kv.argmax(-1) == targets_k).sum())
             count += len(targets_k)
     if not count:
@@ -61,8 +72,8 @@ def score_masked(
 
 def _told(
     model: Transformer, window_nt: Tensor, documents_nt: Tensor, ids: Hidden, turn: int
-) -> tuple[Tensor, Tensor]:
-    """What was hidden this turn, and the scores that the model gives for it."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where (n, k) something was hidden this turn, what, and the scores that the model gives for it."""
     length = window_nt.shape[1]
     positions_k = torch.arange(turn, length, EVERY, device=window_nt.device)
     targets_nk = window_nt[:, positions_k]
@@ -72,4 +83,4 @@ def _told(
     with inference(model):
         where_nk = positions_k.expand(len(window_nt), -1)
         logits_nkv = model(shown_nt, documents_bt=documents_nt, positions_bk=where_nk)
-        return targets_nk[scored_nk], logits_nkv[scored_nk].float()
+        return scored_nk, targets_nk[scored_nk], logits_nkv[scored_nk].float()

@@ -40,6 +40,7 @@ def score_stream(
     batch_size: int = 16,
     context_length: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    each: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> dict[str, float]:
     """Score every token but the first, each once, and return loss, perplexity, bits_per_byte, tokens, bytes.
 
@@ -48,7 +49,8 @@ def score_stream(
     are added up in float64. `loss` is their mean in nats over `tokens` predictions; those of the end-of-text
     token between documents count in it. `bits_per_byte` is their sum over ln 2 and over the bytes of text
     alone: what an arithmetic coder with this model would make of the documents and of where each ends.
-    `progress` is called with the tokens done and the tokens in all. Raises DataError on fewer than two
+    `progress` is called with the tokens done and the tokens in all, `each` with the positions (k,) of predicted tokens
+    in the stream and what each costs in nats, (k,) float64. Raises DataError on fewer than two
     tokens, ConfigError on a context longer than the model's.
     """
     context_length = _context_length(model, context_length)
@@ -60,8 +62,12 @@ def score_stream(
     nll = torch.zeros((), dtype=torch.float64)
     done = 0
     for windows_nt in _windows(stream, total, context_length, batch_size):
-        nll += _nll(model, torch.from_numpy(windows_nt))
-        done += windows_nt.shape[0] * (windows_nt.shape[1] - 1)
+        nll_k = _nll(model, torch.from_numpy(windows_nt))
+        nll += nll_k.sum()
+        if each is not None:
+            # The windows lie side by side, so that their targets do too.
+            each(np.arange(done + 1, done + 1 + len(nll_k)), nll_k.numpy())
+        done += len(nll_k)
         if progress is not None:
             progress(done, total)
     return _summary(nll.item(), total, stream.n_bytes)
@@ -84,18 +90,17 @@ def _windows(stream: Stream, total: int, length: int, batch_size: int) -> Iterat
 
 
 def _nll(model: Transformer, windows_nt: Tensor) -> Tensor:
-    """The summed negative log-likelihood of a batch's targets, a float64 on the CPU."""
+    """The negative log-likelihoods (k,) of a batch's targets, float64 on the CPU."""
     windows_nt = windows_nt.to(next(model.parameters()).device)
     with inference(model):
         hidden_kd = model.encode(windows_nt[:, :-1]).flatten(0, 1)
         targets_k = windows_nt[:, 1:].flatten()
         parts = zip(hidden_kd.split(_LOGIT_ROWS), targets_k.split(_LOGIT_ROWS), strict=True)
-        sums = [_summed_nll(model.head(part_kd), part_k) for part_kd, part_k in parts]
-        return torch.stack(sums).sum().cpu()
-
-
-def _summed_nll(logits_kv: Tensor, targets_k: Tensor) -> Tensor:
-    return F.cross_entropy(logits_kv.float(), targets_k, reduction="none").double().sum()
+        each = [
+            F.cross_entropy(model.head(part_kd).float(), part_k, reduction="none")
+            for part_kd, part_k in parts
+        ]
+        return torch.cat(each).double().cpu()
 
 
 def _summary(nll: float, tokens: int, n_bytes: int) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from llm.data import TokenStream
 from llm.data.collate import Collator
@@ -10,13 +10,15 @@ from llm.data.conversations import ConversationCollator
 from llm.data.pairs import Pairs
 from llm.data.preferences import PreferenceCollator
 from llm.errors import ConfigError
-from llm.evaluation.classification import score_labels
-from llm.evaluation.code import parse_share
+from llm.evaluation.classification import confusion, label_figures, reliability, told_labels
+from llm.evaluation.code import parse_share, parses
 from llm.evaluation.compression import xz_bits_per_byte
+from llm.evaluation.examples import DocumentSums, label_rows, text_id
 from llm.evaluation.masked import Hidden, score_masked
 from llm.evaluation.pairs import match_figures, written_beside_targets
 from llm.evaluation.perplexity import score_stream
 from llm.evaluation.preferences import score_preferences
+from llm.evaluation.result import Result
 from llm.evaluation.targets import score_targets
 from llm.generation import Sampling, complete
 from llm.model import Transformer
@@ -51,13 +53,6 @@ class Subject:
     seed: int
 
 
-class Result(NamedTuple):
-    """Figures by name, and how many examples they are of."""
-
-    metrics: dict[str, float]
-    examples: int
-
-
 def perplexity(subject: Subject) -> Result:
     """How well held-out text is predicted, by what the model's architecture predicts; the examples are documents.
 
@@ -77,12 +72,15 @@ def perplexity(subject: Subject) -> Result:
             batch_size=subject.batch_size,
         )
         return Result(metrics, subject.stream.n_documents)
+    sums = DocumentSums(subject.stream)
     if subject.model.config.architecture == "encoder":
         ids = Hidden(mask_token(subject.tokenizer), subject.tokenizer.end_of_text)
-        metrics = score_masked(subject.model, subject.stream, ids, batch_size=subject.batch_size)
-        return Result(metrics, subject.stream.n_documents)
-    metrics = score_stream(subject.model, subject.stream, batch_size=subject.batch_size)
-    return Result(metrics, subject.stream.n_documents)
+        metrics = score_masked(
+            subject.model, subject.stream, ids, batch_size=subject.batch_size, each=sums.add
+        )
+        return Result(metrics, subject.stream.n_documents, sums.rows(subject.tokenizer, metrics))
+    metrics = score_stream(subject.model, subject.stream, batch_size=subject.batch_size, each=sums.add)
+    return Result(metrics, subject.stream.n_documents, sums.rows(subject.tokenizer, metrics))
 
 
 def compression(subject: Subject) -> Result:
@@ -109,7 +107,11 @@ def code(subject: Subject) -> Result:
         max_new_tokens=CODE_TOKENS,
         seed=subject.seed,
     )
-    return Result({"parse_share": parse_share(texts)}, len(texts))
+    rows = [
+        {"id": str(number), "text": text, "scores": {"parse_share": [float(parses(text)), 1.0]}}
+        for number, text in enumerate(texts)
+    ]
+    return Result({"parse_share": parse_share(texts)}, len(texts), rows)
 
 
 def pairs(subject: Subject) -> Result:
@@ -120,7 +122,16 @@ def pairs(subject: Subject) -> Result:
     written, targets = written_beside_targets(
         subject.model, view, subject.tokenizer, limit=MOST_PAIRS, batch_size=subject.batch_size
     )
-    return Result(match_figures(written, targets), len(targets))
+    rows = [
+        {
+            "id": text_id(f"{number} {target}"),
+            "target": target,
+            "written": text,
+            "scores": {"exact_match": [float(text == target), 1.0]},
+        }
+        for number, (text, target) in enumerate(zip(written, targets, strict=True))
+    ]
+    return Result(match_figures(written, targets), len(targets), rows)
 
 
 def classification(subject: Subject) -> Result:
@@ -129,10 +140,17 @@ def classification(subject: Subject) -> Result:
         raise ConfigError(
             "eval=classification: it is for models with labels, such as task=classification trains."
         )
-    metrics, texts = score_labels(
-        subject.model, subject.stream, subject.collator(), batch_size=subject.batch_size
-    )
-    return Result(metrics, texts)
+    collate = subject.collator()
+    logits_nl, targets_n = told_labels(subject.model, subject.stream, collate, batch_size=subject.batch_size)
+    labels = subject.model.config.labels
+    details = {
+        "labels": list(labels),
+        "confusion": confusion(logits_nl.argmax(-1), targets_n, len(labels)),
+        "reliability": reliability(logits_nl, targets_n),
+    }
+    texts = collate.view(subject.stream, len(subject.stream) + 1, subject.seed)
+    rows = label_rows(texts, subject.tokenizer, labels, logits_nl, targets_n)
+    return Result(label_figures(logits_nl, targets_n), len(targets_n), rows, details)
 
 
 def preferences(subject: Subject) -> Result:

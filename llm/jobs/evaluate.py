@@ -1,6 +1,6 @@
-"""`llm evaluate`: score a run on its validation split, or on all of another set."""
+"""`llm evaluate`: score runs on their validation splits, on all of another set, or on tasks."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +13,104 @@ from llm.data.collate import Collator
 from llm.data.mixture import Mixture, open_text
 from llm.data.preferences import PreferenceCollator
 from llm.errors import ConfigError, DataError
-from llm.evaluation import EVALUATIONS, Result, Subject
+from llm.evaluation import EVALUATIONS, Subject
+from llm.evaluation.harness import Tasks, check, run_tasks
 from llm.evaluation.preferences import reference_scores
+from llm.jobs.judged import Judged, judged, write_outputs
+from llm.jobs.scoreboard import boards, show_board
 from llm.jobs.show import show_entries
+from llm.jobs.yardstick import HARNESS, shots, yardstick
 from llm.model import Transformer
-from llm.tokenizer import load_tokenizer
+from llm.tokenizer import Tokenizer, load_tokenizer
 from llm.train.checkpoint import load_tensors
+from llm.train.compare import labels
 from llm.train.run import Run
+from llm.train.scores import write_scores
 
 BATCH_SIZE = 16
-
-Entry = dict[str, Any]
+PAGE = "evaluation.html"
 
 
 def run(config: Config, choices: dict[str, Any], typed: Collection[str] = ()) -> int:
-    """Evaluate each run that `config` names; returns the exit code.
+    """Evaluate each run that `config` names, and compare them; returns the exit code.
 
     The keys that the user `typed` count as meant; text and label keys that are not among them come from the run.
     """
-    names = config["run"] if isinstance(config["run"], list) else [config["run"]]
-    runs = [Run.open(name) for name in names]
+    runs = [Run.open(name) for name in _run_names(config)]
+    ask = yardstick(config) if config["model"] else None
     for one in runs:
-        entries = _evaluate(one, config, typed)
-        one.append_evaluation(entries)
-        show_entries(str(one.folder), entries)
+        check_names(_names(one, config), config)
+    found: dict[str, list[Judged]] = {}
+    for one, label in zip(runs, labels([one.folder for one in runs]) if runs else [], strict=True):
+        found[label] = keep(one, _evaluate(one, config, typed), config["save_outputs"])
+        show_entries(str(one.folder), [each.entry for each in found[label]])
+    if ask is not None:
+        judge, asked = ask.run, ask.judged()
+        found[ask.label] = keep(judge, asked, config["save_outputs"])
+        show_entries(f"{ask.label}, kept in {judge.folder}", [each.entry for each in found[ask.label]])
+        print(f"\n{ask.cost()}")
+    _show_together(found, _page(config, [*runs, *([ask.run] if ask else [])]))
     return 0
 
 
-def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Entry]:
+def _run_names(config: Config) -> list[str]:
+    if config["run"] is None and config["model"] is None:
+        raise ConfigError("run: this is needed; add run=<value>.")
+    names = config["run"] or []
+    return names if isinstance(names, list) else [names]
+
+
+def _names(run: Run, config: Config) -> list[str]:
+    """The evaluations that are asked for, or that the run ended with."""
+    return config["eval"] or run.config.get("eval") or ["perplexity"]
+
+
+def _page(config: Config, runs: Sequence[Run]) -> Path:
+    """Where the page goes: into the run's folder, or beside several."""
+    if config["out"]:
+        return Path(config["out"])
+    return runs[0].folder / PAGE if len(runs) == 1 else runs[0].folder.parent / PAGE
+
+
+def _show_together(found: Mapping[str, Sequence[Judged]], page: Path) -> None:
+    """Several models beside one another, on the terminal; and the page of them, or of one."""
+    together = boards(found)
+    if len(found) > 1:
+        for board in together:
+            show_board(board)
+    print(f"\nPage:  {write_scores(together, page)}")
+
+
+def keep(run: Run, found: Sequence[Judged], outputs: bool) -> list[Judged]:
+    """Add entries to the run's evaluation.json and, where wanted, their examples beside it; returns what was added."""
+    kept = write_outputs(run.folder, found) if outputs else list(found)
+    run.append_evaluation([one.entry for one in kept])
+    return kept
+
+
+def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Judged]:
+    names = _names(run, config)
     net, folder = build.trained_model(run, config["checkpoint"])
+    return [
+        *_on_text(run, names, net, folder, config, typed),
+        *on_tasks(names, net, load_tokenizer(run.tokenizer), folder.name, config, config["batch_size"]),
+    ]
+
+
+def _on_text(
+    run: Run, names: Sequence[str], net: Transformer, folder: Path, config: Config, typed: Collection[str]
+) -> list[Judged]:
+    if set(names) <= {HARNESS}:
+        return []
     corpus = _own_corpus(run) if config["data"] is None else _other_corpus(run, config, typed)
-    split = "validation" if config["data"] is None else "all"
     return evaluations(
-        config["eval"] or run.config.get("eval") or ["perplexity"],
+        names,
         net,
         corpus,
         lambda: _own_collator(run, config, net, corpus),
         lambda: build.objective({**config, "task": _task(run)}),
-        folder,
-        split,
+        folder.name,
+        "validation" if config["data"] is None else "all",
         config["seed"],
         config["batch_size"],
     )
@@ -90,51 +149,65 @@ def evaluations(
     corpus: Corpus | Mixture,
     collator: Callable[[], Collator],
     objective: Callable[[], Any],
-    checkpoint: Path,
+    checkpoint: str,
     split: str,
     seed: int,
     batch_size: int = BATCH_SIZE,
-) -> list[Entry]:
-    """The entries of evaluation.json for `names`, scored on the held-out stream of the corpus, or of each of a mixture's.
+) -> list[Judged]:
+    """What those evaluations of `names` that are of text find on the corpus's held-out stream, or on each of a mixture's.
 
     Raises:
         ConfigError: there is no evaluation of a name.
         DataError: nothing is held out.
     """
-    chosen = named(names)
+    on_text = [name for name in names if name != HARNESS]
+    on_text = [name for name in names if name != HARNESS]
     parts = {name: part for name, part in corpus.parts.items() if len(part.validation) > 1}
-    if not parts:
+    if on_text and not parts:
         raise DataError(f"{corpus.name} holds nothing out to score on: raise data.validation_share.")
-    entries = []
-    for data, part in parts.items():
-        subject = Subject(net, part.tokenizer, part.validation, collator, objective, batch_size, seed)
-        for name, evaluation in chosen.items():
-            result = evaluation(subject)
-            entries.append(
-                {
-                    "evaluation": name,
-                    "data": data,
-                    "split": split,
-                    "metrics": result.metrics,
-                    "examples": result.examples,
-                    "checkpoint": checkpoint.name,
-                }
-            )
-    return entries
+    return [
+        judged(name, data, split, checkpoint, EVALUATIONS[name](subject))
+        for data, part in parts.items()
+        for subject in [Subject(net, part.tokenizer, part.validation, collator, objective, batch_size, seed)]
+        for name in on_text
+    ]
 
 
-def named(names: Iterable[str]) -> dict[str, Callable[[Subject], Result]]:
-    """The evaluations of these names.
+def on_tasks(
+    names: Collection[str],
+    net: Transformer,
+    tokenizer: Tokenizer,
+    checkpoint: str,
+    config: Config,
+    batch_size: int = BATCH_SIZE,
+) -> list[Judged]:
+    """What the config's tasks of lm-evaluation-harness find, an entry a task; none where it is not among `names`."""
+    if HARNESS not in names:
+        return []
+    from llm.evaluation.harness_model import LiveModel
+
+    model = LiveModel(net, tokenizer, batch_size=batch_size, seed=config["seed"])
+    results = run_tasks(model, Tasks(**config[HARNESS]), config["seed"])
+    if model.n_cut:
+        print(
+            f"{model.n_cut:,} contexts are longer than the model's {net.config.context_length}: only their ends count."
+        )
+    return [judged(HARNESS, name, shots(config), checkpoint, result) for name, result in results.items()]
+
+
+def check_names(names: Iterable[str], config: Config) -> None:
+    """Refuse what can't be evaluated, before any time goes into it.
 
     Raises:
-        ConfigError: there is none of a name.
+        ConfigError: there is no evaluation of a name, or no such task.
     """
     for name in names:
-        if name not in EVALUATIONS:
+        if name not in (*EVALUATIONS, HARNESS):
             raise ConfigError(
-                f"eval={name}: there is no such evaluation. eval is one or a list of {', '.join(EVALUATIONS)}."
+                f"eval={name}: there is no such evaluation. eval is one or a list of {', '.join((*EVALUATIONS, HARNESS))}."
             )
-    return {name: EVALUATIONS[name] for name in names}
+    if HARNESS in names:
+        check(Tasks(**config[HARNESS]))
 
 
 def _own_corpus(run: Run) -> Corpus | Mixture:

@@ -11,7 +11,7 @@ from llm.errors import ConfigError
 from llm.files import publish, staging, taken
 from llm.hub.export import About
 from llm.hub.formats import FORMATS
-from llm.jobs.evaluate import Entry
+from llm.jobs.judged import Entry
 from llm.tokenizer import load_tokenizer
 from llm.train import checkpoint
 from llm.train.report import entries_of

@@ -29,20 +29,23 @@ from llm.data.preferences import PreferenceCollator, Preferences
 from llm.errors import DataError, UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
-from llm.jobs.evaluate import Entry, evaluations, named
+from llm.jobs.evaluate import check_names, evaluations, keep, on_tasks
+from llm.jobs.judged import Entry, Judged
 from llm.jobs.show import amount, show_entries
+from llm.jobs.yardstick import HARNESS
 from llm.model import ModelConfig, Transformer, parameter_count
 from llm.plan import step_flops, trace, training_seconds
 from llm.redaction import redacted
 from llm.train import checkpoint, launch, resume
-from llm.train.callbacks import StrategyRecord
+from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
 from llm.train.hardware import keep_freed_memory, place
 from llm.train.memory import MemoryUse
+from llm.train.metrics import Pause
 from llm.train.module import LanguageModule
-from llm.train.parallel import is_sharded
+from llm.train.parallel import gathered, is_sharded
 from llm.train.report import write_report
-from llm.train.rows import read_metrics_rows
+from llm.train.rows import EVALUATED, read_metrics_rows
 from llm.train.run import Run, environment, now
 from llm.train.saving import Interrupted, StopRequest
 
@@ -74,7 +77,7 @@ class Job:
 
 def run(config: Config, choices: Choices) -> int:
     """Train as `config` says; returns the exit code."""
-    named(config["eval"])
+    check_names(config["eval"], config)
     if config["dry_run"]:
         return dry_run.run(config, choices)
     quiet_lightning()
@@ -290,9 +293,52 @@ def _trainer(
         StrategyRecord(run),
         memory,
         *build.samples(config, run, net, job.corpus, shows, meter.paused),
+        *_evaluated(job, net, meter.paused),
         build.checkpointer(config, run, net, data, resume_from, meter.paused, stop),
     ]
     return build.trainer(config, run, derived, callbacks, loggers), module, data
+
+
+def _evaluated(job: Job, net: Transformer, pause: Pause) -> list[L.Callback]:
+    """What scores the model while it trains, by the code that scores it at the end."""
+    every = job.config["eval_every_n_steps"]
+
+    def score() -> dict[str, float]:
+        with gathered(net):
+            return {
+                f"{EVALUATED}{_name(one.entry, len(job.corpus.parts) > 1)}/{metric}": value
+                for one in _judged(job, net, "now")
+                for metric, value in one.entry["metrics"].items()
+            }
+
+    return [Evaluated(score, every, pause)] if every else []
+
+
+def _name(entry: Entry, mixed: bool) -> str:
+    """What tells an evaluation's figures from another's: its name, and the task or the source that is one of several."""
+    of_several = mixed or entry["evaluation"] == HARNESS
+    return f"{entry['evaluation']}/{entry['data']}" if of_several else str(entry["evaluation"])
+
+
+def _judged(job: Job, net: Transformer, checkpoint: str) -> list[Judged]:
+    """What `eval` finds: on the held-out text, where there is any, and on tasks."""
+    config, corpus = job.config, job.corpus
+    names = config["eval"] if len(corpus.validation) > 1 else []
+    if isinstance(job.collate, PreferenceCollator):
+        job.collate.references.update(build.references(config, job.origin, corpus, job.run.references))
+    return [
+        *evaluations(
+            names,
+            net,
+            corpus,
+            lambda: job.collate,
+            lambda: build.objective(config),
+            checkpoint,
+            "validation",
+            config["seed"],
+        ),
+        *on_tasks(config["eval"], net, corpus.tokenizer, checkpoint, config),
+    ]
 
 
 def _leave(job: Job, status: str) -> None:
@@ -320,24 +366,8 @@ def _finish(job: Job, derived: Derived, net: Transformer, seen: dict[str, float]
     folder = checkpoint.find(run.checkpoints, None)
     last = checkpoint.verify(folder)
     place(net, derived.accelerator)
-    held_out = len(corpus.validation) > 1
-    if isinstance(job.collate, PreferenceCollator):
-        job.collate.references.update(build.references(config, job.origin, corpus, run.references))
-    entries = (
-        evaluations(
-            config["eval"],
-            net,
-            corpus,
-            lambda: job.collate,
-            lambda: build.objective(config),
-            folder,
-            "validation",
-            config["seed"],
-        )
-        if held_out
-        else []
-    )
-    run.append_evaluation(entries)
+    found = _judged(job, net, folder.name)
+    entries = [one.entry for one in keep(run, found, config["save_outputs"])]
     training = {
         "evaluation": "training",
         "data": corpus.name,

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,37 @@ class Samples(L.Callback):
                 )
         for show in self.shows:
             show(step, self.prompts, texts)
+
+
+class Evaluated(L.Callback):
+    """Scores the model every n steps by what `eval` names, and logs the figures.
+
+    Args:
+        score: gives figures by name; called on every rank, since a split model needs all of them.
+        every_n_steps: the interval, in optimizer steps.
+        pause: what scoring happens within, so that it does not count in the speed.
+    """
+
+    def __init__(self, score: Callable[[], Mapping[str, float]], every_n_steps: int, pause: Pause) -> None:
+        self.score = score
+        self.every_n_steps = every_n_steps
+        self.pause = pause
+        self._last = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What was scored before this session is not scored again."""
+        self._last = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Score where the interval says so."""
+        step = trainer.global_step
+        if step == self._last or step % self.every_n_steps:
+            return
+        self._last = step
+        with self.pause():
+            figures = dict(self.score())
+            for logger in trainer.loggers:
+                logger.log_metrics(figures, step)
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -72,19 +72,20 @@ class Chart:
     bottom: int = HEIGHT - BOTTOM
 
 
-def chart(title: str, series: Sequence[Series], from_zero: bool = False) -> Chart | None:
+def chart(title: str, series: Sequence[Series], from_zero: bool = False, whole: bool = True) -> Chart | None:
     """Lay out a chart; None where no series has a finite point.
 
     Args:
         title: what it shows.
         series: the lines; points that aren't finite are left out.
         from_zero: whether the vertical axis begins at zero.
+        whole: whether whole numbers alone are marked on the horizontal axis, which counts steps.
     """
     steps = [step for s in series for step, value in s.points if math.isfinite(value)]
     if not steps:
         return None
     low, high = spread(min(steps), max(steps))
-    ticks = {mark: label(mark) for mark in marks(low, high, 5) if mark == int(mark)}
+    ticks = {mark: label(mark) for mark in marks(low, high, 5) if mark == int(mark) or not whole}
     return _laid_out(title, series, (low, high), ticks, from_zero)
 
 

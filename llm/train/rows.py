@@ -17,6 +17,8 @@ COLUMNS = (
     "mfu",
     "data_wait",
 )
+# Columns behind these begin like this, one a figure of an evaluation, as far as there are any.
+EVALUATED = "eval/"
 FILE = "metrics.csv"
 WHOLE = frozenset({"step", "tokens"})
 

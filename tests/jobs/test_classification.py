@@ -34,6 +34,13 @@ def test_a_run_tells_apart_what_is_plain_to_see(words, tmp_path, capsys, name):
     (entry,) = json.loads((folder / "evaluation.json").read_text())
     assert entry["evaluation"] == "classification"
     assert entry["metrics"]["accuracy"] > 0.9 > entry["metrics"]["majority"]
+    counts, right = entry["confusion"], [row[n] for n, row in enumerate(entry["confusion"])]
+    assert entry["labels"] == ["0", "1"]
+    assert sum(map(sum, counts)) == sum(bin["texts"] for bin in entry["reliability"]) == entry["examples"]
+    assert sum(right) / entry["examples"] == pytest.approx(entry["metrics"]["accuracy"])
+    rows = [json.loads(line) for line in (folder / entry["outputs"]).read_text().splitlines()]
+    assert all((row["target"] == "1") == row["text"].startswith("so good") for row in rows)
+    assert sum(row["told"] == row["target"] for row in rows) == sum(right)
     sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[-1])
     assert sample["prompt"].startswith(("so good", "too bad"))
     assert {line.split()[1] for line in sample["text"].splitlines()} == {"0", "1"}

@@ -1,9 +1,11 @@
 import json
 import math
+import re
 
 import pytest
 
 from llm.cli.main import main
+from llm.train.rows import read_metrics_rows
 from llm.train.run import Run
 
 
@@ -59,6 +61,81 @@ def test_several_runs_are_scored_one_after_the_other(trained, tiny, tmp_path, ca
     out = capsys.readouterr().out
     assert str(trained) in out
     assert f"{tmp_path}/runs/b" in out
+
+
+def lines_of(folder, entry):
+    return [json.loads(line) for line in (folder / entry["outputs"]).read_text().splitlines()]
+
+
+def test_what_each_document_was_scored_is_kept_and_adds_up(trained):
+    (entry,) = entries(trained)
+    rows = lines_of(trained, entry)
+    assert len(rows) == entry["examples"]
+    for name in ("loss", "bits_per_byte"):
+        above, below = (sum(part) for part in zip(*[row["scores"][name] for row in rows], strict=True))
+        assert above / below == pytest.approx(entry["metrics"][name], rel=1e-12)
+    assert sum(row["scores"]["bits_per_byte"][1] for row in rows) == entry["metrics"]["bytes"]
+
+
+def test_it_is_scored_while_it_trains_by_the_code_that_scores_it_at_the_end(tiny, tmp_path):
+    words = [*tiny, "name=a", "trainer.max_steps=6", "eval_every_n_steps=2", "eval=[perplexity,code]"]
+    assert main(["train", *words]) == 0
+    run = Run(tmp_path / "runs/a")
+    rows = {int(row["step"]): row for row in read_metrics_rows(run.metrics)}
+    ends = {entry["evaluation"]: entry["metrics"] for entry in entries(run.folder)}
+    assert [step for step, row in rows.items() if row["eval/perplexity/loss"]] == [2, 4, 6]
+    assert float(rows[6]["eval/perplexity/loss"]) == ends["perplexity"]["loss"]
+    assert float(rows[6]["eval/code/parse_share"]) == ends["code"]["parse_share"]
+    assert [float(row["train/loss"]) > 0 for row in rows.values()] == [True] * 6
+    assert main(["train", *words[:-3], "trainer.max_steps=8", *words[-2:]]) == 0
+    resumed = {int(row["step"]): row for row in read_metrics_rows(run.metrics)}
+    assert {step: resumed[step] for step in range(1, 7)} == rows
+    assert resumed[8]["eval/perplexity/loss"]
+
+
+def test_scoring_changes_nothing_in_training(tiny, tmp_path):
+    for name, every in (("a", "null"), ("b", "1")):
+        assert (
+            main(["train", *tiny, f"name={name}", "trainer.max_steps=4", f"eval_every_n_steps={every}"]) == 0
+        )
+    losses = [
+        [row["train/loss"] for row in read_metrics_rows(tmp_path / f"runs/{name}/metrics.csv")]
+        for name in "ab"
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_it_is_not_kept_where_that_is_switched_off(tiny, tmp_path):
+    assert main(["train", *tiny, "name=a", "trainer.max_steps=2", "save_outputs=false"]) == 0
+    assert not (tmp_path / "runs/a/outputs").exists()
+    assert "outputs" not in entries(tmp_path / "runs/a")[0]
+
+
+def test_runs_are_compared_on_the_same_documents(trained, tiny, tmp_path, text_folder, capsys):
+    assert main(["train", *tiny, "name=b", "trainer.max_steps=12"]) == 0
+    shards = next(word for word in tiny if word.startswith("shards_dir="))
+    data = ["data=text", f"data.paths=[{text_folder}/*.txt]", shards]
+    capsys.readouterr()
+    assert main(["evaluate", f"run=[{trained},{tmp_path}/runs/b]", *data]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"bits_per_byte: a less b is \S+ \(\S+ to \S+\), p = ", out)
+    page = (tmp_path / "runs/evaluation.html").read_text()
+    assert "a less b" in page
+    assert not re.search(r"https?://|url\(|@import", page)
+    low, high = entries(trained)[-1]["intervals"]["bits_per_byte"]
+    assert low <= entries(trained)[-1]["metrics"]["bits_per_byte"] <= high
+
+
+def test_tasks_of_the_harness_are_scored_as_they_are_typed(trained, task_folder, capsys):
+    words = ["eval=lm_eval", "eval.tasks=[prose]", f"eval.include_path={task_folder}", "eval.limit=4"]
+    assert main(["evaluate", f"run={trained}", *words]) == 0
+    entry = entries(trained)[-1]
+    assert (entry["evaluation"], entry["data"], entry["split"]) == ("lm_eval", "prose", "first 4")
+    assert entry["examples"] == len(lines_of(trained, entry)) == 4
+    assert entry["metrics"]["byte_perplexity"] == pytest.approx(2 ** entry["metrics"]["bits_per_byte"])
+    words[1] = "eval.tasks=[proze]"
+    assert main(["evaluate", f"run={trained}", *words]) == 2
+    assert "Did you mean prose" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

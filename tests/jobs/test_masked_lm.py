@@ -22,6 +22,11 @@ def test_a_run_is_trained_scored_and_asked(words, tmp_path, capsys):
     folder = tmp_path / "runs/b"
     (entry,) = json.loads((folder / "evaluation.json").read_text())
     assert set(entry["metrics"]) == {"loss", "pseudo_perplexity", "masked_accuracy", "tokens"}
+    rows = [
+        json.loads(line)["scores"]["loss"] for line in (folder / entry["outputs"]).read_text().splitlines()
+    ]
+    assert sum(tokens for _, tokens in rows) == entry["metrics"]["tokens"]
+    assert sum(nll for nll, _ in rows) / entry["metrics"]["tokens"] == pytest.approx(entry["metrics"]["loss"])
     sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[0])
     assert "<mask>" in json.dumps(sample)
     assert "prompt='for <mask> in'" in json.loads((folder / "results.json").read_text())[-1]["next"]

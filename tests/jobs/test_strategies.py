@@ -230,3 +230,13 @@ def test_a_sharded_checkpoint_is_read_as_any_other(trained, verb):
         entries = json.loads(run.evaluation.read_text())
         expected = json.loads(trained.run("gpt", "single").evaluation.read_text())
         assert entries[-1]["metrics"]["loss"] == pytest.approx(expected[-1]["metrics"]["loss"], abs=2e-6)
+
+
+def test_a_split_model_is_scored_while_it_trains_as_a_whole_one(trained):
+    found = []
+    for strategy in ("single", "fsdp"):
+        trained.train(f"scored-{strategy}", "gpt", strategy, 4, "eval_every_n_steps=2")
+        run = Run.open(trained.folder / f"runs/scored-{strategy}")
+        found.append(columns(run, "eval/perplexity/bits_per_byte"))
+    assert len(found[0]) == 2
+    assert found[1] == pytest.approx(found[0], abs=2e-6)

@@ -1,7 +1,7 @@
 """metrics.csv: one row a logged step, in full precision, whole after any kill."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 from lightning.pytorch.utilities import rank_zero_only
@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from llm.errors import TrainingError
 from llm.files import write_atomically
 from llm.train.loggers.base import LoggedRun, RunLogger
-from llm.train.rows import COLUMNS, FILE, Row, column, line, number, read_metrics_rows
+from llm.train.rows import COLUMNS, EVALUATED, FILE, Row, column, line, number, read_metrics_rows
 
 
 class MetricsCSV(RunLogger):
@@ -17,7 +17,8 @@ class MetricsCSV(RunLogger):
 
     Figures of one step share a row whoever logs them and in whatever order: the last row is rewritten in place as
     long as its step lasts. When a run goes on from an earlier step, the rows after that step go first, and with
-    them a line that a kill cut short. Figures without a column are left out.
+    them a line that a kill cut short. Figures of evaluations get columns of their own when they first come; others
+    without a column are left out.
     """
 
     def __init__(self, run: LoggedRun) -> None:
@@ -36,9 +37,10 @@ class MetricsCSV(RunLogger):
         Raises:
             TrainingError: the file can't be written.
         """
-        known = {name: number(name, value) for name, value in metrics.items() if name in self.columns}
+        known = {name: number(name, value) for name, value in metrics.items() if self._has_column(name)}
         if step is None or not known:
             return
+        self._widen(list(known))
         file = self._file or self._open()
         if self._last.get("step") != str(step):
             self._last, self._last_start = {"step": str(step)}, file.seek(0, io.SEEK_END)
@@ -61,8 +63,16 @@ class MetricsCSV(RunLogger):
             self._file.close()
             self._file = None
 
+    def _widen(self, names: Sequence[str]) -> None:
+        """Give new figures their columns; the file is written anew with them when it is next opened."""
+        if new := [name for name in names if name not in self.columns]:
+            self.columns += new
+            self.finalize("widened")
+
     def _open(self) -> BinaryIO:
         rows = [row for row in read_metrics_rows(self.path) if int(row["step"]) <= self._kept_until()]
+        found = [name for row in rows[-1:] for name in row if self._has_column(name)]
+        self.columns = list(dict.fromkeys([*self.columns, *found]))
         header = {name: name for name in self.columns}
         lines = [line(row, self.columns) for row in (header, *rows)]
         write_atomically(self.path, b"".join(lines).decode())
@@ -74,3 +84,7 @@ class MetricsCSV(RunLogger):
     def _kept_until(self) -> int:
         """The last step that stands: where the run went on from, or what this session has logged since."""
         return max(self.run.resume_step, int(self._last.get("step", 0)))
+
+    def _has_column(self, name: str) -> bool:
+        """Whether a figure is kept; an evaluation's is, unless its name would break the line."""
+        return name in self.columns or (name.startswith(EVALUATED) and not set(name) & set(',"\r\n'))

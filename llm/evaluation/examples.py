@@ -1,0 +1,75 @@
+"""What evaluations tell of each example: documents of a stream, texts with labels."""
+
+# Shape legend: d documents, k tokens, n texts, l labels.
+
+import hashlib
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llm.data import TokenStream
+from llm.evaluation.result import Row
+from llm.tokenizer import Tokenizer
+
+
+def text_id(text: str | bytes) -> str:
+    """What tells a text from others, whatever model or tokenizer read it."""
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+class DocumentSums:
+    """Adds up what the tokens of a stream cost, document by document."""
+
+    def __init__(self, stream: TokenStream) -> None:
+        self.stream = stream
+        self._starts = stream.documents.astype(np.int64)
+        self._nll_d = np.zeros(len(self._starts))
+        self._tokens_d = np.zeros(len(self._starts), np.int64)
+
+    def add(self, positions_k: np.ndarray, nll_k: np.ndarray) -> None:
+        """Take tokens by their positions; an end of text belongs to the document that it precedes."""
+        document_k = np.searchsorted(self._starts, positions_k, side="right") - 1
+        np.add.at(self._nll_d, document_k, nll_k)
+        np.add.at(self._tokens_d, document_k, 1)
+
+    def rows(self, tokenizer: Tokenizer, metrics: Collection[str]) -> list[Row]:
+        """A document a row, with its part in those of `metrics` that add up; one of which nothing was predicted has none."""
+        ends = np.append(self._starts[1:], len(self.stream))
+        rows = []
+        for start, end, nll, tokens in zip(self._starts, ends, self._nll_d, self._tokens_d, strict=True):
+            text = tokenizer.decode_bytes(self.stream.tokens[start:end].tolist())
+            scores = {"loss": [nll, float(tokens)], "bits_per_byte": [nll / math.log(2), float(len(text))]}
+            if tokens:
+                shown = {name: score for name, score in scores.items() if name in metrics}
+                rows.append({"id": text_id(text), "scores": shown})
+        return rows
+
+
+def label_rows(
+    texts: Any, tokenizer: Tokenizer, labels: Sequence[str], logits_nl: Tensor, targets_n: Tensor
+) -> list[Row]:
+    """A text a row: its label, the one that it was told by, and how likely that was.
+
+    `texts` are the stream's, as the collator's view gives them uncut.
+    """
+    loss_n = torch.nn.functional.cross_entropy(logits_nl, targets_n, reduction="none").tolist()
+    likeliest = logits_nl.softmax(-1).max(-1)
+    rows = []
+    for number, (target, told) in enumerate(zip(targets_n.tolist(), likeliest.indices.tolist(), strict=True)):
+        text = tokenizer.decode(texts.pair(number).source_s[:-1].tolist())
+        rows.append(
+            {
+                "id": text_id(text),
+                "text": text,
+                "target": labels[target],
+                "told": labels[told],
+                "probability": likeliest.values[number].item(),
+                "scores": {"accuracy": [float(told == target), 1.0], "loss": [loss_n[number], 1.0]},
+            }
+        )
+    return rows

@@ -1,0 +1,128 @@
+"""Models that aren't ours, scored beside our own: what is asked of them, and where what they answer is kept."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm import build
+from llm.build import Config
+from llm.data.documents import Losses
+from llm.data.inputs import InputFiles
+from llm.errors import ConfigError
+from llm.evaluation.api import Endpoint
+from llm.evaluation.google import GoogleLanguage, judged_labels, label_of_categories, label_of_sentiment
+from llm.evaluation.harness import Tasks, check, run_tasks
+from llm.jobs.judged import Judged, judged
+from llm.train.run import Run
+
+HARNESS = "lm_eval"
+LABELS = "classification"
+BY_LETTER = "choices are named by their letters, since endpoints tell no likelihoods"
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """A model of others.
+
+    Args:
+        label: what it is called beside runs.
+        run: a folder that holds its results as a run's does.
+        judged: asks it.
+        cost: says what was asked, once that is done.
+    """
+
+    label: str
+    run: Run
+    judged: Callable[[], list[Judged]]
+    cost: Callable[[], str]
+
+
+def yardstick(config: Config) -> Yardstick:
+    """What the config's `model` names, ready to be asked.
+
+    Raises:
+        ConfigError: it can't be asked so; nothing was asked yet.
+    """
+    folder = Path(config["answers_dir"])
+    return {"api": _endpoint, "google_nl": _google}[config["model"]](config, folder)
+
+
+def _endpoint(config: Config, folder: Path) -> Yardstick:
+    _check_names(config, HARNESS, "tasks alone")
+    tasks = Tasks(**config[HARNESS])
+    check(tasks)
+    keys = dict(config["api"])
+    answer_tokens = keys.pop("answer_tokens")
+    endpoint = Endpoint(answers=folder / "kept", **keys)
+
+    def asked() -> list[Judged]:
+        from llm.evaluation.api_model import ApiModel
+
+        model = ApiModel(endpoint, answer_tokens=answer_tokens, seed=config["seed"])
+        results = run_tasks(model, tasks, config["seed"])
+        if model.n_guessed:
+            print(f"{model.n_guessed:,} answers named no choice, and count as guesses.")
+        found = [
+            judged(HARNESS, name, shots(config), endpoint.model, result) for name, result in results.items()
+        ]
+        return [Judged({**one.entry, "asked": BY_LETTER}, one.rows) for one in found]
+
+    name = re.sub(r"[^\w.-]+", "_", endpoint.model)
+    return Yardstick(endpoint.model, Run(folder / name), asked, endpoint.cost)
+
+
+def _google(config: Config, folder: Path) -> Yardstick:
+    _check_names(config, LABELS, "labels of texts alone")
+    if config["data"] is None:
+        raise ConfigError("model=google_nl: it needs texts with labels: data=jsonl data.paths= data.label=.")
+    keys = dict(config["google_nl"])
+    task, within = keys.pop("task"), keys.pop("neutral_within")
+    meant = {name: keys.pop(name) for name in ("positive", "negative", "neutral")}
+    service = GoogleLanguage(answers=folder / "kept", **keys)
+
+    def asked() -> list[Judged]:
+        texts, targets = _labelled_texts(config)
+        if task == "sentiment":
+            _check_labels(targets, [label for label in meant.values() if label])
+            answers = service.sentiment(texts)
+            told = [label_of_sentiment(answer, meant, within) for answer in answers]
+        else:
+            answers = service.categories(texts)
+            told = [label_of_categories(answer, sorted({*targets})) for answer in answers]
+        data = build.source(config["data"], config).corpus_name
+        return [judged(LABELS, data, "all", "google_nl", judged_labels(texts, targets, told, answers))]
+
+    return Yardstick("google_nl", Run(folder / "google_nl"), asked, service.cost)
+
+
+def _check_names(config: Config, name: str, what: str) -> None:
+    if set(names := config["eval"] or [name]) != {name}:
+        raise ConfigError(f"eval={', '.join(names)}: model={config['model']} answers {what}, eval={name}.")
+
+
+def _check_labels(targets: Iterable[str], known: Sequence[str]) -> None:
+    if strange := sorted({*targets} - {*known}):
+        raise ConfigError(
+            f"google_nl: the texts have the label {strange[0]!r}, and sentiments mean {', '.join(known)}: set "
+            "google_nl.positive, google_nl.negative and google_nl.neutral to the texts' labels."
+        )
+
+
+def _labelled_texts(config: Config) -> tuple[list[str], list[str]]:
+    """The texts of the config's `data` and their labels, in the order of its files."""
+    pieces = build.source(config["data"], config).plan(InputFiles()).pieces
+    sides = [document.sides for piece in pieces for document in piece.documents(Losses())]
+    if not sides or any(len(one) != 2 for one in sides):
+        raise ConfigError(
+            "model=google_nl: it needs texts with labels; data.label= names the field with the label."
+        )
+    texts, labels = zip(*sides, strict=True)
+    return list(texts), list(labels)
+
+
+def shots(config: Config) -> str:
+    """Which of a task's figures these are: they depend on how many examples were shown, and how many asked."""
+    shown, limit = config[HARNESS]["num_fewshot"], config[HARNESS]["limit"]
+    parts = [f"{shown}-shot" if shown is not None else "", f"first {limit}" if limit else ""]
+    return ", ".join(part for part in parts if part) or "all"
