@@ -53,6 +53,7 @@ from llm.train.progress import TrainingProgress
 from llm.train.recompute import recompute
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
+from llm.train.strategies import ZeroStrategy, check_deepspeed
 from llm.train.tensor_parallel import check_divides
 
 Config = dict[str, Any]
@@ -266,14 +267,18 @@ def model(config: Config, shape: ModelConfig) -> Transformer:
 
 
 def check_layout(config: Config, shape: ModelConfig) -> None:
-    """Refuse a strategy that can't split such a model evenly.
+    """Refuse a strategy that can't split such a model evenly, or isn't installed.
 
     Raises:
-        ConfigError: see `check_divides`.
+        ConfigError: see `check_divides` and `check_deepspeed`.
     """
     strategy = config["trainer"]["strategy"]
-    if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
+    if not isinstance(strategy, dict):
+        return
+    if TENSOR_PARALLEL in strategy:
         check_divides(shape, strategy[TENSOR_PARALLEL])
+    if resolve(strategy["_target_"], config["packages"]) is ZeroStrategy:
+        check_deepspeed()
 
 
 def initialise(net: Transformer, start: Origin, seed: int) -> None:

@@ -19,6 +19,7 @@ ACCELERATOR_MICRO_BATCH_TOKENS = 32768
 CPU_COMPILE_STEPS = 500
 # The key of a strategy that splits matrix products.
 TENSOR_PARALLEL = "tensor_parallel_size"
+WEIGHTS_IN_HOOKS = "deepspeed_zero3"
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,13 @@ def _precision(wanted: str, accelerator: str, probed: dict[str, Any]) -> str:
 
 
 def _compile(wanted: bool | str, accelerator: str, strategy: str, steps: int, probed: dict[str, Any]) -> bool:
+    if strategy == WEIGHTS_IN_HOOKS:
+        if wanted is True:
+            raise ConfigError(
+                f"compile=true: strategy={strategy} gathers weights in hooks that can't be compiled. Use strategy=fsdp, "
+                "or leave compile=true out."
+            )
+        return False
     if isinstance(wanted, bool):
         return wanted
     if probed:

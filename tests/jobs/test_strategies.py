@@ -44,6 +44,13 @@ STRATEGIES = {
     "fsdp": ["strategy=fsdp", "trainer.devices=2"],
     "fsdp on one": ["strategy=fsdp", "trainer.devices=1"],
     "fsdp_tp": ["strategy=fsdp_tp", "trainer.devices=2"],
+    **{f"deepspeed_zero{n}": [f"strategy=deepspeed_zero{n}", "trainer.devices=2"] for n in (1, 2, 3)},
+    **{f"deepspeed_zero{n} on one": [f"strategy=deepspeed_zero{n}", "trainer.devices=1"] for n in (1, 2, 3)},
+    "deepspeed_zero3 recomputing": [
+        "strategy=deepspeed_zero3",
+        "trainer.devices=2",
+        "activation_checkpointing=selective",
+    ],
     "fsdp recomputing": ["strategy=fsdp", "trainer.devices=2", "activation_checkpointing=selective"],
 }
 CLASSES = {
@@ -57,6 +64,13 @@ HASHING = '''
 import hashlib
 import lightning as L
 
+def whole(parameter):
+    if hasattr(parameter, "ds_id"):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return safe_get_full_fp32_param(parameter)
+    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+
 class Hashing(L.Callback):
     """Writes down the hash of all weights as training starts."""
 
@@ -66,8 +80,7 @@ class Hashing(L.Callback):
     def on_train_start(self, trainer, module):
         digest = hashlib.sha256()
         for name, parameter in sorted(module.model.named_parameters()):
-            whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-            digest.update(name.encode() + whole.detach().numpy().tobytes())
+            digest.update(name.encode() + whole(parameter).detach().numpy().tobytes())
         if trainer.is_global_zero:
             with open(self.path, "w") as file:
                 file.write(digest.hexdigest())
