@@ -267,17 +267,24 @@ def model(config: Config, shape: ModelConfig) -> Transformer:
 
 
 def check_layout(config: Config, shape: ModelConfig) -> None:
-    """Refuse a strategy that can't split such a model evenly, or isn't installed.
+    """Refuse a strategy that can't split such a model evenly.
 
     Raises:
-        ConfigError: see `check_divides` and `check_deepspeed`.
+        ConfigError: see `check_divides`.
     """
     strategy = config["trainer"]["strategy"]
-    if not isinstance(strategy, dict):
-        return
-    if TENSOR_PARALLEL in strategy:
+    if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
         check_divides(shape, strategy[TENSOR_PARALLEL])
-    if resolve(strategy["_target_"], config["packages"]) is ZeroStrategy:
+
+
+def check_installed(config: Config) -> None:
+    """Refuse a strategy whose package is missing.
+
+    Raises:
+        ConfigError: see `check_deepspeed`.
+    """
+    strategy = config["trainer"]["strategy"]
+    if isinstance(strategy, dict) and resolve(strategy["_target_"], config["packages"]) is ZeroStrategy:
         check_deepspeed()
 
 

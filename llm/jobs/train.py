@@ -73,6 +73,7 @@ def run(config: Config, choices: Choices) -> int:
     quiet_lightning()
     folder = Run(Path(config["runs_dir"]) / config["name"])
     # Before minutes go into a corpus.
+    build.check_installed(config)
     resume.refuse_nothing(folder, config["resume"])
     say = print if launch.rank() == 0 else _nothing
     origin = build.origin(config, folder)

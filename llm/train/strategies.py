@@ -157,6 +157,14 @@ class ZeroStrategy(DeepSpeedStrategy):
             deepspeed.zero.Init(module=self.module.model, config_dict_or_path=self.config)
         yield
 
+    def about(self) -> dict[str, int]:
+        """What the engine says of itself: its stage, and the bytes of float32 weights and moments in each process."""
+        held = sum(p.nbytes + sum(s.nbytes for s in state.values()) for p, state in self.state.flat_states())
+        return {
+            "zero_stage": self.deepspeed_engine.zero_optimization_stage(),
+            "optimizer_bytes_per_rank": held,
+        }
+
     def _initialize_deepspeed_train(self, model: torch.nn.Module) -> None:
         super()._initialize_deepspeed_train(model)
         self.state.make_states()

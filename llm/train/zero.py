@@ -103,12 +103,12 @@ class ZeroState:
 
     @torch.no_grad()
     def _set_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
+        import deepspeed
         from deepspeed.utils import safe_set_full_fp32_param
-        from deepspeed.zero import GatheredParameters
 
         value = value.to(_device(parameter))
         if hasattr(parameter, "ds_id"):
-            with GatheredParameters([parameter], modifier_rank=0):
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
                 parameter.copy_(value)
             self._set_share(parameter, value)
         else:

@@ -49,6 +49,12 @@ def test_a_cpu_without_a_compiler_does_not_compile(monkeypatch):
     assert not derived().compile
 
 
+def test_weights_that_hooks_gather_are_not_compiled():
+    assert not derived("deepspeed_zero3", devices=2).compile
+    with pytest.raises(ConfigError, match="strategy=fsdp"):
+        derived("deepspeed_zero3", devices=2, compile=True)
+
+
 def test_a_resumed_run_compiles_as_it_began(compiler):
     begun = derived(max_steps=100).record()
     assert not begun["compile"]
