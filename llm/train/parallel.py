@@ -60,9 +60,31 @@ def gathered(net: nn.Module) -> Iterator[None]:
     if isinstance(net, FSDPModule):
         net.unshard()
     try:
-        yield
+        with _zero_gathered(net):
+            yield
     finally:
         release(net)
+
+
+@contextmanager
+def _zero_gathered(net: nn.Module) -> Iterator[None]:
+    """Within, what ZeRO-3 has split is whole: its hooks would gather nothing for a call past `forward`."""
+    split = [parameter for parameter in net.parameters() if hasattr(parameter, "ds_id")]
+    if not split:
+        yield
+        return
+    import deepspeed
+
+    hooks = [(m, m._forward_pre_hooks, m._forward_hooks) for m in net.modules()]
+    for module, before, after in hooks:
+        # They would let go of weights after each layer.
+        module._forward_pre_hooks, module._forward_hooks = type(before)(), type(after)()
+    try:
+        with deepspeed.zero.GatheredParameters(split):
+            yield
+    finally:
+        for module, before, after in hooks:
+            module._forward_pre_hooks, module._forward_hooks = before, after
 
 
 def whole(tensor: Tensor) -> Tensor:
