@@ -60,6 +60,11 @@ def derive(
         ConfigError: devices, batch sizes or steps that cannot be.
     """
     trainer, data = config["trainer"], config["data"]
+    if strategy == WEIGHTS_IN_HOOKS and config["activation_checkpointing"] is not None:
+        raise ConfigError(
+            f"activation_checkpointing={config['activation_checkpointing']}: under strategy={strategy} the gradients were "
+            "not those of one process. Use strategy=fsdp, deepspeed_zero1 or deepspeed_zero2."
+        )
     accelerator = accelerator_name(trainer["accelerator"])
     devices = _devices(trainer, strategy)
     world_size = devices * trainer["num_nodes"]

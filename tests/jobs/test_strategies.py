@@ -47,8 +47,8 @@ STRATEGIES = {
     "fsdp_tp": ["strategy=fsdp_tp", "trainer.devices=2"],
     **{f"deepspeed_zero{n}": [f"strategy=deepspeed_zero{n}", "trainer.devices=2"] for n in (1, 2, 3)},
     **{f"deepspeed_zero{n} on one": [f"strategy=deepspeed_zero{n}", "trainer.devices=1"] for n in (1, 2, 3)},
-    "deepspeed_zero3 recomputing": [
-        "strategy=deepspeed_zero3",
+    "deepspeed_zero2 recomputing": [
+        "strategy=deepspeed_zero2",
         "trainer.devices=2",
         "activation_checkpointing=selective",
     ],
