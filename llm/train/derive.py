@@ -60,10 +60,10 @@ def derive(
         ConfigError: devices, batch sizes or steps that cannot be.
     """
     trainer, data = config["trainer"], config["data"]
-    if strategy == WEIGHTS_IN_HOOKS and config["activation_checkpointing"] is not None:
+    if strategy == WEIGHTS_IN_HOOKS and config["activation_checkpointing"] == "selective":
         raise ConfigError(
-            f"activation_checkpointing={config['activation_checkpointing']}: under strategy={strategy} the gradients were "
-            "not those of one process. Use strategy=fsdp, deepspeed_zero1 or deepspeed_zero2."
+            f"activation_checkpointing=selective: under strategy={strategy} the gradients were not those of one process. "
+            "Use activation_checkpointing=1, or strategy=fsdp."
         )
     accelerator = accelerator_name(trainer["accelerator"])
     devices = _devices(trainer, strategy)

@@ -47,10 +47,10 @@ STRATEGIES = {
     "fsdp_tp": ["strategy=fsdp_tp", "trainer.devices=2"],
     **{f"deepspeed_zero{n}": [f"strategy=deepspeed_zero{n}", "trainer.devices=2"] for n in (1, 2, 3)},
     **{f"deepspeed_zero{n} on one": [f"strategy=deepspeed_zero{n}", "trainer.devices=1"] for n in (1, 2, 3)},
-    "deepspeed_zero2 recomputing": [
-        "strategy=deepspeed_zero2",
+    "deepspeed_zero3 recomputing": [
+        "strategy=deepspeed_zero3",
         "trainer.devices=2",
-        "activation_checkpointing=selective",
+        "activation_checkpointing=1",
     ],
     "fsdp recomputing": ["strategy=fsdp", "trainer.devices=2", "activation_checkpointing=selective"],
 }

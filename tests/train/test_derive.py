@@ -56,7 +56,7 @@ def test_weights_that_hooks_gather_are_not_compiled():
         derived("deepspeed_zero3", devices=2, compile=True)
 
 
-def test_zero_3_recomputes_nothing():
+def test_zero_3_recomputes_whole_blocks_alone():
     config = {**copy.deepcopy(CONFIG), "activation_checkpointing": "selective"}
     with pytest.raises(ConfigError, match="strategy=fsdp"):
         derive(config, "deepspeed_zero3", context_length=64, samples_per_epoch=1000, known={})
