@@ -96,8 +96,8 @@ class LanguageModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by global norm and stop before an update that is not finite; Lightning calls this once a step."""
-        if self.trainer.strategy.handles_gradient_accumulation:
-            # Such a strategy clips by itself, then calls `close_step`.
+        if hasattr(optimizer, "clip_grad"):
+            # DeepSpeed's clips by itself; its strategy then calls `close_step`.
             return
         # The optimizer's own lists: walking the modules for them takes a sixth of a millisecond each step.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
