@@ -64,6 +64,7 @@ from llm.train.progress import TrainingProgress
 from llm.train.recompute import recompute
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
+from llm.train.strategies import ZeroStrategy, check_deepspeed
 from llm.train.tensor_parallel import check_divides
 
 Config = dict[str, Any]
@@ -410,6 +411,17 @@ def check_layout(config: Config, shape: ModelConfig) -> None:
     strategy = config["trainer"]["strategy"]
     if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
         check_divides(shape, strategy[TENSOR_PARALLEL])
+
+
+def check_installed(config: Config) -> None:
+    """Refuse a strategy whose package is missing.
+
+    Raises:
+        ConfigError: see `check_deepspeed`.
+    """
+    strategy = config["trainer"]["strategy"]
+    if isinstance(strategy, dict) and resolve(strategy["_target_"], config["packages"]) is ZeroStrategy:
+        check_deepspeed()
 
 
 def initialise(net: Transformer, start: Origin, seed: int) -> None:

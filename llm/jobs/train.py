@@ -85,6 +85,7 @@ def run(config: Config, choices: Choices) -> int:
     # Before minutes go into a corpus.
     build.adapter(config)
     build.check_reference(config)
+    build.check_installed(config)
     resume.refuse_nothing(folder, config["resume"])
     say = print if launch.rank() == 0 else _nothing
     origin = build.origin(config, folder)

@@ -12,6 +12,7 @@ from llm.files import write_atomically
 from llm.train.metrics import Pause
 from llm.train.parallel import local
 from llm.train.run import Run
+from llm.train.strategies import ZeroStrategy
 
 
 class StrategyRecord(L.Callback):
@@ -29,6 +30,7 @@ class StrategyRecord(L.Callback):
                     "class": type(trainer.strategy).__name__,
                     "world_size": trainer.world_size,
                     "parameter_bytes_per_rank": sum(p.numel() * p.element_size() for p in held),
+                    **(trainer.strategy.about() if isinstance(trainer.strategy, ZeroStrategy) else {}),
                 }
             )
 

@@ -12,7 +12,7 @@ Whatever strategy wrote it, any other goes on from it: tensors are found by name
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -311,15 +311,24 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> 
         CheckpointError: a name or shape differs, or a value is not finite; the model is then unchanged.
     """
     own = dict(model.named_parameters())
-    wrong = sorted(own.keys() ^ tensors.keys()) or sorted(n for n in own if own[n].shape != tensors[n].shape)
-    if wrong:
-        raise CheckpointError(
-            f"{origin} holds another model: {', '.join(wrong[:4])} differ in name or shape."
-        )
+    check_names({n: p.shape for n, p in own.items()}, {n: t.shape for n, t in tensors.items()}, origin)
     _check_finite(tensors, origin)
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(sharded_like(tensors[name], parameter))
+
+
+def check_names(own: dict[str, torch.Size], found: dict[str, torch.Size], origin: Path) -> None:
+    """Refuse weights of another model.
+
+    Raises:
+        CheckpointError: a name or shape differs.
+    """
+    if own != found:
+        wrong = sorted(own.keys() ^ found.keys()) or sorted(n for n in own if own[n] != found[n])
+        raise CheckpointError(
+            f"{origin} holds another model: {', '.join(wrong[:4])} differ in name or shape."
+        )
 
 
 def _check_finite(tensors: dict[str, Tensor], origin: Path) -> None:
@@ -371,10 +380,15 @@ def _check_state(own: dict[str, Tensor], parameters: set[str], tensors: dict[str
     # Squares may overflow, but no optimizer makes a NaN of finite gradients.
     wrong = strange or misshapen or missing or {n for n, t in tensors.items() if _has_nan(t)}
     if wrong:
-        raise CheckpointError(
-            f"The checkpoint's {OPTIMIZER} is of another optimizer or model: {', '.join(sorted(wrong)[:4])} differ in "
-            "name or shape, or are NaN. init_from= takes the weights alone."
-        )
+        raise other_optimizer(wrong)
+
+
+def other_optimizer(wrong: Iterable[str]) -> CheckpointError:
+    """What to raise where these tensors of a checkpoint are not this optimizer's."""
+    return CheckpointError(
+        f"The checkpoint's {OPTIMIZER} is of another optimizer or model: {', '.join(sorted(wrong)[:4])} differ in "
+        "name or shape, or are NaN. init_from= takes the weights alone."
+    )
 
 
 def _has_nan(tensor: Tensor) -> bool:

@@ -21,6 +21,7 @@ ACCELERATOR_MICRO_BATCH_TOKENS = 32768
 CPU_COMPILE_STEPS = 500
 # The key of a strategy that splits matrix products.
 TENSOR_PARALLEL = "tensor_parallel_size"
+WEIGHTS_IN_HOOKS = "deepspeed_zero3"
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ def derive(
         ConfigError: devices, batch sizes or steps that cannot be.
     """
     trainer, data = config["trainer"], config["data"]
+    if strategy == WEIGHTS_IN_HOOKS and config["activation_checkpointing"] == "selective":
+        raise ConfigError(
+            f"activation_checkpointing=selective: under strategy={strategy} the gradients were not those of one process. "
+            "Use activation_checkpointing=1, or strategy=fsdp."
+        )
     machine = machine or this_machine(trainer["accelerator"])
     accelerator = machine.accelerator
     devices = _devices(trainer, strategy, machine)
@@ -196,6 +202,13 @@ def _precision(wanted: str, machine: Machine, probed: dict[str, Any]) -> str:
 
 
 def _compile(wanted: bool | str, accelerator: str, strategy: str, steps: int, probed: dict[str, Any]) -> bool:
+    if strategy == WEIGHTS_IN_HOOKS:
+        if wanted is True:
+            raise ConfigError(
+                f"compile=true: strategy={strategy} gathers weights in hooks that can't be compiled. Use strategy=fsdp, "
+                "or leave compile=true out."
+            )
+        return False
     if isinstance(wanted, bool):
         return wanted
     if probed:

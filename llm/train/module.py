@@ -96,12 +96,25 @@ class LanguageModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by global norm and stop before an update that is not finite; Lightning calls this once a step."""
+        if hasattr(optimizer, "clip_grad"):
+            # DeepSpeed's clips by itself; its strategy then calls `close_step`.
+            return
         # The optimizer's own lists: walking the modules for them takes a sixth of a millisecond each step.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.grad_norm = clip_by_global_norm(parameters, gradient_clip_val or math.inf)
-        self._close_step(optimizer)
+        self.close_step(optimizer, clip_by_global_norm(parameters, gradient_clip_val or math.inf))
 
-    def _close_step(self, optimizer: Optimizer) -> None:
+    @property
+    def is_open(self) -> bool:
+        """Whether gradients wait for an update."""
+        return bool(self._pending)
+
+    def close_step(self, optimizer: Optimizer, grad_norm: float) -> None:
+        """Note a step whose gradients are ready.
+
+        Raises:
+            TrainingError: they are not finite.
+        """
+        self.grad_norm = grad_norm
         losses, ids = zip(*self._pending, strict=True)
         self._pending = []
         self._last_loss = torch.stack(losses).mean()

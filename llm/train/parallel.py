@@ -17,6 +17,9 @@ from torch.distributed.tensor import DTensor, Replicate
 from llm.model import Transformer
 from llm.model.block import Block
 
+# What DeepSpeed leaves on a parameter of which each process has a share, by stage 3 and below.
+ZERO = ("ds_id", "_hp_mapping")
+
 
 def blocks(net: Transformer) -> Iterator[Block]:
     """The blocks of both stacks, in the order in which they run."""
@@ -38,8 +41,8 @@ def shard(net: Transformer, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> N
 
 
 def is_sharded(net: nn.Module) -> bool:
-    """Whether each process holds a share of `net` alone."""
-    return any(isinstance(parameter, DTensor) for parameter in net.parameters())
+    """Whether each process holds a share of `net` alone, or of its weights in float32."""
+    return any(isinstance(p, DTensor) or any(hasattr(p, mark) for mark in ZERO) for p in net.parameters())
 
 
 def release(net: nn.Module) -> None:
@@ -57,9 +60,31 @@ def gathered(net: nn.Module) -> Iterator[None]:
     if isinstance(net, FSDPModule):
         net.unshard()
     try:
-        yield
+        with _zero_gathered(net):
+            yield
     finally:
         release(net)
+
+
+@contextmanager
+def _zero_gathered(net: nn.Module) -> Iterator[None]:
+    """Within, what ZeRO-3 has split is whole: its hooks would gather nothing for a call past `forward`."""
+    split = [parameter for parameter in net.parameters() if hasattr(parameter, "ds_id")]
+    if not split:
+        yield
+        return
+    import deepspeed
+
+    hooks = [(m, m._forward_pre_hooks, m._forward_hooks) for m in net.modules()]
+    for module, before, after in hooks:
+        # They would let go of weights after each layer.
+        module._forward_pre_hooks, module._forward_hooks = type(before)(), type(after)()
+    try:
+        with deepspeed.zero.GatheredParameters(split):
+            yield
+    finally:
+        for module, before, after in hooks:
+            module._forward_pre_hooks, module._forward_hooks = before, after
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -69,6 +94,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """This rank's share of a sharded tensor; a plain one as it is."""
+    tensor = getattr(tensor, "ds_tensor", tensor)
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -18,6 +18,7 @@ from llm.train.checkpoint import CheckpointWriter
 from llm.train.metrics import Pause
 from llm.train.parallel import is_sharded
 from llm.train.run import Run, now
+from llm.train.strategies import ZeroStrategy
 
 
 class Interrupted(Exception):
@@ -110,8 +111,11 @@ class Checkpointer(L.Callback):
             return
         # Rank 0 has just checked every file: a thousand ranks need not read them all.
         manifest = checkpoint.read_manifest(self.resume_from)
-        checkpoint.restore_weights(self.model, self.resume_from)
-        checkpoint.restore_optimizer(self.model, trainer.optimizers[0], self.resume_from)
+        if isinstance(trainer.strategy, ZeroStrategy):
+            trainer.strategy.state.restore(self.resume_from)
+        else:
+            checkpoint.restore_weights(self.model, self.resume_from)
+            checkpoint.restore_optimizer(self.model, trainer.optimizers[0], self.resume_from)
         self.saved_step = self._first_step = manifest["step"]
         self.best = manifest["best"]
         self.data.consumed = manifest["samples"]
@@ -198,6 +202,8 @@ class Checkpointer(L.Callback):
         return files
 
     def _tensors(self, trainer: L.Trainer) -> dict[str, dict[str, torch.Tensor]]:
+        if isinstance(trainer.strategy, ZeroStrategy):
+            return trainer.strategy.state.share(trainer.global_rank, trainer.world_size)
         state = checkpoint.optimizer_state(self.model, trainer.optimizers[0])
         return {checkpoint.WEIGHTS: checkpoint.weights(self.model), checkpoint.STATE: state}
 

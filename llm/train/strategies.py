@@ -1,19 +1,25 @@
 """The strategies that split a model over processes: Lightning's, with the layout that it leaves to its user."""
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, cast
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from annotated_types import Gt
 from lightning.pytorch.plugins import Precision
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.optim import Optimizer
 
+from llm.errors import ConfigError
 from llm.model import Transformer
 from llm.train.module import LanguageModule
 from llm.train.parallel import shard
 from llm.train.tensor_parallel import split_tensors
+from llm.train.zero import ZeroState
 
 HALF = {"bf16": torch.bfloat16, "bf16-mixed": torch.bfloat16}
 
@@ -81,3 +87,113 @@ class TensorParallelStrategy(FSDPStrategy):
         """Split a model's matrices within groups, then all of it over the groups."""
         split_tensors(net, self.device_mesh["tensor_parallel"])
         super().lay_out(net)
+
+
+def check_deepspeed() -> None:
+    """Refuse DeepSpeed's strategies where it is not installed.
+
+    Raises:
+        ConfigError: it isn't.
+    """
+    if find_spec("deepspeed") is None:
+        raise ConfigError(
+            "strategy=deepspeed_zero1, _zero2 and _zero3 need the package deepspeed: "
+            "DS_BUILD_OPS=0 pip install 'llm[deepspeed]', or use strategy=fsdp, which needs nothing more."
+        )
+
+
+class ZeroStrategy(DeepSpeedStrategy):
+    """DeepSpeed's ZeRO (arXiv 1910.02054) on any accelerator; Lightning's own refuses all but CUDA.
+
+    Args:
+        stage: what is split over all processes: the optimizer's state (1), gradients too (2), weights too (3).
+        offload: whether the optimizer's state, and under stage 3 the weights, lie in the host's memory.
+    """
+
+    def __init__(self, stage: Literal[1, 2, 3], offload: bool = False) -> None:
+        check_deepspeed()
+        super().__init__(
+            stage=stage,
+            offload_optimizer=offload,
+            offload_parameters=offload and stage == 3,
+            logging_batch_size_per_gpu=1,
+        )
+        # Our AdamW works on the host as well, and DeepSpeed's would have to be compiled there.
+        self.config |= {"zero_force_ds_cpu_optimizer": False, "steps_per_print": 10**9}  # type: ignore[operator]
+
+    @property
+    def module(self) -> LanguageModule:
+        """What is trained."""
+        return cast(LanguageModule, self.lightning_module)
+
+    @property
+    def state(self) -> ZeroState:
+        """Weights and moments by name."""
+        return ZeroState(self.module.model, self.optimizers[0])
+
+    @property
+    def root_device(self) -> torch.device:
+        """This process's device; DeepSpeed asks for its number on a CPU too."""
+        device = super().root_device
+        return torch.device("cpu", self.local_rank) if device.type == "cpu" else device
+
+    def setup_environment(self) -> None:
+        """Connect the processes, past Lightning's check for CUDA."""
+        if self.root_device.type == "cpu":
+            # Where it sees a GPU, DeepSpeed would use it.
+            os.environ["DS_ACCELERATOR"] = "cpu"
+        super(DeepSpeedStrategy, self).setup_environment()
+
+    def setup_distributed(self) -> None:
+        """Make the process group, past Lightning's check of CUDA's device numbers."""
+        if self.root_device.type != "cpu":
+            return super().setup_distributed()
+        self.set_world_ranks()
+        return self._init_deepspeed_distributed()
+
+    @contextmanager
+    def model_sharded_context(self) -> Iterator[None]:
+        """What surrounds `configure_model`: under stage 3 the model is filled on the host, then split."""
+        if self.zero_stage_3:
+            import deepspeed
+
+            self._init_config_if_needed()
+            self.module.model.to_empty(device="cpu")
+            self.module.initialise(self.module.model)
+            deepspeed.zero.Init(module=self.module.model, config_dict_or_path=self.config)
+        yield
+
+    def about(self) -> dict[str, int]:
+        """What the engine says of itself: its stage, and the bytes of float32 weights and moments in each process."""
+        held = sum(p.nbytes + sum(s.nbytes for s in state.values()) for p, state in self.state.flat_states())
+        return {
+            "zero_stage": self.deepspeed_engine.zero_optimization_stage(),
+            "optimizer_bytes_per_rank": held,
+        }
+
+    def _initialize_deepspeed_train(self, model: torch.nn.Module) -> None:
+        super()._initialize_deepspeed_train(model)
+        self.state.make_states()
+        optimizer = cast(Any, self.optimizers[0])
+        # The gradients' norm is known by then, and no weight has changed.
+        optimizer.optimizer.register_step_pre_hook(lambda *_: self._close_step(optimizer._global_grad_norm))
+
+    def backward(self, closure_loss: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Lightning has divided the loss by the micro-batches of a step, which DeepSpeed would do once more."""
+        return super().backward(closure_loss, *args, scale_wrt_gas=False, **kwargs)
+
+    def optimizer_step(
+        self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any
+    ) -> Any:
+        """One micro-batch, and the update where it is the step's last."""
+        engine = self.deepspeed_engine
+        is_last = engine.is_gradient_accumulation_boundary()
+        result = super().optimizer_step(optimizer, closure, model, **kwargs)
+        if is_last:
+            # DeepSpeed leaves out an update that isn't finite, without a word.
+            self._close_step(math.nan)
+        return result
+
+    def _close_step(self, norm: Any) -> None:
+        if self.module.is_open:
+            self.module.close_step(self.optimizers[0], float(norm))

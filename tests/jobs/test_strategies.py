@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ STRATEGIES = {
     "fsdp": ["strategy=fsdp", "trainer.devices=2"],
     "fsdp on one": ["strategy=fsdp", "trainer.devices=1"],
     "fsdp_tp": ["strategy=fsdp_tp", "trainer.devices=2"],
+    **{f"deepspeed_zero{n}": [f"strategy=deepspeed_zero{n}", "trainer.devices=2"] for n in (1, 2, 3)},
+    **{f"deepspeed_zero{n} on one": [f"strategy=deepspeed_zero{n}", "trainer.devices=1"] for n in (1, 2, 3)},
+    "deepspeed_zero3 recomputing": [
+        "strategy=deepspeed_zero3",
+        "trainer.devices=2",
+        "activation_checkpointing=1",
+    ],
     "fsdp recomputing": ["strategy=fsdp", "trainer.devices=2", "activation_checkpointing=selective"],
 }
 CLASSES = {
@@ -51,11 +59,19 @@ CLASSES = {
     "ddp": "DDPStrategy",
     "fsdp": "FSDPStrategy",
     "fsdp_tp": "TensorParallelStrategy",
+    **{f"deepspeed_zero{n}": "ZeroStrategy" for n in (1, 2, 3)},
 }
 
 HASHING = '''
 import hashlib
 import lightning as L
+
+def whole(parameter):
+    if hasattr(parameter, "ds_id"):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return safe_get_full_fp32_param(parameter)
+    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
 
 class Hashing(L.Callback):
     """Writes down the hash of all weights as training starts."""
@@ -66,8 +82,7 @@ class Hashing(L.Callback):
     def on_train_start(self, trainer, module):
         digest = hashlib.sha256()
         for name, parameter in sorted(module.model.named_parameters()):
-            whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-            digest.update(name.encode() + whole.detach().numpy().tobytes())
+            digest.update(name.encode() + whole(parameter).detach().numpy().tobytes())
         if trainer.is_global_zero:
             with open(self.path, "w") as file:
                 file.write(digest.hexdigest())
@@ -148,12 +163,17 @@ QUICK = {
     ("bert", "fsdp"),
     ("t5", "fsdp"),
     ("t5", "fsdp_tp"),
+    ("gpt", "deepspeed_zero3"),
 }
 
 
 def case(*values, quick):
     """A case of a matrix, of which the quick ones run each time."""
-    return pytest.param(*values, marks=() if quick else pytest.mark.slow)
+    marks = [] if quick else [pytest.mark.slow]
+    if any(value.startswith("deepspeed") for value in values):
+        missing = find_spec("deepspeed") is None
+        marks.append(pytest.mark.skipif(missing, reason="the extra deepspeed isn't installed"))
+    return pytest.param(*values, marks=marks)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +194,9 @@ def test_a_strategy_gives_the_model_of_one_process(trained, family, strategy):
     assert_same(run, single)
 
 
-@pytest.mark.parametrize("strategy", CLASSES)
+@pytest.mark.parametrize(
+    "strategy", [case(name, quick=name not in ("deepspeed_zero1", "deepspeed_zero2")) for name in CLASSES]
+)
 def test_the_record_says_what_ran(trained, strategy):
     run = trained.run("gpt", strategy)
     n_bytes = sum(value.numel() * 4 for value in weights(run).values())
@@ -182,7 +204,8 @@ def test_the_record_says_what_ran(trained, strategy):
     world_size = 2 if "trainer.devices=2" in STRATEGIES[strategy] else 1
     assert record["class"] == CLASSES[strategy]
     assert record["world_size"] == world_size
-    shares = 1 if strategy == "ddp" else world_size
+    assert record.get("zero_stage") == (int(strategy[-1]) if "zero" in strategy else None)
+    shares = 1 if strategy in ("ddp", "deepspeed_zero1", "deepspeed_zero2") else world_size
     # Tensor parallelism leaves norms and positions whole.
     assert record["parameter_bytes_per_rank"] == pytest.approx(n_bytes / shares, rel=0.06)
 
@@ -200,6 +223,17 @@ def test_the_record_says_what_ran(trained, strategy):
         case("fsdp", "fsdp", quick=False),
         case("fsdp", "fsdp_tp", quick=False),
         case("fsdp_tp", "single", quick=True),
+        case("deepspeed_zero3", "single", quick=True),
+        case("single", "deepspeed_zero3", quick=False),
+        case("fsdp", "deepspeed_zero2", quick=False),
+        case("fsdp_tp", "deepspeed_zero1", quick=False),
+        case("deepspeed_zero1", "fsdp", quick=False),
+        case("deepspeed_zero1", "deepspeed_zero1 on one", quick=False),
+        case("deepspeed_zero2", "deepspeed_zero3", quick=False),
+        case("deepspeed_zero2 on one", "deepspeed_zero2", quick=False),
+        case("deepspeed_zero3", "fsdp_tp", quick=False),
+        case("deepspeed_zero3", "deepspeed_zero3 on one", quick=False),
+        case("deepspeed_zero3 on one", "ddp", quick=False),
     ],
 )
 def test_a_run_goes_on_under_another_strategy(trained, tmp_path, first, then):

@@ -9,6 +9,7 @@ from llm.train import derive as module
 from llm.train.derive import derive
 
 CONFIG = {
+    "activation_checkpointing": None,
     "compile": "auto",
     "data": {"batch_size": 8, "micro_batch_size": None},
     "trainer": {
@@ -47,6 +48,18 @@ def test_a_cpu_compiles_for_a_long_run_of_one_process(compiler):
 def test_a_cpu_without_a_compiler_does_not_compile(monkeypatch):
     monkeypatch.setattr(module, "compiles_for_cpu", lambda: False)
     assert not derived().compile
+
+
+def test_weights_that_hooks_gather_are_not_compiled():
+    assert not derived("deepspeed_zero3", devices=2).compile
+    with pytest.raises(ConfigError, match="strategy=fsdp"):
+        derived("deepspeed_zero3", devices=2, compile=True)
+
+
+def test_zero_3_recomputes_whole_blocks_alone():
+    config = {**copy.deepcopy(CONFIG), "activation_checkpointing": "selective"}
+    with pytest.raises(ConfigError, match="strategy=fsdp"):
+        derive(config, "deepspeed_zero3", context_length=64, samples_per_epoch=1000, known={})
 
 
 def test_a_resumed_run_compiles_as_it_began(compiler):
