@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 
 from llm import __version__
 from llm.serve.errors import handle_errors
 from llm.serve.guard import Guard, Guarding
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Registry
-from llm.serve.routes import openai, operations
+from llm.serve.routes import google, huggingface, openai, operations
 from llm.serve.served import Served
 from llm.serve.writing import Gone
 
@@ -25,8 +25,9 @@ def create_app(models: Sequence[Served], guarding: Guarding) -> FastAPI:
     handle_errors(app)
     app.add_exception_handler(Gone, _to_nobody)
     app.add_middleware(Guard, guarding=guarding, observe=app.state.metrics.observe)
-    for routes in (operations, openai):
+    for routes in (operations, openai, google, huggingface):
         app.include_router(routes.router)
+    app.include_router(google.router, prefix="/models/{name}", dependencies=[Depends(google.named_in_path)])
     return app
 
 

@@ -55,6 +55,11 @@ class Served:
         """Whether it was trained to chat."""
         return not isinstance(self.template, PlainTemplate)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that it tells texts apart by, if it does."""
+        return tuple(self.model.config.labels)
+
     def about(self) -> dict[str, Any]:
         """What /v1/models says."""
         return {
@@ -65,7 +70,7 @@ class Served:
             "architecture": self.model.config.architecture,
             "context_length": self.model.config.context_length,
             "continues": self.writes_on,
-            "labels": list(self.model.config.labels),
+            "labels": list(self.labels),
             "chat_template": self.chats,
         }
 
