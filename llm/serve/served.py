@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from llm.generation.rules import Rule
 from llm.generation.template import PlainTemplate, Template
 from llm.model import Transformer
 from llm.serve.errors import ApiError
+from llm.serve.grammar import Grammars
 from llm.serve.schema import SEEDS, Asked, ChatRequest
 from llm.serve.worker import Worker
 from llm.tokenizer import MASK, Tokenizer
@@ -116,13 +118,30 @@ class Served:
         return length
 
     def requests(self, asked: Asked, prompts: Sequence[list[int]], top_logprobs: int | None) -> list[Request]:
-        """What the engine is asked for, `n` for each prompt; each draws from a seed of its own."""
+        """What the engine is asked for, `n` for each prompt; each draws from a seed of its own.
+
+        Raises:
+            ApiError: the model can't do as asked.
+        """
         stop_ids = [self.tokenizer.end_of_text]
         if isinstance(asked, ChatRequest):
             stop_ids = self.template.stop_ids(self.tokenizer)
         rules, lengths = self._rules(asked), [self.length(asked, prompt) for prompt in prompts]
+        grammar = None if asked.schema_given is None else self._grammars.json(asked.schema_given)
+
+        def rules_of_one() -> list[Rule]:
+            return rules if grammar is None else [*rules, grammar.copy()]
+
         return [
-            Request(prompt, length, sampling(asked), seed_of(asked, number), stop_ids, top_logprobs, rules)
+            Request(
+                prompt,
+                length,
+                sampling(asked),
+                seed_of(asked, number),
+                stop_ids,
+                top_logprobs,
+                rules_of_one(),
+            )
             for prompt, length in zip(prompts, lengths, strict=True)
             for number in range(asked.n or 1)
         ]
@@ -166,6 +185,10 @@ class Served:
         """A token as a reader is shown it."""
         special = {token: name for name, token in self.tokenizer.special_tokens.items()}
         return special.get(id_) or self.tokenizer.decode([id_])
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self.tokenizer)
 
     def _rules(self, asked: Asked) -> list[Rule]:
         rules: list[Rule] = []

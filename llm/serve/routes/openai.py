@@ -46,6 +46,9 @@ async def complete(http: Request, body: CompletionRequest, models: Models, metri
     prompts = await run_in_threadpool(lambda: [served.ids(one) for one in given])
     if served.writes_on:
         return await _written(http, served, body, prompts, envelope, metrics)
+    if body.schema_given is not None:
+        message = f"{served.name} reads texts whole; only models that go on from a prompt write JSON."
+        raise ApiError(400, message, param="response_format")
     texts = [served.tokenizer.decode(one) if isinstance(one, list) else one for one in given]
     answer = Answer.empty(len(texts) * (body.n or 1), sum(map(len, prompts)))
     return await responded(whole_answers(served, texts, body), answer, body, envelope, AsyncExitStack())
@@ -87,7 +90,7 @@ async def _written(
 ) -> Response:
     """What a decoder writes for `prompts`, as the request wants it told."""
     top = body.top_logprobs if isinstance(body, ChatRequest | CompletionRequest) else None
-    requests = served.requests(body, prompts, top)
+    requests = await run_in_threadpool(served.requests, body, prompts, top)
     template_stops = served.template.stops if isinstance(body, ChatRequest) else ()
     writing = Writing(served, requests, [*body.stops, *template_stops], http, metrics)
     read = sum(map(len, prompts))
