@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from torch import Tensor
 
 from llm.serve.errors import ApiError
@@ -22,7 +22,7 @@ MOST_BYTES = 32_000
 CHECK = Path(__file__).with_name("grammar_check.py")
 CHECK_SECONDS = 0.7
 # A model may put a space after a comma or colon, but not end its days writing spaces.
-SPACING = {"whitespace_pattern": " ?"}
+SPACE = " ?"
 KEPT = 64  # schemas
 
 
@@ -50,11 +50,11 @@ class Grammars:
 
     def _made(self, schema: str) -> LLMatcher:
         try:
-            grammar = LLMatcher.grammar_from_json_schema(schema, overrides=SPACING)
+            grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": SPACE})
         except ValueError as error:  # it is nested too deep
             raise _refused(str(error)) from None
         _check(grammar)
-        matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=LLParserLimits(**LIMITS))
+        matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=LIMITS)
         if matcher.is_error():
             raise _refused(matcher.get_error())
         return matcher

@@ -9,14 +9,14 @@ import sys
 
 from llguidance import LLMatcher, LLParserLimits
 
-# Of llguidance's own units; its defaults let some schemas take seconds.
-LIMITS = {
-    "initial_lexer_fuel": 500_000,
-    "step_lexer_fuel": 100_000,
-    "step_max_items": 20_000,
-    "max_grammar_size": 100_000,
-    "max_lexer_states": 50_000,
-}
+# In llguidance's own units; its defaults let some schemas take seconds.
+LIMITS = LLParserLimits(
+    initial_lexer_fuel=500_000,
+    step_lexer_fuel=100_000,
+    step_max_items=20_000,
+    max_grammar_size=100_000,
+    max_lexer_states=50_000,
+)
 MOST_MEMORY = 2**30
 MOST_SECONDS = 1
 
@@ -25,7 +25,7 @@ def main() -> int:
     """Try the grammar that comes on standard input, and say what is wrong with it."""
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS))
-    wrong = LLMatcher.validate_grammar(sys.stdin.read(), limits=LLParserLimits(**LIMITS))
+    wrong = LLMatcher.validate_grammar(sys.stdin.read(), limits=LIMITS)
     print(wrong)
     return 0 if not wrong or wrong.startswith("WARNING") else 1
 

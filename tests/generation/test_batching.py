@@ -208,6 +208,35 @@ def test_a_shared_beginning_is_read_once(model, monkeypatch):
     assert [width for width in widths if width > 1] == [24, 5]
 
 
+def test_prompts_that_come_together_are_read_at_once(model, monkeypatch):
+    requests = [Request(prompt(length, length), 6) for length in (3, 9, 5, 12, 7)]
+    expected = [alone(model, request) for request in requests]
+    engine, shapes = BatchEngine(model, rows=5, chunk=40), []
+    encode = model.encode
+    monkeypatch.setattr(
+        model, "encode", lambda x, cache: (shapes.append(tuple(x.shape)), encode(x, cache))[1]
+    )
+    assert list(written(engine, {0: requests}).values()) == expected
+    # Three fit into the first chunk, filled up to the longest of them; the next step has room for the rest.
+    assert [shape for shape in shapes if shape[1] > 1][:2] == [(3, 9), (1, 12)]
+
+
+def test_cancelling_what_is_being_read_leaves_the_others_whole(model):
+    requests = [Request(prompt(length, length), 6) for length in (30, 9, 5, 12)]
+    expected = [alone(model, request) for request in requests]
+    engine = BatchEngine(model, rows=4, chunk=4)
+    for request in requests:
+        engine.add(request)
+    found = {request: [] for request in requests}
+    for step in range(60):
+        for token in engine.step():
+            found[token.request].append(token.id)
+        if step == 3:
+            engine.cancel(requests[0])
+    assert not engine.busy
+    assert [found[request] for request in requests[1:]] == expected[1:]
+
+
 def test_a_chat_reads_what_is_new_of_its_history_though_others_come_between(model, monkeypatch):
     engine = BatchEngine(model, rows=3)
     question = Request(prompt(12, 5), 6)
