@@ -18,6 +18,7 @@ from llm.generation.engine import GREEDY, seeded
 from llm.generation.mode import inference
 from llm.generation.rules import Rule
 from llm.generation.sampling import Sampling
+from llm.generation.speculation import looked_up
 from llm.model import SlotCache, Transformer
 
 Finish = Literal["stop", "length"]
@@ -110,8 +111,10 @@ class BatchEngine:
     any row holds, be it a chat's history or a shared system prompt, takes that over.
     """
 
-    def __init__(self, model: Transformer, *, rows: int, chunk: int = 256) -> None:
+    def __init__(self, model: Transformer, *, rows: int, chunk: int = 256, speculate: int = 0) -> None:
         """`rows` are as many texts at a time; `chunk` tokens of prompts at most are read between two steps.
+
+        While one text alone is written, a step checks `speculate` guesses of its next tokens at most.
 
         Raises:
             ConfigError: the model is no decoder.
@@ -119,7 +122,7 @@ class BatchEngine:
         if not goes_on(model):
             raise ConfigError(f"architecture={model.config.architecture}: only decoders write in batches.")
         weight = next(model.parameters())
-        self.model, self.device, self.chunk = model, weight.device, chunk
+        self.model, self.device, self.chunk, self.speculate = model, weight.device, chunk, speculate
         self.waiting: deque[Request] = deque()
         self._cache = SlotCache(model.config, rows, device=weight.device, dtype=weight.dtype)
         self._rows = [_Row() for _ in range(rows)]
@@ -193,12 +196,35 @@ class BatchEngine:
         rows = self._rows[: self._writing]
         if not rows:
             return []
+        if len(rows) == 1 and (guesses := self._guesses(rows[0])):
+            return self._write_ahead(rows[0], guesses)
         token_b1 = torch.tensor([row.tokens[-1:] for row in rows], device=self.device)
         cache = self._cache.some(0, [len(row.held) for row in rows])
         logits_bv = self.model.head(self.model.encode(token_b1, cache))[:, 0]
         for row in rows:
             row.held.append(row.tokens[-1])
         return self._draw(rows, logits_bv)
+
+    def _guesses(self, row: _Row) -> list[int]:
+        """What may come after the row's newest token, as far as it may go on."""
+        assert row.request is not None
+        most = min(self.speculate, row.request.max_new_tokens - len(row.new) - 1)
+        return looked_up(row.tokens, most) if most > 0 else []
+
+    def _write_ahead(self, row: _Row, guesses: list[int]) -> list[Token]:
+        """The tokens that are drawn after the newest and after each guess, up to the first that was guessed wrong.
+
+        Each is drawn as it would be without guesses, whatever the sampling; a wrong guess's keys are overwritten.
+        """
+        tokens_1t = torch.tensor([[row.tokens[-1], *guesses]], device=self.device)
+        hidden_1td = self.model.encode(tokens_1t, self._cache.one(0, len(row.held)))
+        drawn: list[Token] = []
+        for guess, logits_1v in zip([*guesses, None], self.model.head(hidden_1td)[0].split(1), strict=True):
+            row.held.append(row.tokens[-1])
+            drawn += self._draw([row], logits_1v)
+            if drawn[-1].id != guess or drawn[-1].finish is not None:
+                break
+        return drawn
 
     def _read(self) -> list[Token]:
         """Read up to a chunk of prompts; a prompt's end gives its first token."""

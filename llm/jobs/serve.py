@@ -64,7 +64,7 @@ def _served(name: str, folder: str, config: Config) -> Any:
         rows = rows_within(net, rows, config["cache_gib"])
     template = template_of(Path(folder).expanduser(), tokenizer)
     net = build.for_inference(net, config["precision"], rows)
-    return Served(name, net, tokenizer, rows, config["max_waiting"], template)
+    return Served(name, net, tokenizer, rows, config["max_waiting"], template, config["speculate"])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -33,7 +33,10 @@ DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 
 @dataclass
 class Served:
-    """A model under its name. `rows` texts are written at a time, and `waiting` more may wait."""
+    """A model under its name.
+
+    `rows` texts are written at a time, and `waiting` more may wait; `speculate` tokens are guessed while one is written.
+    """
 
     name: str
     model: Transformer
@@ -41,10 +44,11 @@ class Served:
     rows: int = 16
     waiting: int = 64
     template: Template = field(default_factory=PlainTemplate)
+    speculate: int = 0
     worker: Worker = field(init=False)
 
     def __post_init__(self) -> None:
-        engine = BatchEngine(self.model, rows=self.rows) if self.writes_on else None
+        engine = BatchEngine(self.model, rows=self.rows, speculate=self.speculate) if self.writes_on else None
         self.worker = Worker(engine, rows=self.rows, waiting=self.waiting)
 
     @property
