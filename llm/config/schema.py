@@ -305,6 +305,7 @@ class ChatConfig:
     min_p: Share | None = None  # drop tokens below this share of the likeliest one's probability
     repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same answers
+    speculate: NotNegative = 0  # tokens that a step guesses from repetitions, while one text is written
     precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 
 
@@ -320,6 +321,7 @@ class ServeConfig:
     max_batch_size: Count = 16  # texts that a model writes at a time
     max_waiting: NotNegative = 64  # texts that may wait beside them; more are refused with 429
     cache_gib: Annotated[float, Gt(0)] = 4.0  # memory of a model's cache; where short, fewer texts at a time
+    speculate: NotNegative = 0  # tokens that a step guesses from repetitions, while one text is written
     precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 
 

@@ -18,9 +18,13 @@ from llm.generation.engine import GREEDY, seeded
 from llm.generation.mode import inference
 from llm.generation.rules import Rule
 from llm.generation.sampling import Sampling
+from llm.generation.speculation import looked_up
 from llm.model import SlotCache, Transformer
 
 Finish = Literal["stop", "length"]
+
+# So many tokens that another row is about to read are taken from it, not read again: below, a pass for all costs less.
+WORTH_WAITING = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,11 @@ class _Row:
         assert self.request is not None
         return self.tokens[len(self.request.prompt) :]
 
+    @property
+    def unread(self) -> int:
+        """How many tokens of the prompt have not been read."""
+        return len(self.tokens) - len(self.held)
+
     def draw(self, logits_1v: Tensor) -> Tensor:
         """The next token (1,)."""
         assert self.request is not None
@@ -97,13 +106,15 @@ class _Row:
 class BatchEngine:
     """Writes many texts with one decoder. `add` requests, then `step` while `busy`; not for several threads.
 
-    Rows of the cache that write come first, side by side, so that a step reads them without copying; behind them one
-    whose prompt is being read, then those that are free. A free row keeps what it holds: a prompt that begins like what
+    Rows of the cache that write come first, side by side, so that a step reads them without copying; behind them those
+    whose prompts are being read, then those that are free. A free row keeps what it holds: a prompt that begins like what
     any row holds, be it a chat's history or a shared system prompt, takes that over.
     """
 
-    def __init__(self, model: Transformer, *, rows: int, chunk: int = 256) -> None:
+    def __init__(self, model: Transformer, *, rows: int, chunk: int = 256, speculate: int = 0) -> None:
         """`rows` are as many texts at a time; `chunk` tokens of prompts at most are read between two steps.
+
+        While one text alone is written, a step checks `speculate` guesses of its next tokens at most.
 
         Raises:
             ConfigError: the model is no decoder.
@@ -111,11 +122,11 @@ class BatchEngine:
         if not goes_on(model):
             raise ConfigError(f"architecture={model.config.architecture}: only decoders write in batches.")
         weight = next(model.parameters())
-        self.model, self.device, self.chunk = model, weight.device, chunk
+        self.model, self.device, self.chunk, self.speculate = model, weight.device, chunk, speculate
         self.waiting: deque[Request] = deque()
         self._cache = SlotCache(model.config, rows, device=weight.device, dtype=weight.dtype)
         self._rows = [_Row() for _ in range(rows)]
-        self._writing = 0
+        self._writing = self._reading = 0
         self._clock = 0
 
     @property
@@ -162,7 +173,7 @@ class BatchEngine:
         """Forget all requests and all that the rows hold."""
         self.waiting.clear()
         self._rows = [_Row() for _ in self._rows]
-        self._writing = 0
+        self._writing = self._reading = 0
 
     def step(self) -> list[Token]:
         """One more token of every request that is being written, and some of the prompts that wait.
@@ -185,52 +196,110 @@ class BatchEngine:
         rows = self._rows[: self._writing]
         if not rows:
             return []
+        if len(rows) == 1 and (guesses := self._guesses(rows[0])):
+            return self._write_ahead(rows[0], guesses)
         token_b1 = torch.tensor([row.tokens[-1:] for row in rows], device=self.device)
-        cache = self._cache.first([len(row.held) for row in rows])
+        cache = self._cache.some(0, [len(row.held) for row in rows])
         logits_bv = self.model.head(self.model.encode(token_b1, cache))[:, 0]
         for row in rows:
             row.held.append(row.tokens[-1])
         return self._draw(rows, logits_bv)
 
-    def _read(self) -> list[Token]:
-        """Read up to a chunk of prompts, one after the other; a prompt's end gives its first token."""
+    def _guesses(self, row: _Row) -> list[int]:
+        """What may come after the row's newest token, as far as it may go on."""
+        assert row.request is not None
+        most = min(self.speculate, row.request.max_new_tokens - len(row.new) - 1)
+        return looked_up(row.tokens, most) if most > 0 else []
+
+    def _write_ahead(self, row: _Row, guesses: list[int]) -> list[Token]:
+        """The tokens that are drawn after the newest and after each guess, up to the first that was guessed wrong.
+
+        Each is drawn as it would be without guesses, whatever the sampling; a wrong guess's keys are overwritten.
+        """
+        tokens_1t = torch.tensor([[row.tokens[-1], *guesses]], device=self.device)
+        hidden_1td = self.model.encode(tokens_1t, self._cache.one(0, len(row.held)))
         drawn: list[Token] = []
-        budget = self.chunk
-        while budget > 0 and (row := self._reading()):
-            start = len(row.held)
-            piece = row.tokens[start : start + budget]
-            budget -= len(piece)
-            piece_1t = torch.tensor([piece], device=self.device)
-            hidden_1td = self.model.encode(piece_1t, self._cache.one(self._writing, start))
-            row.held += piece
-            if len(row.held) == len(row.tokens):
-                self._writing += 1
-                drawn += self._draw([row], self.model.head(hidden_1td[:, -1:])[:, 0])
+        for guess, logits_1v in zip([*guesses, None], self.model.head(hidden_1td)[0].split(1), strict=True):
+            row.held.append(row.tokens[-1])
+            drawn += self._draw([row], logits_1v)
+            if drawn[-1].id != guess or drawn[-1].finish is not None:
+                break
         return drawn
 
-    def _reading(self) -> _Row | None:
-        """The row whose prompt is being read: behind those that write, that of the next request."""
-        if self._writing == len(self._rows):
-            return None
-        if self._rows[self._writing].request is None and self.waiting:
-            self._begin(self.waiting.popleft())
-        row = self._rows[self._writing]
-        return row if row.request is not None else None
+    def _read(self) -> list[Token]:
+        """Read up to a chunk of prompts; a prompt's end gives its first token."""
+        drawn: list[Token] = []
+        budget = self.chunk
+        self._begin_waiting()
+        while budget > 0 and self._reading:
+            rows, length = self._next_to_read(budget)
+            budget -= len(rows) * length
+            drawn += self._read_at_once(rows, length)
+            self._begin_waiting()
+        return drawn
 
-    def _begin(self, request: Request) -> None:
-        """Give a request the first row behind those that write, with all that any row holds of its prompt."""
-        prompt = list(request.prompt)
-        # The last token is always read, since it gives the first logits.
-        shared = [_common_start(row.held, prompt[:-1]) for row in self._rows]
-        best = max(range(len(shared)), key=shared.__getitem__)
+    def _next_to_read(self, budget: int) -> tuple[list[_Row], int]:
+        """The rows that are read in one pass, and how many tokens of each at most.
+
+        They are as many as fit, each to its prompt's end; a prompt that is longer than the budget is read alone.
+        """
+        reading = self._rows[self._writing : self._writing + self._reading]
+        rows, length, start = reading[:1], min(reading[0].unread, budget), len(reading[0].held)
+        if length < reading[0].unread:
+            return rows, length
+        for row in reading[1:]:
+            longest, last = max(length, row.unread), max(start, len(row.held))
+            if longest * (len(rows) + 1) > budget or last + longest > self.model.config.context_length:
+                break
+            rows.append(row)
+            length, start = longest, last
+        return rows, length
+
+    def _read_at_once(self, rows: Sequence[_Row], length: int) -> list[Token]:
+        """Read up to `length` tokens of each row's prompt; what fills shorter ones up is never seen."""
+        pieces = [row.tokens[len(row.held) :][:length] for row in rows]
+        tokens_bt = torch.tensor(
+            [[*piece, *[0] * (length - len(piece))] for piece in pieces], device=self.device
+        )
+        starts = [len(row.held) for row in rows]
+        first = self._writing
+        cache = self._cache.one(first, starts[0]) if len(rows) == 1 else self._cache.some(first, starts)
+        hidden_btd = self.model.encode(tokens_bt, cache)
+        for row, piece in zip(rows, pieces, strict=True):
+            row.held += piece
+        if rows[0].unread:
+            return []
+        self._writing += len(rows)
+        self._reading -= len(rows)
+        last_b = torch.tensor([len(piece) - 1 for piece in pieces], device=self.device)
+        last_b1d = hidden_btd.take_along_dim(last_b[:, None, None], dim=1)
+        return self._draw(rows, self.model.head(last_b1d)[:, 0])
+
+    def _begin_waiting(self) -> None:
+        """Give rows to those that wait, as long as there are any and nobody is about to read what the next one needs."""
+        while self.waiting and self._writing + self._reading < len(self._rows):
+            prompt = list(self.waiting[0].prompt)
+            # The last token is always read, since it gives the first logits.
+            held = [_common_start(row.held, prompt[:-1]) for row in self._rows]
+            reading = self._rows[self._writing : self._writing + self._reading]
+            soon = max((_common_start(row.tokens, prompt[:-1]) for row in reading), default=0)
+            if soon - max(held) >= WORTH_WAITING:
+                return
+            self._begin(self.waiting.popleft(), prompt, held)
+
+    def _begin(self, request: Request, prompt: list[int], held: Sequence[int]) -> None:
+        """Give a request the first free row, with all that any row holds of its prompt."""
+        taken = self._writing + self._reading
+        best = max(range(len(held)), key=held.__getitem__)
         row = best
-        if best < self._writing or shared[best] < len(self._rows[best].held):
-            row = min(range(self._writing, len(shared)), key=lambda index: self._rows[index].last_used)
+        if best < taken or held[best] < len(self._rows[best].held):
+            row = min(range(taken, len(held)), key=lambda index: self._rows[index].last_used)
         if row != best:
-            self._cache.copy(best, row, shared[best])
+            self._cache.copy(best, row, held[best])
         generator = seeded(self.device, request.seed)
-        self._rows[row] = _Row(prompt[: shared[best]], self._clock, request, prompt, generator)
-        self._swap(row, self._writing)
+        self._rows[row] = _Row(prompt[: held[best]], self._clock, request, prompt, generator)
+        self._swap(row, taken)
+        self._reading += 1
 
     def _draw(self, rows: Sequence[_Row], logits_bv: Tensor) -> list[Token]:
         logits_bv = logits_bv.float()
@@ -249,12 +318,13 @@ class BatchEngine:
         """Let a row go, and close the gap that it leaves."""
         row = self._rows[index]
         row.request, row.generator, row.last_used = None, None, self._clock
-        if index >= self._writing:
-            return
-        self._writing -= 1
-        self._swap(index, self._writing)
-        if self._writing + 1 < len(self._rows) and self._rows[self._writing + 1].request is not None:
-            self._swap(self._writing, self._writing + 1)
+        if index < self._writing:
+            self._writing -= 1
+            self._swap(index, self._writing)
+            index = self._writing
+        else:
+            self._reading -= 1
+        self._swap(index, self._writing + self._reading)
 
     def _swap(self, one: int, other: int) -> None:
         if one == other:

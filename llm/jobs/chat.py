@@ -19,7 +19,7 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     """Answer until the input ends; returns the exit code."""
     net, tokenizer = build.usable_model(config["run"], config["checkpoint"])
     net = build.for_inference(net, config["precision"], rows=1)
-    chat = Chat(BatchEngine(net, rows=1), tokenizer, config)
+    chat = Chat(BatchEngine(net, rows=1, speculate=config["speculate"]), tokenizer, config)
     if isinstance(chat.template, PlainTemplate):
         print(
             "warning: this model was not trained to chat; turns are written as plain lines.", file=sys.stderr

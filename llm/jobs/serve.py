@@ -63,7 +63,7 @@ def _served(name: str, folder: str, config: Config) -> Any:
     if goes_on(net):
         rows = rows_within(net, rows, config["cache_gib"])
     net = build.for_inference(net, config["precision"], rows)
-    return Served(name, net, tokenizer, rows, config["max_waiting"])
+    return Served(name, net, tokenizer, rows, config["max_waiting"], config["speculate"])
 
 
 def _listen(host: str, port: int) -> socket.socket:

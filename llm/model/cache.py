@@ -99,7 +99,7 @@ class KVCache:
 
 
 class RaggedCache:
-    """The first rows of a SlotCache for one pass, in which each row goes on from a position of its own.
+    """Rows of a SlotCache, side by side, for one pass, in which each goes on from a position of its own.
 
     What a row's buffer holds beyond its own positions is not seen: the masks of a pass see to that.
     """
@@ -153,9 +153,9 @@ class SlotCache:
         """`row`, of which `length` positions are filled, as a cache of its own."""
         return KVCache.over(self._buffers[:, :, row : row + 1], length)
 
-    def first(self, starts: Sequence[int]) -> RaggedCache:
-        """As many first rows as there are `starts`, each filled up to its own."""
-        return RaggedCache(self._buffers[:, :, : len(starts)], starts)
+    def some(self, first: int, starts: Sequence[int]) -> RaggedCache:
+        """As many rows from `first` on as there are `starts`, each filled up to its own."""
+        return RaggedCache(self._buffers[:, :, first : first + len(starts)], starts)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Give `target` the first `length` positions of `source`."""

@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape: whatever is wrong with a request ends in one of these."""
+"""Errors in the shape of the API that was asked: whatever is wrong with a request ends in one of these."""
 
 from http import HTTPStatus
 from typing import Any
@@ -9,6 +9,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from llm.errors import UserError
+
+# The names of google.rpc.Code by HTTP status.
+GOOGLE_STATUS = {
+    401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 408: "DEADLINE_EXCEEDED",
+    429: "RESOURCE_EXHAUSTED",
+}  # fmt: skip
 
 
 class ApiError(Exception):
@@ -22,14 +28,25 @@ class ApiError(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def body(self) -> dict[str, Any]:
-        """The JSON object."""
+        """The JSON object, as OpenAI has it."""
         kind = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}.get(self.status)
         kind = kind or ("invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
-        """The whole answer. JSON by ASCII alone: a message may quote what is no valid Unicode."""
-        return JSONResponse(self.body(), self.status, self.headers)
+    def google_body(self) -> dict[str, Any]:
+        """The JSON object, as Google has it."""
+        status = GOOGLE_STATUS.get(self.status, "INVALID_ARGUMENT" if self.status < 500 else "INTERNAL")
+        return {"error": {"code": self.status, "message": self.message, "status": status}}
+
+    def response(self, path: str) -> JSONResponse:
+        """The whole answer to a request for `path`."""
+        if "/documents:" in path:
+            body = self.google_body()
+        elif path.startswith("/models/"):
+            body = {"error": self.message}  # Hugging Face's
+        else:
+            body = self.body()
+        return JSONResponse(body, self.status, self.headers)
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -37,29 +54,31 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def ours(request: Request, error: ApiError) -> JSONResponse:
-        return error.response()
+        return error.response(request.url.path)
 
     @app.exception_handler(UserError)
     async def of_the_model(request: Request, error: UserError) -> JSONResponse:
-        return from_user_error(error).response()
+        return from_user_error(error).response(request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def of_the_schema(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body") or None
         message = f"{where}: {first['msg']}" if where else first["msg"]
-        return ApiError(400, _ascii(message), param=_ascii(where), code=first["type"]).response()
+        return ApiError(400, _ascii(message), param=_ascii(where), code=first["type"]).response(
+            request.url.path
+        )
 
     @app.exception_handler(HTTPException)
     async def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:
         message = f"{error.detail}: {HTTPStatus(error.status_code).phrase}"
         shaped = ApiError(error.status_code, message)
         shaped.headers = dict(error.headers or {})
-        return shaped.response()
+        return shaped.response(request.url.path)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return ApiError(500, "The server failed; its log says how.").response()
+        return ApiError(500, "The server failed; its log says how.").response(request.url.path)
 
 
 def from_user_error(error: UserError) -> ApiError:

@@ -21,6 +21,7 @@ MOST_DISCARDED = 16 * MOST_BYTES
 BODY_SECONDS = 20.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OPEN = ("/health",)
+GOOGLE_KEY = "x-goog-api-key"  # where Google's clients put a key
 
 Observe = Callable[[Scope, int], None]
 
@@ -84,7 +85,7 @@ class Guard:
             self._check(scope["path"], Headers(scope=scope))
             receive = await self._read(receive)
         except ApiError as error:
-            await error.response()(scope, receive, answer)
+            await error.response(scope["path"])(scope, receive, answer)
             return
         await self._app(scope, receive, answer)
 
@@ -95,19 +96,19 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             raise ApiError(403, "Pages of other origins may not use this server.", code="origin")
-        if path not in OPEN and not self._knows_key(headers.get("authorization", "")):
+        if path not in OPEN and not self._knows_key(headers):
             # Basic is what browsers can ask a person for: any name, and the key as password.
             raise ApiError(401, "Wrong or missing API key.", code="invalid_api_key", WWW_Authenticate="Basic")
 
-    def _knows_key(self, authorization: str) -> bool:
+    def _knows_key(self, headers: Headers) -> bool:
         key = self._guarding.api_key
         if key is None:
             return True
-        scheme, _, credentials = authorization.partition(" ")
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
             credentials = _password(credentials)
         elif scheme.lower() != "bearer":
-            credentials = ""
+            credentials = headers.get(GOOGLE_KEY, "")
         return hmac.compare_digest(credentials.encode("utf-8", "replace"), key.encode())
 
     async def _read(self, receive: Receive) -> Receive:

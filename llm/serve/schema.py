@@ -43,6 +43,47 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = None  # the official client may send it; nothing is obfuscated
 
 
+class TextFormat(Body):
+    """The format that an answer has anyway."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Body):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+    @property
+    def schema_given(self) -> dict[str, Any]:
+        """What such an answer must be."""
+        return {"type": "object"}
+
+
+class JsonSchema(Body):
+    """A schema under a name."""
+
+    given: dict[str, Any] = Field(alias="schema")
+    name: Name | None = None
+    description: Text | None = None
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(Body):
+    """JSON as a schema has it."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+    @property
+    def schema_given(self) -> dict[str, Any]:
+        """What such an answer must be."""
+        return self.json_schema.given
+
+
+Format = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+
+
 class Asked(Body):
     """What every request for text may set; null is the default."""
 
@@ -61,7 +102,15 @@ class Asked(Body):
     seed: Annotated[int, Field(ge=-SEEDS, lt=SEEDS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: Format | None = None
     user: Text | None = None
+
+    @property
+    def schema_given(self) -> dict[str, Any] | None:
+        """What the text must be as JSON, if it must be JSON."""
+        return (
+            None if isinstance(self.response_format, TextFormat | None) else self.response_format.schema_given
+        )
 
     @property
     def stops(self) -> list[str]:
@@ -103,12 +152,6 @@ class Message(Body):
         return "".join(part.text for part in self.content)
 
 
-class TextFormat(Body):
-    """The format that an answer has anyway."""
-
-    type: Literal["text"]
-
-
 class ChatRequest(Asked):
     """POST /v1/chat/completions."""
 
@@ -116,7 +159,6 @@ class ChatRequest(Asked):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     likeliest: Annotated[int, Field(ge=0, le=20)] | None = Field(None, alias="top_logprobs")
-    response_format: TextFormat | None = None
 
     @property
     def top_logprobs(self) -> int | None:

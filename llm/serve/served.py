@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from llm.generation.rules import Rule
 from llm.generation.template import PlainTemplate, Template, template_of
 from llm.model import Transformer
 from llm.serve.errors import ApiError
+from llm.serve.grammar import Grammars
 from llm.serve.schema import SEEDS, Asked, ChatRequest
 from llm.serve.worker import Worker
 from llm.tokenizer import MASK, Tokenizer
@@ -32,19 +34,23 @@ DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 
 @dataclass
 class Served:
-    """A model under its name. `rows` texts are written at a time, and `waiting` more may wait."""
+    """A model under its name.
+
+    `rows` texts are written at a time, and `waiting` more may wait; `speculate` tokens are guessed while one is written.
+    """
 
     name: str
     model: Transformer
     tokenizer: Tokenizer
     rows: int = 16
     waiting: int = 64
+    speculate: int = 0
     template: Template = field(init=False)
     worker: Worker = field(init=False)
 
     def __post_init__(self) -> None:
         self.template = template_of(self.tokenizer)
-        engine = BatchEngine(self.model, rows=self.rows) if self.writes_on else None
+        engine = BatchEngine(self.model, rows=self.rows, speculate=self.speculate) if self.writes_on else None
         self.worker = Worker(engine, rows=self.rows, waiting=self.waiting)
 
     @property
@@ -57,6 +63,11 @@ class Served:
         """Whether it was trained to chat."""
         return not isinstance(self.template, PlainTemplate)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that it tells texts apart by, if it does."""
+        return tuple(self.model.config.labels)
+
     def about(self) -> dict[str, Any]:
         """What /v1/models says."""
         return {
@@ -67,7 +78,7 @@ class Served:
             "architecture": self.model.config.architecture,
             "context_length": self.model.config.context_length,
             "continues": self.writes_on,
-            "labels": list(self.model.config.labels),
+            "labels": list(self.labels),
             "chat_template": self.chats,
         }
 
@@ -118,13 +129,30 @@ class Served:
         return length
 
     def requests(self, asked: Asked, prompts: Sequence[list[int]], top_logprobs: int | None) -> list[Request]:
-        """What the engine is asked for, `n` for each prompt; each draws from a seed of its own."""
+        """What the engine is asked for, `n` for each prompt; each draws from a seed of its own.
+
+        Raises:
+            ApiError: the model can't do as asked.
+        """
         stop_ids = [self.tokenizer.end_of_text]
         if isinstance(asked, ChatRequest):
             stop_ids = self.template.stop_ids
         rules, lengths = self._rules(asked), [self.length(asked, prompt) for prompt in prompts]
+        grammar = None if asked.schema_given is None else self._grammars.json(asked.schema_given)
+
+        def rules_of_one() -> list[Rule]:
+            return rules if grammar is None else [*rules, grammar.copy()]
+
         return [
-            Request(prompt, length, sampling(asked), seed_of(asked, number), stop_ids, top_logprobs, rules)
+            Request(
+                prompt,
+                length,
+                sampling(asked),
+                seed_of(asked, number),
+                stop_ids,
+                top_logprobs,
+                rules_of_one(),
+            )
             for prompt, length in zip(prompts, lengths, strict=True)
             for number in range(asked.n or 1)
         ]
@@ -168,6 +196,10 @@ class Served:
         """A token as a reader is shown it."""
         special = {token: name for name, token in self.tokenizer.special_tokens.items()}
         return special.get(id_) or self.tokenizer.decode([id_])
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self.tokenizer)
 
     def _rules(self, asked: Asked) -> list[Rule]:
         rules: list[Rule] = []

@@ -10,6 +10,7 @@ from starlette.requests import Request as HttpRequest
 
 from llm.generation import Request, TextWriter, Token
 from llm.serve.errors import ApiError
+from llm.serve.grammar import Grammar
 from llm.serve.metrics import Metrics, TokenClock
 from llm.serve.schema import Asked
 from llm.serve.served import Served
@@ -47,6 +48,10 @@ class _Text:
         elif finish is not None:
             said += self.writer.finish()
             finish = "stop" if self.writer.stopped else finish
+        if finish == "stop" and any(
+            isinstance(rule, Grammar) and not rule.complete for rule in token.request.rules
+        ):
+            finish = "length"  # a text that had to be JSON, and isn't
         return Piece(self.number, said, [token], finish)
 
 

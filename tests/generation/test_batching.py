@@ -13,6 +13,8 @@ from transformers import (
 
 from llm.errors import ConfigError, TrainingError
 from llm.generation import BatchEngine, Bias, Penalties, Request, Sampling, generate, rows_within
+from llm.generation.engine import GREEDY
+from llm.generation.speculation import looked_up
 from llm.hub import from_huggingface_state
 from llm.model import ModelConfig, Transformer, init_weights
 
@@ -206,6 +208,79 @@ def test_a_shared_beginning_is_read_once(model, monkeypatch):
     widths = widths_of(engine, monkeypatch)
     assert list(written(engine, {0: requests}).values()) == expected
     assert [width for width in widths if width > 1] == [24, 5]
+
+
+def test_prompts_that_come_together_are_read_at_once(model, monkeypatch):
+    requests = [Request(prompt(length, length), 6) for length in (3, 9, 5, 12, 7)]
+    expected = [alone(model, request) for request in requests]
+    engine, shapes = BatchEngine(model, rows=5, chunk=40), []
+    encode = model.encode
+    monkeypatch.setattr(
+        model, "encode", lambda x, cache: (shapes.append(tuple(x.shape)), encode(x, cache))[1]
+    )
+    assert list(written(engine, {0: requests}).values()) == expected
+    # Three fit into the first chunk, filled up to the longest of them; the next step has room for the rest.
+    assert [shape for shape in shapes if shape[1] > 1][:2] == [(3, 9), (1, 12)]
+
+
+def test_cancelling_what_is_being_read_leaves_the_others_whole(model):
+    requests = [Request(prompt(length, length), 6) for length in (30, 9, 5, 12)]
+    expected = [alone(model, request) for request in requests]
+    engine = BatchEngine(model, rows=4, chunk=4)
+    for request in requests:
+        engine.add(request)
+    found = {request: [] for request in requests}
+    for step in range(60):
+        for token in engine.step():
+            found[token.request].append(token.id)
+        if step == 3:
+            engine.cancel(requests[0])
+    assert not engine.busy
+    assert [found[request] for request in requests[1:]] == expected[1:]
+
+
+LOOP = [5, 9, 3, 7, 7, 2]
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.7, top_k=4)], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("given", [LOOP * 3, [4], prompt(11, 5)], ids=["loop", "one", "any"])
+def test_guesses_change_nothing_but_the_steps(model, monkeypatch, sampling, given):
+    request = Request(given, 22, sampling, seed=3, top_logprobs=2)
+    plain = list(BatchEngine(model, rows=1).run([request]))
+    engine = BatchEngine(model, rows=1, speculate=6)
+    found = list(engine.run([request]))
+    assert [token.id for token in found] == [token.id for token in plain]
+    assert [token.finish for token in found] == [token.finish for token in plain]
+    for one, other in zip(found, plain, strict=True):
+        assert one.logprobs.chosen == pytest.approx(other.logprobs.chosen, abs=1e-5)
+    again = Request([*given, *(token.id for token in found)][:-1], 5, seed=1)
+    assert written(engine, {0: [again]})[again] == alone(model, again)  # what was overwritten is whole
+
+
+def test_guesses_that_are_right_save_steps_and_stop_where_the_text_does(model):
+    # A bias that outweighs all else writes the loop, whatever the weights.
+    def onwards(logits_1v, new):
+        wanted = LOOP[len(new) % len(LOOP)]
+        return logits_1v + 1000 * torch.nn.functional.one_hot(torch.tensor([wanted]), logits_1v.shape[1])
+
+    engine = BatchEngine(model, rows=2, speculate=5)
+    engine.add(Request(LOOP * 2, 20, rules=[onwards]))
+    steps = []
+    while engine.busy:
+        steps.append(len(engine.step()))
+    assert sum(steps) == 20
+    assert len(steps) <= 5
+    stopped = Request(LOOP * 2, 20, stop_ids=[2], rules=[onwards])
+    assert written(engine, {0: [stopped]})[stopped] == LOOP
+
+
+def test_what_followed_the_last_time():
+    assert looked_up([1, 2, 3, 9, 1, 2, 3], 2) == [9, 1]
+    assert looked_up([8, 2, 3, 5, 1, 2, 3, 9, 1, 2, 3], 1) == [9]
+    assert looked_up([7, 2, 3, 4, 2, 3], 5) == [4, 2, 3]
+    assert looked_up([1, 1, 1], 4) == [1]
+    for tokens in ([], [1], [1, 2], [1, 2, 3, 4]):
+        assert looked_up(tokens, 4) == []
 
 
 def test_a_chat_reads_what_is_new_of_its_history_though_others_come_between(model, monkeypatch):

@@ -17,6 +17,11 @@ def models():
         "judge": Served(
             "judge", small(4, architecture="encoder", pooler=True, labels=("good", "bad")), TOKENIZER
         ),
+        "topics": Served(
+            "topics",
+            small(5, architecture="encoder", pooler=True, labels=("arts", "politics", "sports")),
+            TOKENIZER,
+        ),
         "translator": Served(
             "translator", small(3, architecture="encoder_decoder", n_encoder_layers=2), TOKENIZER
         ),

@@ -84,7 +84,16 @@ def cases():
         "logprobs": [5, "true"],
         "top_logprobs": [-1, 21, 1.5],
         "max_completion_tokens": [0, -1, 500, "5"],
-        "response_format": [{"type": "xml"}, "json", {"type": "text", "more": 1}],
+        "response_format": [
+            {"type": "xml"},
+            "json",
+            {"type": "text", "more": 1},
+            {"type": "json_schema"},
+            {"type": "json_schema", "json_schema": {"name": "a"}},
+            {"type": "json_schema", "json_schema": {"schema": [1]}},
+            {"type": "json_schema", "json_schema": {"schema": {"type": "king"}}},
+            {"type": "json_object", "schema": {}},
+        ],
         "tools": [[]],
         "chat_template": ["{{ 'a' * 10**9 }}"],
     }.items():

@@ -7,6 +7,7 @@ import openai
 import pytest
 import torch
 from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
 
 from llm.generation import Sampling, classify, complete, fill, translate
 from llm.tokenizer import MASK
@@ -42,7 +43,9 @@ def test_everybodys_first_program(client):
 
 
 def test_the_models_are_listed(client):
-    assert [model.id for model in client.models.list()] == ["tiny", "chatty", "filler", "judge", "translator"]
+    assert [model.id for model in client.models.list()] == [
+        "tiny", "chatty", "filler", "judge", "topics", "translator",
+    ]  # fmt: skip
     assert client.models.retrieve("chatty").chat_template is True
 
 
@@ -226,3 +229,36 @@ def test_hugging_faces_client(server, client):
     pieces = theirs.chat_completion(**ask, stream=True)
     joined = "".join(piece.choices[0].delta.content or "" for piece in pieces)
     assert joined == answer.choices[0].message.content
+
+
+def test_hugging_faces_tasks_at_a_models_own_address(server, models):
+    theirs = InferenceClient(model=f"{server}/models/topics", token="none")
+    told = classify(models["topics"].model, models["topics"].tokenizer, ["fine"])[0]
+    found = theirs.text_classification("fine")
+    assert {item.label: item.score for item in found} == pytest.approx(told, abs=1e-6)
+    assert [item.label for item in theirs.text_classification("fine", top_k=1)] == [next(iter(told))]
+    served = models["translator"]
+    wanted = translate(served.model, served.tokenizer, ["one two"], max_new_tokens=12)[0]
+    at_once = {"generate_parameters": {"max_new_tokens": 12}}
+    theirs = InferenceClient(model=f"{server}/models/translator", token="none")
+    assert theirs.summarization("one two", **at_once).summary_text == wanted
+    assert theirs.translation("one two", **at_once).translation_text == wanted
+
+
+def test_hugging_faces_errors(server, http):
+    for name, status in (("filler", 400), ("other", 404)):
+        with pytest.raises(HfHubHTTPError, match=r"no labels|no model") as caught:
+            InferenceClient(model=f"{server}/models/{name}", token="none").text_classification("a")
+        assert caught.value.response.status_code == status
+    for body in (
+        {},
+        {"inputs": 5},
+        {"inputs": []},
+        {"inputs": "a", "options": {}},
+        {"inputs": "a", "parameters": {"top_k": 0}},
+    ):
+        answer = http.post("/models/topics", json=body)
+        assert answer.status_code == 400
+        assert answer.json().keys() == {"error"}
+    many = http.post("/models/topics", json={"inputs": ["a", "b"], "parameters": {"top_k": 2}}).json()
+    assert [len(one) for one in many] == [2, 2]

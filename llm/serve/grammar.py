@@ -1,0 +1,124 @@
+"""JSON by constrained decoding: a rule that leaves a model only tokens which keep its text to a schema."""
+
+# Shape legend: v vocabulary.
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from torch import Tensor
+
+from llm.serve.errors import ApiError
+from llm.serve.grammar_check import LIMITS
+from llm.tokenizer import Tokenizer
+
+MOST_BYTES = 32_000
+CHECK = Path(__file__).with_name("grammar_check.py")
+CHECK_SECONDS = 0.7
+# A model may put a space after a comma or colon, but not end its days writing spaces.
+SPACE = " ?"
+KEPT = 64  # schemas
+
+
+class Grammars:
+    """Makes grammars for the tokens of one tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        vocabulary = TokenizerWrapper(_Vocabulary(tokenizer))
+        self._tokens = LLTokenizer(vocabulary, slices=LLTokenizer.json_slices())
+        self._kept = lru_cache(KEPT)(self._made)
+
+    def json(self, schema: dict[str, Any]) -> "Grammar":
+        """The grammar of the JSON that `schema` allows.
+
+        Raises:
+            ApiError: it is no schema, asks for what isn't known here, or takes too much memory or time.
+        """
+        try:
+            text = json.dumps(schema)
+        except RecursionError as error:
+            raise _refused(str(error)) from None
+        if len(text) > MOST_BYTES:
+            raise _refused(f"it has {len(text)} bytes, and {MOST_BYTES} are allowed")
+        return Grammar(self._kept(text).deep_copy())
+
+    def _made(self, schema: str) -> LLMatcher:
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": SPACE})
+        except ValueError as error:  # it is nested too deep
+            raise _refused(str(error)) from None
+        _check(grammar)
+        matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=LIMITS)
+        if matcher.is_error():
+            raise _refused(matcher.get_error())
+        return matcher
+
+
+def _check(grammar: str) -> None:
+    """Make the grammar where it can do no harm."""
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-I", str(CHECK)],
+            input=grammar,
+            capture_output=True,
+            text=True,
+            timeout=CHECK_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise _refused("it takes too long to prepare") from None
+    if tried.returncode:
+        raise _refused(tried.stdout.strip() or "it takes too much memory to prepare")
+
+
+def _refused(why: str) -> ApiError:
+    return ApiError(
+        400, f"This schema can't be followed: {why.splitlines()[0][:300]!a}", param="response_format"
+    )
+
+
+class Grammar:
+    """The rule for one text: it follows what is drawn."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher, self._read = matcher, 0
+
+    def copy(self) -> "Grammar":
+        """The rule for another text."""
+        return Grammar(self._matcher.deep_copy())
+
+    @property
+    def complete(self) -> bool:
+        """Whether what was drawn is whole: llguidance gives up where a step would take too long."""
+        return bool(self._matcher.is_accepting()) and not self._matcher.is_error()
+
+    def __call__(self, logits_1v: Tensor, new: Sequence[int]) -> Tensor:
+        """Return the logits, minus infinity where a token would break the grammar."""
+        self._matcher.consume_tokens(list(new[self._read :]))
+        self._read = len(new)
+        # One byte for each token of the tokenizer; a model's vocabulary may be filled up beyond them.
+        allowed = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8) > 0
+        allowed_v = torch.zeros(logits_1v.shape[-1], dtype=torch.bool)
+        allowed_v[: len(allowed)] = allowed[: len(allowed_v)]
+        return logits_1v.masked_fill(~allowed_v.to(logits_1v.device), -torch.inf)
+
+
+class _Vocabulary:
+    """A tokenizer as llguidance asks for it: the exact bytes of each id."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        special = tokenizer.special_tokens
+        self.tokens = [tokenizer.decode_bytes([id_]) for id_ in range(tokenizer.vocab_size)]
+        for name, id_ in special.items():
+            self.tokens[id_] = name.encode()
+        self.special_token_ids = sorted(special.values())
+        self.eos_token_id, self.bos_token_id = tokenizer.end_of_text, None
+        self._encode = tokenizer.encode
+
+    def __call__(self, text: str) -> list[int]:
+        return self._encode(text)

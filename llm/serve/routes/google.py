@@ -1,0 +1,130 @@
+"""Google Cloud Natural Language's routes, for models with labels; they stand under /models/NAME too, for one of several."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from llm.serve.errors import ApiError
+from llm.serve.google import answers
+from llm.serve.google.schema import AnalyzeRequest, AnnotateRequest, ClassifyRequest, EncodingType, Version
+from llm.serve.google.text import PlainText
+from llm.serve.labelling import labelled
+from llm.serve.registry import Models
+from llm.serve.schema import Name
+from llm.serve.sentiment import polarities, score
+from llm.serve.served import Served
+
+MOST_SENTENCES = 1000
+# What is asked of a kind of model that this server doesn't have, as a method or as a feature of annotateText.
+UNSERVED = {
+    "analyzeEntities": "extract_entities",
+    "analyzeEntitySentiment": "extract_entity_sentiment",
+    "analyzeSyntax": "extract_syntax",
+    "moderateText": "moderate_text",
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": "An error in Google's shape."} for status in (400, 404, 429)
+}
+router = APIRouter(prefix="/{version}", responses=ERRORS)
+
+
+async def named_in_path(name: Name) -> None:
+    """Says that the path names a model, wherever this router stands under /models/{name}."""
+
+
+async def _meant(request: Request, models: Models) -> list[Served]:
+    """The models that a request may be for."""
+    name = request.path_params.get("name")
+    return list(models) if name is None else [models.named(name)]
+
+
+Meant = Annotated[list[Served], Depends(_meant)]
+
+
+@router.post("/documents:analyzeSentiment")
+async def analyze_sentiment(
+    version: Version, body: AnalyzeRequest, meant: Meant, http: Request
+) -> answers.Object:
+    """How good a text and its sentences are."""
+    found = await _sentiment(meant, PlainText.of(body.document), body.encoding_type, http)
+    return {**found, **answers.language(version, body.document)}
+
+
+@router.post("/documents:classifyText")
+async def classify_text(
+    version: Version, body: ClassifyRequest, meant: Meant, http: Request
+) -> answers.Object:
+    """What a text is about."""
+    found = await _categories(meant, PlainText.of(body.document), http)
+    return {**found, **answers.language(version, body.document)}
+
+
+@router.post("/documents:annotateText")
+async def annotate_text(
+    version: Version, body: AnnotateRequest, meant: Meant, http: Request
+) -> answers.Object:
+    """Several of these in one answer, each from the model that can tell it."""
+    for method, feature in UNSERVED.items():
+        if getattr(body.features, feature):
+            raise _unserved(method)
+    text = PlainText.of(body.document)
+    found: answers.Object = {}
+    if body.features.extract_document_sentiment:
+        found |= await _sentiment(meant, text, body.encoding_type, http)
+    if body.features.classify_text:
+        found |= await _categories(meant, text, http)
+    return {**found, **answers.language(version, body.document)}
+
+
+@router.post("/documents:{method}")
+async def others(version: Version, method: str) -> answers.Object:
+    """Methods that need models of other kinds."""
+    if method in UNSERVED:
+        raise _unserved(method)
+    raise ApiError(404, f"There is no method {method!a} of documents.")
+
+
+async def _sentiment(
+    meant: Sequence[Served], text: PlainText, encoding: EncodingType, http: Request
+) -> answers.Object:
+    able = [served for served in meant if polarities(served.labels)]
+    served = _only(able, "labels that tell a sentiment, such as negative and positive")
+    sentences = text.sentences()
+    if len(sentences) > MOST_SENTENCES:
+        raise ApiError(400, f"The document has {len(sentences)} sentences; {MOST_SENTENCES} are allowed.")
+    if not sentences:
+        return answers.sentiment(0.0, [], [], [])
+    told = await labelled(served, [text.text.strip(), *(sentence.text for sentence in sentences)], http)
+    whole, *each = [score(probabilities, polarities(served.labels) or {}) for probabilities in told]
+    return answers.sentiment(whole, sentences, text.offsets(sentences, encoding), each)
+
+
+async def _categories(meant: Sequence[Served], text: PlainText, http: Request) -> answers.Object:
+    labelling = [served for served in meant if served.labels]
+    # Next to a model that tells sentiments, one of other labels is meant.
+    others = [served for served in labelling if not polarities(served.labels)]
+    served = _only(others or labelling, "labels")
+    if not text.text.strip():
+        raise ApiError(400, "The document has no text to classify.")
+    (told,) = await labelled(served, [text.text.strip()], http)
+    return answers.categories(told)
+
+
+def _only(able: Sequence[Served], what: str) -> Served:
+    """The one model that can."""
+    if not able:
+        raise ApiError(400, f"This needs a model with {what}, and no such model is meant here.")
+    if len(able) > 1:
+        names = ", ".join(served.name for served in able)
+        raise ApiError(
+            400,
+            f"{names} have {what}. Ask one of them: its API's endpoint is this server's, with /models/NAME.",
+        )
+    return able[0]
+
+
+def _unserved(method: str) -> ApiError:
+    return ApiError(
+        400, f"{method} needs a kind of model that this server doesn't serve; texts' labels it has."
+    )

@@ -1,0 +1,28 @@
+"""The routes for whoever runs the server: the page, health and Prometheus' figures."""
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+
+from llm.serve.page import page_response
+from llm.serve.registry import Figures, Models
+
+router = APIRouter()
+
+
+@router.get("/", include_in_schema=False)
+async def chat_page() -> Response:
+    """The page to chat at."""
+    return page_response()
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Whether the server answers."""
+    return {"status": "ok"}
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def figures(models: Models, metrics: Figures) -> Response:
+    """Prometheus' figures."""
+    workers = [(served.name, served.worker) for served in models]
+    return Response(metrics.text(workers), media_type="text/plain; version=0.0.4; charset=utf-8")
