@@ -17,11 +17,12 @@ from torch import Tensor
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.collate import Collator, Setting
-from llm.data.labels import TextLabelCollator, labels_of
+from llm.data.labels import LabelCollator
 from llm.data.progress import Bar
 from llm.data.steps.base import Step
 from llm.data.steps.duplicates import Comparison
 from llm.data.windows import Windows
+from llm.data.words import LabelledWords
 from llm.errors import ConfigError
 from llm.generation import Sampling, answer, complete, pack, quantize, show_hidden
 from llm.hub import from_huggingface, local_folder
@@ -203,10 +204,9 @@ def shape_for(config: Config, found: Origin, text: Corpus) -> ModelConfig:
     """The shape of the model that is trained: with the tokenizer's vocabulary and, of labelled texts, their labels."""
     shape = found.sized(text.vocab_size)
     make = resolve(config["task"]["collator"]["_target_"], config["packages"])
-    if make is not TextLabelCollator:
-        return dataclasses.replace(shape, labels=())
-    pooler = shape.architecture == "encoder"
-    return dataclasses.replace(shape, labels=labels_of(text.train, text.tokenizer), pooler=pooler)
+    if not (isinstance(make, type) and issubclass(make, LabelCollator)):
+        return dataclasses.replace(shape, labels=(), labelled="text")
+    return make.headed(shape, text.train, text.tokenizer)
 
 
 def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
@@ -439,6 +439,8 @@ def _held_out_prompts(config: Config, net: Transformer, text: Corpus) -> list[st
     stream = text.validation if len(text.validation) > length else text.train
     view = collate.view(stream, length, config["seed"])
     numbers = np.arange(min(keys["num_samples"], view.n_held_out))
+    if isinstance(view, LabelledWords):
+        return [view.shown(number, text.tokenizer) for number in numbers.tolist()]
     batch = collate(view.held_out(numbers), numbers)
     shown_bs = batch.tokens_bt if batch.source_bs is None else batch.source_bs
     marks = hiding_tokens(text.tokenizer)

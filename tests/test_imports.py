@@ -12,8 +12,8 @@ LAYERS = (
     {"errors", "files", "redaction", "llm"},
     {"config"},
     {"model", "tokenizer"},
-    {"data", "adapter", "generation", "hub"},
-    {"objective"},  # scores the batches that data makes
+    {"data", "adapter", "hub"},
+    {"objective", "generation"},  # score and read the batches that data makes
     {"train", "evaluation", "serve", "plan"},
     {"build"},
     {"jobs"},

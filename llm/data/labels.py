@@ -1,7 +1,9 @@
-"""Texts and their labels: one of several for a whole text.
+"""Texts and their labels: what all collators of labels share, and one label of several for a whole text.
 
 Shapes: b batch, t time, k scored positions.
 """
+
+import dataclasses
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from llm.data.shards import TokenStream
 from llm.data.spans import filled
 from llm.data.windows import IGNORED
 from llm.errors import DataError
+from llm.model import ModelConfig
 from llm.model.mask import PADDING
 from llm.tokenizer import Tokenizer, framed
 
@@ -31,17 +34,8 @@ def labels_of(stream: TokenStream, tokenizer: Tokenizer) -> tuple[str, ...]:
     return tuple(labels)
 
 
-class LabelledTexts(Pairs):
-    """A stream of pairs whose target is a label."""
-
-    def n_targets(self, samples: np.ndarray) -> None:
-        """One in each."""
-
-
-class TextLabelCollator:
-    """A whole text is scored at one position: an encoder's first, and a decoder's last.
-
-    A text longer than the context is cut to its beginning. A label that the model does not have is a DataError.
+class LabelCollator:
+    """Base of what makes batches of labelled samples: it says which head the model gets.
 
     Args:
         setting: the run's tokenizer, and the model with its labels.
@@ -50,6 +44,45 @@ class TextLabelCollator:
     def __init__(self, setting: Setting) -> None:
         self.tokenizer, self.shape = setting.tokenizer, setting.shape
         self.numbers = {label: number for number, label in enumerate(setting.shape.labels)}
+
+    @classmethod
+    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`shape` with the head that the training text `stream` asks for."""
+        raise NotImplementedError
+
+    def number(self, label: str) -> int:
+        """The number of a label.
+
+        Raises:
+            DataError: the model has none of that name.
+        """
+        if label not in self.numbers:
+            known = ", ".join(self.numbers)
+            raise DataError(
+                f"A text has the label {label!r}, which the model never saw in training: it knows {known}."
+            )
+        return self.numbers[label]
+
+
+class LabelledTexts(Pairs):
+    """A stream of pairs whose target is a label."""
+
+    def n_targets(self, samples: np.ndarray) -> None:
+        """One in each."""
+
+
+class TextLabelCollator(LabelCollator):
+    """A whole text is scored at one position: an encoder's first, and a decoder's last.
+
+    A text longer than the context is cut to its beginning. A label that the model does not have is a DataError.
+    """
+
+    @classmethod
+    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`shape` with a label for each that the pairs of `stream` have, and BERT's pooler."""
+        pooler = shape.architecture == "encoder"
+        labels = labels_of(stream, tokenizer)
+        return dataclasses.replace(shape, labels=labels, labelled="text", pooler=pooler)
 
     def view(self, stream: TokenStream, length: int, seed: int) -> LabelledTexts:
         """A stream of texts and labels."""
@@ -78,10 +111,4 @@ class TextLabelCollator:
     def _number(self, pair: Pair) -> int:
         if not len(pair.target_k):
             return IGNORED
-        label = self.tokenizer.decode(pair.target_k[:-1].tolist())
-        if label not in self.numbers:
-            known = ", ".join(self.numbers)
-            raise DataError(
-                f"A text has the label {label!r}, which the model never saw in training: it knows {known}."
-            )
-        return self.numbers[label]
+        return self.number(self.tokenizer.decode(pair.target_k[:-1].tolist()))

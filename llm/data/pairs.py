@@ -20,7 +20,6 @@ from llm.tokenizer import start_token
 
 # Lengths are padded up to multiples of this, so that a compiled model meets few shapes.
 LENGTH_STEP = 32
-SCANNED_AT_ONCE = 1 << 24  # tokens
 
 
 class Pair(NamedTuple):
@@ -48,20 +47,13 @@ class Pairs:
         self.order = EpochOrder(self.size, seed)
         self._starts = stream.documents.astype(np.int64)
         self._ends = np.append(self._starts[1:], len(stream))
-        self._middles = np.setdiff1d(self._ends_of_text(), self._starts, assume_unique=True)
+        ends_of_text = stream.positions(end_of_text)
+        self._middles = np.setdiff1d(ends_of_text, self._starts, assume_unique=True)
         is_pairs = len(self._middles) == self.size
         if not is_pairs or (self._middles < self._starts).any() or (self._middles >= self._ends).any():
             raise DataError(
                 "The documents of this corpus are no pairs of source and target: data=pairs and data=docstrings make such."
             )
-
-    def _ends_of_text(self) -> np.ndarray:
-        blocks = range(0, len(self.stream), SCANNED_AT_ONCE)
-        found = [
-            first + np.flatnonzero(self.stream.tokens[first : first + SCANNED_AT_ONCE] == self.end_of_text)
-            for first in blocks
-        ]
-        return np.concatenate([np.zeros(0, np.int64), *found])
 
     @property
     def source_lengths(self) -> np.ndarray:
@@ -83,6 +75,13 @@ class Pairs:
         """Pairs with a side that is longer than the context."""
         longest = np.maximum(self._middles - self._starts, self._ends - self._middles)
         return int((longest > self.length).sum())
+
+    @property
+    def told(self) -> str | None:
+        """How many are cut, where some are."""
+        if not self.n_cut:
+            return None
+        return f"{self.n_cut:,} of {self.size:,} pairs have a side longer than model.context_length and are cut to it."
 
     @property
     def n_held_out(self) -> int:

@@ -22,6 +22,7 @@ FORMAT_VERSION = 1
 INDEX = "index.json"
 VERIFIED = ".verified.json"
 STREAMS = ("train", "validation")
+SCANNED_AT_ONCE = 1 << 24  # tokens
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -70,6 +71,14 @@ class TokenStream:
     def n_documents(self) -> int:
         """How many documents begin in the stream."""
         return len(self.documents)
+
+    def positions(self, token: int) -> np.ndarray:
+        """Where a token stands."""
+        blocks = range(0, len(self), SCANNED_AT_ONCE)
+        found = [
+            first + np.flatnonzero(self.tokens[first : first + SCANNED_AT_ONCE] == token) for first in blocks
+        ]
+        return np.concatenate([np.zeros(0, np.int64), *found])
 
     def read(self, starts: np.ndarray, length: int) -> np.ndarray:
         """The ids (n, length), int64, that begin at the positions `starts` (n,); IndexError past the end."""

@@ -14,6 +14,7 @@ from llm.evaluation.compression import xz_bits_per_byte
 from llm.evaluation.masked import Hidden, score_masked
 from llm.evaluation.pairs import match_figures, written_beside_targets
 from llm.evaluation.perplexity import score_stream
+from llm.evaluation.tagging import score_tags
 from llm.evaluation.targets import score_targets
 from llm.generation import Sampling, complete
 from llm.model import Transformer
@@ -23,6 +24,8 @@ CODE_SAMPLES = 64
 CODE_TOKENS = 64
 CODE_TEMPERATURE = 0.8
 MOST_PAIRS = 500
+# The evaluation of a model with labels, by what they tell.
+LABELLED = {"text": "classification", "words": "tagging"}
 
 
 @dataclass(frozen=True)
@@ -118,20 +121,34 @@ def pairs(subject: Subject) -> Result:
 
 def classification(subject: Subject) -> Result:
     """Accuracy, F1 and calibration of the labels that texts are given."""
-    if not subject.model.config.labels:
-        raise ConfigError(
-            "eval=classification: it is for models with labels, such as task=classification trains."
-        )
+    _with_labels("classification", subject)
     metrics, texts = score_labels(
         subject.model, subject.stream, subject.collator(), batch_size=subject.batch_size
     )
     return Result(metrics, texts)
 
 
-def _without_labels(name: str, subject: Subject) -> None:
-    if subject.model.config.labels:
+def tagging(subject: Subject) -> Result:
+    """Accuracy of the tags that words are given, and F1 of the entities that they mark; the examples are sentences."""
+    _with_labels("tagging", subject)
+    return Result(*score_tags(subject.model, subject.stream, subject.collator(), subject.tokenizer))
+
+
+def _with_labels(name: str, subject: Subject) -> None:
+    config = subject.model.config
+    if not config.labels:
+        raise ConfigError(f"eval={name}: it is for models with labels, such as task={name} trains.")
+    if LABELLED[config.labelled] != name:
         raise ConfigError(
-            f"eval={name}: a model with labels predicts no tokens. eval=classification scores it."
+            f"eval={name}: the model's labels are others. eval={LABELLED[config.labelled]} scores it."
+        )
+
+
+def _without_labels(name: str, subject: Subject) -> None:
+    config = subject.model.config
+    if config.labels:
+        raise ConfigError(
+            f"eval={name}: a model with labels predicts no tokens. eval={LABELLED[config.labelled]} scores it."
         )
 
 
@@ -141,4 +158,5 @@ EVALUATIONS: dict[str, Callable[[Subject], Result]] = {
     "code": code,
     "pairs": pairs,
     "classification": classification,
+    "tagging": tagging,
 }

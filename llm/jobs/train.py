@@ -22,6 +22,7 @@ from llm.build import Config, Origin
 from llm.data import Corpus, CorpusDataModule
 from llm.data.collate import Collator, Samples
 from llm.data.pairs import Pairs
+from llm.data.words import LabelledWords
 from llm.errors import UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
@@ -79,10 +80,8 @@ def run(config: Config, choices: Choices) -> int:
     shape = build.shape_for(config, origin, corpus)
     job = Job(config, choices, folder, origin, corpus, shape)
     # Whatever these refuse is refused before anything is written.
-    if cut := job.samples.n_cut:
-        say(
-            f"{cut:,} of {job.samples.size:,} pairs have a side longer than model.context_length and are cut to it."
-        )
+    if told := job.samples.told:
+        say(told)
     build.check_layout(config, shape)
     try:
         return _train(job, say)
@@ -314,7 +313,7 @@ def _show_end(run: Run, entries: list[Entry], training: Entry) -> None:
 
 def _prompt(job: Job) -> str:
     """What the next command asks the model."""
-    if isinstance(job.samples, Pairs):
+    if isinstance(job.samples, Pairs | LabelledWords):
         return "a text of yours"
     return "def main():" if job.shape.architecture == "decoder" else "for <mask> in"
 

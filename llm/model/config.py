@@ -16,6 +16,7 @@ Placing = Literal["pre", "post", "parallel"]
 PositionKind = Literal["learned", "sinusoidal", "rotary", "relative", "none"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "relu2", "swiglu", "geglu", "geglu_tanh"]
 HeadKind = Literal["linear", "transformed"]
+LabelledKind = Literal["text", "words", "answer", "number"]
 
 GATED: frozenset[str] = frozenset({"swiglu", "geglu", "geglu_tanh"})
 # Keys that act under position=rotary alone, with what they are elsewhere.
@@ -132,6 +133,7 @@ class ModelConfig(_Checked):
     labels: tuple[
         str, ...
     ] = ()  # what texts or tokens are told apart by, in place of the vocabulary; the data's
+    labelled: LabelledKind = "text"  # what the labels tell: a text, each word, an answer's edges; or a number
     logit_soft_cap: float | None = None  # logits become cap * tanh(logits / cap)
     init_std: float = 0.02
     zero_init_outputs: bool = False  # every sublayer starts as the identity
@@ -282,6 +284,7 @@ class ModelConfig(_Checked):
             "is for architecture=encoder and decoder",
         )
         self._require(len(set(self.labels)) == len(self.labels), "labels", "must be distinct")
+        self._require(bool(self.labels) or self.labelled == "text", "labelled", "is for models with labels")
         self._require(
             not self.pooler or self.architecture == "encoder",
             "pooler",

@@ -2,6 +2,7 @@
 
 from llm.data.sources.books import Books
 from llm.data.sources.common_crawl import CommonCrawl
+from llm.data.sources.conll import Conll
 from llm.data.sources.csv import Tables
 from llm.data.sources.docstrings import Docstrings
 from llm.data.sources.huggingface import HuggingFace
@@ -9,11 +10,13 @@ from llm.data.sources.jsonl import JsonLines
 from llm.data.sources.parquet import ParquetFiles
 from llm.data.sources.stdlib import StandardLibrary
 from llm.data.sources.text import TextFiles
+from llm.data.sources.token_kinds import TokenKinds
 from llm.data.sources.wikipedia import Wikipedia
 
 __all__ = [
     "Books",
     "CommonCrawl",
+    "Conll",
     "Docstrings",
     "HuggingFace",
     "JsonLines",
@@ -21,5 +24,6 @@ __all__ = [
     "StandardLibrary",
     "Tables",
     "TextFiles",
+    "TokenKinds",
     "Wikipedia",
 ]

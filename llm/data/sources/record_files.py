@@ -1,13 +1,22 @@
 """What the sources of files that hold many records share: which files, which fields, and what is held out."""
 
+import gzip
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TextIO, cast
 
 from llm.data.cutting import piece_bytes
 from llm.data.documents import Piece, Plan, fingerprint
 from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents, split_by_hash
+
+
+def open_text(path: str) -> TextIO:
+    """A file of UTF-8 text, unpacked where its name ends in .gz, its line ends as they are."""
+    if path.endswith(".gz"):
+        return cast(TextIO, io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline=""))
+    return open(path, encoding="utf-8-sig", newline="")
 
 
 @dataclass(frozen=True)
