@@ -14,6 +14,7 @@ from llm.evaluation.compression import xz_bits_per_byte
 from llm.evaluation.masked import Hidden, score_masked
 from llm.evaluation.pairs import match_figures, written_beside_targets
 from llm.evaluation.perplexity import score_stream
+from llm.evaluation.questions import score_answers
 from llm.evaluation.tagging import score_tags
 from llm.evaluation.targets import score_targets
 from llm.generation import Sampling, complete
@@ -25,7 +26,7 @@ CODE_TOKENS = 64
 CODE_TEMPERATURE = 0.8
 MOST_PAIRS = 500
 # The evaluation of a model with labels, by what they tell.
-LABELLED = {"text": "classification", "words": "tagging"}
+LABELLED = {"text": "classification", "words": "tagging", "answer": "qa"}
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,12 @@ def tagging(subject: Subject) -> Result:
     return Result(*score_tags(subject.model, subject.stream, subject.collator(), subject.tokenizer))
 
 
+def qa(subject: Subject) -> Result:
+    """Exact match and F1 of answers to questions on passages; the examples are questions."""
+    _with_labels("qa", subject)
+    return Result(*score_answers(subject.model, subject.stream, subject.collator(), subject.tokenizer))
+
+
 def _with_labels(name: str, subject: Subject) -> None:
     config = subject.model.config
     if not config.labels:
@@ -159,4 +166,5 @@ EVALUATIONS: dict[str, Callable[[Subject], Result]] = {
     "pairs": pairs,
     "classification": classification,
     "tagging": tagging,
+    "qa": qa,
 }

@@ -13,11 +13,14 @@ from torch import Tensor
 from llm.data.bio import Entity, entities, is_bio
 from llm.data.collate import Collator
 from llm.data.shards import TokenStream
-from llm.data.tags import TagCollator, TaggedSentences
+from llm.data.tags import TagCollator
+from llm.data.words import LabelledWords, Window
 from llm.errors import ConfigError, DataError
 from llm.generation.tagging import best_tags, scored_once, word_scores
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer
+
+READ_AT_ONCE = 256  # windows
 
 
 def score_tags(
@@ -36,7 +39,8 @@ def score_tags(
         raise ConfigError("eval=tagging: it is for models that task=tagging trains.")
     view = collate.view(stream, model.config.context_length, 0)
     nats, wanted, told = 0.0, [], []
-    for document, scores_wl in _read(model, view, tokenizer):
+    for document, windows, scores in read_documents(model, view, tokenizer):
+        scores_wl = scored_once(windows, scores)
         tags = view.tags(document)
         numbers_w = torch.tensor([collate.number(tag) for tag in tags])
         nats += torch.nn.functional.cross_entropy(scores_wl, numbers_w, reduction="sum").item()
@@ -47,18 +51,19 @@ def score_tags(
     return {"loss": nats / view.n_words, **tag_figures(wanted, told)}, len(wanted)
 
 
-def _read(
-    model: Transformer, view: TaggedSentences, tokenizer: Tokenizer, at_once: int = 256
-) -> Iterator[tuple[int, Tensor]]:
-    """The scores (w, l) of each document's words; its windows follow one another."""
+def read_documents(
+    model: Transformer, view: LabelledWords, tokenizer: Tokenizer, *, whole: bool = False
+) -> Iterator[tuple[int, list[Window], list[Tensor]]]:
+    """Each document, its windows, which follow one another, and the scores of each (see `word_scores`)."""
 
-    def read() -> Iterator[tuple]:
-        for first in range(0, view.n_held_out, at_once):
-            windows = view.held_out(np.arange(first, min(first + at_once, view.n_held_out)))
-            yield from zip(windows, word_scores(model, tokenizer, windows), strict=True)
+    def read() -> Iterator[tuple[Window, Tensor]]:
+        for first in range(0, view.n_held_out, READ_AT_ONCE):
+            windows = view.held_out(np.arange(first, min(first + READ_AT_ONCE, view.n_held_out)))
+            yield from zip(windows, word_scores(model, tokenizer, windows, whole=whole), strict=True)
 
     for document, group in groupby(read(), key=lambda pair: pair[0].document):
-        yield document, scored_once(*zip(*group, strict=True))
+        windows, scores = zip(*group, strict=True)
+        yield document, list(windows), list(scores)
 
 
 def tag_figures(wanted: Sequence[Sequence[str]], told: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -48,6 +48,11 @@ def windows_of(
     return [Window(0, lead, list(words[span.first : span.end]), span, b"") for span in cut]
 
 
+def encoded_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[np.ndarray]:
+    """The ids of each word by itself, an end of text for one that the tokenizer makes nothing of."""
+    return [ids if len(ids) else np.array([tokenizer.end_of_text]) for ids in tokenizer.encode_batch(words)]
+
+
 def scored_once(windows: Sequence[Window], scores: Sequence[Tensor]) -> Tensor:
     """The scores (w, l) of all words of a document, each from the window that scores it."""
     parts = [
@@ -88,10 +93,7 @@ def tag(model: Transformer, tokenizer: Tokenizer, text: str) -> list[tuple[str, 
     words = WORD.findall(text)
     if not words:
         return []
-    ids = [
-        encoded if len(encoded) else np.array([tokenizer.end_of_text])
-        for encoded in tokenizer.encode_batch([word.decode() for word in spaced(words)])
-    ]
+    ids = encoded_words(tokenizer, [word.decode() for word in spaced(words)])
     windows = windows_of(ids, model.config.context_length, NOTHING.lead)
     scores_wl = scored_once(windows, word_scores(model, tokenizer, windows))
     return list(zip(words, best_tags(scores_wl, model.config.labels), strict=True))

@@ -55,7 +55,7 @@ class LabelCrossEntropy(CrossEntropy):
         self, label_smoothing: float = 0.0, label_weights: Mapping[str, float] | None = None
     ) -> None:
         super().__init__(label_smoothing)
-        self.label_weights = dict(label_weights or {})
+        self.label_weights = {str(label): weight for label, weight in (label_weights or {}).items()}
         if wrong := [name for name, weight in self.label_weights.items() if not weight >= 0]:
             raise ConfigError(f"task.objective.label_weights: {wrong} must be at least 0.")
 

@@ -7,7 +7,10 @@ from llm.data.sources.csv import Tables
 from llm.data.sources.docstrings import Docstrings
 from llm.data.sources.huggingface import HuggingFace
 from llm.data.sources.jsonl import JsonLines
+from llm.data.sources.packages import Packages
 from llm.data.sources.parquet import ParquetFiles
+from llm.data.sources.signatures import SignatureQuestions
+from llm.data.sources.squad import Squad
 from llm.data.sources.stdlib import StandardLibrary
 from llm.data.sources.text import TextFiles
 from llm.data.sources.token_kinds import TokenKinds
@@ -20,7 +23,10 @@ __all__ = [
     "Docstrings",
     "HuggingFace",
     "JsonLines",
+    "Packages",
     "ParquetFiles",
+    "SignatureQuestions",
+    "Squad",
     "StandardLibrary",
     "Tables",
     "TextFiles",
