@@ -205,7 +205,7 @@ def shape_for(config: Config, found: Origin, text: Corpus) -> ModelConfig:
     shape = found.sized(text.vocab_size)
     make = resolve(config["task"]["collator"]["_target_"], config["packages"])
     if not (isinstance(make, type) and issubclass(make, LabelCollator)):
-        return dataclasses.replace(shape, labels=(), labelled="text")
+        return dataclasses.replace(shape, labels=(), labelled="text", number_mean=0.0, number_std=1.0)
     return make.headed(shape, text.train, text.tokenizer)
 
 

@@ -18,7 +18,7 @@ from llm.tokenizer import Tokenizer
 
 
 class Batch(NamedTuple):
-    """What a model reads and what it is scored by, all int64.
+    """What a model reads and what it is scored by, all int64 but for targets that are numbers.
 
     Args:
         tokens_bt: the inputs; of a decoder with a source, its target, one position later.

@@ -1,9 +1,10 @@
-"""Texts and their labels: what all collators of labels share, and one label of several for a whole text.
+"""Texts and their labels: what all collators of labels share, and one label, or a number, for a whole text.
 
 Shapes: b batch, t time, k scored positions.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -102,13 +103,51 @@ class TextLabelCollator(LabelCollator):
         positions_b = np.zeros_like(ids) if self.shape.architecture == "encoder" else lengths_b - 1
         return Batch.of(
             tokens_bt=np.where(tokens_bt == PADDING, self.tokenizer.end_of_text, tokens_bt),
-            targets_bk=np.array([[self._number(pair)] for pair in pairs]),
+            targets_bk=np.array([[self.target(pair)] for pair in pairs]),
             ids=ids,
             documents_bt=np.where(tokens_bt == PADDING, PADDING, 0),
             positions_bk=positions_b[:, None],
         )
 
-    def _number(self, pair: Pair) -> int:
+    def target(self, pair: Pair) -> float:
+        """The number of a pair's label, `IGNORED` for a pair of nothing."""
         if not len(pair.target_k):
             return IGNORED
         return self.number(self.tokenizer.decode(pair.target_k[:-1].tolist()))
+
+
+class NumberCollator(TextLabelCollator):
+    """A number is told of a whole text, where `TextLabelCollator` tells a label; a pair of nothing has NaN."""
+
+    @classmethod
+    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`shape` with a score for the number, and what standardizes it; BERT's pooler."""
+        view = Pairs(stream, len(stream) + 1, 0, tokenizer.end_of_text)
+        numbers = np.array([_value(tokenizer, view.pair(number)) for number in range(view.size)])
+        if not numbers.std() > 0:
+            raise DataError("The numbers of the training text are all the same: there is nothing to learn.")
+        return dataclasses.replace(
+            shape,
+            labels=("number",),
+            labelled="number",
+            pooler=shape.architecture == "encoder",
+            number_mean=float(numbers.mean()),
+            number_std=float(numbers.std()),
+        )
+
+    def target(self, pair: Pair) -> float:
+        """A pair's number."""
+        return _value(self.tokenizer, pair) if len(pair.target_k) else math.nan
+
+
+def _value(tokenizer: Tokenizer, pair: Pair) -> float:
+    """The number that a pair's target spells; a DataError where it is none."""
+    text = tokenizer.decode(pair.target_k[:-1].tolist())
+    try:
+        # Some tokenizers set a number's parts apart.
+        value = float(text.replace(" ", ""))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"A text has the label {text!r}: task=regression needs a number.")
+    return value

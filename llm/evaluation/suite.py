@@ -8,11 +8,11 @@ from llm.data import TokenStream
 from llm.data.collate import Collator
 from llm.data.pairs import Pairs
 from llm.errors import ConfigError
-from llm.evaluation.classification import score_labels
+from llm.evaluation.classification import score_labels, score_numbers
 from llm.evaluation.code import parse_share
 from llm.evaluation.compression import xz_bits_per_byte
 from llm.evaluation.masked import Hidden, score_masked
-from llm.evaluation.pairs import match_figures, written_beside_targets
+from llm.evaluation.pairs import match_figures, rouge_figures, written_beside_targets
 from llm.evaluation.perplexity import score_stream
 from llm.evaluation.questions import score_answers
 from llm.evaluation.tagging import score_tags
@@ -26,7 +26,7 @@ CODE_TOKENS = 64
 CODE_TEMPERATURE = 0.8
 MOST_PAIRS = 500
 # The evaluation of a model with labels, by what they tell.
-LABELLED = {"text": "classification", "words": "tagging", "answer": "qa"}
+LABELLED = {"text": "classification", "words": "tagging", "answer": "qa", "number": "regression"}
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,18 @@ def code(subject: Subject) -> Result:
 
 def pairs(subject: Subject) -> Result:
     """Exact match and chrF of what is written for held-out sources, the first `MOST_PAIRS` of them."""
+    _, written, targets = _written("pairs", subject)
+    return Result(match_figures(written, targets), len(targets))
+
+
+def _written(name: str, subject: Subject) -> tuple[list[str], list[str], list[str]]:
+    """The first `MOST_PAIRS` held-out sources, what is written for them, and their targets."""
     view = subject.collator().view(subject.stream, subject.model.config.context_length, subject.seed)
-    if not isinstance(view, Pairs):
-        raise ConfigError("eval=pairs: it is for models of pairs of texts, such as task=seq2seq trains.")
-    written, targets = written_beside_targets(
+    if not isinstance(view, Pairs) or subject.model.config.labels:
+        raise ConfigError(f"eval={name}: it is for models of pairs of texts, such as task=seq2seq trains.")
+    return written_beside_targets(
         subject.model, view, subject.tokenizer, limit=MOST_PAIRS, batch_size=subject.batch_size
     )
-    return Result(match_figures(written, targets), len(targets))
 
 
 def classification(subject: Subject) -> Result:
@@ -139,6 +144,21 @@ def qa(subject: Subject) -> Result:
     """Exact match and F1 of answers to questions on passages; the examples are questions."""
     _with_labels("qa", subject)
     return Result(*score_answers(subject.model, subject.stream, subject.collator(), subject.tokenizer))
+
+
+def regression(subject: Subject) -> Result:
+    """Squared error and correlation of the numbers that are told of texts."""
+    _with_labels("regression", subject)
+    metrics, texts = score_numbers(
+        subject.model, subject.stream, subject.collator(), batch_size=subject.batch_size
+    )
+    return Result(metrics, texts)
+
+
+def summarization(subject: Subject) -> Result:
+    """ROUGE of what is written for held-out texts, the first `MOST_PAIRS` of them, beside that of their first lines."""
+    sources, written, targets = _written("summarization", subject)
+    return Result(rouge_figures(sources, written, targets), len(targets))
 
 
 def _with_labels(name: str, subject: Subject) -> None:
@@ -167,4 +187,6 @@ EVALUATIONS: dict[str, Callable[[Subject], Result]] = {
     "classification": classification,
     "tagging": tagging,
     "qa": qa,
+    "regression": regression,
+    "summarization": summarization,
 }

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from llm.errors import ConfigError
 from llm.generation.answering import answer_question
-from llm.generation.classifying import classify
+from llm.generation.classifying import classify, estimate
 from llm.generation.filling import fill, restore
 from llm.generation.tagging import tag, told_tags
 from llm.generation.text import translate
@@ -15,8 +15,8 @@ from llm.tokenizer import MASK, Tokenizer
 def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> str:
     """`text` with what each <mask> hides; an encoder-decoder writes the target of a text that hides nothing.
 
-    A model with labels tells by them what the text is, a line each: the labels' probabilities, the words' tags, or the answer
-    to a question that stands before the text, in a line of its own.
+    A model with labels tells by them what the text is, a line each: the labels' probabilities, the words' tags, a number, or the
+    answer to a question that stands before the text, in a line of its own.
 
     Raises:
         ConfigError: an encoder has nothing to fill in, or the text is too long.
@@ -45,9 +45,14 @@ def _told_answer(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
     return answer_question(model, tokenizer, text) or "(no answer)"
 
 
+def _told_number(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
+    return f"{estimate(model, tokenizer, [text])[0]:.6g}"
+
+
 # What a model says of a text, by what its labels tell.
 TELLERS: dict[str, Callable[[Transformer, Tokenizer, str], str]] = {
     "text": _told_label,
     "words": _told_words,
     "answer": _told_answer,
+    "number": _told_number,
 }
