@@ -116,3 +116,17 @@ def test_labels_may_count_more_than_others(words, tmp_path):
     assert main(["train", *words, weights, *recipe]) == 0
     (entry,) = json.loads((tmp_path / "runs/w/evaluation.json").read_text())
     assert entry["metrics"]["recall"] < 0.5 or entry["metrics"]["precision"] < 0.9  # what is O goes unlearnt
+
+
+def test_a_run_stops_early_where_it_no_longer_learns(words, tmp_path):
+    stop = ["callbacks=early_stopping", "callbacks.early_stopping.patience=2"]
+    recipe = ["model=bert_nano", "trainer.max_steps=400", "optimizer.lr=0.5", "trainer.val_check_interval=2"]
+    kept = [word for word in words if not word.startswith(("trainer.val_check", "samples"))]
+    assert main(["train", *kept, *stop, *recipe, "name=s"]) == 0
+    folder = tmp_path / "runs/s"
+    record = json.loads((folder / "run.json").read_text())
+    steps = json.loads((folder / "results.json").read_text())[-1]["metrics"]["steps"]
+    assert (record["status"], steps < 400) == ("stopped", True)
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    losses = [float(row.split(",")[4]) for row in rows[1:] if row.split(",")[4]]
+    assert min(losses) not in losses[-2:]
