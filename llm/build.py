@@ -22,7 +22,7 @@ from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.collate import Collator, Setting, Work
 from llm.data.conversations import Conversations, Conversing, bytes_per_target
 from llm.data.documents import fingerprint
-from llm.data.labels import TextLabelCollator, labels_of
+from llm.data.labels import LabelCollator
 from llm.data.mixture import Mixed, MixedSamples, Mixture, Share
 from llm.data.preferences import PreferenceCollator
 from llm.data.preparation import shared_tokenizer
@@ -30,6 +30,7 @@ from llm.data.progress import Bar
 from llm.data.steps.base import Step
 from llm.data.steps.duplicates import Comparison
 from llm.data.windows import Windows
+from llm.data.words import LabelledWords
 from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors
@@ -309,12 +310,11 @@ def adapted_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
 def shape_for(config: Config, found: Origin, text: Corpus | Mixture) -> ModelConfig:
     """The shape of the model that is trained: with the tokenizer's vocabulary and, of labelled texts, their labels."""
     shape = found.sized(text.vocab_size)
-    if _collator_class(config) is not TextLabelCollator or isinstance(
-        text, Mixture
-    ):  # which holds plain text alone
-        return dataclasses.replace(shape, labels=())
-    pooler = shape.architecture == "encoder"
-    return dataclasses.replace(shape, labels=labels_of(text.train, text.tokenizer), pooler=pooler)
+    make = _collator_class(config)
+    # A mixture holds plain text alone.
+    if isinstance(text, Mixture) or not (isinstance(make, type) and issubclass(make, LabelCollator)):
+        return dataclasses.replace(shape, labels=(), labelled="text", number_mean=0.0, number_std=1.0)
+    return make.headed(shape, text.train, text.tokenizer)
 
 
 def _collator_class(config: Config) -> Any:
@@ -709,6 +709,8 @@ def _held_out_prompts(config: Config, net: Transformer, text: Corpus | Mixture) 
     stream = text.validation if len(text.validation) > length else text.train
     view = stream.cut(collate.view, length, config["seed"])
     numbers = np.arange(min(keys["num_samples"], view.n_held_out))
+    if isinstance(view, LabelledWords):
+        return [view.shown(number, text.tokenizer) for number in numbers.tolist()]
     batch = collate(view.held_out(numbers), numbers)
     shown_bs = batch.tokens_bt if batch.source_bs is None else batch.source_bs
     marks = hiding_tokens(text.tokenizer)

@@ -13,8 +13,8 @@ LAYERS = (
     {"config"},
     {"model", "tokenizer"},
     {"adapter"},
-    {"data", "generation", "hub"},
-    {"objective"},  # scores the batches that data makes
+    {"data", "hub"},
+    {"objective", "generation"},  # score and read the batches that data makes
     {"train", "evaluation", "serve"},
     {"plan"},  # tries what train does
     {"build"},

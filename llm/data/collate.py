@@ -18,16 +18,17 @@ from llm.tokenizer import Tokenizer
 
 
 class Batch(NamedTuple):
-    """What a model reads and what it is scored by, all int64 but the last two.
+    """What a model reads and what it is scored by, all int64 but for targets that are numbers.
 
     Args:
         tokens_bt: the inputs; of a decoder with a source, its target, one position later.
-        targets_bk: the tokens to predict, `IGNORED` where there is none.
+        targets_bk: the tokens or labels to predict, `IGNORED` where there is none.
         ids: the index of each sample (b,) in the order of training (-1: filled up).
         documents_bt: the document of each input, llm.model.mask.PADDING for none; None where a row is one document.
         positions_bk: where the targets stand; None where each input has one.
         source_bs: what an encoder-decoder reads.
         source_documents_bs: the document of each token of it.
+        segments_bt: the segment of each input; None for one alone.
         divisor: what the summed loss is divided by in training, where a step's micro-batches differ in the number of
             their targets: the mean of the step's, (); None where it is the number of this batch's.
         reference_b2: the log-probabilities of a better and a worse answer under the first model; the other rows are then
@@ -41,6 +42,7 @@ class Batch(NamedTuple):
     positions_bk: Tensor | None = None
     source_bs: Tensor | None = None
     source_documents_bs: Tensor | None = None
+    segments_bt: Tensor | None = None
     divisor: Tensor | None = None
     reference_b2: Tensor | None = None
 
@@ -57,6 +59,7 @@ class Batch(NamedTuple):
         """The arguments of the model beside the tokens."""
         return {
             "documents_bt": self.documents_bt,
+            "segments_bt": self.segments_bt,
             "positions_bk": self.positions_bk,
             "source_bs": self.source_bs,
             "source_documents_bs": self.source_documents_bs,

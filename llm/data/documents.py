@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llm.data.verbatim import VERBATIM
 from llm.redaction import redacted_text
 
 if TYPE_CHECKING:
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
 CASES_KEPT = 100
 
 
-# Stands between the sides of a pair, and in no UTF-8 text.
+# Stand in no UTF-8 text: between the sides of a pair, and between words of a side that are encoded each by itself.
 BETWEEN = b"\xff"
+BETWEEN_WORDS = b"\xfe"
 
 
 @dataclass(frozen=True)
 class Document:
     """One UTF-8 text, or a part of one that is too long to be held whole; a pair of texts with `BETWEEN` between.
+
+    A side may be words with `BETWEEN_WORDS` between, and the last one `VERBATIM` (see llm.data.verbatim).
 
     `offset` is the byte at which the part starts in its document (0: the document starts here), `size` the
     bytes of the whole document and `whole_digest` its hex SHA-256, where the text at hand isn't the whole.
@@ -41,8 +45,9 @@ class Document:
 
     @property
     def sides(self) -> list[str]:
-        """The text, or what of a pair's two texts is in this part."""
-        return [side.decode("utf-8") for side in self.data.split(BETWEEN)]
+        """The text, or what of a pair's two texts is in this part; what is verbatim is none."""
+        sides = self.data.replace(BETWEEN_WORDS, b"").split(BETWEEN)
+        return [side.decode("utf-8") for side in sides if not side.startswith(VERBATIM)]
 
     @cached_property
     def digest(self) -> str:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm.data.cutting import chunks
-from llm.data.documents import BETWEEN, Document, Losses, Part, Piece, Split
+from llm.data.documents import BETWEEN, BETWEEN_WORDS, Document, Losses, Part, Piece, Split
 from llm.data.messages import conversations_of, is_conversation
 from llm.data.shards import token_dtype
 from llm.data.survey import Survey
+from llm.data.verbatim import VERBATIM, as_ids
 from llm.errors import DataError
 from llm.files import read_json, sha256, sync, write_json
 from llm.redaction import redacted_text
@@ -133,7 +134,7 @@ def kept_parts(piece: Piece, split: Split, counts: Counts) -> Iterator[Part]:
 
 def _chunk(part: Part) -> Iterator[Part]:
     whole = part.document
-    if is_conversation(whole):
+    if is_conversation(whole) or VERBATIM in whole.data:
         yield part
         return
     for number, data in enumerate(chunks(whole.data)):
@@ -187,11 +188,11 @@ def _encode(batch: list[Part], tokenizer: "Tokenizer", dtype: np.dtype) -> list[
     if any(is_conversation(part.document) for part in batch):
         return _encode_conversations([part.document for part in batch], tokenizer, dtype)
     start = np.array([tokenizer.end_of_text], dtype)
-    sides = [part.document.sides for part in batch]
-    encoded = iter(tokenizer.encode_batch([side for of_part in sides for side in of_part]))
+    texts = [_texts(part.document.data) for part in batch]
+    encoded = iter(tokenizer.encode_batch([text.decode("utf-8") for of_part in texts for text in of_part]))
     return [
-        _joined(part.starts, [next(encoded) for _ in of_part], start)
-        for part, of_part in zip(batch, sides, strict=True)
+        _joined(part, [next(encoded) for _ in of_part], start, tokenizer)
+        for part, of_part in zip(batch, texts, strict=True)
     ]
 
 
@@ -228,14 +229,32 @@ def join_stretches(stretches: Sequence[np.ndarray], end_of_text: int) -> np.ndar
     return np.concatenate([part for stretch in doubled for part in ([end_of_text], stretch)])
 
 
-def _joined(starts: bool, sides: list[np.ndarray], start: np.ndarray) -> np.ndarray:
+def _texts(data: bytes) -> list[bytes]:
+    """What of a document is encoded, each by itself."""
+    sides = data.replace(BETWEEN_WORDS, BETWEEN).split(BETWEEN)
+    return [side for side in sides if not side.startswith(VERBATIM)]
+
+
+def _joined(part: Part, sides: list[np.ndarray], start: np.ndarray, tokenizer: "Tokenizer") -> np.ndarray:
     """The ids of the sides with `start` between them, and before them where a document starts."""
+    _, is_labelled, kept = part.document.data.partition(BETWEEN + VERBATIM)
+    if is_labelled:
+        # A word is a token at least, so that only what is verbatim stands behind two ends of text.
+        sides = [side if len(side) else np.array([_unknown(tokenizer)]) for side in sides]
+        sides += [np.zeros(0, np.int64), as_ids(kept, tokenizer.end_of_text, tokenizer.vocab_size)]
     pieces = [piece for side in sides for piece in (start, np.asarray(side).astype(start.dtype))]
-    return np.concatenate(pieces if starts else pieces[1:])
+    return np.concatenate(pieces if part.starts else pieces[1:])
+
+
+def _unknown(tokenizer: "Tokenizer") -> int:
+    for name in ("<unk>", "[UNK]"):
+        if name in tokenizer.special_tokens:
+            return tokenizer.special_tokens[name]
+    raise DataError("The tokenizer makes nothing of a word, and has no token for the unknown: take another.")
 
 
 def _row(part: Part, n_tokens: int) -> tuple[int, int, int, bool, bool]:
     document = part.document
     digest = int(document.digest[:16], 16) if part.starts else 0
-    n_bytes = len(document.data) - document.data.count(BETWEEN)
+    n_bytes = sum(map(len, _texts(document.data)))
     return digest, n_bytes, n_tokens, part.held_out, part.starts

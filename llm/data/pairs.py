@@ -11,7 +11,6 @@ import numpy as np
 
 from llm.data.collate import Batch, Setting, Work
 from llm.data.order import EpochOrder
-from llm.data.places import places_of
 from llm.data.shards import TokenStream
 from llm.data.spans import filled, shifted
 from llm.data.windows import IGNORED
@@ -48,7 +47,8 @@ class Pairs:
         self.order = EpochOrder(self.size, seed)
         self._starts = stream.documents.astype(np.int64)
         self._ends = np.append(self._starts[1:], len(stream))
-        self._middles = np.setdiff1d(places_of(stream, end_of_text), self._starts, assume_unique=True)
+        ends_of_text = stream.positions(end_of_text)
+        self._middles = np.setdiff1d(ends_of_text, self._starts, assume_unique=True)
         is_pairs = len(self._middles) == self.size
         if not is_pairs or (self._middles < self._starts).any() or (self._middles >= self._ends).any():
             raise DataError(

@@ -11,6 +11,7 @@ from llm.data.documents import Losses, Plan
 from llm.data.encode import LONGEST_KEPT
 from llm.data.shards import TokenStream
 from llm.data.survey import Survey
+from llm.data.verbatim import text_of
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
@@ -95,10 +96,11 @@ def samples(stream: TokenStream, tokenizer: "Tokenizer") -> list[str]:
     chosen = np.unique(np.linspace(0, stream.n_documents - 1, SAMPLES).astype(int))
     starts = stream.documents[chosen].astype(np.int64)
     ends = np.append(stream.documents[1:], len(stream))[chosen].astype(np.int64)
-    return [
-        tokenizer.decode(stream.tokens[start : min(end, start + SAMPLE_TOKENS)].tolist())
+    documents = (
+        stream.tokens[start : min(end, start + SAMPLE_TOKENS)]
         for start, end in zip(starts, ends, strict=True)
-    ]
+    )
+    return [tokenizer.decode(text_of(ids, tokenizer.end_of_text).tolist()) for ids in documents]
 
 
 def _steps(cleaning: dict[str, Any] | None) -> list[str]:

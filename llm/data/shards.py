@@ -22,6 +22,7 @@ FORMAT_VERSION = 1
 INDEX = "index.json"
 VERIFIED = ".verified.json"
 STREAMS = ("train", "validation")
+SCANNED_AT_ONCE = 1 << 24  # tokens
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -75,6 +76,14 @@ class TokenStream:
     def cut(self, view: Callable[["TokenStream", int, int], Any], length: int, seed: int) -> Any:
         """The stream as samples of at most `length` tokens, by the view of a collator."""
         return view(self, length, seed)
+
+    def positions(self, token: int) -> np.ndarray:
+        """Where a token stands."""
+        blocks = range(0, len(self), SCANNED_AT_ONCE)
+        found = [
+            first + np.flatnonzero(self.tokens[first : first + SCANNED_AT_ONCE] == token) for first in blocks
+        ]
+        return np.concatenate([np.zeros(0, np.int64), *found])
 
     def read(self, starts: np.ndarray, length: int) -> np.ndarray:
         """The ids (n, length), int64, that begin at the positions `starts` (n,); IndexError past the end."""

@@ -50,6 +50,30 @@ class PathSplit:
 
 
 @dataclass(frozen=True)
+class IdSplit:
+    """Holds out the documents whose id's SHA-256 falls in the first `share` of its range, and those of the id `also`."""
+
+    share: float
+    also: str
+
+    def parts(self, document: Document) -> Iterator[Part]:
+        """One part, held out or not."""
+        held_out = self.share > 0 and (
+            document.id == self.also or int(self.hash(document), 16) < self.share * 2**256
+        )
+        yield Part(held_out, document.offset == 0, document)
+
+    @staticmethod
+    def hash(document: Document) -> str:
+        """The SHA-256 of a document's id, in hex."""
+        return hashlib.sha256(document.id.encode("utf-8", "replace")).hexdigest()
+
+    def settings(self) -> dict[str, Any]:
+        """The rule and its share."""
+        return {"rule": "id", "share": self.share}
+
+
+@dataclass(frozen=True)
 class TailSplit:
     """Holds out the end of the whole: the document `cut` from about byte `offset` on, and those in `after`.
 

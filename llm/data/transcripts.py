@@ -5,7 +5,6 @@ Shapes: n documents, m marks (the ends of text between turns), t time, p ends of
 
 import numpy as np
 
-from llm.data.places import places_of
 from llm.data.shards import TokenStream
 from llm.errors import DataError
 
@@ -46,7 +45,7 @@ class Transcripts:
 
     def _ends_of_text(self, end_of_text: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ends of text that are no part of a document: where, in which, and whether a turn begins behind (p,)."""
-        at = np.setdiff1d(places_of(self.stream, end_of_text), self._starts, assume_unique=True)
+        at = np.setdiff1d(self.stream.positions(end_of_text), self._starts, assume_unique=True)
         begins_run = np.diff(at, prepend=-2) != 1
         ends_run = np.diff(at, append=len(self.stream) + 1) != 1
         numbers = np.arange(len(at))

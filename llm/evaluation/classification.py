@@ -1,10 +1,11 @@
-"""How well a model tells texts apart by their labels."""
+"""How well a model tells what texts are: their labels, or their numbers."""
 
 # Shape legend: n texts, l labels.
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchmetrics.functional import mean_squared_error, pearson_corrcoef, spearman_corrcoef
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_calibration_error,
@@ -66,6 +67,25 @@ def reliability(logits_nl: Tensor, targets_n: Tensor) -> list[dict[str, float]]:
             }
         )
     return bins
+
+
+def score_numbers(
+    model: Transformer, stream: TokenStream, collate: Collator, *, batch_size: int = 16
+) -> tuple[dict[str, float], int]:
+    """Return figures of the numbers that are told of all texts of a stream, and how many texts there are.
+
+    mse, pearson and spearman (NaN where all are told the same), and mean_mse: that of always saying the training text's
+    mean. Raises DataError where there is no text.
+    """
+    scores_n1, targets_n = told_labels(model, stream, collate, batch_size)
+    told_n, targets_n = scores_n1[:, 0], targets_n.float()
+    mean_n = torch.full_like(targets_n, model.config.number_mean)
+    return {
+        "mse": mean_squared_error(told_n, targets_n).item(),
+        "pearson": pearson_corrcoef(told_n, targets_n).item(),
+        "spearman": spearman_corrcoef(told_n, targets_n).item(),
+        "mean_mse": mean_squared_error(mean_n, targets_n).item(),
+    }, len(targets_n)
 
 
 def told_labels(

@@ -1,5 +1,7 @@
 """What an encoder-decoder writes for sources that it never saw, beside their targets."""
 
+import re
+
 from llm.data.pairs import Pairs
 from llm.generation import translate
 from llm.model import Transformer
@@ -8,8 +10,9 @@ from llm.tokenizer import Tokenizer
 
 def written_beside_targets(
     model: Transformer, pairs: Pairs, tokenizer: Tokenizer, *, limit: int, batch_size: int = 16
-) -> tuple[list[str], list[str]]:
-    """What the model writes, greedily, for the first `limit` pairs, and their targets."""
+) -> tuple[list[str], list[str], list[str]]:
+    """The sources of the first `limit` pairs, what the model writes for them, greedily, and their targets."""
+    read: list[str] = []
     written: list[str] = []
     targets: list[str] = []
     for first in range(0, min(limit, pairs.size), batch_size):
@@ -19,8 +22,9 @@ def written_beside_targets(
         ]
         sources, wanted = zip(*texts, strict=True)
         written += translate(model, tokenizer, sources, max_new_tokens=pairs.length)
+        read += sources
         targets += wanted
-    return written, targets
+    return read, written, targets
 
 
 def match_figures(written: list[str], targets: list[str]) -> dict[str, float]:
@@ -29,3 +33,23 @@ def match_figures(written: list[str], targets: list[str]) -> dict[str, float]:
 
     exact = sum(one == other for one, other in zip(written, targets, strict=True))
     return {"exact_match": exact / len(targets), "chrf": CHRF().corpus_score(written, [targets]).score}
+
+
+ROUGE = ("rouge1", "rouge2", "rougeL")
+
+
+def rouge_figures(sources: list[str], written: list[str], targets: list[str]) -> dict[str, float]:
+    """Return rouge1, rouge2 and rougeL, the mean F1 over the texts, from 0 to 1, as rouge-score counts them with stemming.
+
+    copy_rouge1 and so on are those of a copy of each source's first sentence, or line where that ends before.
+    """
+    copies = [re.split(r"(?<=[.!?])\s|\n", source.strip(), maxsplit=1)[0] for source in sources]
+    return _rouge("", written, targets) | _rouge("copy_", copies, targets)
+
+
+def _rouge(name: str, told: list[str], targets: list[str]) -> dict[str, float]:
+    from rouge_score.rouge_scorer import RougeScorer  # nltk with it
+
+    scorer = RougeScorer(ROUGE, use_stemmer=True)
+    scores = [scorer.score(target, text) for text, target in zip(told, targets, strict=True)]
+    return {name + kind: sum(score[kind].fmeasure for score in scores) / len(scores) for kind in ROUGE}

@@ -10,15 +10,17 @@ from llm.data.conversations import ConversationCollator
 from llm.data.pairs import Pairs
 from llm.data.preferences import PreferenceCollator
 from llm.errors import ConfigError
-from llm.evaluation.classification import confusion, label_figures, reliability, told_labels
+from llm.evaluation.classification import confusion, label_figures, reliability, score_numbers, told_labels
 from llm.evaluation.code import parse_share, parses
 from llm.evaluation.compression import xz_bits_per_byte
 from llm.evaluation.examples import DocumentSums, label_rows, text_id
 from llm.evaluation.masked import Hidden, score_masked
-from llm.evaluation.pairs import match_figures, written_beside_targets
+from llm.evaluation.pairs import match_figures, rouge_figures, written_beside_targets
 from llm.evaluation.perplexity import score_stream
 from llm.evaluation.preferences import score_preferences
+from llm.evaluation.questions import score_answers
 from llm.evaluation.result import Result
+from llm.evaluation.tagging import score_tags
 from llm.evaluation.targets import score_targets
 from llm.generation import Sampling, complete
 from llm.model import Transformer
@@ -28,6 +30,8 @@ CODE_SAMPLES = 64
 CODE_TOKENS = 64
 CODE_TEMPERATURE = 0.8
 MOST_PAIRS = 500
+# The evaluation of a model with labels, by what they tell.
+LABELLED = {"text": "classification", "words": "tagging", "answer": "qa", "number": "regression"}
 
 
 @dataclass(frozen=True)
@@ -116,12 +120,7 @@ def code(subject: Subject) -> Result:
 
 def pairs(subject: Subject) -> Result:
     """Exact match and chrF of what is written for held-out sources, the first `MOST_PAIRS` of them."""
-    view = subject.collator().view(subject.stream, subject.model.config.context_length, subject.seed)
-    if not isinstance(view, Pairs):
-        raise ConfigError("eval=pairs: it is for models of pairs of texts, such as task=seq2seq trains.")
-    written, targets = written_beside_targets(
-        subject.model, view, subject.tokenizer, limit=MOST_PAIRS, batch_size=subject.batch_size
-    )
+    _, written, targets = _written("pairs", subject)
     rows = [
         {
             "id": text_id(f"{number} {target}"),
@@ -134,12 +133,19 @@ def pairs(subject: Subject) -> Result:
     return Result(match_figures(written, targets), len(targets), rows)
 
 
+def _written(name: str, subject: Subject) -> tuple[list[str], list[str], list[str]]:
+    """The first `MOST_PAIRS` held-out sources, what is written for them, and their targets."""
+    view = subject.collator().view(subject.stream, subject.model.config.context_length, subject.seed)
+    if not isinstance(view, Pairs) or subject.model.config.labels:
+        raise ConfigError(f"eval={name}: it is for models of pairs of texts, such as task=seq2seq trains.")
+    return written_beside_targets(
+        subject.model, view, subject.tokenizer, limit=MOST_PAIRS, batch_size=subject.batch_size
+    )
+
+
 def classification(subject: Subject) -> Result:
     """Accuracy, F1 and calibration of the labels that texts are given."""
-    if not subject.model.config.labels:
-        raise ConfigError(
-            "eval=classification: it is for models with labels, such as task=classification trains."
-        )
+    _with_labels("classification", subject)
     collate = subject.collator()
     logits_nl, targets_n = told_labels(subject.model, subject.stream, collate, batch_size=subject.batch_size)
     labels = subject.model.config.labels
@@ -164,10 +170,48 @@ def preferences(subject: Subject) -> Result:
     return Result(metrics, n_pairs)
 
 
-def _without_labels(name: str, subject: Subject) -> None:
-    if subject.model.config.labels:
+def tagging(subject: Subject) -> Result:
+    """Accuracy of the tags that words are given, and F1 of the entities that they mark; the examples are sentences."""
+    _with_labels("tagging", subject)
+    return Result(*score_tags(subject.model, subject.stream, subject.collator(), subject.tokenizer))
+
+
+def qa(subject: Subject) -> Result:
+    """Exact match and F1 of answers to questions on passages; the examples are questions."""
+    _with_labels("qa", subject)
+    return Result(*score_answers(subject.model, subject.stream, subject.collator(), subject.tokenizer))
+
+
+def regression(subject: Subject) -> Result:
+    """Squared error and correlation of the numbers that are told of texts."""
+    _with_labels("regression", subject)
+    metrics, texts = score_numbers(
+        subject.model, subject.stream, subject.collator(), batch_size=subject.batch_size
+    )
+    return Result(metrics, texts)
+
+
+def summarization(subject: Subject) -> Result:
+    """ROUGE of what is written for held-out texts, the first `MOST_PAIRS` of them, beside that of their first lines."""
+    sources, written, targets = _written("summarization", subject)
+    return Result(rouge_figures(sources, written, targets), len(targets))
+
+
+def _with_labels(name: str, subject: Subject) -> None:
+    config = subject.model.config
+    if not config.labels:
+        raise ConfigError(f"eval={name}: it is for models with labels, such as task={name} trains.")
+    if LABELLED[config.labelled] != name:
         raise ConfigError(
-            f"eval={name}: a model with labels predicts no tokens. eval=classification scores it."
+            f"eval={name}: the model's labels are others. eval={LABELLED[config.labelled]} scores it."
+        )
+
+
+def _without_labels(name: str, subject: Subject) -> None:
+    config = subject.model.config
+    if config.labels:
+        raise ConfigError(
+            f"eval={name}: a model with labels predicts no tokens. eval={LABELLED[config.labelled]} scores it."
         )
 
 
@@ -178,4 +222,8 @@ EVALUATIONS: dict[str, Callable[[Subject], Result]] = {
     "pairs": pairs,
     "classification": classification,
     "preferences": preferences,
+    "tagging": tagging,
+    "qa": qa,
+    "regression": regression,
+    "summarization": summarization,
 }

@@ -1,8 +1,12 @@
 """What a model that reads a text whole writes for it."""
 
+from collections.abc import Callable
+
 from llm.errors import ConfigError
-from llm.generation.classifying import classify
+from llm.generation.answering import answer_question
+from llm.generation.classifying import classify, estimate
 from llm.generation.filling import fill, restore
+from llm.generation.tagging import tag, told_tags
 from llm.generation.text import translate
 from llm.model import Transformer
 from llm.tokenizer import MASK, Tokenizer
@@ -11,14 +15,14 @@ from llm.tokenizer import MASK, Tokenizer
 def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> str:
     """`text` with what each <mask> hides; an encoder-decoder writes the target of a text that hides nothing.
 
-    A model with labels gives their probabilities, a line each.
+    A model with labels tells by them what the text is, a line each: the labels' probabilities, the words' tags, a number, or the
+    answer to a question that stands before the text, in a line of its own.
 
     Raises:
         ConfigError: an encoder has nothing to fill in, or the text is too long.
     """
     if model.config.labels:
-        told = classify(model, tokenizer, [text])[0]
-        return "\n".join(f"{probability:.3f} {label}" for label, probability in told.items())
+        return TELLERS[model.config.labelled](model, tokenizer, text)
     if model.config.architecture == "encoder":
         if MASK not in text:
             raise ConfigError(f"prompt={text}: an encoder fills in what a prompt hides; put {MASK} into it.")
@@ -26,3 +30,29 @@ def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: 
     if MASK in text:
         return restore(model, tokenizer, text, max_new_tokens)
     return translate(model, tokenizer, [text], max_new_tokens=max_new_tokens)[0]
+
+
+def _told_label(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
+    told = classify(model, tokenizer, [text])[0]
+    return "\n".join(f"{probability:.3f} {label}" for label, probability in told.items())
+
+
+def _told_words(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
+    return told_tags(tag(model, tokenizer, text))
+
+
+def _told_answer(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
+    return answer_question(model, tokenizer, text) or "(no answer)"
+
+
+def _told_number(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
+    return f"{estimate(model, tokenizer, [text])[0]:.6g}"
+
+
+# What a model says of a text, by what its labels tell.
+TELLERS: dict[str, Callable[[Transformer, Tokenizer, str], str]] = {
+    "text": _told_label,
+    "words": _told_words,
+    "answer": _told_answer,
+    "number": _told_number,
+}

@@ -1,4 +1,4 @@
-"""What a text is, as a model with labels tells."""
+"""What a text is, as a model with labels tells: a label, or a number."""
 
 # Shape legend: b batch, t time, l labels.
 
@@ -15,6 +15,20 @@ from llm.tokenizer import Tokenizer, framed
 
 def classify(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> list[dict[str, float]]:
     """The probability of each label for each text, the likeliest first; a long text is told by its beginning."""
+    probabilities_bl = _scores(model, tokenizer, texts).softmax(-1)
+    return [
+        dict(sorted(zip(model.config.labels, row, strict=True), key=lambda pair: -pair[1]))
+        for row in probabilities_bl.tolist()
+    ]
+
+
+def estimate(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> list[float]:
+    """The number that a model of labelled=number tells for each text, by its beginning where it is long."""
+    return _scores(model, tokenizer, texts)[:, 0].tolist()
+
+
+def _scores(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """The scores (b, l) of texts in float32."""
     device = next(model.parameters()).device
     longest = model.config.context_length
     rows = [torch.tensor(framed(tokenizer, tokenizer.encode(text), longest)) for text in texts]
@@ -28,8 +42,4 @@ def classify(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> 
             documents_bt=torch.where(is_padding_bt, PADDING, 0),
             positions_bk=where_b[:, None],
         )
-    probabilities_bl = logits_b1l[:, 0].float().softmax(-1)
-    return [
-        dict(sorted(zip(model.config.labels, row, strict=True), key=lambda pair: -pair[1]))
-        for row in probabilities_bl.tolist()
-    ]
+    return logits_b1l[:, 0].float()

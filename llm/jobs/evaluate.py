@@ -229,7 +229,11 @@ def _other_corpus(run: Run, config: Config, typed: Collection[str]) -> Corpus | 
     keys = [
         key
         for key in ("text", "label")
-        if key in config["data"] and key in own and f"data.{key}" not in typed
+        if key in config["data"]
+        and key in own
+        and f"data.{key}" not in typed
+        # A column by its number says nothing of one by its name.
+        and isinstance(own[key], int) == isinstance(config["data"][key], int)
     ]
     data = {**config["data"], **{key: own[key] for key in keys}, "validation_share": 1.0}
     spec = build.FixedTokenizer(load_tokenizer(run.tokenizer))

@@ -26,6 +26,7 @@ from llm.data.conversations import Conversations
 from llm.data.mixture import Mixture, open_text
 from llm.data.pairs import Pairs
 from llm.data.preferences import PreferenceCollator, Preferences
+from llm.data.words import LabelledWords
 from llm.errors import DataError, UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
@@ -434,7 +435,7 @@ def _prompt(job: Job) -> str:
     """What the next command asks the model; a chat asks nothing yet."""
     if isinstance(job.samples, CHATS):
         return ""
-    if isinstance(job.samples, Pairs):
+    if isinstance(job.samples, Pairs | LabelledWords):
         return "a text of yours"
     return "def main():" if job.shape.architecture == "decoder" else "for <mask> in"
 

@@ -16,6 +16,7 @@ Placing = Literal["pre", "post", "parallel"]
 PositionKind = Literal["learned", "sinusoidal", "rotary", "relative", "none"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "relu2", "swiglu", "geglu", "geglu_tanh"]
 HeadKind = Literal["linear", "transformed"]
+LabelledKind = Literal["text", "words", "answer", "number"]
 
 GATED: frozenset[str] = frozenset({"swiglu", "geglu", "geglu_tanh"})
 # Keys that act under position=rotary alone, with what they are elsewhere.
@@ -132,6 +133,9 @@ class ModelConfig(_Checked):
     labels: tuple[
         str, ...
     ] = ()  # what texts or tokens are told apart by, in place of the vocabulary; the data's
+    labelled: LabelledKind = "text"  # what the labels tell: a text, each word, an answer's edges; or a number
+    number_mean: float = 0.0  # of the numbers that labelled=number tells, in the training text
+    number_std: float = 1.0  # their standard deviation
     logit_soft_cap: float | None = None  # logits become cap * tanh(logits / cap)
     init_std: float = 0.02
     zero_init_outputs: bool = False  # every sublayer starts as the identity
@@ -252,7 +256,7 @@ class ModelConfig(_Checked):
     def _check_ranges(self) -> None:
         self._require(0 <= self.dropout < 1, "dropout", "must be at least 0 and below 1")
         self._require(self.norm_eps > 0, "norm_eps", "must be positive")
-        for key in ("rope_theta", "init_std"):
+        for key in ("rope_theta", "init_std", "number_std"):
             self._require(getattr(self, key) > 0, key, "must be positive")
         for key in ("local_rope_theta", "attention_scale", "logit_soft_cap"):
             value = getattr(self, key)
@@ -282,6 +286,7 @@ class ModelConfig(_Checked):
             "is for architecture=encoder and decoder",
         )
         self._require(len(set(self.labels)) == len(self.labels), "labels", "must be distinct")
+        self._require(bool(self.labels) or self.labelled == "text", "labelled", "is for models with labels")
         self._require(
             not self.pooler or self.architecture == "encoder",
             "pooler",

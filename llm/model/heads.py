@@ -100,10 +100,11 @@ class LabelHead(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.d_model, len(config.labels))
+        self.mean, self.std = config.number_mean, config.number_std
 
     def forward(self, hidden_btd: Tensor) -> Tensor:
-        """Return scores (b, t, labels)."""
-        return self.output(self.dropout(hidden_btd))
+        """Return scores (b, t, labels); of numbers their values, since the weights deal with standardized ones."""
+        return self.output(self.dropout(hidden_btd)) * self.std + self.mean
 
 
 def soft_capped(logits: Tensor, cap: float | None) -> Tensor:

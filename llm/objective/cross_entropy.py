@@ -1,13 +1,16 @@
 """Cross-entropy of tokens: the objective of GPT, BERT and T5 alike, which differ in what a target is.
 
-Shapes: b batch, t time, k targets in a row, v vocabulary.
+Shapes: b batch, t time, k targets in a row, v vocabulary, l labels.
 """
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llm.data.collate import Batch
 from llm.data.windows import IGNORED
+from llm.errors import ConfigError
 from llm.objective.loss import Loss, Rows
 
 
@@ -28,9 +31,46 @@ class CrossEntropy:
         nats_bk = F.cross_entropy(
             logits_bkv.reshape(targets_bk.numel(), -1).float(),
             targets_bk.reshape(-1),
+            weight=self.weights(model, logits_bkv),
             ignore_index=IGNORED,
             reduction="none",
             label_smoothing=self.label_smoothing if model.training else 0.0,
         ).view_as(targets_bk)
         rows = Rows(nats_bk.sum(1), (targets_bk != IGNORED).sum(1))
         return Loss(rows.nats_b.sum(), rows.targets_b.sum(), batch.divisor, rows)
+
+    def weights(self, model: nn.Module, logits_bkv: Tensor) -> Tensor | None:
+        """How much each class counts (v,); None for all alike."""
+        return None
+
+
+class LabelCrossEntropy(CrossEntropy):
+    """Cross-entropy of labels, where some may count more than others.
+
+    Args:
+        label_smoothing: as for `CrossEntropy`.
+        label_weights: how much a target counts by its label; 1 where it isn't named.
+    """
+
+    def __init__(
+        self, label_smoothing: float = 0.0, label_weights: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__(label_smoothing)
+        self.label_weights = {str(label): weight for label, weight in (label_weights or {}).items()}
+        if wrong := [name for name, weight in self.label_weights.items() if not weight >= 0]:
+            raise ConfigError(f"task.objective.label_weights: {wrong} must be at least 0.")
+
+    def weights(self, model: nn.Module, logits_bkv: Tensor) -> Tensor | None:
+        """How much each label counts (l,); None for all alike.
+
+        Raises:
+            ConfigError: the model has none of a label's name.
+        """
+        if not self.label_weights:
+            return None
+        labels: tuple[str, ...] = model.config.labels  # type: ignore[union-attr, assignment]
+        if unknown := self.label_weights.keys() - set(labels):
+            raise ConfigError(
+                f"task.objective.label_weights: there is no label {', '.join(sorted(unknown))}, only {', '.join(labels)}."
+            )
+        return logits_bkv.new_tensor([self.label_weights.get(label, 1.0) for label in labels]).float()

@@ -111,9 +111,14 @@ def framed(tokenizer: Tokenizer, ids: list[int], longest: int) -> list[int]:
 
     These are [CLS] and [SEP] where the tokenizer has them, as BERT's, else ends of text.
     """
+    begin, end = ends_of(tokenizer)
+    return [begin, *ids[: longest - 2], end]
+
+
+def ends_of(tokenizer: Tokenizer) -> tuple[int, int]:
+    """The ids around a text that is read as a whole."""
     end = tokenizer.end_of_text
-    begin = tokenizer.special_tokens.get("[CLS]", end)
-    return [begin, *ids[: longest - 2], tokenizer.special_tokens.get("[SEP]", end)]
+    return tokenizer.special_tokens.get("[CLS]", end), tokenizer.special_tokens.get("[SEP]", end)
 
 
 class TableTokenizer:

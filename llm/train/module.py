@@ -152,6 +152,8 @@ class LanguageModule(L.LightningModule):
         sums = torch.tensor([self._val_total, self._val_count], device=self.device, dtype=dtype)
         total, count = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         self.val_loss = total / count
+        # For callbacks such as EarlyStopping; metrics.csv has its own way.
+        self.log("val/loss", self.val_loss, logger=False)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """The optimizer over named parameters and the schedule, stepped once an update."""

@@ -1,16 +1,14 @@
 """Tables as text: CSV and TSV, a document a row, plain or compressed by gzip."""
 
 import csv
-import gzip
-import io
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TextIO, cast
+from typing import TextIO
 
 from llm.data.documents import Document, Losses
 from llm.data.inputs import OnBadFile
-from llm.data.sources.record_files import RecordFiles
+from llm.data.sources.record_files import RecordFiles, open_text
 from llm.data.sources.records import pair_of
 from llm.errors import DataError, UserError
 
@@ -32,7 +30,7 @@ class TablePiece:
         """Read the rows in order."""
         csv.field_size_limit(LARGEST_CELL)
         try:
-            with closing(_open(self.path)) as file:
+            with closing(open_text(self.path)) as file:
                 yield from self._documents(file, losses)
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path} is not UTF-8 ({error}). Convert it.") from error
@@ -55,12 +53,6 @@ class TablePiece:
                     continue
                 raise type(error)(f"{self.path}:{rows.line_num}: {error} {OR_SKIP}") from error
             yield Document(f"{self.path}, line {rows.line_num}", data)
-
-
-def _open(path: str) -> TextIO:
-    if path.endswith(".gz"):
-        return cast(TextIO, io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline=""))
-    return open(path, encoding="utf-8-sig", newline="")
 
 
 @dataclass(frozen=True)

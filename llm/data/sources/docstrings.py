@@ -1,45 +1,19 @@
 """Texts in pairs and in chats that are always there: of functions of Python's standard library and their docstrings."""
 
 import ast
-import hashlib
 import keyword
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from llm.data.documents import BETWEEN, Document, Losses, Plan, fingerprint
-from llm.data.inputs import InputFiles
+from llm.data.documents import BETWEEN
 from llm.data.messages import conversation, preference
-from llm.data.sources.stdlib import HELD_OUT_MODULO, stdlib_files
-from llm.data.sources.text import TextFile, usable_files
-from llm.data.split import HashSplit, PathSplit, check_share
-from llm.errors import DataError
+from llm.data.sources.stdlib_records import LibraryRecords
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-FILES_A_PIECE = 64
 NAME = re.compile(r"\b[A-Za-z_]\w*\b")
-
-
-@dataclass(frozen=True)
-class FunctionsPiece:
-    """What `make` makes of the functions of some files."""
-
-    files: tuple[TextFile, ...]
-    make: Callable[[str], Iterator[bytes]]
-
-    def documents(self, losses: Losses) -> Iterator[Document]:
-        """Read the files in order: a document for each function that gives one, by the path of its file."""
-        for file in self.files:
-            data = Path(file.path).read_bytes()
-            if hashlib.sha256(data).hexdigest() != file.sha256:
-                raise DataError(
-                    f"{file.path} has changed since the preparation began: run the same command again."
-                )
-            for made in self.make(data.decode("utf-8")):
-                yield Document(file.id, made)
 
 
 def summarised_functions(text: str) -> Iterator[tuple[str, str]]:
@@ -114,63 +88,36 @@ def corrupted(source: str) -> str:
 
 
 @dataclass(frozen=True)
-class Docstrings:
-    """Source: the standard library's functions with a docstring, each a pair of its code and its summary.
+class Docstrings(LibraryRecords):
+    """Source: the standard library's functions with a docstring, each a pair of its code and its summary."""
 
-    Held out are the functions of the files that `StandardLibrary` holds out; a `validation_share` holds out that share
-    of the pairs by content instead.
-    """
-
-    validation_share: float | None = None
     corpus_name: ClassVar[str] = "docstrings"
 
-    def __post_init__(self) -> None:
-        check_share(self.validation_share or 0)
-
     @staticmethod
-    def make(text: str) -> Iterator[bytes]:
-        """The documents of a module's functions."""
+    def records(name: str, text: str) -> Iterator[bytes]:
+        """A pair for each function that has a docstring."""
         return pairs(text)
-
-    def plan(self, files: InputFiles) -> Plan:
-        """Hash the files and plan the work."""
-        losses = Losses()
-        kept = usable_files(((name, str(path)) for name, path in stdlib_files()), files, "skip", losses)
-        share = self.validation_share
-        split = PathSplit(HELD_OUT_MODULO) if share is None else HashSplit(share)
-        pieces = [
-            FunctionsPiece(tuple(kept[first : first + FILES_A_PIECE]), self.make)
-            for first in range(0, len(kept), FILES_A_PIECE)
-        ]
-        contents = (part for file in kept for part in (file.id, file.sha256))
-        return Plan(
-            fingerprint({"kind": self.corpus_name, "split": split.settings()}, contents),
-            pieces,
-            split,
-            None,
-            losses,
-        )
 
 
 @dataclass(frozen=True)
-class DocstringChats(Docstrings):
+class DocstringChats(LibraryRecords):
     """Source: chats about the standard library's functions, held out as `Docstrings` are."""
 
     corpus_name: ClassVar[str] = "docstring_chats"
 
     @staticmethod
-    def make(text: str) -> Iterator[bytes]:
-        """The documents of a module's functions."""
+    def records(name: str, text: str) -> Iterator[bytes]:
+        """A chat for each function that has a docstring."""
         return chats(text)
 
 
 @dataclass(frozen=True)
-class CodePreferences(Docstrings):
+class CodePreferences(LibraryRecords):
     """Source: preferences of the standard library's functions over the same with errors, held out as `Docstrings` are."""
 
     corpus_name: ClassVar[str] = "code_preferences"
 
     @staticmethod
-    def make(text: str) -> Iterator[bytes]:
-        """The documents of a module's functions."""
+    def records(name: str, text: str) -> Iterator[bytes]:
+        """A preference for each function that has a docstring."""
         return code_preferences(text)

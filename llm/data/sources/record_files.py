@@ -1,13 +1,22 @@
 """What the sources of files that hold many records share: which files, which fields, and what is held out."""
 
+import gzip
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TextIO, cast
 
 from llm.data.cutting import piece_bytes
-from llm.data.documents import Piece, Plan, fingerprint
+from llm.data.documents import Document, Piece, Plan, Split, fingerprint
 from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents, split_by_hash
+
+
+def open_text(path: str) -> TextIO:
+    """A file of UTF-8 text, unpacked where its name ends in .gz, its line ends as they are."""
+    if path.endswith(".gz"):
+        return cast(TextIO, io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline=""))
+    return open(path, encoding="utf-8-sig", newline="")
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,7 @@ class RecordFiles:
             for path, fact in zip(paths, facts, strict=True)
             for piece in self.pieces(path, fact.size, limit)
         ]
-        choose = choose_split if self.label is None else split_by_hash
-        split = choose(first_documents(pieces), self.validation_share)
+        split = self.split(first_documents(pieces))
         settings = {
             "kind": self.kind,
             "text": self.text,
@@ -60,6 +68,11 @@ class RecordFiles:
         if self.label is not None:
             settings["label"] = self.label
         return Plan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, n_bytes)
+
+    def split(self, first: Sequence[Document]) -> Split:
+        """What is held out, by the first documents: no pair is cut."""
+        choose = choose_split if self.label is None else split_by_hash
+        return choose(first, self.validation_share)
 
     def pieces(self, path: str, size: int, limit: int) -> Iterator[Piece]:
         """The pieces of a file of `size` bytes, of about `limit` where it can be cut."""

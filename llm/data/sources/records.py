@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm.data.bio import tagged
 from llm.data.documents import BETWEEN
 from llm.data.messages import conversation, preference
 from llm.errors import ConfigError, DataError
@@ -47,8 +48,11 @@ def text_of(record: Mapping[str, Any], field: str, key: str = "data.text") -> by
 def pair_of(record: Mapping[str, Any], text: str, label: str | None = None) -> bytes:
     """The bytes of a record's text and, with a field `label`, of what belongs to it; none where one side is empty.
 
-    A label may be a number or a truth value too. Raises what `text_of` raises.
+    A label may be a number or a truth value too. Where the text is a list of words, the label is a list of their tags.
+    Raises what `text_of` raises.
     """
+    if label is not None and isinstance(record.get(text), list):
+        return tagged(_texts_of(record, text, "data.text"), _texts_of(record, label, "data.label"))
     source = text_of(record, text)
     if label is None:
         return source
@@ -66,6 +70,16 @@ def preference_of(record: Mapping[str, Any], prompt: str, chosen: str, rejected:
     if prompt not in record and not isinstance(record[chosen], list):
         raise missing_field(prompt, list(record))
     return preference(record.get(prompt), record[chosen], record[rejected])
+
+
+def _texts_of(record: Mapping[str, Any], field: str, key: str) -> list[str]:
+    """The texts of a field that holds a list of them."""
+    if field not in record:
+        raise missing_field(field, list(record), key)
+    values = record[field]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise DataError(f"the field {field!r} ({key}) must be a list of texts, as the words are.")
+    return [text_of({field: value}, field, key).decode() for value in values]
 
 
 _TRAILING = re.compile(r"[ \t\r\f\v]+$", re.MULTILINE)

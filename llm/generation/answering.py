@@ -1,0 +1,71 @@
+"""The answer to a question on a passage: a stretch of it, or none."""
+
+# Shape legend: w units of a passage, e edges.
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from llm.data.answers import stretch, units
+from llm.data.words import Window
+from llm.errors import ConfigError
+from llm.generation.tagging import encoded_words, windows_of, word_scores
+from llm.model import Transformer
+from llm.tokenizer import Tokenizer
+
+LONGEST_ANSWER = 30  # units
+
+
+class Found(NamedTuple):
+    """The units [first, last] of a passage, and by how much their score exceeds that of there being no answer."""
+
+    first: int
+    last: int
+    margin: float
+
+
+def best_stretch(windows: Sequence[Window], scores: Sequence[Tensor], longest: int = LONGEST_ANSWER) -> Found:
+    """The stretch of at most `longest` units whose edges' scores add up to the most, over all windows of a passage.
+
+    `scores` (1 + w, e) are of each window, those of the text as a whole first; that there is no answer scores as little as
+    in the window that believes it least (arXiv 1810.04805).
+    """
+    found = Found(-1, -1, -float("inf"))
+    none = min(float(scores_we[0].sum()) for scores_we in scores)
+    for window, scores_we in zip(windows, scores, strict=True):
+        starts_w, ends_w = scores_we[1:].unbind(1)
+        if not len(starts_w):
+            continue
+        sums_ww = starts_w[:, None] + ends_w
+        allowed_ww = torch.ones_like(sums_ww, dtype=torch.bool).triu().tril(longest - 1)
+        best = int(sums_ww.masked_fill(~allowed_ww, -torch.inf).argmax())
+        first, last = divmod(best, len(starts_w))
+        margin = float(sums_ww[first, last]) - none
+        if margin > found.margin:
+            found = Found(window.span.first + first, window.span.first + last, margin)
+    return found
+
+
+def answer_of(passage: str, windows: Sequence[Window], scores: Sequence[Tensor]) -> str:
+    """What the best stretch says, or nothing where none is likelier."""
+    found = best_stretch(windows, scores)
+    return stretch(passage, units(passage), found.first, found.last) if found.margin > 0 else ""
+
+
+def answer_question(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
+    """The answer to a question, in the first line of `text`, on the passage behind it; empty where there is none.
+
+    Raises:
+        ConfigError: there is no question or no passage.
+    """
+    question, _, passage = text.strip().partition("\n")
+    spans = units(passage)
+    if not question or not spans:
+        raise ConfigError(
+            "prompt: this model answers questions: give one, a line end, and the text that it is on."
+        )
+    lead, *words = encoded_words(tokenizer, [question, *(passage[start:end] for start, end in spans)])
+    windows = windows_of(words, model.config.context_length, lead)
+    return answer_of(passage, windows, word_scores(model, tokenizer, windows, whole=True))

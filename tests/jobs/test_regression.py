@@ -1,0 +1,96 @@
+"""Numbers told of texts by the same commands."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from llm.cli.main import main
+from llm.data.collate import Setting
+from llm.data.labels import NumberCollator
+from llm.data.pairs import NOTHING, Pair
+from llm.errors import DataError
+from llm.evaluation import classification
+from llm.model import ModelConfig
+from llm.objective.squared_error import SquaredError
+from llm.tokenizer import ByteSpec
+
+TEXT_WORDS = ("data=", "data.paths", "samples.every", "data.micro")
+TOKENIZER = ByteSpec().build()
+
+
+@pytest.fixture
+def words(tiny, tmp_path):
+    rows = [f"{'x' * (n % 9)} {n},{1000 + 100 * (n % 9)}" for n in range(180)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,price", *rows]))
+    kept = [word for word in tiny if not word.startswith(TEXT_WORDS)]
+    labelled = ["data=csv", f"data.paths={tmp_path}/a.csv", "data.label=price", "data.validation_share=0.2"]
+    return [*kept, *labelled, "task=regression", "samples.every_n_steps=20", "data.micro_batch_size=8"]
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt"])
+def test_a_run_tells_numbers_that_are_plain_to_see(words, tmp_path, capsys, name):
+    recipe = ["trainer.max_steps=60", "optimizer.lr=1e-2", *(["model=bert_nano"] if name == "bert" else [])]
+    assert main(["train", *words, *recipe, "name=n"]) == 0
+    (entry,) = json.loads((tmp_path / "runs/n/evaluation.json").read_text())
+    assert entry["metrics"]["pearson"] > 0.9
+    assert entry["metrics"]["mse"] < entry["metrics"]["mean_mse"] / 4
+    capsys.readouterr()
+    assert main(["generate", f"run={tmp_path}/runs/n", "prompt=xx 3"]) == 0
+    assert abs(float(capsys.readouterr().out) - 1200) < 250
+
+
+def test_a_label_that_is_no_number_is_named(words, tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("text,price\n" + "".join(f"a {n},{n}\n" for n in range(50)) + "b,dear\n")
+    kept = [word for word in words if not word.startswith("data.validation_share")]
+    assert main(["train", *kept, "model=bert_nano", "name=x", "data.validation_share=0"]) != 0
+    assert "the label 'dear': task=regression needs a number" in capsys.readouterr().err
+
+
+def pair(text, label):
+    return Pair(*(np.array([*TOKENIZER.encode(side), TOKENIZER.end_of_text]) for side in (text, label)))
+
+
+class Told(torch.nn.Module):
+    config = ModelConfig(labels=("number",), labelled="number", number_std=2.0)
+
+    def forward(self, tokens_bt, **inputs):
+        return torch.tensor([[[5.0]], [[1.0]]])
+
+
+def test_the_loss_is_in_variances_and_leaves_nothing_out_of_it():
+    shape = ModelConfig(architecture="encoder", labels=("number",), labelled="number")
+    batch = NumberCollator(Setting(TOKENIZER, 0, shape))([pair("a", "-1.5"), NOTHING], np.arange(2))
+    assert batch.targets_bk[0].item() == -1.5
+    assert math.isnan(batch.targets_bk[1].item())
+    loss = SquaredError()(Told(), batch)
+    assert (loss.total.item(), loss.n_targets.item()) == (6.5**2 / 4, 1)
+
+
+def test_numbers_that_are_all_the_same_are_refused(words, capsys, tmp_path):
+    (tmp_path / "a.csv").write_text("text,price\n" + "".join(f"a {n},7\n" for n in range(50)))
+    assert main(["train", *words, "model=bert_nano", "name=x"]) != 0
+    assert "are all the same" in capsys.readouterr().err
+
+
+def test_figures_are_those_of_scipy(monkeypatch):
+    told, right = torch.randn(2, 200, generator=torch.Generator().manual_seed(0)).double()
+    right = (2 * right + told).round(decimals=1)
+    monkeypatch.setattr(classification, "_told", lambda *_: (told[:, None].float(), right))
+    model = torch.nn.Module()
+    model.config = ModelConfig(labels=("number",), labelled="number", number_mean=1.0)
+    figures, n = classification.score_numbers(model, None, None)
+    assert n == 200
+    assert figures["pearson"] == pytest.approx(stats.pearsonr(told, right)[0], abs=1e-5)
+    assert figures["spearman"] == pytest.approx(stats.spearmanr(told, right)[0], abs=1e-5)
+    assert figures["mse"] == pytest.approx(float(((told - right) ** 2).mean()), rel=1e-5)
+    assert figures["mean_mse"] == pytest.approx(float(((1 - right) ** 2).mean()), rel=1e-5)
+
+
+def test_a_collator_refuses_words():
+    shape = ModelConfig(architecture="encoder", labels=("number",), labelled="number")
+    with pytest.raises(DataError, match="needs a number"):
+        NumberCollator(Setting(TOKENIZER, 0, shape))([pair("a", "nan")], np.arange(1))
