@@ -157,9 +157,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     eval: list[str] = field(default_factory=lambda: ["perplexity"])  # what the trained model is scored by
-    eval_every_n_steps: Count | None = (
-        None  # steps between two scorings by eval while it trains; null: at the end alone
-    )
+    eval_every_n_steps: Count | None = None  # steps between two scorings by `eval`; null: at the end alone
     lm_eval: HarnessConfig = field(default_factory=HarnessConfig)
     save_outputs: bool = True  # keep what each example was scored, in the run's outputs/
     model: Annotated[Node, Fields("llm.model.config.ModelConfig")] = field(default_factory=dict)
@@ -178,9 +176,7 @@ class TrainConfig:
 class PlanConfig(TrainConfig):
     """The keys of `llm plan` beside those of `llm train`."""
 
-    goal: Literal["answer", "fastest"] = (
-        "answer"  # fastest: search for the choices of the most tokens a second
-    )
+    goal: Literal["answer", "fastest"] = "answer"  # fastest: search for the most tokens a second
     tokens: Annotated[float, Gt(0)] | None = None  # to train on; null: as many as trainer.max_steps takes
     mfu: Share = 0.4  # share of the peak that matrix products reach while they run
     headroom: Annotated[float, Ge(0), Lt(1)] = 0.1  # share of a device's memory that is kept free

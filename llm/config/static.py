@@ -139,6 +139,7 @@ def _dataclass_signature(found: Definition, node: ast.ClassDef) -> Signature:
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             if _last_name(statement.annotation) == "ClassVar" or _is_not_an_argument(statement.value):
+                fields.pop(statement.target.id, None)  # of a base
                 continue
             annotation = annotation_type(statement.annotation, found.module)
             if statement.value is None and _is_an_object(statement.annotation, found.module):
