@@ -32,7 +32,7 @@ def search(plan: Plan, settings: Mapping[str, Any], run: Callable[[dict[str, str
     """
     if importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
         raise ConfigError(
-            f"sweep.sampler={settings['sampler']}: this needs hydra-optuna-sweeper; pip install 'llm[optuna]'."
+            f"sweep.sampler={settings['sampler']}: this needs hydra-optuna-sweeper; pip install -e '.[optuna]'."
         )
     sweeper, launcher = _sweeper(settings), _Launcher(plan, run)
     # What its `setup` would take from a whole program of Hydra's.

@@ -88,7 +88,7 @@ class Endpoint:
             raise ConfigError("api.model: this is needed; add api.model=<what the endpoint calls it>.")
         if importlib.util.find_spec("openai") is None:
             raise ConfigError(
-                "model=api: the package openai isn't installed. Install it with `pip install 'llm[api]'`."
+                "model=api: the package openai isn't installed. Install it with `pip install -e '.[api]'`."
             )
         import openai
 

@@ -54,7 +54,7 @@ class GoogleLanguage:
         except ImportError:
             raise ConfigError(
                 "model=google_nl: the package google-cloud-language isn't installed. Install it with "
-                "`pip install 'llm[google]'`."
+                "`pip install -e '.[google]'`."
             ) from None
 
     def sentiment(self, texts: Sequence[str]) -> list[Answer]:

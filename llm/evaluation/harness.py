@@ -50,7 +50,7 @@ def check(tasks: Tasks) -> "TaskManager":
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise ConfigError(
-            "eval=lm_eval: the package lm_eval isn't installed. Install it with `pip install 'llm[eval]'`."
+            "eval=lm_eval: the package lm_eval isn't installed. Install it with `pip install -e '.[eval]'`."
         )
     if not tasks.tasks:
         raise ConfigError("eval=lm_eval: it needs tasks, such as eval.tasks=[hellaswag,arc_easy].")

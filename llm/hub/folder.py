@@ -27,7 +27,7 @@ def local(start: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise CheckpointError(f"{missing}; for a hub id, pip install 'llm[huggingface]'.") from None
+        raise CheckpointError(f"{missing}; for a hub id, pip install -e '.[huggingface]'.") from None
     try:
         return Path(snapshot_download(start, allow_patterns=HUB_FILES))
     except Exception as error:

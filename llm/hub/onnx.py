@@ -91,7 +91,7 @@ def _check(dtype: torch.dtype, out: Path) -> None:
         import onnxscript  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "format=onnx needs the packages onnx and onnxscript: pip install 'llm[export]'."
+            "format=onnx needs the packages onnx and onnxscript: pip install -e '.[export]'."
         ) from None
 
 

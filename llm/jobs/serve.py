@@ -16,7 +16,7 @@ from llm.train.metrics import precision_dtype
 
 KEY_VARIABLE = "LLM_API_KEY"
 DRAIN_SECONDS = 30
-MISSING = "{}: llm serve needs the extra `serve`: pip install 'llm[serve]'."
+MISSING = "{}: llm serve needs the extra `serve`: pip install -e '.[serve]'."
 
 
 def run(config: Config, choices: dict[str, Any]) -> int:

@@ -226,7 +226,7 @@ def _read_with_transformers(path: str) -> Found:
     except ImportError as error:
         raise ConfigError(
             f"tokenizer.path={path} is no folder with {TOKENIZER_FILE}; a hub id needs transformers: "
-            "pip install 'llm[huggingface]'."
+            "pip install -e '.[huggingface]'."
         ) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)

@@ -98,7 +98,7 @@ def check_deepspeed() -> None:
     if find_spec("deepspeed") is None:
         raise ConfigError(
             "strategy=deepspeed_zero1, _zero2 and _zero3 need the package deepspeed: "
-            "DS_BUILD_OPS=0 pip install 'llm[deepspeed]', or use strategy=fsdp, which needs nothing more."
+            "DS_BUILD_OPS=0 pip install -e '.[deepspeed]', or use strategy=fsdp, which needs nothing more."
         )
 
 

@@ -60,5 +60,5 @@ def test_jobs_that_fail_are_passed_over():
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"llm\[optuna\]"):
+    with pytest.raises(ConfigError, match=r"\.\[optuna\]"):
         chosen(["seed=1,2"], lambda _: 0.0)

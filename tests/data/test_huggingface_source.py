@@ -106,5 +106,5 @@ def test_a_limit_below_one_is_refused() -> None:
 
 def test_the_missing_package_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match=r"pip install 'llm\[huggingface\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[huggingface\]'"):
         prepare(HuggingFace("x"), ByteSpec(), tmp_path / "shards")

@@ -171,7 +171,7 @@ def test_what_is_no_task_is_told(tasks, says, task_folder):
 
 def test_a_missing_package_is_told(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"llm\[eval\]"):
+    with pytest.raises(ConfigError, match=r"\.\[eval\]"):
         check(Tasks(["kinds"]))
 
 

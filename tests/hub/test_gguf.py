@@ -22,7 +22,7 @@ from llm.model import ModelConfig, RopeScaling, Transformer, init_weights
 from llm.tokenizer import ByteSpec, PretrainedSpec, SentencePieceSpec
 from llm.tokenizer.huggingface import to_backend
 
-gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'llm[export]'")
+gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install -e '.[export]'")
 tokenizers = pytest.importorskip("tokenizers")
 
 BYTES = ByteSpec().build()

@@ -13,9 +13,9 @@ from llm.model import ModelConfig, Transformer, init_weights
 from llm.model.mask import PADDING
 from llm.tokenizer import ByteSpec
 
-pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'llm[export]'")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install -e '.[export]'")
 onnxruntime = pytest.importorskip(
-    "onnxruntime", reason="onnxruntime is not installed: pip install 'llm[export]'"
+    "onnxruntime", reason="onnxruntime is not installed: pip install -e '.[export]'"
 )
 
 BYTES = ByteSpec().build()

@@ -44,7 +44,7 @@ def next_lines(capsys):
 
 
 def test_the_file_of_a_run_gives_its_greedy_text_in_transformers(train, tmp_path, capsys):
-    pytest.importorskip("gguf", reason="gguf is not installed: pip install 'llm[export]'")
+    pytest.importorskip("gguf", reason="gguf is not installed: pip install -e '.[export]'")
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate", reason="transformers reads GGUF with accelerate")
     run, out = train("llama_nano", "model.n_kv_heads=1", steps=30), tmp_path / "spam.gguf"
@@ -62,7 +62,7 @@ def test_the_file_of_a_run_gives_its_greedy_text_in_transformers(train, tmp_path
 
 @pytest.mark.parametrize("name", ["nano", "gpt_nano"])
 def test_a_file_is_trained_on(name, train, tiny, tmp_path, capsys):
-    pytest.importorskip("gguf", reason="gguf is not installed: pip install 'llm[export]'")
+    pytest.importorskip("gguf", reason="gguf is not installed: pip install -e '.[export]'")
     run, out = train(name), tmp_path / "out"
     assert main(["export", f"run={run}", f"out={out}", "format=gguf"]) == 0
     kept = [word for word in tiny if not word.startswith(("model", "tokenizer"))]
@@ -80,7 +80,7 @@ def test_a_file_is_trained_on(name, train, tiny, tmp_path, capsys):
 
 @pytest.mark.parametrize("start", ["missing.gguf", "empty.gguf"])
 def test_a_file_that_is_none_is_said(tiny, tmp_path, capsys, start):
-    pytest.importorskip("gguf", reason="gguf is not installed: pip install 'llm[export]'")
+    pytest.importorskip("gguf", reason="gguf is not installed: pip install -e '.[export]'")
     (tmp_path / "empty.gguf").touch()
     kept = [word for word in tiny if not word.startswith(("model.", "tokenizer"))]
     assert main(["train", *kept, f"init_from={tmp_path}/{start}", "name=a"]) == 1
@@ -88,7 +88,7 @@ def test_a_file_that_is_none_is_said(tiny, tmp_path, capsys, start):
 
 
 def test_what_gguf_has_no_place_for_is_said_before_anything_is_written(train, tmp_path, capsys):
-    pytest.importorskip("gguf", reason="gguf is not installed: pip install 'llm[export]'")
+    pytest.importorskip("gguf", reason="gguf is not installed: pip install -e '.[export]'")
     run = train("nano", "model.logit_soft_cap=30")
     assert main(["export", f"run={run}", f"out={tmp_path}/out", "format=gguf"]) == 2
     assert "qwen3 has no place for logit_soft_cap=30.0 (it has None)" in capsys.readouterr().err
@@ -101,7 +101,7 @@ def test_what_gguf_has_no_place_for_is_said_before_anything_is_written(train, tm
 )
 def test_a_run_as_onnx_gives_the_same_logits(name, task, train, tmp_path, capsys):
     onnxruntime = pytest.importorskip(
-        "onnxruntime", reason="onnxruntime is not installed: pip install 'llm[export]'"
+        "onnxruntime", reason="onnxruntime is not installed: pip install -e '.[export]'"
     )
     run, out = train(name, f"task={task}"), tmp_path / "out"
     assert main(["export", f"run={run}", f"out={out}", "format=onnx"]) == 0

@@ -388,7 +388,7 @@ def test_tensorboard_forgets_what_came_after_the_resumed_step(tmp_path):
 @pytest.mark.parametrize(("make", "package"), [(WandB, "wandb"), (TensorBoard, "tensorboard")])
 def test_a_missing_package_names_its_extra(tmp_path, monkeypatch, make, package):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=rf"pip install 'llm\[{package}\]'"):
+    with pytest.raises(ConfigError, match=rf"pip install -e '\.\[{package}\]'"):
         make(run_in(tmp_path))
 
 

@@ -12,5 +12,5 @@ from llm.train import strategies
 def test_without_the_package_the_error_names_the_extra(monkeypatch, stage):
     monkeypatch.setattr(strategies, "find_spec", lambda name: None)
     config = compose("train", [f"strategy=deepspeed_zero{stage}"]).config
-    with pytest.raises(ConfigError, match=r"pip install 'llm\[deepspeed\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[deepspeed\]'"):
         build.check_installed(config)

@@ -125,7 +125,7 @@ def _datasets() -> ModuleType:
         return importlib.import_module("datasets")
     except ImportError as error:
         raise ConfigError(
-            "data=huggingface needs the package datasets: pip install 'llm[huggingface]'"
+            "data=huggingface needs the package datasets: pip install -e '.[huggingface]'"
         ) from error
 
 

@@ -97,7 +97,7 @@ def needed(what: str, *libraries: str) -> None:
     """Raise ConfigError unless the libraries are installed that `what` needs."""
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"{what} needs {' and '.join(missing)}: pip install 'llm[corpora]'.")
+        raise ConfigError(f"{what} needs {' and '.join(missing)}: pip install -e '.[corpora]'.")
 
 
 def versions(*libraries: str) -> dict[str, str]:

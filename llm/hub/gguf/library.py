@@ -13,7 +13,7 @@ def library() -> ModuleType:
     try:
         import gguf
     except ImportError:
-        raise ConfigError("GGUF needs the package gguf: pip install 'llm[export]'.") from None
+        raise ConfigError("GGUF needs the package gguf: pip install -e '.[export]'.") from None
     return gguf
 
 

@@ -63,5 +63,5 @@ def need(package: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"logger={package}: the package {package} isn't installed. Install it with "
-            f"`pip install 'llm[{package}]'`, or leave the override out; metrics.csv is always written."
+            f"`pip install -e '.[{package}]'`, or leave the override out; metrics.csv is always written."
         )
