@@ -16,14 +16,7 @@ from llm.train.parallel import shard
 from llm.train.strategies import HALF, policy_for
 from llm.train.tensor_parallel import split_tensors
 
-TRACED = ("single", "ddp", "fsdp", "fsdp_tp")
-# What DeepSpeed's stages split over the processes (ZeRO, arXiv 1910.02054); the rest lies whole in each.
-ZERO = {
-    "deepspeed_zero1": ("optimizer",),
-    "deepspeed_zero2": ("optimizer", "gradients"),
-    "deepspeed_zero3": ("optimizer", "gradients", "weights"),
-}
-STRATEGIES = (*TRACED, *ZERO)
+STRATEGIES = ("single", "ddp", "fsdp", "fsdp_tp")
 
 
 class Meshes(NamedTuple):
@@ -59,7 +52,7 @@ class Layout:
     @property
     def is_split(self) -> bool:
         """Whether each process holds a share of the weights alone."""
-        return self.strategy in ("fsdp", "fsdp_tp", "deepspeed_zero3")
+        return self.strategy in ("fsdp", "fsdp_tp")
 
     @contextmanager
     def processes(self) -> Iterator[Meshes | None]:
