@@ -111,7 +111,9 @@ def _check_labels(targets: Iterable[str], known: Sequence[str]) -> None:
 
 def _labelled_texts(config: Config) -> tuple[list[str], list[str]]:
     """The texts of the config's `data` and their labels, in the order of its files."""
-    pieces = build.source(config["data"], config).plan(InputFiles()).pieces
+    # The service reads the texts as they are, by no task's template.
+    bare = {**config, "task": {"template": None}}
+    pieces = build.source(config["data"], bare).plan(InputFiles()).pieces
     sides = [document.sides for piece in pieces for document in piece.documents(Losses())]
     if not sides or any(len(one) != 2 for one in sides):
         raise ConfigError(

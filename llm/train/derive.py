@@ -218,7 +218,7 @@ def _compile(wanted: bool | str, accelerator: str, strategy: str, steps: int, pr
 
 
 def _peak_flops(precision: str, machine: Machine, probed: dict[str, Any]) -> float:
-    if probed and probed["precision"] == precision:
+    if probed and probed["precision"] == precision and probed["peak_flops"] > 0:
         return probed["peak_flops"]
     return machine.peak_flops(precision_dtype(precision))
 

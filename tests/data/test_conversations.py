@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.data import prepare
+from llm.data import TokenStream, prepare
 from llm.data.collate import Setting
 from llm.data.conversations import ConversationCollator, Conversing, bytes_per_target, pack
 from llm.data.encode import join_stretches
@@ -97,6 +97,8 @@ def test_ends_of_text_within_a_conversation_are_told_from_those_between_turns(ta
     class Stream(SimpleNamespace):
         def __len__(self):
             return len(self.tokens)
+
+        positions = TokenStream.positions
 
     starts = np.cumsum([0, *map(len, rows)])[:-1]
     stream = Stream(tokens=tokens, documents=starts.astype(np.uint64))

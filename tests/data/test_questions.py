@@ -138,7 +138,7 @@ def test_the_windows_of_a_long_passage_hold_the_answer_once_at_least(tmp_path):
     corpus = prepared(tmp_path, (PASSAGE, [question()]))
     collate = collator(context_length=32, stride=8)
     windows = collate.view(corpus.train, 32, 0)
-    assert windows.told == "1 of 1 texts are longer than model.context_length=32 and are read in windows."
+    assert windows.note == "1 of 1 texts are longer than model.context_length=32 and are read in windows."
     batch = collate(windows.held_out(np.arange(windows.size)), np.arange(windows.size))
     # Each row has a start and an end: those of the answer, or of none.
     assert (batch.targets_bk.clamp(0).sum(1) == 3).all()

@@ -168,7 +168,7 @@ def test_each_word_of_a_long_sentence_is_a_target_once(tmp_path):
     found = batch.targets_bk[batch.targets_bk != IGNORED].tolist()
     assert found == [int(bool(n % 3)) for n in range(30)]
     assert view.n_targets(np.arange(view.size)).sum() == 30
-    assert view.told == "1 of 1 texts are longer than model.context_length=16 and are read in windows."
+    assert view.note == "1 of 1 texts are longer than model.context_length=16 and are read in windows."
 
 
 def test_a_window_of_nothing_has_no_target():
