@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llm import build
 from llm.build import Config
-from llm.data.documents import Losses
+from llm.data.documents import Losses, Source
 from llm.data.inputs import InputFiles
 from llm.errors import ConfigError
 from llm.evaluation.api import Endpoint
@@ -90,7 +90,7 @@ def _google(config: Config, folder: Path) -> Yardstick:
         else:
             answers = service.categories(texts)
             told = [label_of_categories(answer, sorted({*targets})) for answer in answers]
-        data = build.source(config["data"], config).corpus_name
+        data = _source(config).corpus_name
         return [judged(LABELS, data, "all", "google_nl", judged_labels(texts, targets, told, answers))]
 
     return Yardstick("google_nl", Run(folder / "google_nl"), asked, service.cost)
@@ -109,11 +109,14 @@ def _check_labels(targets: Iterable[str], known: Sequence[str]) -> None:
         )
 
 
+def _source(config: Config) -> Source:
+    """The config's `data`; the service reads its texts as they are, by no task's template."""
+    return build.source(config["data"], {**config, "task": {"template": None}})
+
+
 def _labelled_texts(config: Config) -> tuple[list[str], list[str]]:
     """The texts of the config's `data` and their labels, in the order of its files."""
-    # The service reads the texts as they are, by no task's template.
-    bare = {**config, "task": {"template": None}}
-    pieces = build.source(config["data"], bare).plan(InputFiles()).pieces
+    pieces = _source(config).plan(InputFiles()).pieces
     sides = [document.sides for piece in pieces for document in piece.documents(Losses())]
     if not sides or any(len(one) != 2 for one in sides):
         raise ConfigError(
