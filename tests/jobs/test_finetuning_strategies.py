@@ -27,7 +27,13 @@ def losses(words, folder):
     return [float(row["train/loss"]) for row in rows if row["train/loss"]]
 
 
-@pytest.mark.parametrize("adapter", [["adapter=lora", "adapter.dora=true"], []], ids=["dora", "whole"])
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        pytest.param(["adapter=lora", "adapter.dora=true"], id="dora"),
+        pytest.param([], id="whole", marks=pytest.mark.slow),
+    ],
+)
 def test_chats_have_the_losses_of_a_single_process(tiny, tmp_path, adapter):
     longer = [word.replace("context_length=32", "context_length=96") for word in tiny]
     assert main(["train", *longer, "name=base", "trainer.max_steps=1"]) == 0

@@ -159,10 +159,9 @@ def assert_same(run, other):
 
 
 QUICK = {
-    *(("gpt", strategy) for strategy in ("ddp", "fsdp", "fsdp on one", "fsdp_tp")),
+    *(("gpt", strategy) for strategy in ("ddp", "fsdp", "fsdp_tp")),
     ("bert", "fsdp"),
     ("t5", "fsdp"),
-    ("t5", "fsdp_tp"),
     ("gpt", "deepspeed_zero3"),
 }
 
@@ -195,7 +194,7 @@ def test_a_strategy_gives_the_model_of_one_process(trained, family, strategy):
 
 
 @pytest.mark.parametrize(
-    "strategy", [case(name, quick=name not in ("deepspeed_zero1", "deepspeed_zero2")) for name in CLASSES]
+    "strategy", [case(name, quick=name == "single" or ("gpt", name) in QUICK) for name in CLASSES]
 )
 def test_the_record_says_what_ran(trained, strategy):
     run = trained.run("gpt", strategy)
