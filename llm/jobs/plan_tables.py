@@ -145,7 +145,7 @@ def _all(figures: Figures) -> Iterator[Row]:
         yield (
             "best for these FLOPs",
             amount(figures["optimal_tokens"]),
-            f"tokens, for {amount(figures['optimal_parameters'])}parameters (arXiv 2203.15556)",
+            f"tokens, for {amount(figures['optimal_parameters'])} parameters (arXiv 2203.15556)",
         )
     yield "best for this model", amount(wanted), f"tokens, {OPTIMAL_TOKENS} a parameter (arXiv 2203.15556)"
 
