@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,37 +29,31 @@ from llm.data.preparation import shared_tokenizer
 from llm.data.progress import Bar
 from llm.data.steps.base import Step
 from llm.data.steps.duplicates import Comparison
-from llm.data.windows import Windows
-from llm.data.words import LabelledWords
 from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors
-from llm.generation import Sampling, answer, complete, pack, quantize, show_hidden, template_of
+from llm.generation import goes_on, pack, quantize
 from llm.hub import from_huggingface, local_folder
 from llm.hub.gguf.reader import from_gguf
 from llm.model import ModelConfig, Transformer, init_weights, sequence_flops
 from llm.objective.preference import PreferenceLoss
 from llm.plan import Layout, TrainingStep
-from llm.redaction import redacted_text
 from llm.tokenizer import (
     SENTINEL,
     PretrainedSpec,
     Tokenizer,
     TokenizerSpec,
     default_template,
-    hiding_tokens,
     load_tokenizer,
 )
 from llm.tokenizer.chat import CHATML
 from llm.train import checkpoint
-from llm.train.callbacks import Samples
 from llm.train.derive import TENSOR_PARALLEL, Derived
 from llm.train.hardware import place
 from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer, Pause, precision_dtype
 from llm.train.module import LanguageModule, OptimizerFactory
 from llm.train.optimizers import check_strategy
-from llm.train.parallel import gathered
 from llm.train.parts import PartLosses
 from llm.train.progress import TrainingProgress
 from llm.train.recompute import recompute
@@ -172,8 +166,8 @@ def origin(config: Config, run: Run) -> Origin:
 def _origin(config: Config, run: Run) -> Origin:
     if config["init_from"] is None:
         return Origin(ModelConfig.from_dict(config["model"]), _tokenizer_spec(config))
-    goes_on = config["resume"] != "never" and run.exists() and checkpoint.steps(run.checkpoints)
-    start = run if goes_on else Run(Path(config["init_from"]).expanduser())
+    resumes = config["resume"] != "never" and run.exists() and checkpoint.steps(run.checkpoints)
+    start = run if resumes else Run(Path(config["init_from"]).expanduser())
     if start.exists():
         folder = checkpoint.find(start.checkpoints, None)
         shape, tensors = checkpoint.read_model(folder)
@@ -555,11 +549,7 @@ def _bytes_per_target(text: Corpus | Mixture, net: Transformer, data: CorpusData
     """The bytes of text that a scored token stands for, where the bits of all of them add up to the text's."""
     if isinstance(data.samples, Conversations):
         return bytes_per_target(text.tokenizer, data.samples)
-    return text.bytes_per_token if _predicts_in_order(net) else None
-
-
-def _predicts_in_order(net: Transformer) -> bool:
-    return net.config.architecture == "decoder" and not net.config.labels
+    return text.bytes_per_token if goes_on(net) else None
 
 
 def progress(config: Config) -> TrainingProgress:
@@ -588,133 +578,6 @@ def checkpointer(
         "data": data.corpus.fingerprint,
     }
     return Checkpointer(run, net, data, about, resume_from, pause, stop, **config["checkpoint"])
-
-
-@dataclass(frozen=True)
-class Writer:
-    """What lets a model show what it can: `write` gives a text for each of `prompts`.
-
-    The prompts are as they are written and shown; the model gets them as they are. `continues` says whether a text
-    goes on where its prompt ends, or stands in its place.
-    """
-
-    prompts: list[str]
-    write: Callable[[], list[str]]
-    continues: bool
-
-    def first(self) -> str:
-        """The first text, with its prompt."""
-        text = self.write()[0]
-        return self.prompts[0] + text if self.continues else text
-
-
-def samples(
-    config: Config, run: Run, net: Transformer, text: Corpus | Mixture, shows: Sequence[Any], pause: Pause
-) -> list[L.Callback]:
-    """What lets the model write while it trains."""
-    keys = config["samples"]
-    if not keys["every_n_steps"]:
-        return []
-    show = writer(config, net, text)
-
-    def write() -> list[str]:
-        with gathered(net):
-            return show.write()
-
-    return [Samples(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
-
-
-def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
-    """What `samples` asks of the model: texts that begin with its prompts, hidden parts filled in, or targets.
-
-    Of a model that reads a text whole, some held-out text is asked where the config has no prompts that suit.
-    """
-    if config["task"]["template"] is not None:
-        return _partner(config, net, text)
-    if _predicts_in_order(net):
-        return _author(config, net, text)
-    keys, tokenizer = config["samples"], text.tokenizer
-    prompts = keys["prompts"] or _held_out_prompts(config, net, text)
-
-    def write() -> list[str]:
-        return [answer(net, tokenizer, prompt, keys["max_new_tokens"]) for prompt in prompts]
-
-    # The answer begins a line of its own.
-    return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, continues=False)
-
-
-def _author(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
-    keys = config["samples"]
-    prompts = keys["prompts"] or [""]
-
-    def write() -> list[str]:
-        return [
-            sample
-            for prompt in prompts
-            for sample in complete(
-                net,
-                text.tokenizer,
-                prompt,
-                num_samples=keys["num_samples"],
-                max_new_tokens=keys["max_new_tokens"],
-                sampling=Sampling(temperature=keys["temperature"]),
-                seed=config["seed"],
-            )
-        ]
-
-    shown = [redacted_text(prompt) for prompt in prompts for _ in range(keys["num_samples"])]
-    return Writer(shown, write, continues=True)
-
-
-def _partner(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
-    """What answers `samples.prompts`, or the first questions that are held out."""
-    keys, tokenizer = config["samples"], text.tokenizer
-    template = template_of(tokenizer)
-    asked = [template.encode([("user", prompt)]) for prompt in keys["prompts"]] or _held_out_questions(
-        config, net, text
-    )
-    how = {
-        "max_new_tokens": keys["max_new_tokens"],
-        "sampling": Sampling(temperature=keys["temperature"]),
-        "stop_ids": template.stop_ids,
-        "seed": config["seed"],
-    }
-
-    def write() -> list[str]:
-        return [complete(net, tokenizer, ids, **how)[0] for ids in asked]
-
-    return Writer([redacted_text(tokenizer.decode(ids)) for ids in asked], write, continues=True)
-
-
-def _held_out_questions(config: Config, net: Transformer, text: Corpus | Mixture) -> list[list[int]]:
-    """The ids of held-out conversations up to their first answers."""
-    collate, length = collator(config, text.tokenizer, net.config), net.config.context_length
-    stream = text.validation if len(text.validation) else text.train
-    view = stream.cut(collate.view, length, config["seed"])
-    rows = view.held_out(np.arange(min(config["samples"]["num_samples"], view.n_held_out)))
-    # Of a row of conversations the first, and of a preference the better one.
-    return [row[0].ids_t[: int(row[0].is_written_t.argmax())].tolist() for row in rows]
-
-
-def _held_out_prompts(config: Config, net: Transformer, text: Corpus | Mixture) -> list[str]:
-    """What the task shows the model of some held-out text, hidden parts as <mask>."""
-    keys = config["samples"]
-    length = net.config.context_length
-    collate = collator(config, text.tokenizer, net.config)
-    if collate.view is Windows:
-        # Some of a window says enough; a pair is shown whole.
-        length = min(keys["max_new_tokens"], length)
-        shorter = dataclasses.replace(net.config, context_length=length)
-        collate = collator(config, text.tokenizer, shorter)
-    stream = text.validation if len(text.validation) > length else text.train
-    view = stream.cut(collate.view, length, config["seed"])
-    numbers = np.arange(min(keys["num_samples"], view.n_held_out))
-    if isinstance(view, LabelledWords):
-        return [view.shown(number, text.tokenizer) for number in numbers.tolist()]
-    batch = collate(view.held_out(numbers), numbers)
-    shown_bs = batch.tokens_bt if batch.source_bs is None else batch.source_bs
-    marks = hiding_tokens(text.tokenizer)
-    return [show_hidden(text.tokenizer, ids, marks) for ids in shown_bs.tolist()]
 
 
 def loggers(config: Config, run: Run, resume_step: int) -> list[RunLogger]:

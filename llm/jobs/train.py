@@ -32,6 +32,7 @@ from llm.files import read_json, write_json
 from llm.jobs import dry_run
 from llm.jobs.evaluate import check_names, evaluations, keep, on_tasks
 from llm.jobs.judged import Entry, Judged
+from llm.jobs.samples import samples, writer
 from llm.jobs.show import amount, show_entries
 from llm.jobs.yardstick import HARNESS
 from llm.model import ModelConfig, Transformer, parameter_count
@@ -294,7 +295,7 @@ def _trainer(
         bar,
         StrategyRecord(run),
         memory,
-        *build.samples(config, run, net, job.corpus, shows, meter.paused),
+        *samples(config, run, net, job.corpus, shows, meter.paused),
         *_evaluated(job, net, meter.paused),
         build.checkpointer(config, run, net, data, resume_from, meter.paused, stop),
     ]
@@ -381,7 +382,7 @@ def _finish(job: Job, derived: Derived, net: Transformer, seen: dict[str, float]
         },
         "examples": last["samples"],
         "checkpoint": folder.name,
-        "sample": build.writer(config, net, corpus).first(),
+        "sample": writer(config, net, corpus).first(),
         "report": str(run.folder / "report.html"),
         "next": next_command(run, "chat" if isinstance(job.samples, CHATS) else "generate", _prompt(job)),
     }

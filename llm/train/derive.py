@@ -99,11 +99,7 @@ def derive(
         ConfigError: devices, batch sizes or steps that cannot be.
     """
     trainer, data = config["trainer"], config["data"]
-    if strategy == WEIGHTS_IN_HOOKS and config["activation_checkpointing"] == "selective":
-        raise ConfigError(
-            f"activation_checkpointing=selective: under strategy={strategy} the gradients were not those of one process. "
-            "Use activation_checkpointing=1, or strategy=fsdp."
-        )
+    _check_recomputed(config["activation_checkpointing"], strategy)
     machine = machine or this_machine(trainer["accelerator"])
     accelerator = machine.accelerator
     devices = _devices(trainer, strategy, machine)
@@ -111,14 +107,9 @@ def derive(
     probed = known if _is_record(known) and known["accelerator"] == accelerator else {}
     readers = world_size // _tensor_parallel_size(trainer["strategy"], world_size)
     per_rank = _divided(data["batch_size"], readers)
-    micro = _given(data["micro_batch_size"]) or _micro_batch_size(
-        per_rank, context_length, accelerator, probed.get("micro_batch_size")
-    )
-    if per_rank % micro:
-        raise ConfigError(
-            f"data.micro_batch_size={micro} does not divide the {per_rank} sequences that each of {readers} "
-            f"processes has of data.batch_size={data['batch_size']}."
-        )
+    fitting = _micro_batch_size(per_rank, context_length, accelerator, probed.get("micro_batch_size"))
+    micro = _given(data["micro_batch_size"]) or fitting
+    _check_micro_batch(micro, per_rank, data["batch_size"], readers)
     precision = _precision(trainer["precision"], machine, probed)
     steps = _max_steps(trainer, data["batch_size"], samples_per_epoch)
     return Derived(
@@ -132,6 +123,22 @@ def derive(
         max_steps=steps,
         peak_flops=_peak_flops(precision, machine, probed),
     )
+
+
+def _check_recomputed(blocks: int | str | None, strategy: str) -> None:
+    if strategy == WEIGHTS_IN_HOOKS and blocks == "selective":
+        raise ConfigError(
+            f"activation_checkpointing=selective: under strategy={strategy} the gradients were not those of one process. "
+            "Use activation_checkpointing=1, or strategy=fsdp."
+        )
+
+
+def _check_micro_batch(micro: int, per_rank: int, batch_size: int, readers: int) -> None:
+    if per_rank % micro:
+        raise ConfigError(
+            f"data.micro_batch_size={micro} does not divide the {per_rank} sequences that each of {readers} "
+            f"processes has of data.batch_size={batch_size}."
+        )
 
 
 def _is_record(known: dict[str, Any]) -> bool:

@@ -224,10 +224,9 @@ def test_bytes_of_a_target(corpus):
 
 def test_chats_of_the_standard_library(tmp_path):
     from llm.data.documents import BETWEEN
-    from llm.data.sources.docstrings import chats
 
     text = 'def f(a, *, b=1):\n    """Add.\n\n    More."""\n    return a + b\n'
-    (made,) = chats(text)
+    (made,) = DocstringChats.records("a.py", text)
     sides = [side.decode() for side in made.split(BETWEEN)]
     assert sides[2::2] == [
         "What does `def f(a, *, b=1)` do?",

@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(words, changes,
 
 
 def test_code_is_corrupted_the_same_each_time():
-    from llm.data.sources.docstrings import code_preferences, corrupted
+    from llm.data.sources.docstrings import CodePreferences, corrupted
 
     source = (
         "def add(one, two):\n    total = one + two\n    print(total)\n    x = 1\n    y = 2\n    return total"
@@ -172,5 +172,5 @@ def test_code_is_corrupted_the_same_each_time():
     worse = corrupted(source)
     assert worse == corrupted(source) != source
     assert worse.count("\n") == source.count("\n") + 1
-    made = list(code_preferences('def f(a, b):\n    """Add."""\n    return a + b\n'))
+    made = list(CodePreferences.records("a.py", 'def f(a, b):\n    """Add."""\n    return a + b\n'))
     assert len(made) == 1

@@ -35,42 +35,10 @@ def _summarised(text: str) -> Iterator[tuple[Function, str]]:
                 yield node, summary
 
 
-def pairs(text: str) -> Iterator[bytes]:
-    """A pair for each function of a module that has a docstring: its code, and what the docstring says first."""
-    for source, summary in summarised_functions(text):
-        yield source.encode() + BETWEEN + summary.encode()
-
-
-def chats(text: str) -> Iterator[bytes]:
-    """A chat for each function of a module that has a docstring: how it is called, what it does, what it takes."""
-    for node, summary in _summarised(text):
-        head = f"def {node.name}({ast.unparse(node.args)})"
-        names = [
-            argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
-        ]
-        takes = ", ".join(names) if names else "Nothing."
-        said = [
-            ("user", f"What does `{head}` do?"),
-            ("assistant", summary),
-            ("user", f"What arguments does `{node.name}` take?"),
-            ("assistant", takes),
-        ]
-        yield conversation([{"role": role, "content": content} for role, content in said])
-
-
 def _without_docstring(node: Function, lines: list[str]) -> str:
     said = node.body[0]
     before, after = lines[node.lineno - 1 : said.lineno - 1], lines[said.end_lineno : node.end_lineno]
     return textwrap.dedent("\n".join([*before, *after]))
-
-
-def code_preferences(text: str) -> Iterator[bytes]:
-    """A preference for each function of a module that has a docstring: its code over the same with errors in it."""
-    for source, summary in summarised_functions(text):
-        head = source.partition("\n")[0]
-        worse = corrupted(source)
-        if worse != source:
-            yield preference(f"Write `{head}` {summary}", source, worse)
 
 
 def corrupted(source: str) -> str:
@@ -96,7 +64,8 @@ class Docstrings(LibraryRecords):
     @staticmethod
     def records(name: str, text: str) -> Iterator[bytes]:
         """A pair for each function that has a docstring."""
-        return pairs(text)
+        for source, summary in summarised_functions(text):
+            yield source.encode() + BETWEEN + summary.encode()
 
 
 @dataclass(frozen=True)
@@ -108,7 +77,19 @@ class DocstringChats(LibraryRecords):
     @staticmethod
     def records(name: str, text: str) -> Iterator[bytes]:
         """A chat for each function that has a docstring."""
-        return chats(text)
+        for node, summary in _summarised(text):
+            head = f"def {node.name}({ast.unparse(node.args)})"
+            names = [
+                argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            ]
+            takes = ", ".join(names) if names else "Nothing."
+            said = [
+                ("user", f"What does `{head}` do?"),
+                ("assistant", summary),
+                ("user", f"What arguments does `{node.name}` take?"),
+                ("assistant", takes),
+            ]
+            yield conversation([{"role": role, "content": content} for role, content in said])
 
 
 @dataclass(frozen=True)
@@ -120,4 +101,8 @@ class CodePreferences(LibraryRecords):
     @staticmethod
     def records(name: str, text: str) -> Iterator[bytes]:
         """A preference for each function that has a docstring."""
-        return code_preferences(text)
+        for source, summary in summarised_functions(text):
+            head = source.partition("\n")[0]
+            worse = corrupted(source)
+            if worse != source:
+                yield preference(f"Write `{head}` {summary}", source, worse)

@@ -1,0 +1,151 @@
+"""What a model writes to show what it can: while it trains, and at its end."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from llm import build
+from llm.build import Config
+from llm.data import Corpus
+from llm.data.mixture import Mixture
+from llm.data.windows import Windows
+from llm.data.words import LabelledWords
+from llm.generation import Sampling, answer, complete, goes_on, show_hidden, template_of
+from llm.model import Transformer
+from llm.redaction import redacted_text
+from llm.tokenizer import hiding_tokens
+from llm.train.callbacks import Samples
+from llm.train.metrics import Pause
+from llm.train.parallel import gathered
+from llm.train.run import Run
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What lets a model show what it can: `write` gives a text for each of `prompts`.
+
+    The prompts are as they are written and shown; the model gets them as they are. `continues` says whether a text
+    goes on where its prompt ends, or stands in its place.
+    """
+
+    prompts: list[str]
+    write: Callable[[], list[str]]
+    continues: bool
+
+    def first(self) -> str:
+        """The first text, with its prompt."""
+        text = self.write()[0]
+        return self.prompts[0] + text if self.continues else text
+
+
+def samples(
+    config: Config, run: Run, net: Transformer, text: Corpus | Mixture, shows: Sequence[Any], pause: Pause
+) -> list[L.Callback]:
+    """What lets the model write while it trains."""
+    keys = config["samples"]
+    if not keys["every_n_steps"]:
+        return []
+    show = writer(config, net, text)
+
+    def write() -> list[str]:
+        with gathered(net):
+            return show.write()
+
+    return [Samples(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
+
+
+def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
+    """What `samples` asks of the model: texts that begin with its prompts, hidden parts filled in, or targets.
+
+    Of a model that reads a text whole, some held-out text is asked where the config has no prompts that suit.
+    """
+    if config["task"]["template"] is not None:
+        return _partner(config, net, text)
+    if goes_on(net):
+        return _author(config, net, text)
+    keys, tokenizer = config["samples"], text.tokenizer
+    prompts = keys["prompts"] or _held_out_prompts(config, net, text)
+
+    def write() -> list[str]:
+        return [answer(net, tokenizer, prompt, keys["max_new_tokens"]) for prompt in prompts]
+
+    # The answer begins a line of its own.
+    return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, continues=False)
+
+
+def _author(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
+    keys = config["samples"]
+    prompts = keys["prompts"] or [""]
+
+    def write() -> list[str]:
+        return [
+            sample
+            for prompt in prompts
+            for sample in complete(
+                net,
+                text.tokenizer,
+                prompt,
+                num_samples=keys["num_samples"],
+                max_new_tokens=keys["max_new_tokens"],
+                sampling=Sampling(temperature=keys["temperature"]),
+                seed=config["seed"],
+            )
+        ]
+
+    shown = [redacted_text(prompt) for prompt in prompts for _ in range(keys["num_samples"])]
+    return Writer(shown, write, continues=True)
+
+
+def _partner(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
+    """What answers `samples.prompts`, or the first questions that are held out."""
+    keys, tokenizer = config["samples"], text.tokenizer
+    template = template_of(tokenizer)
+    asked = [template.encode([("user", prompt)]) for prompt in keys["prompts"]] or _held_out_questions(
+        config, net, text
+    )
+    how = {
+        "max_new_tokens": keys["max_new_tokens"],
+        "sampling": Sampling(temperature=keys["temperature"]),
+        "stop_ids": template.stop_ids,
+        "seed": config["seed"],
+    }
+
+    def write() -> list[str]:
+        return [complete(net, tokenizer, ids, **how)[0] for ids in asked]
+
+    return Writer([redacted_text(tokenizer.decode(ids)) for ids in asked], write, continues=True)
+
+
+def _held_out_questions(config: Config, net: Transformer, text: Corpus | Mixture) -> list[list[int]]:
+    """The ids of held-out conversations up to their first answers."""
+    collate, length = build.collator(config, text.tokenizer, net.config), net.config.context_length
+    stream = text.validation if len(text.validation) else text.train
+    view = stream.cut(collate.view, length, config["seed"])
+    rows = view.held_out(np.arange(min(config["samples"]["num_samples"], view.n_held_out)))
+    # Of a row of conversations the first, and of a preference the better one.
+    return [row[0].ids_t[: int(row[0].is_written_t.argmax())].tolist() for row in rows]
+
+
+def _held_out_prompts(config: Config, net: Transformer, text: Corpus | Mixture) -> list[str]:
+    """What the task shows the model of some held-out text, hidden parts as <mask>."""
+    keys = config["samples"]
+    length = net.config.context_length
+    collate = build.collator(config, text.tokenizer, net.config)
+    if collate.view is Windows:
+        # Some of a window says enough; a pair is shown whole.
+        length = min(keys["max_new_tokens"], length)
+        shorter = dataclasses.replace(net.config, context_length=length)
+        collate = build.collator(config, text.tokenizer, shorter)
+    stream = text.validation if len(text.validation) > length else text.train
+    view = stream.cut(collate.view, length, config["seed"])
+    numbers = np.arange(min(keys["num_samples"], view.n_held_out))
+    if isinstance(view, LabelledWords):
+        return [view.shown(number, text.tokenizer) for number in numbers.tolist()]
+    batch = collate(view.held_out(numbers), numbers)
+    shown_bs = batch.tokens_bt if batch.source_bs is None else batch.source_bs
+    marks = hiding_tokens(text.tokenizer)
+    return [show_hidden(text.tokenizer, ids, marks) for ids in shown_bs.tolist()]
