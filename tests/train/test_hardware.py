@@ -10,7 +10,7 @@ FAULTS = """
 import resource, torch
 from llm.train.hardware import keep_freed_memory
 {keep}
-for _ in range(3):
+for _ in range(30):  # the heap grows for up to nine of them before the parts that are freed fit the next
     torch.ones(16 << 20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
