@@ -124,10 +124,13 @@ def processes(tmp_path):
 
 def torchrun(python, *words, nodes=(1, 0), port=None, restarts=0):
     count, rank = nodes
+    meeting = [f"--node-rank={rank}", "--master-addr=127.0.0.1", f"--master-port={port or free_port()}"]
+    if restarts:
+        # The other way hands restarted workers the addresses of those before.
+        meeting = ["--standalone", f"--max-restarts={restarts}"]
     return [
         *[python, "-m", "torch.distributed.run", f"--nproc-per-node={2 // count}", f"--nnodes={count}"],
-        *[f"--node-rank={rank}", "--master-addr=127.0.0.1", f"--master-port={port or free_port()}"],
-        *[f"--max-restarts={restarts}", str(ROOT / "train.py"), *words],
+        *[*meeting, str(ROOT / "train.py"), *words],
     ]
 
 
