@@ -44,7 +44,8 @@ STRATEGIES = {
     "ddp": ["strategy=ddp", "trainer.devices=2"],
     "ddp on one": ["strategy=ddp", "trainer.devices=1"],
     "fsdp": ["strategy=fsdp", "trainer.devices=2"],
-    "fsdp on one": ["strategy=fsdp", "trainer.devices=1"],
+    # No other word: it takes the devices that are there.
+    "fsdp on one": ["strategy=fsdp"],
     "fsdp_tp": ["strategy=fsdp_tp", "trainer.devices=2"],
     **{f"deepspeed_zero{n}": [f"strategy=deepspeed_zero{n}", "trainer.devices=2"] for n in (1, 2, 3)},
     **{f"deepspeed_zero{n} on one": [f"strategy=deepspeed_zero{n}", "trainer.devices=1"] for n in (1, 2, 3)},
