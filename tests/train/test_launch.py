@@ -34,6 +34,9 @@ def environment(monkeypatch):
         for name, value in names.items():
             monkeypatch.setenv(name, value)
 
+    for name in NAMES:
+        # Noted, so that what the launch itself sets is gone afterwards.
+        monkeypatch.setenv(name, "")
     set_names()
     launch._store.cache_clear()
     yield set_names
