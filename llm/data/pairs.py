@@ -66,9 +66,19 @@ class Pairs:
         return np.minimum(self._ends - self._middles, self.length)
 
     @property
+    def read(self) -> float:
+        """The tokens of a source, on average."""
+        return float(self.source_lengths.mean())
+
+    @property
+    def written(self) -> float:
+        """The tokens of a target, on average."""
+        return float(self.target_lengths.mean())
+
+    @property
     def tokens(self) -> float:
         """The tokens of a pair, on average."""
-        return float((self.source_lengths + self.target_lengths).mean())
+        return self.read + self.written
 
     @cached_property
     def n_cut(self) -> int:
@@ -128,8 +138,7 @@ class PairCollator:
 
     def work(self, samples: Pairs) -> Work:
         """The average pair's."""
-        written = float(samples.target_lengths.mean())
-        return Work(samples.tokens, written, written, float(samples.source_lengths.mean()))
+        return Work(samples.tokens, samples.written, samples.written, samples.read)
 
     def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:
         """The batch of pairs, each side padded to the longest of its kind."""

@@ -135,7 +135,7 @@ def _references(
     run: Run, config: Config, collate: Collator, corpus: Corpus | Mixture
 ) -> dict[str, np.ndarray]:
     """What the model that the run began with says of all answers; kept with the run for its own corpus."""
-    if not build.compares(config) or isinstance(corpus, Mixture):  # which holds plain text alone
+    if not build.compares(config) or isinstance(corpus, Mixture):  # which has no preferences
         return {}
     if config["data"] is None:
         return {name: tensor.numpy() for name, tensor in load_tensors(run.references).items()}

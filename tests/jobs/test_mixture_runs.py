@@ -136,6 +136,34 @@ def test_bad_mixtures_are_refused_before_a_run_begins(words, tmp_path, capsys, e
     assert not (tmp_path / "runs/x/checkpoints").exists()
 
 
+def test_pairs_are_mixed_and_scored_by_source(tiny, tmp_path):
+    kept = [
+        w for w in tiny if not w.startswith(("data=", "model.n_kv_heads", "model.head_dim", "data.paths"))
+    ]
+    sources = []
+    for name, word in {"de": "und", "fr": "et"}.items():
+        pairs = [{"source": f"{n} {word} {m}", "target": f"{n} and {m}"} for n in range(9) for m in range(9)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+        sources += [f"data.sources.{name}=pairs", f"data.sources.{name}.paths=[{tmp_path}/{name}.jsonl]"]
+    task = [
+        "model=transformer_nano",
+        "task=seq2seq",
+        "name=p",
+        "trainer.max_steps=2",
+        "trainer.val_check_interval=2",
+    ]
+    kept = [w for w in kept if not w.startswith(("trainer.val_check_interval", "trainer.limit_val_batches"))]
+    task.append("trainer.limit_val_batches=1.0")
+    assert main(["train", *kept, "data=mixture", *sources, *task]) == 0
+    entries = json.loads((tmp_path / "runs/p/evaluation.json").read_text())
+    assert [(entry["data"], entry["evaluation"]) for entry in entries] == [
+        (name, evaluation) for name in ("de", "fr") for evaluation in ("perplexity", "pairs")
+    ]
+    (row,) = [row for row in rows(tmp_path / "runs/p") if row["val/loss"]]
+    losses = {entry["data"]: entry["metrics"]["loss"] for entry in entries if "loss" in entry["metrics"]}
+    assert {name: float(row[f"val/loss/{name}"]) for name in losses} == pytest.approx(losses, rel=1e-5)
+
+
 def test_a_mixture_without_sources_and_sources_without_a_mixture_are_refused(tiny, capsys):
     kept = [word for word in tiny if not word.startswith(("data=", "data.paths", "shards_dir"))]
     assert main(["train", *kept, "data=mixture", "name=x"]) != 0
