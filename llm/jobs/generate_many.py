@@ -4,7 +4,6 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from llm.build import Config
 from llm.data.documents import Losses
 from llm.data.inputs import find_files
 from llm.data.sources.jsonl import LinesPiece
-from llm.data.sources.records import pair_of
+from llm.data.sources.records import Fields
 from llm.errors import ConfigError
 from llm.files import sha256, write_atomically
 from llm.generation import BatchEngine, answer, goes_on
@@ -107,7 +106,7 @@ def _line(value: dict[str, Any]) -> str:
 def _prompts(paths: list[str], field: str) -> Iterator[Prompt]:
     number = 0
     for path in paths:
-        for document in LinesPiece(path, partial(pair_of, text=field), "error").documents(Losses()):
+        for document in LinesPiece(path, Fields(field), "error").documents(Losses()):
             yield Prompt(number, document.data.decode())
             number += 1
 
