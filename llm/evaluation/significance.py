@@ -73,7 +73,10 @@ def difference(
 
 
 def _figure(sums_2: np.ndarray) -> np.ndarray:
-    return sums_2[..., 0] / sums_2[..., 1]
+    """The figures of sums (..., 2); 0 where there is nothing to divide by, as the precision of no entities."""
+    return np.divide(
+        sums_2[..., 0], sums_2[..., 1], out=np.zeros(sums_2.shape[:-1]), where=sums_2[..., 1] != 0
+    )
 
 
 def _differ(sums_4: np.ndarray) -> np.ndarray:
