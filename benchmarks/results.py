@@ -163,7 +163,7 @@ def tfidf() -> tuple[Entry, str]:
     told = model.fit(texts, labels).predict(asked)
     entry = _of_examples({"accuracy": (told == np.array(right)).astype(float)})
     entry["metrics"]["macro_f1"] = f1_score(right, told, average="macro")
-    return entry, "TF-IDF of words and pairs of words, logistic regression"
+    return entry, "words and pairs of words by TF-IDF"
 
 
 def first_units() -> tuple[Entry, str]:

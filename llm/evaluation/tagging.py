@@ -72,7 +72,7 @@ def _sentence_scores(
 ) -> dict[str, list[float]]:
     """What a sentence adds to the figures."""
     right = sum(one == other for one, other in zip(wanted, told, strict=True))
-    scores = {"accuracy": [right, len(wanted)]}
+    scores: dict[str, list[float]] = {"accuracy": [right, len(wanted)]}
     if has_entities:
         there, found = set(entities(wanted)), set(entities(told))
         both = len(there & found)

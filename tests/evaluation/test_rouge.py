@@ -27,6 +27,12 @@ def test_figures_are_those_of_another_library():
             assert figures[kind] == pytest.approx(float(theirs[f"{kind}_fmeasure"]), abs=1e-5)
 
 
+def test_each_text_has_its_own_scores():
+    scores = rouge_scores(["a b", "c"], ["a b", "x"], ["a b", "c"])
+    assert scores["rouge1"] == [1.0, 0.0]
+    assert scores["copy_rouge1"] == [1.0, 1.0]
+
+
 def test_the_copy_is_the_first_sentence_or_line():
     figures = figures_of(["A cat sat. It ran.", "def f():\n    pass"], ["", ""], ["A cat sat.", "def f"])
     assert figures["copy_rougeL"] == 1.0
