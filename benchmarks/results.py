@@ -104,7 +104,7 @@ NER = "task=tagging data=conll data.paths={data}/labelled/ner.train.conll data.b
 QA = "task=qa data=squad data.paths={work}/qa.train.json data.batch_size=16 compile=false"
 SUMMARIES = (
     "task=summarization data=pairs data.paths={data}/labelled/summaries.train.jsonl data.text=text "
-    "data.label=summary data.batch_size=16 compile=false"
+    "data.label=summary data.validation_share=0.01 data.batch_size=16 compile=false"
 )
 CHAT = (
     "task=chat data=chat data.paths={data}/labelled/chat.jsonl data.validation_share=0.1 compile=false "
@@ -116,32 +116,32 @@ LIKE_MINILM = (
     "tokenizer=pretrained tokenizer.path={minilm}"
 )
 ROWS = {
-    "bert": Row(f"{BERT} optimizer.lr=5e-3 optimizer.adam_lr=1e-2 trainer.max_steps=1500"),
+    "bert": Row(f"{BERT} optimizer.lr=5e-3 optimizer.adam_lr=1e-2 trainer.max_steps=400"),
     # The same weights before their first step, with the same tokenizer.
     "bert.untrained": Row(f"{BERT} optimizer.lr=0 optimizer.adam_lr=0 trainer.max_steps=1 eval=[]"),
-    "sentiment.minilm": Row(f"{SENTIMENT} init_from={{minilm}} optimizer.lr=1e-4 trainer.max_steps=500"),
+    "sentiment.minilm": Row(f"{SENTIMENT} init_from={{minilm}} optimizer.lr=1e-4 trainer.max_steps=300"),
     "sentiment.bert": Row(
-        f"{SENTIMENT} init_from={{runs}}/bert optimizer.lr=5e-4 trainer.max_steps=1000", ("bert",)
+        f"{SENTIMENT} init_from={{runs}}/bert optimizer.lr=5e-4 trainer.max_steps=400", ("bert",)
     ),
     "sentiment.random": Row(
-        f"{SENTIMENT} init_from={{runs}}/bert.untrained optimizer.lr=5e-4 trainer.max_steps=1000",
+        f"{SENTIMENT} init_from={{runs}}/bert.untrained optimizer.lr=5e-4 trainer.max_steps=400",
         ("bert.untrained",),
     ),
     "ner.minilm": Row(f"{NER} init_from={{minilm}} optimizer.lr=5e-4 trainer.max_steps=120"),
     "ner.random": Row(f"{NER} {LIKE_MINILM} optimizer.lr=5e-4 trainer.max_steps=120"),
-    "qa.minilm": Row(f"{QA} init_from={{minilm}} optimizer.lr=3e-4 trainer.max_steps=200"),
-    "qa.random": Row(f"{QA} {LIKE_MINILM} optimizer.lr=3e-4 trainer.max_steps=200"),
+    "qa.minilm": Row(f"{QA} init_from={{minilm}} optimizer.lr=3e-4 trainer.max_steps=120"),
+    "qa.random": Row(f"{QA} {LIKE_MINILM} optimizer.lr=3e-4 trainer.max_steps=120"),
     "summaries.t5": Row(
-        f"{SUMMARIES} model=t5_nano optimizer=muon optimizer.lr=5e-3 optimizer.adam_lr=1e-2 trainer.max_steps=600"
+        f"{SUMMARIES} model=t5_nano optimizer=muon optimizer.lr=5e-3 optimizer.adam_lr=1e-2 trainer.max_steps=400"
     ),
-    "chat.random": Row(f"{CHAT} model=nano data.batch_size=8 optimizer.lr=2e-3 trainer.max_steps=300"),
+    "chat.random": Row(f"{CHAT} model=nano data.batch_size=8 optimizer.lr=2e-3 trainer.max_steps=120"),
     "chat.smollm2_before": Row(
         f"{CHAT} init_from={{smollm}} context_length=512 adapter=lora data.batch_size=4 optimizer.lr=0 "
         "trainer.max_steps=1"
     ),
     "chat.smollm2": Row(
         f"{CHAT} init_from={{smollm}} context_length=512 adapter=lora data.batch_size=4 optimizer.lr=5e-4 "
-        "trainer.max_steps=40"
+        "trainer.max_steps=30"
     ),
     "token_kinds": Row("experiment=token_kinds"),
 }
