@@ -17,15 +17,17 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 from timing import ROOT, machine, run, table
 
 from llm.data.answers import exact_match, overlap_f1, stretch, units
-from llm.evaluation.significance import interval
+from llm.evaluation import Result
 from llm.files import write_json
+from llm.jobs.judged import judged
 
 DATA = Path(os.environ.get("LLM_SHARED_DATA", ROOT.parent / "shared/data"))
 LABELLED = DATA / "labelled"
@@ -161,8 +163,9 @@ def tfidf() -> tuple[Entry, str]:
     (texts, labels), (asked, right) = (_labelled(f"sentiment.{part}.jsonl") for part in ("train", "test"))
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
     told = model.fit(texts, labels).predict(asked)
-    entry = _of_examples({"accuracy": (told == np.array(right)).astype(float)})
-    entry["metrics"]["macro_f1"] = f1_score(right, told, average="macro")
+    is_right = [float(one == other) for one, other in zip(told, right, strict=True)]
+    macro_f1 = f1_score(right, told, average="macro")
+    entry = _of_examples("classification", {"accuracy": is_right}, macro_f1=macro_f1)
     return entry, "words and pairs of words by TF-IDF"
 
 
@@ -180,7 +183,7 @@ def first_units() -> tuple[Entry, str]:
                 answers.append([answer["text"] for answer in question["answers"]])
     pairs = list(zip(told, answers, strict=True))
     scores = {"f1": overlap_f1, "exact_match": exact_match}
-    entry = _of_examples({name: np.array([score(*pair) for pair in pairs]) for name, score in scores.items()})
+    entry = _of_examples("qa", {name: [score(*pair) for pair in pairs] for name, score in scores.items()})
     return entry, f"the first {FIRST_UNITS} words of the passage"
 
 
@@ -195,16 +198,14 @@ def _labelled(name: str) -> tuple[list[str], list[str]]:
     return [row["text"] for row in rows], [row["label"] for row in rows]
 
 
-def _of_examples(scores: Mapping[str, np.ndarray]) -> Entry:
-    """The entry that evaluation.json would have of scores (n,), one an example."""
-    return {
-        "metrics": {name: float(score_n.mean()) for name, score_n in scores.items()},
-        "intervals": {
-            name: interval(np.stack([score_n, np.ones(len(score_n))], axis=1))
-            for name, score_n in scores.items()
-        },
-        "examples": len(next(iter(scores.values()))),
-    }
+def _of_examples(name: str, scores: Mapping[str, Sequence[float]], **metrics: float) -> Entry:
+    """The entry that evaluation.json would have of scores, one an example, whose means are figures."""
+    rows = [
+        {"id": str(number), "scores": dict(zip(scores, zip(some, repeat(1.0)), strict=True))}
+        for number, some in enumerate(zip(*scores.values(), strict=True))
+    ]
+    means = {metric: fmean(some) for metric, some in scores.items()}
+    return judged(name, name, "all", "", Result({**means, **metrics}, len(rows), rows)).entry
 
 
 def split_by_article(work: Path) -> None:

@@ -38,8 +38,8 @@ def match_figures(written: list[str], targets: list[str]) -> dict[str, float]:
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
-def rouge_scores(sources: list[str], written: list[str], targets: list[str]) -> dict[str, list[float]]:
-    """Return rouge1, rouge2 and rougeL of each text, F1 from 0 to 1, as rouge-score counts them with stemming.
+def rouge_figures(sources: list[str], written: list[str], targets: list[str]) -> dict[str, float]:
+    """Return rouge1, rouge2 and rougeL, the mean F1 over the texts, from 0 to 1, as rouge-score counts them with stemming.
 
     copy_rouge1 and so on are those of a copy of each source's first sentence, or line where that ends before.
     """
@@ -47,9 +47,9 @@ def rouge_scores(sources: list[str], written: list[str], targets: list[str]) -> 
     return _rouge("", written, targets) | _rouge("copy_", copies, targets)
 
 
-def _rouge(name: str, told: list[str], targets: list[str]) -> dict[str, list[float]]:
+def _rouge(name: str, told: list[str], targets: list[str]) -> dict[str, float]:
     from rouge_score.rouge_scorer import RougeScorer  # nltk with it
 
     scorer = RougeScorer(ROUGE, use_stemmer=True)
     scores = [scorer.score(target, text) for text, target in zip(told, targets, strict=True)]
-    return {name + kind: [score[kind].fmeasure for score in scores] for kind in ROUGE}
+    return {name + kind: sum(score[kind].fmeasure for score in scores) / len(scores) for kind in ROUGE}

@@ -7,18 +7,16 @@ from llm.data.collate import Collator
 from llm.data.questions import AnswerCollator
 from llm.data.shards import TokenStream
 from llm.errors import ConfigError, DataError
-from llm.evaluation.examples import text_id
-from llm.evaluation.result import Result
 from llm.evaluation.tagging import read_documents
 from llm.generation.answering import answer_of
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer
 
-SCORES = {"exact_match": exact_match, "f1": overlap_f1}
 
-
-def score_answers(model: Transformer, stream: TokenStream, collate: Collator, tokenizer: Tokenizer) -> Result:
-    """Return `answer_figures` of all questions of a stream, and each question.
+def score_answers(
+    model: Transformer, stream: TokenStream, collate: Collator, tokenizer: Tokenizer
+) -> tuple[dict[str, float], int]:
+    """Return `answer_figures` of all questions of a stream, and how many there are.
 
     Raises:
         ConfigError: the collator makes no questions.
@@ -27,26 +25,14 @@ def score_answers(model: Transformer, stream: TokenStream, collate: Collator, to
     if not isinstance(collate, AnswerCollator):
         raise ConfigError("eval=qa: it is for models that task=qa trains.")
     view = collate.view(stream, model.config.context_length, 0)
-    asked, told, right = [], [], []
+    told, right = [], []
     for document, windows, scores in read_documents(model, view, tokenizer, whole=True):
         question = view.question(document)
         told.append(answer_of(question.passage, windows, scores))
         right.append(question.answers)
-        asked.append(view.shown(document, tokenizer).partition("\n")[0])
     if not told:
         raise DataError("There is nothing to score: no question is held out.")
-    rows = [
-        {
-            # Answers are kept verbatim, while a tokenizer may change the question.
-            "id": text_id(f"{number} {answers}"),
-            "question": question,
-            "target": answers,
-            "told": answer,
-            "scores": {name: [score(answer, answers), 1.0] for name, score in SCORES.items()},
-        }
-        for number, (question, answer, answers) in enumerate(zip(asked, told, right, strict=True))
-    ]
-    return Result(answer_figures(told, right), len(told), rows)
+    return answer_figures(told, right), len(told)
 
 
 def answer_figures(told: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -69,8 +55,9 @@ def answer_figures(told: Sequence[str], right: Sequence[Sequence[str]]) -> dict[
 
 
 def _figures(name: str, pairs: Sequence[tuple[str, Sequence[str]]]) -> Mapping[str, float]:
+    scores = {"exact_match": exact_match, "f1": overlap_f1}
     return {
         name + kind: sum(score(*pair) for pair in pairs) / len(pairs)
-        for kind, score in SCORES.items()
+        for kind, score in scores.items()
         if pairs
     }

@@ -73,10 +73,7 @@ def difference(
 
 
 def _figure(sums_2: np.ndarray) -> np.ndarray:
-    """The figures of sums (..., 2); 0 where there is nothing to divide by, as the precision of no entities."""
-    return np.divide(
-        sums_2[..., 0], sums_2[..., 1], out=np.zeros(sums_2.shape[:-1]), where=sums_2[..., 1] != 0
-    )
+    return sums_2[..., 0] / sums_2[..., 1]
 
 
 def _differ(sums_4: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """The evaluations by name: each takes what is to be judged and gives its figures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from llm.data import TokenStream
@@ -16,11 +15,11 @@ from llm.evaluation.code import parse_share, parses
 from llm.evaluation.compression import xz_bits_per_byte
 from llm.evaluation.examples import DocumentSums, label_rows, text_id
 from llm.evaluation.masked import Hidden, score_masked
-from llm.evaluation.pairs import match_figures, rouge_scores, written_beside_targets
+from llm.evaluation.pairs import match_figures, rouge_figures, written_beside_targets
 from llm.evaluation.perplexity import score_stream
 from llm.evaluation.preferences import score_preferences
 from llm.evaluation.questions import score_answers
-from llm.evaluation.result import Result, Row
+from llm.evaluation.result import Result
 from llm.evaluation.tagging import score_tags
 from llm.evaluation.targets import score_targets
 from llm.generation import Sampling, complete
@@ -122,24 +121,16 @@ def code(subject: Subject) -> Result:
 def pairs(subject: Subject) -> Result:
     """Exact match and chrF of what is written for held-out sources, the first `MOST_PAIRS` of them."""
     _, written, targets = _written("pairs", subject)
-    matches = [float(text == target) for text, target in zip(written, targets, strict=True)]
-    rows = _written_rows(written, targets, {"exact_match": matches})
-    return Result(match_figures(written, targets), len(targets), rows)
-
-
-def _written_rows(
-    written: Sequence[str], targets: Sequence[str], scores: Mapping[str, Sequence[float]]
-) -> list[Row]:
-    """A row for each target, with what was written and its part in each metric that is a mean."""
-    return [
+    rows = [
         {
             "id": text_id(f"{number} {target}"),
             "target": target,
             "written": text,
-            "scores": {name: [some[number], 1.0] for name, some in scores.items()},
+            "scores": {"exact_match": [float(text == target), 1.0]},
         }
         for number, (text, target) in enumerate(zip(written, targets, strict=True))
     ]
+    return Result(match_figures(written, targets), len(targets), rows)
 
 
 def _written(name: str, subject: Subject) -> tuple[list[str], list[str], list[str]]:
@@ -182,13 +173,13 @@ def preferences(subject: Subject) -> Result:
 def tagging(subject: Subject) -> Result:
     """Accuracy of the tags that words are given, and F1 of the entities that they mark; the examples are sentences."""
     _with_labels("tagging", subject)
-    return score_tags(subject.model, subject.stream, subject.collator(), subject.tokenizer)
+    return Result(*score_tags(subject.model, subject.stream, subject.collator(), subject.tokenizer))
 
 
 def qa(subject: Subject) -> Result:
     """Exact match and F1 of answers to questions on passages; the examples are questions."""
     _with_labels("qa", subject)
-    return score_answers(subject.model, subject.stream, subject.collator(), subject.tokenizer)
+    return Result(*score_answers(subject.model, subject.stream, subject.collator(), subject.tokenizer))
 
 
 def regression(subject: Subject) -> Result:
@@ -203,9 +194,7 @@ def regression(subject: Subject) -> Result:
 def summarization(subject: Subject) -> Result:
     """ROUGE of what is written for held-out texts, the first `MOST_PAIRS` of them, beside that of their first lines."""
     sources, written, targets = _written("summarization", subject)
-    scores = rouge_scores(sources, written, targets)
-    metrics = {name: fmean(some) for name, some in scores.items()}
-    return Result(metrics, len(targets), _written_rows(written, targets, scores))
+    return Result(rouge_figures(sources, written, targets), len(targets))
 
 
 def _with_labels(name: str, subject: Subject) -> None:

@@ -16,8 +16,6 @@ from llm.data.shards import TokenStream
 from llm.data.tags import TagCollator
 from llm.data.words import LabelledWords, Window
 from llm.errors import ConfigError, DataError
-from llm.evaluation.examples import text_id
-from llm.evaluation.result import Result
 from llm.generation.tagging import best_tags, scored_once, word_scores
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer
@@ -25,8 +23,10 @@ from llm.tokenizer import Tokenizer
 READ_AT_ONCE = 256  # windows
 
 
-def score_tags(model: Transformer, stream: TokenStream, collate: Collator, tokenizer: Tokenizer) -> Result:
-    """Return figures of how all sentences of a stream are tagged, and each sentence.
+def score_tags(
+    model: Transformer, stream: TokenStream, collate: Collator, tokenizer: Tokenizer
+) -> tuple[dict[str, float], int]:
+    """Return figures of how all sentences of a stream are tagged, and how many sentences there are.
 
     loss in nats a word, accuracy, majority (the accuracy of always saying the commonest tag) and, of BIO tags, precision,
     recall and f1 of the entities that are right to the word, over all kinds, and f1_x of each kind.
@@ -38,48 +38,17 @@ def score_tags(model: Transformer, stream: TokenStream, collate: Collator, token
     if not isinstance(collate, TagCollator):
         raise ConfigError("eval=tagging: it is for models that task=tagging trains.")
     view = collate.view(stream, model.config.context_length, 0)
-    nats, texts, wanted, told = [], [], [], []
+    nats, wanted, told = 0.0, [], []
     for document, windows, scores in read_documents(model, view, tokenizer):
         scores_wl = scored_once(windows, scores)
         tags = view.tags(document)
         numbers_w = torch.tensor([collate.number(tag) for tag in tags])
-        nats.append(torch.nn.functional.cross_entropy(scores_wl, numbers_w, reduction="sum").item())
-        texts.append(view.shown(document, tokenizer))
+        nats += torch.nn.functional.cross_entropy(scores_wl, numbers_w, reduction="sum").item()
         wanted.append(tags)
         told.append(best_tags(scores_wl, model.config.labels))
     if not wanted:
         raise DataError("There is nothing to score: no sentence is held out.")
-    metrics = {"loss": sum(nats) / view.n_words, **tag_figures(wanted, told)}
-    rows = [
-        # Tags are kept verbatim, while a tokenizer may change the words.
-        {
-            "id": text_id(f"{number} {tags}"),
-            "text": text,
-            "target": tags,
-            "told": others,
-            "scores": {
-                "loss": [lost, len(tags)],
-                **_sentence_scores(tags, others, has_entities="f1" in metrics),
-            },
-        }
-        for number, (text, tags, others, lost) in enumerate(zip(texts, wanted, told, nats, strict=True))
-    ]
-    return Result(metrics, len(wanted), rows)
-
-
-def _sentence_scores(
-    wanted: Sequence[str], told: Sequence[str], *, has_entities: bool
-) -> dict[str, list[float]]:
-    """What a sentence adds to the figures."""
-    right = sum(one == other for one, other in zip(wanted, told, strict=True))
-    scores: dict[str, list[float]] = {"accuracy": [right, len(wanted)]}
-    if has_entities:
-        there, found = set(entities(wanted)), set(entities(told))
-        both = len(there & found)
-        scores["precision"] = [both, len(found)]
-        scores["recall"] = [both, len(there)]
-        scores["f1"] = [2 * both, len(there) + len(found)]
-    return scores
+    return {"loss": nats / view.n_words, **tag_figures(wanted, told)}, len(wanted)
 
 
 def read_documents(

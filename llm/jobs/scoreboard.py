@@ -13,8 +13,6 @@ from llm.jobs.show import number
 from llm.train.scores import Board, Figure, Pair
 
 SURE = 0.05
-# What these are divided by is what a model told, not how it cuts texts.
-BY_WHAT_IS_TOLD = ("precision", "f1")
 
 
 def boards(judged: Mapping[str, Sequence[Judged]]) -> list[Board]:
@@ -80,7 +78,7 @@ def _differences(first: tuple[str, Sequence[Row]], second: tuple[str, Sequence[R
     return [
         Pair(metric, one, other, *difference(*scores))
         for metric, scores in pairs.items()
-        if len(rows) > 1 and (metric in BY_WHAT_IS_TOLD or _comparable(*scores))
+        if len(rows) > 1 and _comparable(*scores)
     ]
 
 

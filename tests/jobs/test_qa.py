@@ -44,12 +44,6 @@ def test_a_run_answers_what_is_plain_to_see(words, tmp_path, capsys, name):
     assert entry["evaluation"] == "qa"
     assert entry["metrics"]["exact_match"] > 0.9
     assert entry["metrics"]["unanswerable"] == 0.5
-    rows = [json.loads(line) for line in (folder / entry["outputs"]).read_text().splitlines()]
-    assert {row["question"] for row in rows} == {"what number?", "who?"}
-    for metric in ("exact_match", "f1"):
-        right = [row["scores"][metric][0] for row in rows]
-        assert sum(right) / len(rows) == pytest.approx(entry["metrics"][metric])
-    assert all(row["scores"]["exact_match"][0] == (row["told"] == (row["target"] or [""])[0]) for row in rows)
     sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[-1])
     assert "\nbox " in sample["prompt"]
     capsys.readouterr()

@@ -48,12 +48,6 @@ def test_a_run_tags_what_is_plain_to_see(words, tmp_path, capsys, name):
     assert entry["metrics"]["f1"] > 0.95
     assert entry["metrics"]["accuracy"] > 0.95 > entry["metrics"]["majority"]
     assert entry["metrics"]["f1_place"] == entry["metrics"]["f1"]
-    rows = [json.loads(line) for line in (folder / entry["outputs"]).read_text().splitlines()]
-    assert len(rows) == entry["examples"]
-    for metric in ("loss", "accuracy", "precision", "recall", "f1"):
-        above, below = (sum(part) for part in zip(*[row["scores"][metric] for row in rows], strict=True))
-        assert above / below == pytest.approx(entry["metrics"][metric], rel=1e-12)
-        assert entry["intervals"][metric][0] <= above / below <= entry["intervals"][metric][1]
     sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[-1])
     assert sample["prompt"].startswith(("go to Upper", "stay at home"))
     assert checkpoint.read_model(checkpoint.find(folder / "checkpoints", None))[0].labels == (
