@@ -73,6 +73,8 @@ TASKS = {
 }
 # What a model has for its task alone, by the beginning of its weights' names.
 TASK_PARTS = ("unembedding.", "pooler.", "label_head.")
+# Trained vectors, one a position.
+POSITIONS = "embedding.positions.weight"
 # By how many tokens that stand for nothing Hugging Face's models exceed their tokenizers: 399 in Qwen2.5's larger ones.
 MOST_FILLED_UP = 512
 LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch", "steps", "sources", "weight", "epochs"}
@@ -143,6 +145,25 @@ class Origin:
         """The shape for a tokenizer of `vocab_size` ids; weights that are there have theirs, which may be filled up."""
         return self.shape if self.weights else self.shape.with_vocab_size(vocab_size)
 
+    def shortened(self, length: int) -> "Origin":
+        """The same model with a context of `length` tokens, without the trained positions behind it.
+
+        Raises:
+            ConfigError: there is no model yet, or its context is shorter.
+        """
+        if not self.weights:
+            raise ConfigError(
+                f"context_length={length}: it is for a model that init_from= brings; model.context_length= is a new one's."
+            )
+        if length > self.shape.context_length:
+            raise ConfigError(
+                f"context_length={length}: the model that init_from= brings has {self.shape.context_length:,} positions, "
+                "and this can only shorten them."
+            )
+        shape = dataclasses.replace(self.shape, context_length=length)
+        fewer = {name: self.weights[name][:length] for name in {POSITIONS} & self.weights.keys()}
+        return dataclasses.replace(self, shape=shape, weights=self.weights | fewer)
+
 
 def origin(config: Config, run: Run) -> Origin:
     """Where the config starts from: `model` and `tokenizer`, or all of `init_from`.
@@ -150,9 +171,11 @@ def origin(config: Config, run: Run) -> Origin:
     A `run` that began from something and has a checkpoint goes on with its own, wherever its origin is by now.
 
     Raises:
-        ConfigError: the task needs another architecture.
+        ConfigError: the task needs another architecture, or see `Origin.shortened`.
     """
     found = _origin(config, run)
+    if config["context_length"] is not None:
+        found = found.shortened(config["context_length"])
     found = dataclasses.replace(found, tokenizer=chatting(config, found.tokenizer))
     has, wanted = found.shape.architecture, config["task"]["architectures"]
     if has not in wanted:

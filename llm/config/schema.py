@@ -149,6 +149,7 @@ class TrainConfig:
     seed: Seed = 1337  # initial weights, order of the data, dropout and samples
     resume: Given = "auto"  # auto, never, must, or the checkpoint folder to go on from
     init_from: str | None = None  # start from this run, Hugging Face folder, hub id or .gguf file
+    context_length: Count | None = None  # shorten that of the model of init_from to this; null: leave it
     allow_changes: bool = False  # resume although the config changed in a way that matters
     compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: on NVIDIA GPUs, and in long runs on a CPU
     activation_checkpointing: Count | Literal["selective"] | None = None  # every n-th block, or parts of all

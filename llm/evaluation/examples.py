@@ -4,6 +4,7 @@
 
 import hashlib
 import math
+import unicodedata
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -17,9 +18,14 @@ from llm.tokenizer import Tokenizer
 
 
 def text_id(text: str | bytes) -> str:
-    """What tells a text from others, whatever model or tokenizer read it."""
-    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    return hashlib.sha256(data).hexdigest()[:16]
+    """What tells a text from others, whatever model or tokenizer read it.
+
+    Of a str, letters and digits alone count, without case and accents: some tokenizers drop these, and set signs apart.
+    """
+    if isinstance(text, str):
+        plain = unicodedata.normalize("NFKD", text).casefold()
+        text = "".join(filter(str.isalnum, plain)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 class DocumentSums:

@@ -1,4 +1,4 @@
-"""Chats with an adapter under several processes: the losses of one alone."""
+"""Fine-tuning under several processes: the losses of one alone."""
 
 import csv
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm.cli.main import main
+from tests.finetuning_data import classification, qa, summarization, tagging, words_of
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.distributed
@@ -55,3 +56,17 @@ def test_chats_have_the_losses_of_a_single_process(tiny, tmp_path, adapter):
         found = losses([*words, f"strategy={strategy}", "trainer.devices=2"], tmp_path / "runs" / strategy)
         assert found == pytest.approx(alone, rel=0, abs=2e-6)
         assert main(["evaluate", f"run={tmp_path}/runs/{strategy}"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [classification, tagging, qa, summarization], ids=lambda task: task.__name__)
+def test_each_task_has_the_losses_of_a_single_process(tiny, tmp_path, task):
+    words = [*words_of(task, tiny, tmp_path), *SAME, "model.dropout=0"]
+    alone = losses([*words, "strategy=single"], tmp_path / "runs/single")
+    for strategy in ("ddp", "fsdp"):
+        found = losses([*words, f"strategy={strategy}", "trainer.devices=2"], tmp_path / "runs" / strategy)
+        assert found == pytest.approx(alone, rel=0, abs=2e-6)
+    metrics = [
+        json.loads((tmp_path / f"runs/{name}/evaluation.json").read_text())[-1] for name in ("single", "fsdp")
+    ]
+    assert metrics[0]["metrics"] == pytest.approx(metrics[1]["metrics"], abs=1e-3)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from llm.cli.main import main
+from llm.train import checkpoint
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -53,3 +54,33 @@ def test_a_folder_that_is_not_there_is_said(tiny, tmp_path, capsys, start):
     words = [word for word in tiny if not word.startswith(("model.", "tokenizer"))]
     assert main(["train", *words, f"init_from={start}", "name=a"]) == 1
     assert "is no folder of a run or of a Hugging Face model" in capsys.readouterr().err
+
+
+def test_a_shorter_context_is_that_of_the_run(folder, tiny, tmp_path, capsys):
+    words = [word for word in tiny if not word.startswith(("model.", "tokenizer"))]
+    start = [*words, f"init_from={folder}", "name=a"]
+    assert main(["train", *start, "context_length=16", "trainer.max_steps=1"]) == 0
+    shape, _ = checkpoint.read_model(checkpoint.find(tmp_path / "runs/a/checkpoints", None))
+    assert shape.context_length == 16
+    assert main(["train", *start, "context_length=16", "trainer.max_steps=2"]) == 0
+    assert main(["train", *start, "trainer.max_steps=3"]) != 0
+    assert "context_length: 16 -> None" in capsys.readouterr().err
+    assert main(["train", *words, f"init_from={folder}", "name=b", "context_length=64"]) != 0
+    assert "has 32 positions" in capsys.readouterr().err
+    assert main(["train", *tiny, "name=b", "context_length=16"]) != 0
+    assert "model.context_length= is a new one's" in capsys.readouterr().err
+
+
+def test_learned_positions_are_cut_with_the_context(tiny, tmp_path):
+    kept = [word for word in tiny if not word.startswith(("model.n_kv", "model.head"))]
+    gpt = [*kept, "model=gpt_nano", "name=a", "trainer.max_steps=1"]
+    assert main(["train", *gpt]) == 0
+    words = [word for word in kept if not word.startswith(("model", "tokenizer"))]
+    cut = [*words, f"init_from={tmp_path}/runs/a", "context_length=8", "name=b", "trainer.max_steps=1"]
+    assert main(["train", *cut, "optimizer.lr=0"]) == 0
+    (whole, before), (shape, after) = (
+        checkpoint.read_model(checkpoint.find(tmp_path / f"runs/{name}/checkpoints", None)) for name in "ab"
+    )
+    assert (whole.context_length, shape.context_length) == (32, 8)
+    name = "embedding.positions.weight"
+    torch.testing.assert_close(after[name], before[name][:8], rtol=0, atol=0)
