@@ -7,6 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.browsing import chromium
 from tests.task_files import write_tasks
 
 # Another logger, a proxy or a tracker of the machine's owner must not leak into tests.
@@ -67,6 +68,13 @@ def tiny(text_folder, tmp_path, tmp_path_factory) -> list[str]:
 def task_folder(tmp_path_factory) -> Path:
     """A folder with tasks of lm-evaluation-harness, made of nothing but files."""
     return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; a module's, since while it runs no other event loop can begin in this thread."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

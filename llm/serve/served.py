@@ -79,6 +79,7 @@ class Served:
             "context_length": self.model.config.context_length,
             "continues": self.writes_on,
             "labels": list(self.labels),
+            "labelled": self.model.config.labelled if self.labels else None,
             "chat_template": self.chats,
         }
 
@@ -191,11 +192,6 @@ class Served:
             )
             mean: list[float] = F.normalize(hidden[0].float().mean(0), dim=0).tolist()
         return mean
-
-    def token_text(self, id_: int) -> str:
-        """A token as a reader is shown it."""
-        special = {token: name for name, token in self.tokenizer.special_tokens.items()}
-        return special.get(id_) or self.tokenizer.decode([id_])
 
     @cached_property
     def _grammars(self) -> Grammars:
