@@ -174,7 +174,7 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
         outlook.shape,
         layout,
         outlook.derived.precision,
-        outlook.work,
+        outlook.load,
         choice.micro_batch_size,
     )
 

@@ -14,7 +14,7 @@ from llm.plan.time import (
     step_flops,
     training_seconds,
 )
-from llm.plan.trace import Trace, TrainingStep, trace, whole_context
+from llm.plan.trace import Trace, TrainingStep, blank, blank_like, trace, whole_context
 
 __all__ = [
     "OPTIMAL_TOKENS",
@@ -27,6 +27,8 @@ __all__ = [
     "Planner",
     "Trace",
     "TrainingStep",
+    "blank",
+    "blank_like",
     "checkpoint_bytes",
     "compute_optimal",
     "kept_checkpoints",

@@ -23,6 +23,7 @@ class Choice:
     tensor_parallel_size: int
     micro_batch_size: int
     recomputed: Recomputed
+    offload: bool = False
 
     def overrides(self) -> dict[str, str]:
         """The words that say so, by their keys."""
@@ -33,6 +34,8 @@ class Choice:
         }
         if self.tensor_parallel_size > 1:
             words["trainer.strategy.tensor_parallel_size"] = str(self.tensor_parallel_size)
+        if self.offload:
+            words["trainer.strategy.offload"] = "true"
         return words
 
     def beside(self, other: "Choice") -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from llm.model import sequence_flops
 from llm.plan.hardware import Hardware
 from llm.plan.layout import Layout
+from llm.plan.ledger import Memory
 from llm.plan.trace import Trace, TrainingStep
 from llm.train.recompute import Recomputed
 
@@ -33,7 +34,7 @@ class Pace:
 
     Args:
         compute: forward, backward, and what is computed twice.
-        update: the optimizer's, which waits for memory.
+        update: the optimizer's, which waits for memory; where it is offloaded, for the way to the host and back.
         data: messages of weights and gradients.
         tensor: messages within matrix products.
     """
@@ -76,15 +77,23 @@ def pace(
     """How fast a step is where matrix products reach `mfu` of their peak while they run."""
     layout, memory = step.layout, trace.peak
     flops = step_flops(step, batch_size) + twice_flops(step, batch_size, recomputed)
-    # The update reads gradients, and reads and writes weights and state.
-    moved = memory.gradients + 2 * (memory.weights + memory.optimizer)
     sent = messages(step, trace)
     return Pace(
         compute=flops / (peak_flops * layout.world_size * mfu),
-        update=_seconds(moved, hardware.memory_gb_per_s),
+        update=update_seconds(layout, memory, hardware),
         data=_seconds(sent["data"], link(hardware, layout.world_size)),
         tensor=_seconds(sent["tensor"], link(hardware, layout.tensor_parallel_size)),
     )
+
+
+def update_seconds(layout: Layout, memory: Memory, hardware: Hardware) -> float:
+    """What the optimizer takes of a step; the host's own arithmetic is not counted."""
+    if layout.offload and layout.accelerator != "cpu":
+        # A float32 share each of weights, gradients and two moments lies on the host, of which the first two travel.
+        return _seconds(memory.host / 2, hardware.host_gb_per_s)
+    # The update reads gradients, and reads and writes weights and state.
+    moved = memory.gradients + 2 * (memory.weights + memory.optimizer)
+    return _seconds(moved, hardware.memory_gb_per_s)
 
 
 def link(hardware: Hardware, processes: int) -> float | None:
@@ -99,13 +108,7 @@ def _seconds(size: float, gb_per_s: float | None) -> float:
 def messages(step: TrainingStep, trace: Trace) -> dict[str, float]:
     """Bytes that a process sends in an optimizer step, by the parallelism that wants it."""
     sent = {what: step.accumulation * trace.sent.get(what, 0.0) for what in ("data", "tensor")}
-    return sent | {"data": sent["data"] + summed_gradients(step.layout, trace)}
-
-
-def summed_gradients(layout: Layout, trace: Trace) -> float:
-    """Bytes that a process sends to sum whole gradients once a step, by a ring: twice (n - 1) / n of them."""
-    whole = 0 if layout.is_split else trace.peak.gradients
-    return 2 * whole * (layout.world_size - 1) / layout.world_size
+    return {what: size + trace.sent_once.get(what, 0.0) for what, size in sent.items()}
 
 
 def tokens_per_second(tokens_per_step: float, paced: Pace) -> float:
