@@ -81,8 +81,8 @@ def pace(
     return Pace(
         compute=flops / (peak_flops * layout.world_size * mfu),
         update=update_seconds(layout, memory, hardware),
-        data=_seconds(sent["data"], link(hardware, layout.world_size)),
-        tensor=_seconds(sent["tensor"], link(hardware, layout.tensor_parallel_size)),
+        data=_seconds(sent["data"], data_link(hardware, layout)),
+        tensor=_seconds(sent["tensor"], tensor_link(hardware, layout)),
     )
 
 
@@ -96,9 +96,25 @@ def update_seconds(layout: Layout, memory: Memory, hardware: Hardware) -> float:
     return _seconds(moved, hardware.memory_gb_per_s)
 
 
-def link(hardware: Hardware, processes: int) -> float | None:
-    """GB/s of the slowest link between so many neighbouring devices."""
-    return hardware.node_gb_per_s if processes <= hardware.devices_per_node else hardware.network_gb_per_s
+def tensor_link(hardware: Hardware, layout: Layout) -> float | None:
+    """GB/s at which a device sends to those that share its matrix products, which are neighbours."""
+    if layout.tensor_parallel_size <= hardware.devices_per_node:
+        return hardware.node_gb_per_s
+    return hardware.network_gb_per_s
+
+
+def data_link(hardware: Hardware, layout: Layout) -> float | None:
+    """GB/s at which a device sends to those that have other data.
+
+    A ring over several nodes enters each of them once, so that the devices of a node that are in it share what goes
+    through their network cards: this is the bus bandwidth of NVIDIA's nccl-tests (PERFORMANCE.md), which for eight H100
+    with a card of 400 Gb/s each is near that of NVLink.
+    """
+    within, outside = hardware.node_gb_per_s, hardware.network_gb_per_s
+    if layout.world_size <= hardware.devices_per_node or outside is None:
+        return within
+    outside *= max(1, hardware.devices_per_node // layout.tensor_parallel_size)
+    return outside if within is None else min(within, outside)
 
 
 def _seconds(size: float, gb_per_s: float | None) -> float:

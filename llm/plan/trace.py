@@ -1,7 +1,7 @@
 """One training step on tensors without storage: what lives at its peak, and what each process sends."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from llm.data.collate import Batch, Load, Work
 from llm.model import ModelConfig, Transformer
 from llm.objective import Loss
+from llm.plan.attention import attention_of
 from llm.plan.layout import Layout
 from llm.plan.ledger import KINDS, Ledger, Memory
 from llm.plan.replica import Buckets, OptimizerFactory, Replica
@@ -204,7 +205,8 @@ def _line(near: Memory, far: Memory, times: float) -> Memory:
 
 def trace_all(step: TrainingStep) -> Trace:
     """Trace every block of a step."""
-    with step.layout.processes() as meshes, default_dtype(step.dtype):
+    attention = attention_of(step.layout.accelerator)
+    with step.layout.processes() as meshes, default_dtype(step.dtype), attention:
         net = step.model(step.shape)
         step.layout.split(net, meshes, step.precision)
         # Only now, since FSDP2 takes every parameter apart into as many pieces as there are processes.
