@@ -19,7 +19,7 @@ from torch import Tensor
 from llm.adapter import Lora, fresh
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
-from llm.data.collate import Collator, Setting, Work
+from llm.data.collate import Collator, Load, Setting
 from llm.data.conversations import Conversations, Conversing, bytes_per_target
 from llm.data.documents import fingerprint
 from llm.data.labels import LabelCollator
@@ -37,10 +37,12 @@ from llm.hub import from_huggingface, local_folder
 from llm.hub.gguf.reader import from_gguf
 from llm.model import ModelConfig, Transformer, init_weights, sequence_flops
 from llm.objective.preference import PreferenceLoss
-from llm.plan import Layout, TrainingStep
+from llm.plan import Layout, TrainingStep, blank
 from llm.tokenizer import (
     SENTINEL,
+    ByteSpec,
     PretrainedSpec,
+    SentencePieceSpec,
     Tokenizer,
     TokenizerSpec,
     default_template,
@@ -245,6 +247,12 @@ def _tokenizer_spec(config: Config) -> TokenizerSpec:
     if spare and "special_tokens" in node:
         node = {**node, "special_tokens": [*node["special_tokens"], *spare]}
     return cast(TokenizerSpec, instantiate(node, config))
+
+
+def stand_in(spec: TokenizerSpec) -> Tokenizer:
+    """A tokenizer with the special tokens of the one that will be made, where that takes a text."""
+    own = spec.spec if isinstance(spec, ChattingSpec) else spec
+    return ByteSpec(own.special_tokens).build() if isinstance(own, SentencePieceSpec) else own.build(())
 
 
 def source(data: Config, config: Config) -> Source:
@@ -490,14 +498,21 @@ def optimizer(config: Config, strategy: str) -> OptimizerFactory:
     return functools.partial(make, **settings(config["optimizer"]))
 
 
-def layout(config: Config, strategy: str, world_size: int) -> Layout:
+def layout(config: Config, strategy: str, derived: Derived) -> Layout:
     """How the strategy of the config lays a model out."""
-    keys = config["trainer"]["strategy"]
-    return Layout(strategy, world_size, keys.get(TENSOR_PARALLEL, 1) if isinstance(keys, dict) else 1)
+    node = config["trainer"]["strategy"]
+    keys = node if isinstance(node, dict) else {}
+    return Layout(
+        strategy,
+        derived.world_size,
+        keys.get(TENSOR_PARALLEL, 1),
+        keys.get("offload", False),
+        derived.accelerator,
+    )
 
 
 def step(
-    config: Config, shape: ModelConfig, laid_out: Layout, precision: str, work: Work, micro_batch_size: int
+    config: Config, shape: ModelConfig, laid_out: Layout, precision: str, load: Load, micro_batch_size: int
 ) -> TrainingStep:
     """A training step of the config, to be traced; each process does its share of data.batch_size."""
     recomputed = config["activation_checkpointing"]
@@ -509,7 +524,8 @@ def step(
         objective=objective(config),
         optimizer=optimizer(config, laid_out.strategy),
         precision=precision,
-        work=work,
+        work=load.work,
+        batch=functools.partial(blank, load),
         micro_batch_size=micro_batch_size,
         accumulation=max(1, config["data"]["batch_size"] // (laid_out.readers * micro_batch_size)),
         period=math.lcm(*periods),

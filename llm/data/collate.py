@@ -84,6 +84,20 @@ class Work(NamedTuple):
     read: float = 0.0
 
 
+class Load(NamedTuple):
+    """What training asks of a model.
+
+    Args:
+        work: of the average sample.
+        most: of the longest, as its batch is padded.
+        marks: the fields of a batch that stand beside the tokens, such as which document each is of.
+    """
+
+    work: Work
+    most: Work
+    marks: tuple[str, ...] = ()
+
+
 class Samples(Protocol):
     """A stream as samples, numbered in the order of training and, each once, in that of scoring."""
 
@@ -120,6 +134,15 @@ class Collator(Protocol):
         """What a sample of a view of its own takes."""
         ...
 
+    def most(self, samples: Any) -> Work:
+        """What the longest sample of a view takes, as its batch is padded."""
+        ...
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The fields of its batches that stand beside tokens, targets and positions."""
+        ...
+
     @property
     def view(self) -> Callable[[TokenStream, int, int], Samples]:
         """Cuts a stream into samples for a context length and a seed."""
@@ -127,6 +150,11 @@ class Collator(Protocol):
     def __call__(self, samples: Any, ids: np.ndarray) -> Batch:
         """The batch of samples, as the view gives them, with their numbers (n,)."""
         ...
+
+
+def load(collate: Collator, samples: Any) -> Load:
+    """What training on a view's samples asks of a model."""
+    return Load(collate.work(samples), collate.most(samples), collate.marks)
 
 
 class CausalCollator:
@@ -146,6 +174,13 @@ class CausalCollator:
     def work(self, samples: Windows) -> Work:
         """Every token of a window is scored."""
         return Work(samples.length, samples.length, samples.length)
+
+    most = work
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Documents, where attention stays within them."""
+        return ("documents_bt",) if self.within_documents else ()
 
     def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
         """The batch, both tensors views of `windows` where nothing is past the end of the text."""

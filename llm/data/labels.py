@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from llm.data.collate import Batch, Setting, Work
-from llm.data.pairs import Pair, Pairs, padded_length
+from llm.data.pairs import Pair, Pairs, padded, padded_length
 from llm.data.shards import TokenStream
 from llm.data.spans import filled
 from llm.data.windows import IGNORED
@@ -41,6 +41,8 @@ class LabelCollator:
     Args:
         setting: the run's tokenizer, and the model with its labels.
     """
+
+    marks = ("documents_bt",)
 
     def __init__(self, setting: Setting) -> None:
         self.tokenizer, self.shape = setting.tokenizer, setting.shape
@@ -92,6 +94,11 @@ class TextLabelCollator(LabelCollator):
     def work(self, samples: LabelledTexts) -> Work:
         """The average text's; one position is scored."""
         length = float(samples.source_lengths.mean())
+        return Work(length, length, 1.0)
+
+    def most(self, samples: LabelledTexts) -> Work:
+        """The longest text's, with the marks around it."""
+        length = padded(int(samples.source_lengths.max()) + 1, self.shape.context_length)
         return Work(length, length, 1.0)
 
     def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:

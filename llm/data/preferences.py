@@ -137,6 +137,8 @@ class PreferenceCollator:
     `references` is empty until training fills it.
     """
 
+    marks = ("reference_b2",)
+
     def __init__(self, setting: Setting, *, too_long: TooLong = "cut") -> None:
         self.too_long = check_too_long(too_long)
         self.tokenizer, self.longest = setting.tokenizer, setting.shape.context_length
@@ -156,6 +158,10 @@ class PreferenceCollator:
     def work(self, samples: Preferences) -> Work:
         """The average preference's, both sides together."""
         return Work(samples.tokens, samples.tokens, samples.targets)
+
+    def most(self, samples: Preferences) -> Work:
+        """Two rows' that fill the context."""
+        return Work(*[2.0 * samples.length] * 3)
 
     def __call__(self, preferences: list[Preference], ids: np.ndarray) -> Batch:
         """The batch of preferences, padded to the longest side; padding stands behind what a decoder sees."""
