@@ -121,7 +121,9 @@ ROWS = {
     "bert": Row(f"{BERT} optimizer.lr=5e-3 optimizer.adam_lr=1e-2 trainer.max_steps=400"),
     # The same weights before their first step, with the same tokenizer.
     "bert.untrained": Row(f"{BERT} optimizer.lr=1e-30 optimizer.adam_lr=1e-30 trainer.max_steps=1 eval=[]"),
-    "sentiment.minilm": Row(f"{SENTIMENT} init_from={{minilm}} context_length=48 optimizer.lr=2e-4 trainer.max_steps=120"),
+    "sentiment.minilm": Row(
+        f"{SENTIMENT} init_from={{minilm}} context_length=48 optimizer.lr=2e-4 trainer.max_steps=120"
+    ),
     "sentiment.bert": Row(
         f"{SENTIMENT} init_from={{runs}}/bert optimizer.lr=5e-4 trainer.max_steps=400", ("bert",)
     ),
@@ -194,7 +196,7 @@ BASELINES: dict[str, Callable[[], tuple[Entry, str]]] = {
 
 
 def _labelled(name: str) -> tuple[list[str], list[str]]:
-    rows = [json.loads(line) for line in (LABELLED / name).read_text().splitlines()]
+    rows = [json.loads(line) for line in (LABELLED / name).read_text().split("\n") if line]
     return [row["text"] for row in rows], [row["label"] for row in rows]
 
 
