@@ -1,5 +1,7 @@
 """Starting from a Hugging Face folder: transformers' own weights and tokenizer, trained on by one command."""
 
+import json
+
 import pytest
 import torch
 
@@ -62,6 +64,9 @@ def test_a_shorter_context_is_that_of_the_run(folder, tiny, tmp_path, capsys):
     assert main(["train", *start, "context_length=16", "trainer.max_steps=1"]) == 0
     shape, _ = checkpoint.read_model(checkpoint.find(tmp_path / "runs/a/checkpoints", None))
     assert shape.context_length == 16
+    record = json.loads((tmp_path / "runs/a/run.json").read_text())
+    assert record["init_from"] == str(folder)
+    assert {"model", "tokenizer", "debug"}.isdisjoint(record["choices"])
     assert main(["train", *start, "context_length=16", "trainer.max_steps=2"]) == 0
     assert main(["train", *start, "trainer.max_steps=3"]) != 0
     assert "context_length: 16 -> None   (refused)" in capsys.readouterr().out
