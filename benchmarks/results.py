@@ -120,7 +120,7 @@ LIKE_MINILM = (
 ROWS = {
     "bert": Row(f"{BERT} optimizer.lr=5e-3 optimizer.adam_lr=1e-2 trainer.max_steps=400"),
     # The same weights before their first step, with the same tokenizer.
-    "bert.untrained": Row(f"{BERT} optimizer.lr=0 optimizer.adam_lr=0 trainer.max_steps=1 eval=[]"),
+    "bert.untrained": Row(f"{BERT} optimizer.lr=1e-30 optimizer.adam_lr=1e-30 trainer.max_steps=1 eval=[]"),
     "sentiment.minilm": Row(
         f"{SENTIMENT} init_from={{minilm}} context_length=48 optimizer.lr=2e-4 trainer.max_steps=120"
     ),
@@ -140,7 +140,7 @@ ROWS = {
     ),
     "chat.random": Row(f"{CHAT} model=nano data.batch_size=8 optimizer.lr=2e-3 trainer.max_steps=120"),
     "chat.smollm2_before": Row(
-        f"{CHAT} init_from={{smollm}} context_length=512 adapter=lora data.batch_size=4 optimizer.lr=0 "
+        f"{CHAT} init_from={{smollm}} context_length=512 adapter=lora data.batch_size=4 optimizer.lr=1e-30 "
         "trainer.max_steps=1"
     ),
     "chat.smollm2": Row(
@@ -196,7 +196,7 @@ BASELINES: dict[str, Callable[[], tuple[Entry, str]]] = {
 
 
 def _labelled(name: str) -> tuple[list[str], list[str]]:
-    rows = [json.loads(line) for line in (LABELLED / name).read_text().splitlines()]
+    rows = [json.loads(line) for line in (LABELLED / name).read_text().split("\n") if line]
     return [row["text"] for row in rows], [row["label"] for row in rows]
 
 

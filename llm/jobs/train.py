@@ -39,8 +39,13 @@ from llm.jobs.samples import samples, writer
 from llm.jobs.show import amount, show_entries
 from llm.jobs.yardstick import HARNESS
 from llm.model import ModelConfig, Transformer, parameter_count
+<<<<<<< HEAD
 from llm.plan import blank_like, step_flops, trace, training_seconds
 from llm.redaction import redacted
+=======
+from llm.plan import step_flops, trace, training_seconds
+from llm.redaction import redacted, redacted_text
+>>>>>>> results
 from llm.train import checkpoint, launch, resume
 from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
@@ -191,14 +196,15 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
 
 def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[str, Any]) -> None:
     """Write what the run is and from where it goes on; run.json first, since it alone makes the folder a run."""
-    run, corpus = job.run, job.corpus
+    run, corpus, start = job.run, job.corpus, job.config["init_from"]
     resumes = known["resumes"] if known else []
     run.update(
         id=known["id"] if known else uuid.uuid4().hex[:8],
         name=job.config["name"],
         created=known["created"] if known else now(),
         status="running",
-        choices=job.choices,
+        choices=_acting(job),
+        **({"init_from": redacted_text(start)} if start else {}),
         identity={"data": corpus.fingerprint, "tokenizer": corpus.tokenizer_hash},
         data=corpus.record(),
         model=job.shape.to_dict(),
@@ -209,6 +215,14 @@ def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[s
     )
     corpus.tokenizer.save(run.tokenizer)
     run.write_config(job.config)
+
+
+def _acting(job: Job) -> Choices:
+    """The choices without those that are none, and without what init_from brings in their place."""
+    brought = ("model", "tokenizer") if job.config["init_from"] else ()
+    return {
+        group: choice for group, choice in job.choices.items() if choice is not None and group not in brought
+    }
 
 
 def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:

@@ -1,5 +1,7 @@
 """Starting from a Hugging Face folder: transformers' own weights and tokenizer, trained on by one command."""
 
+import json
+
 import pytest
 import torch
 
@@ -62,9 +64,12 @@ def test_a_shorter_context_is_that_of_the_run(folder, tiny, tmp_path, capsys):
     assert main(["train", *start, "context_length=16", "trainer.max_steps=1"]) == 0
     shape, _ = checkpoint.read_model(checkpoint.find(tmp_path / "runs/a/checkpoints", None))
     assert shape.context_length == 16
+    record = json.loads((tmp_path / "runs/a/run.json").read_text())
+    assert record["init_from"] == str(folder)
+    assert {"model", "tokenizer", "debug"}.isdisjoint(record["choices"])
     assert main(["train", *start, "context_length=16", "trainer.max_steps=2"]) == 0
     assert main(["train", *start, "trainer.max_steps=3"]) != 0
-    assert "context_length: 16 -> None" in capsys.readouterr().err
+    assert "context_length: 16 -> None   (refused)" in capsys.readouterr().out
     assert main(["train", *words, f"init_from={folder}", "name=b", "context_length=64"]) != 0
     assert "has 32 positions" in capsys.readouterr().err
     assert main(["train", *tiny, "name=b", "context_length=16"]) != 0
@@ -77,7 +82,7 @@ def test_learned_positions_are_cut_with_the_context(tiny, tmp_path):
     assert main(["train", *gpt]) == 0
     words = [word for word in kept if not word.startswith(("model", "tokenizer"))]
     cut = [*words, f"init_from={tmp_path}/runs/a", "context_length=8", "name=b", "trainer.max_steps=1"]
-    assert main(["train", *cut, "optimizer.lr=0"]) == 0
+    assert main(["train", *cut, "optimizer.lr=1e-30"]) == 0
     (whole, before), (shape, after) = (
         checkpoint.read_model(checkpoint.find(tmp_path / f"runs/{name}/checkpoints", None)) for name in "ab"
     )
