@@ -223,7 +223,7 @@ class MixedStream:
             ConfigError: the task is not one of plain text.
         """
         if view is not Windows:
-            raise ConfigError("data=mixture mixes plain text, and this task wants labels or pairs.")
+            raise ConfigError("data=mixture mixes plain text, and this task wants labels, pairs or prefixes.")
         return MixedSamples(
             {name: stream.cut(view, length, seed) for name, stream in self.streams.items()}, self.shares
         )

@@ -263,7 +263,7 @@ def requantised(path, kind):
         ({"activation": "geglu"}, "activation=geglu .it has swiglu"),
         ({"head_dim": 32, "rotary_share": 0.5, "attention_scale": 1.0}, "attention_scale=1.0 .it has None"),
         ({"rope_scaling": RopeScaling(low_freq_factor=2.0)}, "the factors in rope_freqs.weight"),
-        ({"architecture": "encoder"}, "GGUF has no place for architecture=encoder, only for decoders"),
+        ({"architecture": "encoder"}, "architecture=encoder: format=gguf is written of decoders alone"),
     ],
 )
 def test_what_there_is_no_place_for_is_named_before_anything_is_written(changes, message, tmp_path):
