@@ -50,7 +50,8 @@ class LiveModel(TemplateLM):
             )
         if config.prefix_lm:
             raise ConfigError(
-                "eval=lm_eval: a model with prefix_lm=true reads contexts on both sides, which it can't do."
+                "eval=lm_eval: a model with prefix_lm=true reads contexts on both sides. It is for causal decoders and "
+                "encoder-decoders."
             )
         self.model, self.batch_size, self.seed = model, batch_size, seed
         self.ids = tokenizer

@@ -61,8 +61,9 @@ class Subject:
 def perplexity(subject: Subject) -> Result:
     """How well held-out text is predicted, by what the model's architecture predicts; the examples are documents.
 
-    A decoder's next tokens, of conversations the assistant's, of prefixes those behind them: loss, perplexity and bits per byte. An encoder's hidden
-    tokens: loss, pseudo-perplexity and accuracy. An encoder-decoder's targets: loss, perplexity and bits per byte.
+    A decoder's next tokens, of conversations the assistant's, those behind a prefix: loss, perplexity and bits per byte.
+    An encoder's hidden tokens: loss, pseudo-perplexity and accuracy. An encoder-decoder's targets: loss, perplexity and
+    bits per byte.
     """
     _without_labels("perplexity", subject)
     if isinstance(collate := subject.collator(), PreferenceCollator):

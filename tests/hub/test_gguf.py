@@ -258,6 +258,7 @@ def requantised(path, kind):
     [
         ({"logit_soft_cap": 30.0}, "llama has no place for logit_soft_cap=30.0"),
         ({"attention_window": 8}, "llama has no place for attention_window=8"),
+        ({"prefix_lm": True}, "llama has no place for prefix_lm=True .it has False"),
         ({"position": "learned"}, "position=learned .it has rotary"),
         ({"labels": ("bad", "good")}, "labels=.'bad', 'good'. .it has ()"),
         ({"activation": "geglu"}, "activation=geglu .it has swiglu"),

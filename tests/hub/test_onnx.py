@@ -172,6 +172,7 @@ def test_what_is_not_written_is_said(tmp_path):
     for model, out, message in (
         (make(LLAMA).bfloat16(), tmp_path, "dtype=bfloat16: format=onnx is written in float32"),
         (make(LLAMA), tmp_path / "a.onnx", "format=onnx makes a folder"),
+        (make(dataclasses.replace(LLAMA, prefix_lm=True)), tmp_path, "has no input for where a prompt ends"),
     ):
         with pytest.raises(ConfigError, match=message):
             onnx.write(tmp_path, model, BYTES, About(name="spam", out=out))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llm.errors import ConfigError
-from llm.generation import generate
+from llm.generation import BatchEngine, generate
 from llm.model import ModelConfig, Transformer, init_weights
 
 CONFIG = ModelConfig(
@@ -74,6 +74,11 @@ def test_a_cached_prompt_is_a_prefix():
     assert torch.equal(steps, tokens_bt[:, 5:])
     causal = torch.stack(list(generate(make(prefix_lm=False), prompt_bt, max_new_tokens=10)), dim=1)
     assert not torch.equal(steps, causal)
+
+
+def test_what_reads_prompts_in_parts_refuses_it():
+    with pytest.raises(ConfigError, match="reads each prompt whole"):
+        BatchEngine(make(), rows=2)
 
 
 def test_it_is_for_decoders():
