@@ -25,6 +25,7 @@ from llm.data.documents import fingerprint
 from llm.data.labels import LabelCollator
 from llm.data.mixture import Mixed, MixedSamples, Mixture, Share
 from llm.data.preferences import PreferenceCollator
+from llm.data.prefix import PrefixCollator
 from llm.data.preparation import shared_tokenizer
 from llm.data.progress import Bar
 from llm.data.steps.base import Step
@@ -334,8 +335,8 @@ def adapted_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
 
 def shape_for(config: Config, found: Origin, text: Corpus | Mixture) -> ModelConfig:
     """The shape of the model that is trained: with the tokenizer's vocabulary and, of labelled texts, their labels."""
-    shape = found.sized(text.vocab_size)
     make = _collator_class(config)
+    shape = dataclasses.replace(found.sized(text.vocab_size), prefix_lm=make is PrefixCollator)
     # A mixture holds plain text alone.
     if isinstance(text, Mixture) or not (isinstance(make, type) and issubclass(make, LabelCollator)):
         return dataclasses.replace(shape, labels=(), labelled="text", number_mean=0.0, number_std=1.0)

@@ -2,6 +2,7 @@
 
 import os
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -56,12 +57,18 @@ def tiny_words() -> tuple[str, ...]:
     return TINY
 
 
-@pytest.fixture
-def tiny(text_folder, tmp_path, tmp_path_factory) -> list[str]:
-    """The overrides of a run in `tmp_path/runs` that takes a second."""
+@pytest.fixture(scope="session")
+def tiny_in(text_folder, tmp_path_factory) -> Callable[[Path], list[str]]:
+    """The overrides of a run in `runs` of a folder that takes a second."""
     shards = tmp_path_factory.getbasetemp() / "shards"
-    folders = [f"data.paths=[{text_folder}/*.txt]", f"runs_dir={tmp_path}/runs", f"shards_dir={shards}"]
-    return [*TINY, *folders]
+    paths = [f"data.paths=[{text_folder}/*.txt]", f"shards_dir={shards}"]
+    return lambda folder: [*TINY, *paths, f"runs_dir={folder}/runs"]
+
+
+@pytest.fixture
+def tiny(tiny_in, tmp_path) -> list[str]:
+    """The same in `tmp_path`."""
+    return tiny_in(tmp_path)
 
 
 @pytest.fixture(scope="session")

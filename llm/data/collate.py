@@ -31,6 +31,7 @@ class Batch(NamedTuple):
         segments_bt: the segment of each input; None for one alone.
         divisor: what the summed loss is divided by in training, where a step's micro-batches differ in the number of
             their targets: the mean of the step's, (); None where it is the number of this batch's.
+        prefix_b: how many of a row's first tokens are read on both sides; None where none are.
         reference_b2: the log-probabilities of a better and a worse answer under the first model; the other rows are then
             in turn of these two.
     """
@@ -44,6 +45,7 @@ class Batch(NamedTuple):
     source_documents_bs: Tensor | None = None
     segments_bt: Tensor | None = None
     divisor: Tensor | None = None
+    prefix_b: Tensor | None = None
     reference_b2: Tensor | None = None
 
     @classmethod
@@ -63,6 +65,7 @@ class Batch(NamedTuple):
             "positions_bk": self.positions_bk,
             "source_bs": self.source_bs,
             "source_documents_bs": self.source_documents_bs,
+            "prefix_b": self.prefix_b,
         }
 
 

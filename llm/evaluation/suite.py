@@ -9,6 +9,7 @@ from llm.data.collate import Collator
 from llm.data.conversations import ConversationCollator
 from llm.data.pairs import Pairs
 from llm.data.preferences import PreferenceCollator
+from llm.data.prefix import PrefixCollator
 from llm.errors import ConfigError
 from llm.evaluation.classification import confusion, label_figures, reliability, score_numbers, told_labels
 from llm.evaluation.code import parse_share, parses
@@ -60,13 +61,16 @@ class Subject:
 def perplexity(subject: Subject) -> Result:
     """How well held-out text is predicted, by what the model's architecture predicts; the examples are documents.
 
-    A decoder's next tokens, of conversations the assistant's: loss, perplexity and bits per byte. An encoder's hidden
-    tokens: loss, pseudo-perplexity and accuracy. An encoder-decoder's targets: loss, perplexity and bits per byte.
+    A decoder's next tokens, of conversations the assistant's, those behind a prefix: loss, perplexity and bits per byte.
+    An encoder's hidden tokens: loss, pseudo-perplexity and accuracy. An encoder-decoder's targets: loss, perplexity and
+    bits per byte.
     """
     _without_labels("perplexity", subject)
     if isinstance(collate := subject.collator(), PreferenceCollator):
         raise ConfigError("eval=perplexity: of preferences no text is told. eval=preferences scores them.")
-    if subject.model.config.architecture == "encoder_decoder" or isinstance(collate, ConversationCollator):
+    if subject.model.config.architecture == "encoder_decoder" or isinstance(
+        collate, ConversationCollator | PrefixCollator
+    ):
         metrics = score_targets(
             subject.model,
             subject.stream,

@@ -117,10 +117,15 @@ class BatchEngine:
         While one text alone is written, a step checks `speculate` guesses of its next tokens at most.
 
         Raises:
-            ConfigError: the model is no decoder.
+            ConfigError: the model is no decoder, or reads prompts whole.
         """
         if not goes_on(model):
             raise ConfigError(f"architecture={model.config.architecture}: only decoders write in batches.")
+        if model.config.prefix_lm:
+            raise ConfigError(
+                "prefix_lm=true: the model reads each prompt whole, on both sides, and what writes several texts at a time "
+                "reads them in parts. llm generate run=… prompt=… writes one."
+            )
         weight = next(model.parameters())
         self.model, self.device, self.chunk, self.speculate = model, weight.device, chunk, speculate
         self.waiting: deque[Request] = deque()

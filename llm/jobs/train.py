@@ -39,13 +39,8 @@ from llm.jobs.samples import samples, writer
 from llm.jobs.show import amount, show_entries
 from llm.jobs.yardstick import HARNESS
 from llm.model import ModelConfig, Transformer, parameter_count
-<<<<<<< HEAD
 from llm.plan import blank_like, step_flops, trace, training_seconds
-from llm.redaction import redacted
-=======
-from llm.plan import step_flops, trace, training_seconds
 from llm.redaction import redacted, redacted_text
->>>>>>> results
 from llm.train import checkpoint, launch, resume
 from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
