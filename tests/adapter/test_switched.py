@@ -12,6 +12,11 @@ from llm.tokenizer import ByteSpec
 TARGETS = ["all", ["query", "value"], ["feed_forward.up", "output"]]
 
 
+@pytest.fixture
+def tokens():
+    return torch.randint(0, 264, (2, 20), generator=torch.Generator().manual_seed(3))
+
+
 def beside(base, kind, number):
     """The tensors of an adapter's checkpoint, and the same model with it folded in."""
     lora = Lora(**LORA, **KINDS[kind], targets=TARGETS[number % len(TARGETS)])
@@ -32,7 +37,7 @@ def written(engine, requests):
 
 def request(number, adapter, seed=0):
     prompt = torch.randint(0, 264, (4 + number,), generator=torch.Generator().manual_seed(seed)).tolist()
-    return Request(prompt, 12, Sampling(), seed=number, adapter=adapter)
+    return Request(prompt, 8, Sampling(), seed=number, adapter=adapter)
 
 
 @pytest.mark.parametrize("layout", [lambda net: net, lambda net: pack(net, 4)], ids=["plain", "packed"])
@@ -47,10 +52,10 @@ def test_a_batch_of_several_adapters_is_what_each_writes_folded_in(shape, layout
     assert {name: parameter.data_ptr() for name, parameter in net.named_parameters()} == pointers
     net = layout(net)
     requests = [request(number, adapter) for number, adapter in enumerate([0, None, 1, 2, 1, None, 0])]
-    for rows in (1, 3, 7):
+    for rows in (2, 7):
         found = written(BatchEngine(net, rows=rows), requests)
         for one, tokens in zip(requests, found, strict=True):
-            alone = Request(one.prompt, 12, Sampling(), seed=one.seed)
+            alone = Request(one.prompt, 8, Sampling(), seed=one.seed)
             assert [tokens] == written(BatchEngine(folded[one.adapter], rows=1), [alone])
     assert (
         len({tuple(written(BatchEngine(net, rows=1), [request(0, one)])[0]) for one in (None, 0, 1, 2)}) == 4
