@@ -115,17 +115,11 @@ class _Row:
         """Whether the request has the adapter and the source of what is held."""
         return self.adapter == request.adapter and self.source == request.source
 
-    def draw(self, logits_1v: Tensor) -> Tensor:
-        """The next token (1,)."""
+    @property
+    def is_plain(self) -> bool:
+        """Whether its next token depends on the newest logits alone, so that it can be drawn with others."""
         assert self.request is not None
-        assert self.generator is not None
-        sampling = self.request.sampling
-        for rule in self.request.rules:
-            logits_1v = rule(logits_1v, self.new)
-        # A list of a thousand takes as long to become a tensor as the draw itself, and few need it.
-        seen = self.tokens if sampling.repetition_penalty is not None else []
-        seen_1t = torch.tensor([seen], dtype=torch.long, device=logits_1v.device)
-        return sampling.draw(logits_1v, seen_1t, self.generator)
+        return not self.request.rules and self.request.sampling.repetition_penalty is None
 
     def finish(self) -> Finish | None:
         """Why the newest token is the last one."""
@@ -404,9 +398,8 @@ class BatchEngine:
 
     def _draw(self, rows: Sequence[_Row], logits_bv: Tensor) -> list[Token]:
         logits_bv = logits_bv.float()
-        drawn_b = torch.cat([row.draw(logits_bv[i : i + 1]) for i, row in enumerate(rows)])
         tokens = []
-        for row, id_, logits_v in zip(rows, drawn_b.tolist(), logits_bv, strict=True):
+        for row, id_, logits_v in zip(rows, _drawn(rows, logits_bv), logits_bv, strict=True):
             assert row.request is not None
             row.tokens.append(id_)
             tokens.append(Token(row.request, id_, _logprobs(row.request, logits_v, id_), row.finish()))
@@ -440,6 +433,37 @@ class BatchEngine:
 def _in_common(row: _Row, request: Request) -> int:
     """How many tokens of the request's source are read where the row's are."""
     return len(request.source) if row.is_like(request) else 0
+
+
+def _drawn(rows: Sequence[_Row], logits_bv: Tensor) -> list[int]:
+    """The next token of each row: of rows that are drawn alike in one go, of others one after the other."""
+    found = [0] * len(rows)
+    alike: dict[Sampling, list[int]] = {}
+    for index, row in enumerate(rows):
+        assert row.request is not None
+        if row.is_plain:
+            alike.setdefault(row.request.sampling, []).append(index)
+        else:
+            found[index] = int(_drawn_alone(row, logits_bv[index : index + 1]))
+    for sampling, indices in alike.items():
+        some_bv = logits_bv if len(indices) == len(rows) else logits_bv[indices]
+        none_b0 = torch.empty(len(indices), 0, dtype=torch.long, device=logits_bv.device)
+        generators = [generator for index in indices if (generator := rows[index].generator) is not None]
+        for index, id_ in zip(indices, sampling.draw(some_bv, none_b0, generators).tolist(), strict=True):
+            found[index] = id_
+    return found
+
+
+def _drawn_alone(row: _Row, logits_1v: Tensor) -> Tensor:
+    """The next token (1,) of a row by its request's rules and penalties."""
+    assert row.request is not None
+    assert row.generator is not None
+    for rule in row.request.rules:
+        logits_1v = rule(logits_1v, row.new)
+    # A list of a thousand takes as long to become a tensor as the draw itself, and few need it.
+    seen = row.tokens if row.request.sampling.repetition_penalty is not None else []
+    seen_1t = torch.tensor([seen], dtype=torch.long, device=logits_1v.device)
+    return row.request.sampling.draw(logits_1v, seen_1t, [row.generator])
 
 
 def goes_on(model: Transformer) -> bool:

@@ -57,11 +57,17 @@ def hub(monkeypatch):
     server.server_close()
 
 
+@pytest.fixture(scope="module")
+def run(text_folder, tmp_path_factory, tiny_words):
+    folder = tmp_path_factory.mktemp("push")
+    places = [f"data.paths=[{text_folder}/*.txt]", f"runs_dir={folder}", f"shards_dir={folder}/shards"]
+    assert main(["train", *tiny_words, *places, "name=mine", "trainer.max_steps=1", "eval=[]"]) == 0
+    return folder / "mine"
+
+
 @pytest.fixture
-def words(tiny, tmp_path, capsys):
-    assert main(["train", *tiny, "name=mine", "trainer.max_steps=1", "eval=[]"]) == 0
-    capsys.readouterr()
-    return ["export", f"run={tmp_path}/runs/mine", f"out={tmp_path}/out", "push_to=hub", "repo=me/mine"]
+def words(run, tmp_path):
+    return ["export", f"run={run}", f"out={tmp_path}/out", "push_to=hub", "repo=me/mine"]
 
 
 def committed(hub):
@@ -74,7 +80,7 @@ def committed(hub):
     }
 
 
-def test_the_export_is_sent_whole_and_the_token_is_kept_nowhere(words, hub, tmp_path, capsys):
+def test_the_export_is_sent_whole_and_the_token_is_kept_nowhere(words, run, hub, tmp_path, capsys):
     assert main(words) == 0
     said = capsys.readouterr().out
     out = tmp_path / "out"
@@ -88,7 +94,8 @@ def test_the_export_is_sent_whole_and_the_token_is_kept_nowhere(words, hub, tmp_
     assert (hub.asked[0][0], made["name"], made["organization"]) == ("/api/repos/create", "mine", "me")
     assert made.get("private") is True or made.get("visibility") == "private"
     assert TOKEN not in said
-    kept = [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+    files = [path for folder in (tmp_path, run) for path in folder.rglob("*") if path.is_file()]
+    kept = [path for path in files if TOKEN.encode() in path.read_bytes()]
     assert kept == []
 
 

@@ -177,10 +177,8 @@ def test_entities_among_the_annotations(client, service):
 def test_what_is_not_served_says_so(client, service, server):
     with pytest.raises(BadRequest, match="moderateText needs a kind of model"):
         client.moderate_text(document=document(service), **CLOSED)
-    with pytest.raises(BadRequest, match="analyzeEntitySentiment needs"):
-        client.annotate_text(
-            document=document(service), features={"extract_entity_sentiment": True}, **CLOSED
-        )
+    with pytest.raises(BadRequest, match="moderateText needs"):
+        client.annotate_text(document=document(service), features={"moderate_text": True}, **CLOSED)
     with pytest.raises(BadRequest, match="tags that name things"):
         client_of(service, f"{server}/models/topics").analyze_entities(document=document(service), **CLOSED)
     for name in ("namer", "reader"):  # whose labels are of words, and of no text
