@@ -73,12 +73,13 @@ def test_draws_of_a_large_vocabulary_are_independent_and_never_of_what_is_left_o
     probability_v[::2] = 0
     probability_v[:20_000] = probability_v[-20_000:] = 0
     drawn = drawn_from(
-        probability_v.expand(4000, -1) / probability_v.sum(), [torch.Generator().manual_seed(1)]
+        probability_v.expand(500, -1) / probability_v.sum(), [torch.Generator().manual_seed(1)]
     )
     assert (probability_v[drawn] > 0).all()
-    share = (drawn < probability_v.cumsum(0).searchsorted(probability_v.sum() / 2)).double().mean()
-    assert abs(share - 0.5) < 0.03
-    assert len(set(drawn.tolist())) > 1500
+    share = probability_v.cumsum(0)[drawn] / probability_v.sum()  # as likely to be anything between 0 and 1
+    assert abs(share.mean() - 0.5) < 0.05
+    assert abs((share < 0.25).double().mean() - 0.25) < 0.06
+    assert len(set(drawn.tolist())) > 300
 
 
 @pytest.mark.parametrize("temperature", [0, 0.0, 1e-6, 1e-300])
