@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from llm.adapter import Lora, fresh
+from llm.adapter import Adapted, Lora, attach, fresh, without_adapters
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.collate import Collator, Load, Setting
@@ -395,6 +395,74 @@ def usable_model(start: str, which: str | None) -> tuple[Transformer, Tokenizer]
     checkpoint.load_weights(net, tensors, folder)
     place(net.eval())
     return net, PretrainedSpec(str(folder)).build(())
+
+
+@dataclass(frozen=True)
+class Usable:
+    """A model and its tokenizer, ready to use; `make` gives the model once `net` is laid out, which others may share."""
+
+    net: Transformer
+    tokenizer: Tokenizer
+    make: Callable[[Transformer], Transformer] = lambda net: net
+
+
+def usable_models(starts: Sequence[str], which: str | None) -> list[Usable]:
+    """As `usable_model` of each of `starts`, but runs with adapters on one model share its weights.
+
+    That model may be among `starts`, as a run or a Hugging Face folder: its weights decide, not its name. An adapter that
+    shares with none is folded in.
+    """
+    runs = {start: Run(Path(start).expanduser()) for start in starts}
+    folders = {start: checkpoint.find(run.checkpoints, which) for start, run in runs.items() if run.exists()}
+    adapted = [start for start, folder in folders.items() if checkpoint.adapter_of(folder) is not None]
+    if len(starts) == 1:
+        adapted = []
+    found = {start: Usable(*usable_model(start, which)) for start in starts if start not in adapted}
+    # A model whose head was for labels has none for tokens, so that it is the last to begin with.
+    has_labels = {
+        start: bool(checkpoint.read_manifest(folders[start])["model"].get("labels")) for start in adapted
+    }
+    for number, start in enumerate(sorted(adapted, key=has_labels.__getitem__)):
+        nets = [one.net for one in found.values()]
+        found[start] = _adapted(folders[start], load_tokenizer(runs[start].tokenizer), number, nets)
+    for start in adapted:
+        if sum(one.net is found[start].net for one in found.values()) == 1:
+            found[start] = Usable(*usable_model(start, which))
+    return [found[start] for start in starts]
+
+
+def _adapted(folder: Path, tokenizer: Tokenizer, number: int, nets: Sequence[Transformer]) -> Usable:
+    """The model of a checkpoint with an adapter, which is put beside the first of `nets` that it was trained beside."""
+    shape, tensors = checkpoint.read_parts(folder)
+    lora, weights = checkpoint.adapter_of(folder), without_adapters(tensors)
+    assert lora is not None
+    net = next((net for net in nets if _is_beneath(net, shape, weights)), None)
+    if net is None:
+        net = Transformer(shape)
+        checkpoint.load_weights(net, weights, folder)
+        place(net.eval())
+    attach(net, number, lora, tensors)
+    heads = {name: weight for name, weight in weights.items() if name.startswith(TASK_PARTS)}
+    return Usable(net, tokenizer, functools.partial(Adapted, number=number, config=shape, heads=heads))
+
+
+def _is_beneath(net: Transformer, shape: ModelConfig, weights: Mapping[str, Tensor]) -> bool:
+    """Whether `net` has these weights, but for the parts of a task where labels tell it."""
+
+    def body(names: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: names[name] for name in names if not (shape.labels and name.startswith(TASK_PARTS))}
+
+    own, others = body(dict(net.named_parameters())), body(weights)
+    if _unlabelled(net.config) != _unlabelled(shape) or own.keys() != others.keys():
+        return False
+    return all(torch.equal(own[name].detach().cpu(), others[name]) for name in own)
+
+
+def _unlabelled(shape: ModelConfig) -> ModelConfig:
+    """A shape without what a task or training alone adds to it."""
+    return dataclasses.replace(
+        shape, labels=(), labelled="text", number_mean=0.0, number_std=1.0, pooler=False, dropout=0.0
+    )
 
 
 def adapter(config: Config) -> Lora | None:

@@ -174,9 +174,14 @@ def fresh(net: Transformer, weights: Mapping[str, Tensor], seed: int) -> dict[st
     return made
 
 
+def without_adapters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that adapters stand beside."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith((A, B, GAIN))}
+
+
 def merged(tensors: Mapping[str, Tensor], lora: Lora) -> dict[str, Tensor]:
     """The weights of a model with adapters, these folded in: those of a model without."""
-    weights = {name: tensor for name, tensor in tensors.items() if not name.endswith((A, B, GAIN))}
+    weights = without_adapters(tensors)
     for name in tensors:
         layer, _, leaf = name.rpartition(".")
         if leaf != A:

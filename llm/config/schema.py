@@ -318,7 +318,8 @@ class ServeConfig:
     max_batch_size: Count = 16  # texts that a model writes at a time
     max_waiting: NotNegative = 64  # texts that may wait beside them; more are refused with 429
     cache_gib: Annotated[float, Gt(0)] = 4.0  # memory of a model's cache; where short, fewer texts at a time
-    speculate: NotNegative = 0  # tokens that a step guesses from repetitions, while one text is written
+    speculate: NotNegative = 0  # tokens that a step guesses and checks, while one text is written
+    draft: str | None = None  # a small run with the same tokenizer, which guesses them; null: repetitions do
     precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 
 
@@ -332,6 +333,12 @@ class ExportConfig:
     out: Given = ""  # the folder to make; nothing may stand there yet
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights
     shard_bytes: Count = 5_000_000_000  # the largest file of weights, for format=hf
+    push_to: Literal["hub"] | None = (
+        None  # hub: send it to the Hugging Face hub too, by the token in HF_TOKEN
+    )
+    repo: str | None = None  # what it is called there, such as me/my-model
+    private: bool = True  # a repository that is made for it is seen by its owner alone
+    dry_run: bool = False  # show which files would be written and sent, then stop
 
 
 @dataclass

@@ -261,12 +261,18 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         CheckpointError: it is damaged, or holds too little for its shape.
         ConfigError: its shape is none.
     """
+    shape, tensors = read_parts(folder)
+    return shape, _merged(folder, tensors)
+
+
+def read_parts(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """As `read_model`, but what was trained beside the weights stays beside them."""
     shape = ModelConfig.from_dict(verify(folder)["model"])
     stored = Stored(folder, WEIGHTS)
     # Before anybody makes a model of that size.
     if sum(tensor.numel() for tensor in stored.tensors.values()) < least_parameters(shape):
         raise CheckpointError(f"{folder / MODEL} holds too little for the model that {MANIFEST} describes.")
-    return shape, _merged(folder, stored.read_whole())
+    return shape, stored.read_whole()
 
 
 def adapter_of(folder: Path) -> Lora | None:
