@@ -13,6 +13,7 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
@@ -50,8 +51,9 @@ from llm.tokenizer import (
     load_tokenizer,
 )
 from llm.tokenizer.chat import CHATML
-from llm.train import checkpoint
+from llm.train import checkpoint, launch
 from llm.train.derive import TENSOR_PARALLEL, Derived
+from llm.train.hang import HangWatch
 from llm.train.hardware import place
 from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer, Pause, precision_dtype
@@ -668,6 +670,12 @@ def progress(config: Config) -> TrainingProgress:
     return bar
 
 
+def hang_watch(config: Config, run: Run) -> list[HangWatch]:
+    """What ends a job that no longer gets on, where the config wants that."""
+    seconds = config["hang_timeout"]
+    return [] if seconds is None else [HangWatch(run, seconds)]
+
+
 def checkpointer(
     config: Config,
     run: Run,
@@ -723,8 +731,11 @@ def trainer(
         keys["deterministic"] = keys["deterministic"] or "warn"
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     extra = [instantiate(node, config) for node in config["callbacks"].values()]
+    # Lightning's own way to requeue would save a checkpoint of another format, on another signal.
+    slurm = [SLURMEnvironment(auto_requeue=False)] if launch.by_srun() else None
     return L.Trainer(
         **keys,
+        plugins=slurm,
         callbacks=[*callbacks, *extra],
         logger=list(loggers),
         default_root_dir=run.folder,

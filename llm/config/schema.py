@@ -154,6 +154,7 @@ class TrainConfig:
     compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: on NVIDIA GPUs, and in long runs on a CPU
     activation_checkpointing: Count | Literal["selective"] | None = None  # every n-th block, or parts of all
     dry_run: bool = False  # show what would run and its cost, then stop
+    hang_timeout: Positive | None = 600.0  # seconds without progress that end a job; null: it waits forever
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)

@@ -46,12 +46,12 @@ from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
 from llm.train.hardware import keep_freed_memory, place
 from llm.train.memory import MEASURED_STEPS, MemoryUse
-from llm.train.metrics import Pause
+from llm.train.metrics import Pause, together
 from llm.train.module import LanguageModule
 from llm.train.parallel import gathered, is_sharded
 from llm.train.report import write_report
 from llm.train.rows import EVALUATED, read_metrics_rows
-from llm.train.run import Run, environment, now
+from llm.train.run import Run, environment, flatten, now, versions
 from llm.train.saving import Interrupted, StopRequest
 
 Choices = dict[str, Any]
@@ -86,6 +86,7 @@ def run(config: Config, choices: Choices) -> int:
     if config["dry_run"]:
         return dry_run.run(config, choices)
     quiet_lightning()
+    launch.check_alike({"versions": versions(), "config values": dict(flatten(redacted(config)))})
     folder = Run(Path(config["runs_dir"]) / config["name"])
     # Before minutes go into a corpus.
     build.adapter(config)
@@ -108,7 +109,7 @@ def run(config: Config, choices: Choices) -> int:
     try:
         return _train(job, say)
     finally:
-        launch.forget(folder.folder)
+        launch.forget()
         folder.release()
 
 
@@ -138,7 +139,7 @@ def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], No
 
 def _train(job: Job, say: Callable[[str], None]) -> int:
     run = job.run
-    decision = launch.decide(run.folder, lambda: _begin(job, say))
+    decision = launch.decide(lambda: _begin(job, say))
     derived = Derived(**decision["derived"])
     if decision["step"] < derived.max_steps:
         if derived.compile:
@@ -319,17 +320,20 @@ def _trainer(
     loggers = build.loggers(config, run, decision["step"])
     bar = build.progress(config)
     meter = build.meter(job.corpus, net, data, derived.peak_flops, [bar])
+    watch = build.hang_watch(config, run)
+    pause = together(meter.paused, *(one.unhurried for one in watch))
     resume_from = Path(decision["checkpoint"]) if decision["checkpoint"] else None
     shows = [bar.show_samples, *(logger.log_samples for logger in loggers)]
     callbacks = [
         meter,
+        *watch,
         *build.part_losses(data),
         bar,
         StrategyRecord(run),
         memory,
-        *samples(config, run, net, job.corpus, shows, meter.paused),
-        *_evaluated(job, net, meter.paused),
-        build.checkpointer(config, run, net, data, resume_from, meter.paused, stop),
+        *samples(config, run, net, job.corpus, shows, pause),
+        *_evaluated(job, net, pause),
+        build.checkpointer(config, run, net, data, resume_from, pause, stop),
     ]
     return build.trainer(config, run, derived, callbacks, loggers), module, data
 

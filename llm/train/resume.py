@@ -29,7 +29,7 @@ FLAGGED = (
 BY_IDENTITY = ("data", "tokenizer")
 LOADER = ("data.batch_size", "data.micro_batch_size", "data.repeat_batch")
 # About the command, not about the run.
-PASSING = ("resume", "allow_changes", "name", "runs_dir", "dry_run")
+PASSING = ("resume", "allow_changes", "name", "runs_dir", "dry_run", "hang_timeout")
 
 
 @dataclass(frozen=True)
