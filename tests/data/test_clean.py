@@ -14,7 +14,7 @@ from test_preparation import Interrupted, Watch, full_after, hashes, stop_at, wa
 from llm.data import clean, cutting, prepare
 from llm.data.report import render
 from llm.data.sources import JsonLines, StandardLibrary, TextFiles
-from llm.data.steps import GopherQuality, Length, LowerCase, NearDuplicates
+from llm.data.steps import DuplicateLines, GopherQuality, Length, LowerCase, NearDuplicates
 from llm.errors import ConfigError, DataError
 from llm.tokenizer import ByteSpec
 
@@ -146,6 +146,31 @@ def test_comparisons_stand_last(paths, tmp_path) -> None:
         prepare(
             TextFiles(paths), ByteSpec(), tmp_path, steps={"near": NearDuplicates(), "lower": LowerCase()}
         )
+
+
+def test_lines_that_came_before_are_left_out_in_order(write, tmp_path, monkeypatch, documents_of) -> None:
+    monkeypatch.setattr(cutting, "MIN_PIECE_BYTES", 1 << 12)
+    menu = "Home\n\nNews and more"
+    texts = [f"{menu}\n{text_of(number, 150)}\n{text_of(number // 2, 20)}" for number in range(20)]
+    texts[3] = menu  # nothing is left of it
+    texts[5] = texts[4]  # a document that repeats another
+    folder = write({f"{number:02d}.txt": text for number, text in enumerate(texts)})
+    source, steps = TextFiles([f"{folder}/*.txt"], 0), {"lower": LowerCase(), "lines": DuplicateLines(2)}
+    corpora = [prepare(source, ByteSpec(), tmp_path / f"shards{n}", steps=steps, processes=n) for n in (1, 2)]
+    seen, expected, gone = set(), [], 0
+    for text in dict.fromkeys(texts):
+        lines = text.lower().split("\n")
+        kept = [line for line in lines if len(line.split()) < 2 or line not in seen]
+        seen |= set(lines)
+        gone += len(lines) - len(kept)
+        if any(len(line.split()) >= 2 for line in kept):
+            expected.append("\n".join(kept).encode())
+    assert documents_of(corpora[0], corpora[0].train) == expected
+    assert hashes(corpora[0]) == hashes(corpora[1])
+    tally = corpora[0].report["cleaning"]["steps"]["lines"]
+    assert tally["dropped"] == {"no line of its own": 1}
+    assert tally["remarks"] == {"lines as in an earlier place": gone}
+    assert tally["examples"]["lines as in an earlier place"][0] == [f"{folder}/01.txt", "news and more"]
 
 
 def test_pairs_take_no_steps(write, tmp_path) -> None:
