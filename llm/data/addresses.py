@@ -12,6 +12,7 @@ from llm.redaction import redacted_text
 
 # A name that ends so holds addresses, one a line, as Common Crawl's warc.paths.gz does.
 LIST_ENDINGS = (".paths", ".paths.gz")
+NOT_FOUND = 404
 # Seconds before a read from elsewhere is tried again.
 PAUSES = (1.0, 5.0)
 
@@ -134,10 +135,20 @@ def _reaching(address: str) -> Iterator[None]:
 def _remote_matches(pattern: str) -> list[str]:
     with _reaching(pattern):
         file_system, path = _fsspec().core.url_to_fs(pattern)
-        found = file_system.glob(path) if "*" in path else [path] if file_system.isfile(path) else []
+        found = file_system.glob(path) if "*" in path else _one(file_system, path)
     if not found:
         raise ConfigError(f"data.paths: there is no file at {redacted_text(pattern)}.")
     return [file_system.unstrip_protocol(match) for match in found]
+
+
+def _one(file_system: Any, path: str) -> list[str]:
+    """The file at a path, if there is one; what keeps a store from saying so is an error."""
+    try:
+        return [path] if file_system.info(path)["type"] == "file" else []
+    except FileNotFoundError as error:
+        if error.__cause__ is None or getattr(error.__cause__, "status", None) == NOT_FOUND:
+            return []
+        raise error.__cause__ from None
 
 
 def _listed(address: str, base: str) -> Iterator[str]:
