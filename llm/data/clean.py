@@ -24,6 +24,7 @@ from llm.data.pool import Do
 from llm.data.progress import PrepareProgress
 from llm.data.repeats import find_repeats
 from llm.data.split import choose_split, first_documents
+from llm.data.steps.contamination import Contamination
 from llm.data.steps.duplicates import STARTS
 from llm.errors import DataError
 from llm.files import read_object, sha256, write_json
@@ -318,6 +319,9 @@ def _compare(
         "kept_documents": sums["kept_documents"] - len(left_out),
         "duplicates": len(repeats),
         "steps": {name: vars(tally) for name, tally in tallies.items()},
+        "looked_for_overlap": [
+            name for name, step in pipeline.steps.items() if isinstance(step, Contamination)
+        ],
         "files": {name: _written(files[0].folder / name, content) for name, content in contents.items()},
         "of": _names(records),
     }
@@ -335,31 +339,32 @@ def _compare_lines(
     """The documents that are left out, now also for want of lines, and whether each line (l,) repeats an earlier one."""
     ((name, step),) = pipeline.lines.items()
     marks = [file.line_marks(name) for file in files]
-    starts = np.flatnonzero(np.concatenate([some & STARTS != 0 for some in marks]))
-    counts = np.concatenate([some & ~STARTS != 0 for some in marks])
-    repeated = np.zeros(len(counts), bool)
+    repeated = np.zeros(sum(map(len, marks)), bool)
     for numbers in step.repeated_lines(marks, left_out):
         repeated[numbers] = True
-    tallies[name].documents = len(starts) - len(left_out)
-    if repeated.any():
-        lose, keep = (np.logical_or.reduceat(lines, starts) for lines in (repeated, counts & ~repeated))
-        empty = np.flatnonzero(lose & ~keep)
-        left_out = np.union1d(left_out, empty)
-        _tally_lines(tallies[name], files, np.flatnonzero(repeated), starts, len(empty))
-    return left_out, repeated
-
-
-def _tally_lines(
-    tally: Tally, files: Sequence[CleanFiles], lines: np.ndarray, starts: np.ndarray, empty: int
-) -> None:
-    tally.remarks[REPEATED_LINES] = len(lines)
-    if empty:
-        tally.dropped[NO_LINE] = empty
-    some = lines[:EXAMPLES_KEPT]
-    numbers = (np.searchsorted(starts, some, side="right") - 1).tolist()
-    texts = _documents_at(files, set(numbers))
-    for number, line in zip(numbers, (some - starts[numbers]).tolist(), strict=True):
-        tally.show(REPEATED_LINES, texts[number][0], texts[number][1].split("\n")[line])
+    empty: list[np.ndarray] = []
+    shown: list[tuple[int, int]] = []
+    document, line = 0, 0
+    for some in marks:
+        starts = np.flatnonzero(some & STARTS)
+        gone, counts = repeated[line : line + len(some)], some & ~STARTS != 0
+        if gone.any():
+            lose, keep = (np.logical_or.reduceat(lines, starts) for lines in (gone, counts & ~gone))
+            empty.append(document + np.flatnonzero(lose & ~keep))
+            first = np.flatnonzero(gone)[: EXAMPLES_KEPT - len(shown)]
+            own = np.searchsorted(starts, first, side="right") - 1
+            shown += zip((document + own).tolist(), (first - starts[own]).tolist(), strict=True)
+        document, line = document + len(starts), line + len(some)
+    tally, none_left = tallies[name], np.concatenate([np.zeros(0, np.int64), *empty])
+    tally.documents = document - len(left_out)
+    if shown:
+        tally.remarks[REPEATED_LINES] = int(repeated.sum())
+    if len(none_left):
+        tally.dropped[NO_LINE] = len(none_left)
+    texts = _documents_at(files, {number for number, _ in shown})
+    for number, at in shown:
+        tally.show(REPEATED_LINES, texts[number][0], texts[number][1].split("\n")[at])
+    return np.union1d(left_out, none_left), repeated
 
 
 def _tally_repeats(

@@ -102,6 +102,7 @@ class Pipeline:
                 return None
             if label:
                 tally.remarks[label] += 1
+                tally.show(label, id_, text)
             if after != text:
                 tally.remarks[CHANGED] += 1
                 tally.show(CHANGED, id_, *_difference(text, after))
