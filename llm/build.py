@@ -25,12 +25,12 @@ from llm.data.conversations import Conversations, Conversing, bytes_per_target
 from llm.data.documents import fingerprint
 from llm.data.labels import LabelCollator
 from llm.data.mixture import Mixed, MixedSamples, Mixture, Share
+from llm.data.pipeline import AnyStep
+from llm.data.pool import Executor
 from llm.data.preferences import PreferenceCollator
 from llm.data.prefix import PrefixCollator
 from llm.data.preparation import shared_tokenizer
 from llm.data.progress import Bar
-from llm.data.steps.base import Step
-from llm.data.steps.duplicates import Comparison
 from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors
@@ -266,27 +266,33 @@ def source(data: Config, config: Config) -> Source:
     return Conversing(found, preferences=_collator_class(config) is PreferenceCollator)
 
 
-def steps(data: Config, config: Config) -> dict[str, Step | Comparison]:
+def steps(data: Config, config: Config) -> dict[str, AnyStep]:
     """What a `data` node does to its documents, by name and in order."""
     named = (data["steps"] or {}).items()
     return {name: instantiate(node, config) for name, node in named if node is not None}
 
 
-def corpus(config: Config, spec: TokenizerSpec, show: bool, processes: int | None = None) -> Corpus | Mixture:
+def corpus(
+    config: Config,
+    spec: TokenizerSpec,
+    show: bool,
+    processes: int | None = None,
+    executor: Executor | None = None,
+) -> Corpus | Mixture:
     """The prepared corpus of the config's `data`, or its corpora, found again by their fingerprints where they exist."""
     data = config["data"]
     sources = _sources(data, config)
     with Bar() if show else nullcontext() as bar:
-        make = functools.partial(prepare, shards_dir=config["shards_dir"], processes=processes, progress=bar)
+        how: Config = {"processes": processes, "executor": executor, "progress": bar}
         if not sources:
-            return make(source(data, config), spec, steps=steps(data, config))
+            return prepare(source(data, config), spec, config["shards_dir"], steps=steps(data, config), **how)
         shares = {name: Share(node["weight"], node["epochs"]) for name, node in sources.items()}
         texts = {name: (source(node, config), steps(node, config)) for name, node in sources.items()}
-        tokenizer = shared_tokenizer(
-            list(texts.values()), spec, config["shards_dir"], processes=processes, progress=bar
+        tokenizer = shared_tokenizer(list(texts.values()), spec, config["shards_dir"], **how)
+        make = functools.partial(
+            prepare, spec=FixedTokenizer(tokenizer), shards_dir=config["shards_dir"], **how
         )
-        fixed = FixedTokenizer(tokenizer)
-        return Mixture({name: make(one, fixed, steps=done) for name, (one, done) in texts.items()}, shares)
+        return Mixture({name: make(one, steps=done) for name, (one, done) in texts.items()}, shares)
 
 
 def _sources(data: Config, config: Config) -> dict[str, Config]:
@@ -339,7 +345,7 @@ def shape_for(config: Config, found: Origin, text: Corpus | Mixture) -> ModelCon
     """The shape of the model that is trained: with the tokenizer's vocabulary and, of labelled texts, their labels."""
     make = _collator_class(config)
     shape = dataclasses.replace(found.sized(text.vocab_size), prefix_lm=make is PrefixCollator)
-    # A mixture holds plain text alone.
+    # A mixture has no labels.
     if isinstance(text, Mixture) or not (isinstance(make, type) and issubclass(make, LabelCollator)):
         return dataclasses.replace(shape, labels=(), labelled="text", number_mean=0.0, number_std=1.0)
     return make.headed(shape, text.train, text.tokenizer)
@@ -368,7 +374,7 @@ def compares(config: Config) -> bool:
 
 def references(config: Config, start: Origin, text: Corpus | Mixture, path: Path) -> dict[str, np.ndarray]:
     """What the first model says of all answers, by stream: computed once, and kept at `path`; empty where none is needed."""
-    if not compares(config) or isinstance(text, Mixture):  # which holds plain text alone
+    if not compares(config) or isinstance(text, Mixture):  # which has no preferences
         return {}
     if not path.exists():
         net = Transformer(start.shape)

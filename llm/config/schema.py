@@ -367,7 +367,8 @@ class PrepareConfig:
     """The keys of `llm prepare`."""
 
     shards_dir: Given = "shards"  # where prepared corpora are kept
-    processes: Count | None = None  # worker processes; null for one a core
+    processes: Count | None = None  # worker processes; null for one a core, or as many as a cluster gives
+    executor: Target = field(default_factory=dict)  # what does the work, on this machine or on many
     dry_run: bool = False  # show 20 documents before and after the steps, then stop
     data: Data = field(default_factory=dict)
     tokenizer: Target = field(default_factory=dict)

@@ -16,7 +16,8 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     if config["dry_run"]:
         return _show(config)
     spec = build.tokenizer_spec(config)
-    corpus = build.corpus(config, spec, show=True, processes=config["processes"])
+    executor = build.instantiate(config["executor"], config)
+    corpus = build.corpus(config, spec, show=True, processes=config["processes"], executor=executor)
     for part in corpus.parts.values():
         print(render(part.report))
         print(f"\nReport: {part.folder / 'report.html'}\nShards: {part.folder}")

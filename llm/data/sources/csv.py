@@ -8,7 +8,7 @@ from typing import TextIO
 
 from llm.data.documents import Document, Losses
 from llm.data.inputs import OnBadFile
-from llm.data.sources.record_files import RecordFiles, open_text
+from llm.data.sources.record_files import RecordFiles, bounded_lines, open_text
 from llm.data.sources.records import Fields
 from llm.errors import DataError, UserError
 
@@ -38,7 +38,7 @@ class TablePiece:
 
     def _documents(self, file: TextIO, losses: Losses) -> Iterator[Document]:
         tabs = self.path.removesuffix(".gz").endswith((".tsv", ".tab"))
-        rows = csv.DictReader(file, delimiter="\t" if tabs else ",", strict=True)
+        rows = csv.DictReader(bounded_lines(file), delimiter="\t" if tabs else ",", strict=True)
         for row in rows:
             try:
                 if None in row or None in row.values():

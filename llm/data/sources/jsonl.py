@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, cast
 from llm.data.cutting import BLOCK_BYTES
 from llm.data.documents import Document, Losses
 from llm.data.inputs import OnBadFile
-from llm.data.sources.record_files import RecordFiles
+from llm.data.sources.record_files import LARGEST_LINE, RecordFiles
 from llm.data.sources.records import Fields
 from llm.errors import DataError, UserError
 
@@ -54,13 +54,17 @@ class LinesPiece:
         if offset > 0:
             # The line that reaches into this piece belongs to the one before.
             file.seek(offset - 1)
-            offset += len(file.readline()) - 1
-        while offset < self.end and (line := file.readline()):
+            offset += _skip_line(file) - 1
+        while offset < self.end and (line := file.readline(LARGEST_LINE)):
             if line.strip():
                 yield offset, line
             offset += len(line)
+            if _is_cut(line):
+                offset += _skip_line(file)
 
     def _text(self, line: bytes, offset: int) -> bytes:
+        if _is_cut(line):
+            raise DataError(f"this line is longer than {LARGEST_LINE >> 20} MiB.")
         try:
             record: Any = json.loads(line.decode("utf-8-sig" if offset == 0 else "utf-8"))
         except UnicodeDecodeError as error:
@@ -79,6 +83,20 @@ class LinesPiece:
                 lines += block.count(b"\n")
                 left -= len(block)
         return lines
+
+
+def _is_cut(line: bytes) -> bool:
+    return len(line) == LARGEST_LINE and not line.endswith(b"\n")
+
+
+def _skip_line(file: BinaryIO) -> int:
+    """Read to the end of a line, of any length; returns how many bytes that were."""
+    length = 0
+    while part := file.readline(BLOCK_BYTES):
+        length += len(part)
+        if part.endswith(b"\n"):
+            break
+    return length
 
 
 def _open(path: str) -> BinaryIO:

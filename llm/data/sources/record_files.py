@@ -11,6 +11,10 @@ from llm.data.documents import Document, Piece, Plan, Split, fingerprint
 from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.data.sources.records import Fields
 from llm.data.split import DEFAULT_SHARE, check_share, first_documents
+from llm.errors import DataError
+
+# Far above any record that is meant, and held in memory a few times over.
+LARGEST_LINE = 1 << 27
 
 
 def open_text(path: str) -> TextIO:
@@ -18,6 +22,18 @@ def open_text(path: str) -> TextIO:
     if path.endswith(".gz"):
         return cast(TextIO, io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline=""))
     return open(path, encoding="utf-8-sig", newline="")
+
+
+def bounded_lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file.
+
+    Raises:
+        DataError: one is longer than `LARGEST_LINE` characters, as what unpacks without end has them.
+    """
+    while line := file.readline(LARGEST_LINE):
+        if len(line) == LARGEST_LINE and not line.endswith("\n"):
+            raise DataError(f"{file.name} has a line of more than {LARGEST_LINE >> 20} Mi characters.")
+        yield line
 
 
 @dataclass(frozen=True)
