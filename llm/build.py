@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from llm.adapter import Lora, fresh
+from llm.adapter import Lora, begun
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.collate import Collator, Setting, Work
@@ -59,7 +59,7 @@ from llm.train.progress import TrainingProgress
 from llm.train.recompute import recompute
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
-from llm.train.strategies import ZeroStrategy, check_deepspeed
+from llm.train.strategies import SPLITTING, ZeroStrategy, check_deepspeed
 from llm.train.tensor_parallel import check_divides
 
 Config = dict[str, Any]
@@ -369,7 +369,7 @@ def adapter(config: Config) -> Lora | None:
     """What is trained beside a frozen model; None where its own weights are.
 
     Raises:
-        ConfigError: there is no model to freeze, or the strategy splits matrices.
+        ConfigError: there is no model to freeze, or the strategy splits what can't be.
     """
     if config["adapter"] is None:
         return None
@@ -377,12 +377,21 @@ def adapter(config: Config) -> Lora | None:
         raise ConfigError(
             "adapter: it is trained beside a model that is there already; give one by init_from=."
         )
+    beside = cast(Lora, instantiate(config["adapter"], config))
     strategy = config["trainer"]["strategy"]
-    if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
+    if not isinstance(strategy, dict):
+        return beside
+    if TENSOR_PARALLEL in strategy:
         raise ConfigError(
             "adapter: strategy=fsdp_tp splits the matrices that it stands beside; take strategy=fsdp."
         )
-    return cast(Lora, instantiate(config["adapter"], config))
+    make = resolve(strategy["_target_"], config["packages"])
+    if beside.quantize is not None and isinstance(make, type) and issubclass(make, SPLITTING):
+        raise ConfigError(
+            f"adapter.quantize={beside.quantize}: matrices in few bits can't be split over processes; take strategy=single or "
+            "strategy=ddp, or no adapter.quantize."
+        )
+    return beside
 
 
 def model(config: Config, shape: ModelConfig) -> Transformer:
@@ -424,7 +433,7 @@ def initialise(net: Transformer, start: Origin, seed: int) -> None:
     Where the labels differ, what each of the two tasks has for itself (the head, the pooler) is drawn anew or left out.
     """
     if start.weights and net.config.labels == start.shape.labels:
-        checkpoint.load_weights(net, start.weights | fresh(net, start.weights, seed), Path("init_from"))
+        checkpoint.load_weights(net, begun(net, start.weights, seed), Path("init_from"))
         return
     init_weights(net, seed)
     if start.weights:
@@ -434,7 +443,7 @@ def initialise(net: Transformer, start: Origin, seed: int) -> None:
             for name, weight in start.weights.items()
             if not name.startswith(TASK_PARTS) or _fits(parts, name, weight)
         }
-        checkpoint.load_weights(net, parts | kept | fresh(net, start.weights, seed), Path("init_from"))
+        checkpoint.load_weights(net, parts | begun(net, kept, seed), Path("init_from"))
 
 
 def _fits(parts: dict[str, Tensor], name: str, weight: Tensor) -> bool:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llm.adapter import LowRank, layers
+from llm.adapter.frozen import Frozen
 from llm.adapter.lora import Decomposed
 from llm.errors import ConfigError
 from llm.files import write_json
@@ -110,7 +111,7 @@ def _columns(model: Transformer, names: list[str], rank: int) -> Iterator[Tensor
     """For each of our layers its rows (o, R) of their second matrix: its own in its columns, zeros elsewhere."""
     at = 0
     for layer in _linears(model, names):
-        rows_or = torch.zeros(layer.weight.shape[0], rank, dtype=layer.weight.dtype)
+        rows_or = torch.zeros(layer.out_features, rank)
         if isinstance(layer, LowRank):
             rows_or[:, at : at + layer.rank] = layer.lora_b.detach()
             at += layer.rank
@@ -123,10 +124,14 @@ def _gain(model: Transformer, names: list[str], rule: Rule) -> Tensor | None:
     if not any(isinstance(layer, Decomposed) for layer in found):
         return None
     gains = [
-        layer.lora_gain.detach() if isinstance(layer, Decomposed) else layer.weight.detach().norm(dim=1)
+        layer.lora_gain.detach() if isinstance(layer, Decomposed) else _rows(layer).norm(dim=1)
         for layer in found
     ]
     return rule.join([gain[:, None] for gain in gains], model.config.n_heads)[:, 0]
+
+
+def _rows(layer: nn.Linear) -> Tensor:
+    return (layer.matrix() if isinstance(layer, Frozen) else layer.weight).detach()
 
 
 def _linears(model: Transformer, names: list[str]) -> list[nn.Linear]:

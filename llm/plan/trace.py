@@ -175,7 +175,9 @@ def _give_storage(net: nn.Module) -> None:
             for name, tensor in named.items():
                 if tensor is not None:
                     placed = torch.empty_like(tensor.detach(), device="cpu")
-                    named[name] = nn.Parameter(placed) if isinstance(tensor, nn.Parameter) else placed  # type: ignore[assignment]
+                    if isinstance(tensor, nn.Parameter):
+                        placed = nn.Parameter(placed, requires_grad=tensor.requires_grad)
+                    named[name] = placed  # type: ignore[assignment]
 
 
 def _follow(net: Transformer, ledger: Ledger) -> None:
@@ -186,7 +188,8 @@ def _follow(net: Transformer, ledger: Ledger) -> None:
     _at(ledger, net.stack.register_forward_hook, "logits", "head")
     _at_gradient(ledger, net.stack, "activations", "backward")
     for parameter in net.parameters():
-        parameter.register_post_accumulate_grad_hook(lambda p: ledger.mark([local(p.grad)], "gradients"))
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: ledger.mark([local(p.grad)], "gradients"))
 
 
 def _at(ledger: Ledger, register: Callable[..., Any], kind: str, moment: str) -> None:
@@ -197,7 +200,8 @@ def _at_gradient(ledger: Ledger, module: nn.Module, kind: str, moment: str) -> N
     """Note the moment at which the gradient of a module's result is there."""
 
     def follow(module: nn.Module, args: Any, result: Tensor) -> None:
-        result.register_hook(lambda gradient: ledger.at(kind, moment))
+        if result.requires_grad:
+            result.register_hook(lambda gradient: ledger.at(kind, moment))
 
     module.register_forward_hook(follow)
 
@@ -207,7 +211,7 @@ class _Training:
 
     def __init__(self, step: TrainingStep, net: Transformer, ledger: Ledger) -> None:
         self.step, self.net, self.ledger = step, net, ledger
-        self.parameters = list(net.parameters())
+        self.parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
         self.optimizer = step.optimizer(net.named_parameters())
         self.turns = min(step.accumulation, 2)
         self.bucket: Tensor | None = None
