@@ -33,7 +33,7 @@ from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors
 from llm.generation import goes_on, pack, quantize
-from llm.hub import from_huggingface, local_folder
+from llm.hub import from_huggingface, local_folder, peft
 from llm.hub.gguf.reader import from_gguf
 from llm.model import ModelConfig, Transformer, init_weights, sequence_flops
 from llm.objective.preference import PreferenceLoss
@@ -167,18 +167,28 @@ def _origin(config: Config, run: Run) -> Origin:
     if config["init_from"] is None:
         return Origin(ModelConfig.from_dict(config["model"]), _tokenizer_spec(config))
     resumes = config["resume"] != "never" and run.exists() and checkpoint.steps(run.checkpoints)
-    start = run if resumes else Run(Path(config["init_from"]).expanduser())
-    if start.exists():
-        folder = checkpoint.find(start.checkpoints, None)
-        shape, tensors = checkpoint.read_model(folder)
-        return Origin(shape, FixedTokenizer(load_tokenizer(start.tokenizer)), tensors)
-    if start.folder.suffix == ".gguf":
-        shape, tensors, tokenizer = from_gguf(start.folder)
+    return started(str(run.folder) if resumes else config["init_from"], None)
+
+
+def started(start: str, which: str | None) -> Origin:
+    """A model that is there: a run's, of a .gguf file, or of a Hugging Face folder or hub id; a PEFT adapter is folded in.
+
+    `which` names a run's checkpoint, see `checkpoint.find`.
+    """
+    run = Run(Path(start).expanduser())
+    if run.exists():
+        shape, tensors = checkpoint.read_model(checkpoint.find(run.checkpoints, which))
+        return Origin(shape, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors)
+    if run.folder.suffix == ".gguf":
+        shape, tensors, tokenizer = from_gguf(run.folder)
         return Origin(shape, FixedTokenizer(tokenizer), tensors)
-    hf_folder = local_folder(config["init_from"])
-    shape, tensors = from_huggingface(hf_folder)
-    spec = PretrainedSpec(str(hf_folder))
-    _check_vocabulary(hf_folder, shape.vocabulary, spec.build().vocab_size)
+    folder = local_folder(start)
+    if peft.is_adapter(folder):
+        base = started(peft.base_of(folder), None)
+        return dataclasses.replace(base, weights=peft.read(folder, base.shape, base.weights))
+    shape, tensors = from_huggingface(folder)
+    spec = PretrainedSpec(str(folder))
+    _check_vocabulary(folder, shape.vocabulary, spec.build().vocab_size)
     return Origin(shape, spec, tensors)
 
 
@@ -353,16 +363,12 @@ def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
 
 
 def usable_model(start: str, which: str | None) -> tuple[Transformer, Tokenizer]:
-    """The model and the tokenizer of a run, or of a Hugging Face folder or hub id, ready to use."""
-    run = Run(Path(start).expanduser())
-    if run.exists():
-        return trained_model(run, which)[0], load_tokenizer(run.tokenizer)
-    folder = local_folder(start)
-    shape, tensors = from_huggingface(folder)
-    net = Transformer(shape)
-    checkpoint.load_weights(net, tensors, folder)
+    """The model and the tokenizer of what `started` reads, ready to use."""
+    found = started(start, which)
+    net = Transformer(found.shape)
+    checkpoint.load_weights(net, found.weights, Path(start))
     place(net.eval())
-    return net, PretrainedSpec(str(folder)).build(())
+    return net, found.tokenizer.build(())
 
 
 def adapter(config: Config) -> Lora | None:

@@ -209,11 +209,19 @@ def merged(tensors: Mapping[str, Tensor], lora: Lora) -> dict[str, Tensor]:
         layer, _, leaf = name.rpartition(".")
         if leaf != A:
             continue
-        frozen_oi = weights[f"{layer}.weight"]
-        product_oi = tensors[f"{layer}.{B}"].double() @ tensors[name].double()
-        whole_oi = frozen_oi.double() + lora.scale * product_oi
-        if f"{layer}.{GAIN}" in tensors:
-            gain_o = tensors[f"{layer}.{GAIN}"].double()
-            whole_oi *= (gain_o / torch.linalg.vector_norm(whole_oi, dim=1))[:, None]
-        weights[f"{layer}.weight"] = whole_oi.to(frozen_oi.dtype)
+        weights[f"{layer}.weight"] = folded(
+            weights[f"{layer}.weight"],
+            tensors[name],
+            tensors[f"{layer}.{B}"],
+            tensors.get(f"{layer}.{GAIN}"),
+            lora.scale,
+        )
     return weights
+
+
+def folded(frozen_oi: Tensor, a_ri: Tensor, b_or: Tensor, gain_o: Tensor | None, scale: float) -> Tensor:
+    """A matrix with its adapter in it, computed in float64; `gain_o` are the rows' lengths, of DoRA alone."""
+    whole_oi = frozen_oi.double() + scale * (b_or.double() @ a_ri.double())
+    if gain_o is not None:
+        whole_oi *= (gain_o.double() / torch.linalg.vector_norm(whole_oi, dim=1))[:, None]
+    return whole_oi.to(frozen_oi.dtype)

@@ -98,15 +98,17 @@ def test_folded_in_is_as_beside(bits, targets, dora):
     alone.load_state_dict(merged(net.state_dict(), lora), strict=False)
     # Fresh adapters change nothing, and rounding little.
     torch.testing.assert_close(net(tokens), alone(tokens), rtol=0, atol=1e-5)
-    off = (net(tokens) - base(tokens)).abs().max() / base(tokens).abs().max()
-    assert 0 < off < (0.02 if bits == "int8" else 0.3)
+    fresh = net(tokens)
+    assert (
+        0 < (fresh - base(tokens)).abs().max() / base(tokens).abs().max() < (0.02 if bits == "int8" else 0.3)
+    )
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if name.endswith("lora_b"):
                 parameter += 0.1
     alone.load_state_dict(merged(net.state_dict(), lora), strict=False)
     torch.testing.assert_close(net(tokens), alone(tokens), rtol=1e-5, atol=1e-5)
-    assert (net(tokens) - base(tokens)).abs().max() / base(tokens).abs().max() > off
+    assert (net(tokens) - fresh).abs().max() > 1e-3
 
 
 def test_what_can_not_be_kept_in_few_bits_is_refused():

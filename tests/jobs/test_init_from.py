@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from llm.build import usable_model
 from llm.cli.main import main
 
 transformers = pytest.importorskip("transformers")
@@ -53,3 +54,22 @@ def test_a_folder_that_is_not_there_is_said(tiny, tmp_path, capsys, start):
     words = [word for word in tiny if not word.startswith(("model.", "tokenizer"))]
     assert main(["train", *words, f"init_from={start}", "name=a"]) == 1
     assert "is no folder of a run or of a Hugging Face model" in capsys.readouterr().err
+
+
+def test_an_adapter_of_peft_is_folded_in(folder, tiny, tmp_path, capsys):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    theirs = peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(folder), config).eval()
+    theirs.save_pretrained(tmp_path / "adapter")
+    net, tokenizer = usable_model(str(tmp_path / "adapter"), None)
+    tokens = torch.tensor([tokenizer.encode("def spam")])
+    with torch.no_grad():
+        wanted, found = theirs(tokens).logits, net(tokens)
+    assert (found - wanted).abs().max() / wanted.abs().max() <= 2e-6
+    words = [word for word in tiny if not word.startswith(("model.", "tokenizer"))]
+    start = f"init_from={tmp_path}/adapter"
+    assert main(["train", *words, start, "name=on", "trainer.max_steps=1"]) == 0
+    settings = (tmp_path / "adapter/adapter_config.json").read_text()
+    (tmp_path / "adapter/adapter_config.json").write_text(settings.replace(str(folder), f"{tmp_path}/gone"))
+    assert main(["train", *words, start, "name=x"]) != 0
+    assert f"{tmp_path}/gone is no folder" in capsys.readouterr().err
