@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from llm.adapter import Adapted, Lora, attach, fresh, without_adapters
+from llm.adapter import Adapted, Lora, attach, begun, without_adapters
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.collate import Collator, Load, Setting
@@ -35,7 +35,7 @@ from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors
 from llm.generation import goes_on, pack, quantize
-from llm.hub import from_huggingface, local_folder
+from llm.hub import from_huggingface, local_folder, peft
 from llm.hub.gguf.reader import from_gguf
 from llm.model import ModelConfig, Transformer, init_weights, sequence_flops
 from llm.objective.preference import PreferenceLoss
@@ -64,7 +64,7 @@ from llm.train.progress import TrainingProgress
 from llm.train.recompute import recompute
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
-from llm.train.strategies import ZeroStrategy, check_deepspeed
+from llm.train.strategies import SPLITTING, ZeroStrategy, check_deepspeed
 from llm.train.tensor_parallel import check_divides
 
 Config = dict[str, Any]
@@ -195,18 +195,28 @@ def _origin(config: Config, run: Run) -> Origin:
     if config["init_from"] is None:
         return Origin(ModelConfig.from_dict(config["model"]), _tokenizer_spec(config))
     resumes = config["resume"] != "never" and run.exists() and checkpoint.steps(run.checkpoints)
-    start = run if resumes else Run(Path(config["init_from"]).expanduser())
-    if start.exists():
-        folder = checkpoint.find(start.checkpoints, None)
-        shape, tensors = checkpoint.read_model(folder)
-        return Origin(shape, FixedTokenizer(load_tokenizer(start.tokenizer)), tensors)
-    if start.folder.suffix == ".gguf":
-        shape, tensors, tokenizer = from_gguf(start.folder)
+    return started(str(run.folder) if resumes else config["init_from"], None)
+
+
+def started(start: str, which: str | None) -> Origin:
+    """A model that is there: a run's, of a .gguf file, or of a Hugging Face folder or hub id; a PEFT adapter is folded in.
+
+    `which` names a run's checkpoint, see `checkpoint.find`.
+    """
+    run = Run(Path(start).expanduser())
+    if run.exists():
+        shape, tensors = checkpoint.read_model(checkpoint.find(run.checkpoints, which))
+        return Origin(shape, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors)
+    if run.folder.suffix == ".gguf":
+        shape, tensors, tokenizer = from_gguf(run.folder)
         return Origin(shape, FixedTokenizer(tokenizer), tensors)
-    hf_folder = local_folder(config["init_from"])
-    shape, tensors = from_huggingface(hf_folder)
-    spec = PretrainedSpec(str(hf_folder))
-    _check_vocabulary(hf_folder, shape.vocabulary, spec.build().vocab_size)
+    folder = local_folder(start)
+    if peft.is_adapter(folder):
+        base = started(peft.base_of(folder), None)
+        return dataclasses.replace(base, weights=peft.read(folder, base.shape, base.weights))
+    shape, tensors = from_huggingface(folder)
+    spec = PretrainedSpec(str(folder))
+    _check_vocabulary(folder, shape.vocabulary, spec.build().vocab_size)
     return Origin(shape, spec, tensors)
 
 
@@ -393,16 +403,12 @@ def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
 
 
 def usable_model(start: str, which: str | None) -> tuple[Transformer, Tokenizer]:
-    """The model and the tokenizer of a run, or of a Hugging Face folder or hub id, ready to use."""
-    run = Run(Path(start).expanduser())
-    if run.exists():
-        return trained_model(run, which)[0], load_tokenizer(run.tokenizer)
-    folder = local_folder(start)
-    shape, tensors = from_huggingface(folder)
-    net = Transformer(shape)
-    checkpoint.load_weights(net, tensors, folder)
+    """The model and the tokenizer of what `started` reads, ready to use."""
+    found = started(start, which)
+    net = Transformer(found.shape)
+    checkpoint.load_weights(net, found.weights, Path(start))
     place(net.eval())
-    return net, PretrainedSpec(str(folder)).build(())
+    return net, found.tokenizer.build(())
 
 
 @dataclass(frozen=True)
@@ -442,8 +448,9 @@ def usable_models(starts: Sequence[str], which: str | None) -> list[Usable]:
 def _adapted(folder: Path, tokenizer: Tokenizer, number: int, nets: Sequence[Transformer]) -> Usable:
     """The model of a checkpoint with an adapter, which is put beside the first of `nets` that it was trained beside."""
     shape, tensors = checkpoint.read_parts(folder)
-    lora, weights = checkpoint.adapter_of(folder), without_adapters(tensors)
+    lora = checkpoint.adapter_of(folder)
     assert lora is not None
+    weights = without_adapters(tensors, lora)
     net = next((net for net in nets if _is_beneath(net, shape, weights)), None)
     if net is None:
         net = Transformer(shape)
@@ -477,7 +484,7 @@ def adapter(config: Config) -> Lora | None:
     """What is trained beside a frozen model; None where its own weights are.
 
     Raises:
-        ConfigError: there is no model to freeze, or the strategy splits matrices.
+        ConfigError: there is no model to freeze, or the strategy splits what can't be.
     """
     if config["adapter"] is None:
         return None
@@ -485,12 +492,21 @@ def adapter(config: Config) -> Lora | None:
         raise ConfigError(
             "adapter: it is trained beside a model that is there already; give one by init_from=."
         )
+    beside = cast(Lora, instantiate(config["adapter"], config))
     strategy = config["trainer"]["strategy"]
-    if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
+    if not isinstance(strategy, dict):
+        return beside
+    if TENSOR_PARALLEL in strategy:
         raise ConfigError(
             "adapter: strategy=fsdp_tp splits the matrices that it stands beside; take strategy=fsdp."
         )
-    return cast(Lora, instantiate(config["adapter"], config))
+    make = resolve(strategy["_target_"], config["packages"])
+    if beside.quantize is not None and isinstance(make, type) and issubclass(make, SPLITTING):
+        raise ConfigError(
+            f"adapter.quantize={beside.quantize}: matrices in few bits can't be split over processes; take strategy=single or "
+            "strategy=ddp, or no adapter.quantize."
+        )
+    return beside
 
 
 def model(config: Config, shape: ModelConfig) -> Transformer:
@@ -532,7 +548,7 @@ def initialise(net: Transformer, start: Origin, seed: int) -> None:
     Where the labels differ, what each of the two tasks has for itself (the head, the pooler) is drawn anew or left out.
     """
     if start.weights and net.config.labels == start.shape.labels:
-        checkpoint.load_weights(net, start.weights | fresh(net, start.weights, seed), Path("init_from"))
+        checkpoint.load_weights(net, begun(net, start.weights, seed), Path("init_from"))
         return
     init_weights(net, seed)
     if start.weights:
@@ -542,7 +558,7 @@ def initialise(net: Transformer, start: Origin, seed: int) -> None:
             for name, weight in start.weights.items()
             if not name.startswith(TASK_PARTS) or _fits(parts, name, weight)
         }
-        checkpoint.load_weights(net, parts | kept | fresh(net, start.weights, seed), Path("init_from"))
+        checkpoint.load_weights(net, parts | begun(net, kept, seed), Path("init_from"))
 
 
 def _fits(parts: dict[str, Tensor], name: str, weight: Tensor) -> bool:

@@ -227,11 +227,14 @@ class ApiConfig:
 class GoogleConfig:
     """Google Cloud Natural Language, for model=google_nl; its credentials come from the environment alone."""
 
-    task: Literal["sentiment", "classification"] = "sentiment"  # what the labels of data= are
+    task: Literal["sentiment", "classification", "entities"] = "sentiment"  # what the labels of data= are
     positive: Given = "positive"  # the label of a sentiment of 0 or more
     negative: Given = "negative"  # the label of one below 0
     neutral: str | None = None  # the label of one near 0; null: there is none
     neutral_within: Annotated[float, Ge(0), Le(1)] = 0.25  # how near
+    kinds: dict[str, str] = field(
+        default_factory=dict
+    )  # the tags' kind that a type of entity means, {WORK_OF_ART: work}
     language: str | None = None  # of the texts, such as en; null: the service finds out
     base_url: str | None = None  # a stand-in, asked without credentials; null: Google's own
     concurrency: Count = 4  # requests at a time

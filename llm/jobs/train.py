@@ -21,6 +21,7 @@ import lightning as L
 import torch
 
 from llm import build
+from llm.adapter import frozen_bytes, n_values
 from llm.build import Config, Origin
 from llm.data import Corpus, CorpusDataModule
 from llm.data.collate import Batch, Collator, Samples, load
@@ -115,8 +116,12 @@ def run(config: Config, choices: Choices) -> int:
 
 def _trained_share(net: Transformer) -> str:
     trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
-    whole = sum(parameter.numel() for parameter in net.parameters())
-    return f"The adapter trains {trained:,} of {whole:,} parameters, {trained / whole:.2%}."
+    whole = sum(n_values(*named) for named in net.named_parameters())
+    told = f"The adapter trains {trained:,} of {whole:,} parameters, {trained / whole:.2%}."
+    in_codes, as_floats = frozen_bytes(net)
+    if not in_codes:
+        return told
+    return f"{told} Frozen matrices take {amount(in_codes)}B, and {amount(as_floats)}B in float32."
 
 
 def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], None]) -> Corpus | Mixture:

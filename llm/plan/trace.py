@@ -252,7 +252,8 @@ def _at_gradient(ledger: Ledger, module: nn.Module, kind: str, moment: str) -> N
     """Note the moment at which the gradient of a module's result is there."""
 
     def follow(module: nn.Module, args: Any, result: Tensor) -> None:
-        result.register_hook(lambda gradient: ledger.at(kind, moment))
+        if result.requires_grad:
+            result.register_hook(lambda gradient: ledger.at(kind, moment))
 
     module.register_forward_hook(follow)
 

@@ -67,6 +67,46 @@ def test_it_is_exported_whole_and_alone(words, base, tmp_path):
             assert (found - wanted).abs().max() / wanted.abs().max() <= 2e-6
 
 
+@pytest.mark.parametrize("bits", ["int8", pytest.param("nf4", marks=pytest.mark.slow)])
+def test_frozen_matrices_in_few_bits_learn_as_much(words, base, tmp_path, bits, capsys):
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    assert main(["train", *words, "name=whole", "trainer.max_steps=8"]) == 0
+    few = [*words, f"adapter.quantize={bits}"]
+    assert main(["train", *few, "name=few", "trainer.max_steps=4"]) == 0
+    assert main(["train", *few, "name=few", "trainer.max_steps=8"]) == 0
+    assert "Frozen matrices take " in capsys.readouterr().out
+    folder = tmp_path / "runs/few"
+    scores = [
+        json.loads((tmp_path / f"runs/{name}/evaluation.json").read_text())[-1]["metrics"]["loss"]
+        for name in ("whole", "few")
+    ]
+    assert scores[1] == pytest.approx(scores[0], rel=0.005 if bits == "int8" else 0.02)
+    # A run that was never stopped has the same codes and the same adapter.
+    middle = tmp_path / "runs/few/checkpoints/step_00000004"
+    assert main(["train", *few, "name=again", f"resume={middle}", "trainer.max_steps=8"]) == 0
+    one, other = raw(folder), raw(tmp_path / "runs/again")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    held, before = (sum(t.numel() * t.element_size() for t in each.values()) for each in (one, raw(base)))
+    assert held < before
+    # Folded in, exported whole, and alone, beside what PEFT makes of it.
+    assert main(["merge", f"run={folder}", f"out={tmp_path}/runs/merged"]) == 0
+    tokens = torch.arange(20, 40)[None]
+    with torch.no_grad():
+        net, merged = (
+            adapted_model(Run(folder), None)[0],
+            trained_model(Run(tmp_path / "runs/merged"), None)[0],
+        )
+        assert (merged(tokens) - net(tokens)).abs().max() / net(tokens).abs().max() <= 1e-5
+        for run, kind, out in ((base, "hf", "base"), (folder, "peft", "alone")):
+            assert main(["export", f"run={run}", f"format={kind}", f"out={tmp_path}/{out}"]) == 0
+        load = transformers.AutoModelForCausalLM.from_pretrained
+        beside = (
+            peft.PeftModel.from_pretrained(load(tmp_path / "base"), tmp_path / "alone").eval()(tokens).logits
+        )
+        # Theirs stands beside the matrices as they were before they were rounded.
+        assert (beside - net(tokens)).abs().max() / beside.abs().max() <= (0.02 if bits == "int8" else 0.2)
+
+
 def test_merged_is_an_ordinary_run(words, base, tmp_path, capsys):
     assert main(["train", *words, "name=tuned", "trainer.max_steps=6"]) == 0
     folder, out = tmp_path / "runs/tuned", tmp_path / "runs/merged"

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from llm import build
+from llm.build import usable_model
 from llm.cli.main import main
 from llm.tokenizer import SENTINEL, load_tokenizer
 from llm.train import checkpoint
@@ -211,3 +212,22 @@ def test_learned_positions_are_cut_with_the_context(tiny, tmp_path):
     assert (whole.context_length, shape.context_length) == (32, 8)
     name = "embedding.positions.weight"
     torch.testing.assert_close(after[name], before[name][:8], rtol=0, atol=0)
+
+
+def test_an_adapter_of_peft_is_folded_in(folder, tiny, tmp_path, capsys):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    theirs = peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(folder), config).eval()
+    theirs.save_pretrained(tmp_path / "adapter")
+    net, tokenizer = usable_model(str(tmp_path / "adapter"), None)
+    tokens = torch.tensor([tokenizer.encode("def spam")])
+    with torch.no_grad():
+        wanted, found = theirs(tokens).logits, net(tokens)
+    assert (found - wanted).abs().max() / wanted.abs().max() <= 2e-6
+    words = [word for word in tiny if not word.startswith(("model.", "tokenizer"))]
+    start = f"init_from={tmp_path}/adapter"
+    assert main(["train", *words, start, "name=on", "trainer.max_steps=1"]) == 0
+    settings = (tmp_path / "adapter/adapter_config.json").read_text()
+    (tmp_path / "adapter/adapter_config.json").write_text(settings.replace(str(folder), f"{tmp_path}/gone"))
+    assert main(["train", *words, start, "name=x"]) != 0
+    assert f"{tmp_path}/gone is no folder" in capsys.readouterr().err
