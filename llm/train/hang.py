@@ -113,7 +113,7 @@ class HangWatch(L.Callback):
     def _end(self, trainer: L.Trainer, idle: float) -> None:
         """Write all threads' stacks and leave; the main thread can't be asked to."""
         rank, step = trainer.global_rank, trainer.global_step
-        faulthandler.dump_traceback_later(WRITING_SECONDS, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(WRITING_SECONDS, exit=True, file=sys.__stderr__ or 2)
         path = self.run.folder / f"hang-rank-{rank}.txt"
         with contextlib.suppress(OSError), path.open("w", encoding="utf-8") as file:
             file.write(
