@@ -109,8 +109,8 @@ SUMMARIES = (
     "data.label=summary data.validation_share=0.01 data.batch_size=16 compile=false"
 )
 CHAT = (
-    "task=chat data=chat data.paths={data}/labelled/chat.jsonl data.validation_share=0.1 data.on_bad_file=skip compile=false "
-    "samples.temperature=0 samples.num_samples=5"
+    "task=chat data=chat data.paths={data}/labelled/chat.jsonl data.validation_share=0.1 data.on_bad_file=skip "
+    "compile=false samples.temperature=0 samples.num_samples=5"
 )
 # MiniLM's shape and tokenizer.
 LIKE_MINILM = (
