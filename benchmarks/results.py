@@ -140,12 +140,12 @@ ROWS = {
     ),
     "chat.random": Row(f"{CHAT} model=nano data.batch_size=8 optimizer.lr=2e-3 trainer.max_steps=120"),
     "chat.smollm2_before": Row(
-        f"{CHAT} init_from={{smollm}} context_length=512 adapter=lora data.batch_size=4 optimizer.lr=1e-30 "
+        f"{CHAT} init_from={{smollm}} context_length=512 adapter=lora data.batch_size=2 optimizer.lr=1e-30 "
         "trainer.max_steps=1"
     ),
     "chat.smollm2": Row(
-        f"{CHAT} init_from={{smollm}} context_length=512 adapter=lora data.batch_size=4 optimizer.lr=5e-4 "
-        "trainer.max_steps=30"
+        f"{CHAT} init_from={{smollm}} context_length=512 adapter=lora data.batch_size=2 optimizer.lr=5e-4 "
+        "trainer.max_steps=40"
     ),
     "token_kinds": Row("experiment=token_kinds"),
 }
