@@ -77,7 +77,7 @@ def test_windows_in_which_nothing_is_hidden_are_not_shown(words, tmp_path, monke
     kept = [word for word in words if not word.startswith("samples.max_new_tokens")]
     assert main(["train", *kept, "samples.max_new_tokens=1", "eval=[]", "name=b", "trainer.max_steps=1"]) == 0
     sample = json.loads((tmp_path / "runs/b/results.json").read_text())[-1]["sample"]
-    assert sample.startswith("<mask>\n") == (windows == 16)
+    assert bool(sample) == (windows == 16)
 
 
 def test_an_encoder_is_asked_with_masks_alone(words, tmp_path, capsys):
