@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from llm.data.sources.stdlib import stdlib_folder
+
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -145,9 +147,11 @@ def test_results_makes_rows_and_the_baselines_beside_them(tmp_path, monkeypatch)
     article = {"title": "x", "paragraphs": [{"context": passage, "qas": [question]}]}
     articles = {"version": "1.1", "data": [{**article, "title": str(n)} for n in range(4)]}
     rows = "\n".join(map(json.dumps, texts))
+    # Text enough for the tokenizer's 4,096 pieces.
+    library = [(stdlib_folder() / f"{name}.py").read_text() for name in ("_pydecimal", "argparse", "inspect")]
     files = {
-        "corpora/austen.txt": "It is a truth universally acknowledged. " * 300,
-        "corpora/tinyshakespeare.txt": "Before we proceed any further, hear me speak. " * 300,
+        "corpora/austen.txt": "".join(library),
+        "corpora/tinyshakespeare.txt": library[0],
         "labelled/sentiment.train.jsonl": rows,
         "labelled/sentiment.test.jsonl": rows,
         "labelled/qa.squad.json": json.dumps(articles),

@@ -40,6 +40,15 @@ def test_a_run_is_trained_scored_and_asked(words, tmp_path, capsys):
     assert out.startswith("a ")
 
 
+@pytest.mark.parametrize("windows", [1, 16])
+def test_windows_in_which_nothing_is_hidden_are_not_shown(words, tmp_path, monkeypatch, windows):
+    monkeypatch.setattr("llm.jobs.samples.LOOKED_AT", windows)
+    kept = [word for word in words if not word.startswith("samples.max_new_tokens")]
+    assert main(["train", *kept, "samples.max_new_tokens=1", "eval=[]", "name=b", "trainer.max_steps=1"]) == 0
+    sample = json.loads((tmp_path / "runs/b/results.json").read_text())[-1]["sample"]
+    assert bool(sample) == (windows == 16)
+
+
 def test_an_encoder_is_asked_with_masks_alone(words, tmp_path, capsys):
     assert main(["train", *words, "name=b", "trainer.max_steps=1"]) == 0
     assert main(["generate", f"run={tmp_path}/runs/b", "prompt=def "]) != 0
