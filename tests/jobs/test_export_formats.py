@@ -139,11 +139,12 @@ QUIET = ["trainer.val_check_interval=null", "samples.every_n_steps=null", "compi
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt_nano", "llama_nano", "bert_nano"])
-def test_a_preset_that_learned_for_minutes_says_the_same_elsewhere(name, tmp_path):
+def test_a_preset_that_learned_for_minutes_says_the_same_elsewhere(name, tmp_path, tmp_path_factory):
     """Shown by `-rP`: the largest difference of logits over the largest logit, and texts of 50 tokens that are the same."""
     transformers, onnxruntime = pytest.importorskip("transformers"), pytest.importorskip("onnxruntime")
     run, task = tmp_path / "runs" / name, "masked_lm" if name == "bert_nano" else "causal_lm"
-    folders = [f"runs_dir={tmp_path}/runs", f"shards_dir={tmp_path}/shards", f"name={name}"]
+    shards = tmp_path_factory.getbasetemp() / "shards"  # the corpus is the same
+    folders = [f"runs_dir={tmp_path}/runs", f"shards_dir={shards}", f"name={name}"]
     assert main(["train", f"model={name}", f"task={task}", *LEARNED, *QUIET, *folders]) == 0
     for kind in ("hf", "onnx"):
         assert main(["export", f"run={run}", f"format={kind}", f"out={tmp_path}/{kind}"]) == 0
