@@ -396,7 +396,7 @@ def test_an_export_that_fails_leaves_nothing(whole, tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr("llm.hub.huggingface.card", full)
     export(whole.parent / "runs/nano", tmp_path / "out", code=1)
-    assert "No space left on device" in capsys.readouterr().err
+    assert "The disk is full. Make room" in capsys.readouterr().err
     assert beside(tmp_path / "out") == []
 
 
