@@ -19,9 +19,10 @@ def page(name: str, report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["count"] = lambda value: f"{value:,}"
+    lengths = sorted((int(longest), number) for longest, number in report["lengths"].items())
     return environment.get_template(TEMPLATE).render(
         name=name,
         report=report,
-        lengths=sorted(report["lengths"].items(), key=lambda item: int(item[0])),
+        lengths=[(f"{longest:,}", number) for longest, number in lengths],
         languages=sorted(report["languages"].items(), key=lambda item: (-item[1], item[0]))[:20],
     )
