@@ -306,6 +306,7 @@ class ChatConfig:
     min_p: Share | None = None  # drop tokens below this share of the likeliest one's probability
     repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same answers
+    out: str | None = None  # a file that keeps the conversations, as JSON lines that data=chat reads
     speculate: NotNegative = 0  # tokens that a step guesses from repetitions, while one text is written
     precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 

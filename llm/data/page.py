@@ -20,17 +20,14 @@ def page(name: str, report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["count"] = lambda value: f"{value:,}"
+    lengths = sorted((int(longest), number) for longest, number in report["lengths"].items())
     return environment.get_template(TEMPLATE).render(
         name=name,
         report=report,
         overlaps=_overlaps(report["cleaning"]),
-        lengths=[(_size(int(size)), count) for size, count in sorted(report["lengths"].items(), key=_bytes)],
+        lengths=[(_size(longest), number) for longest, number in lengths],
         languages=sorted(report["languages"].items(), key=lambda item: (-item[1], item[0]))[:20],
     )
-
-
-def _bytes(item: tuple[str, int]) -> int:
-    return int(item[0])
 
 
 def _size(n_bytes: int) -> str:

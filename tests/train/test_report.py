@@ -11,6 +11,7 @@ import yaml
 from llm.train.loggers import LoggedRun, MetricsCSV
 from llm.train.pages import figure
 from llm.train.report import read_samples, render, unique, write_report
+from tests.browsing import PHONE, faults, width_beyond
 
 EVIL = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028{{ 7*7 }}&amp;"
 
@@ -207,9 +208,25 @@ def test_unique_keeps_the_first_of_equals():
         (1234567, "1,234,567"),
         (0.123456789, "0.12346"),
         (123456.7, "123,457"),
-        (True, "True"),
+        (True, "true"),
+        (None, "null"),
         (math.nan, "nan"),
     ],
 )
 def test_figures_for_reading(value, text):
     assert figure(value) == text
+
+
+def test_it_can_be_read_on_a_phone_by_keys_and_by_axe(folder, browser):
+    page = browser.new_page(viewport=PHONE, color_scheme="dark")
+    page.goto(write_report(folder).as_uri())
+    assert faults(page) == []
+    assert width_beyond(page) == 0
+    chart = page.locator(".chart").first
+    chart.get_by_role("img").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert chart.locator(".read").inner_text() == "step 20: training 5"
+    page.keyboard.press("ArrowLeft")
+    assert chart.locator(".read").inner_text() == "step 10: training 10"
+    page.context.close()
