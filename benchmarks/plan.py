@@ -66,6 +66,13 @@ CASES = {
     "Llama 30M, single, 8": (*LLAMA, *batch(8, 8)),
     "BERT 36M, single, 8": (*BERT, *batch(8, 8)),
     "T5 46M, single, 8": (*T5, *batch(8, 8)),
+    "Transformer 8M on pairs, single, 8": (
+        "model=transformer_nano",
+        "data=docstrings",
+        "task=summarization",
+        *batch(8, 8),
+    ),
+    "nano on chats, single, 8": ("model=nano", "data=docstring_chats", "task=chat", *batch(8, 8)),
     "GPT 49M, ddp, 1": (*LARGE, *split("ddp", 2, 1)),
     "GPT 49M, ddp, 1 + 1": (*LARGE, *split("ddp", 4, 1)),
     "BERT 36M, ddp, 4": (*BERT, *split("ddp", 8, 4)),
@@ -93,8 +100,10 @@ FRUGAL = {"MALLOC_MMAP_THRESHOLD_": "65536", "THP_MEM_ALLOC_ENABLE": "0"}
 
 def words_of(case: tuple[str, ...], work: Path) -> list[str]:
     """The words of train.py for a case."""
+    data, *rest = data_words(8192, work)
     return [
-        *data_words(8192, work),
+        *([] if any(word.startswith("data=") for word in case) else [data]),
+        *rest,
         f"runs_dir={work}/runs",
         "name=plan",
         "compile=false",

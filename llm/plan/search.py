@@ -74,7 +74,8 @@ class Planner:
         hardware: what it is for.
         room: bytes of a device that training may take.
         batch_size: sequences in a step, by all processes.
-        peak_flops: of one device.
+        peak_flops: of one device, in the precision of the command.
+        float32_flops: of it in float32; None where nobody knows.
         mfu: the share of it that matrix products reach while they run.
     """
 
@@ -83,6 +84,7 @@ class Planner:
     room: float
     batch_size: int
     peak_flops: float
+    float32_flops: float | None
     mfu: float
 
     @cache  # noqa: B019  a planner lives as long as its command
@@ -94,9 +96,9 @@ class Planner:
         """
         step = self.make(choice)
         traced = trace(step)
-        paced = pace(
-            step, traced, self.batch_size, choice.recomputed, self.peak_flops, self.mfu, self.hardware
-        )
+        full = self.float32_flops if step.is_full_precision else None
+        peak = full or self.peak_flops
+        paced = pace(step, traced, self.batch_size, choice.recomputed, peak, self.mfu, self.hardware)
         return Planned(choice, step, traced, paced, traced.peak.total <= self.room)
 
     def ways(self, present: Choice, world_size: int) -> list[Planned]:
