@@ -18,7 +18,7 @@ def attention_of(accelerator: str) -> Iterator[None]:
         yield
         return
     own = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _attend
+    F.scaled_dot_product_attention = _attend  # type: ignore[assignment]
     try:
         yield
     finally:
