@@ -64,26 +64,33 @@ CASES = {
     "GPT 49M, single, 2 + 2": (*LARGE, *batch(4, 2)),
     "GPT 49M, single, 4, bfloat16": (*LARGE, *batch(4, 4), *BF16),
     "Llama 30M, single, 8": (*LLAMA, *batch(8, 8)),
-    "BERT 36M, single, 8": (*BERT, *batch(8, 8)),
+    "BERT 36M, single, 4": (*BERT, *batch(4, 4)),
     "T5 46M, single, 8": (*T5, *batch(8, 8)),
+    "Transformer 8M on pairs, single, 8": (
+        "model=transformer_nano",
+        "data=docstrings",
+        "task=summarization",
+        *batch(8, 8),
+    ),
+    "nano on chats, single, 8": ("model=nano", "data=docstring_chats", "task=chat", *batch(8, 8)),
     "GPT 49M, ddp, 1": (*LARGE, *split("ddp", 2, 1)),
     "GPT 49M, ddp, 1 + 1": (*LARGE, *split("ddp", 4, 1)),
-    "BERT 36M, ddp, 4": (*BERT, *split("ddp", 8, 4)),
+    "BERT 36M, ddp, 2": (*BERT, *split("ddp", 4, 2)),
     "GPT 49M, fsdp, 1": (*LARGE, *split("fsdp", 2, 1)),
     "GPT 49M, fsdp, 4, every block again": (*LARGE, *split("fsdp", 8, 4), *AGAIN),
     "GPT 49M, fsdp, 2, bfloat16": (*LARGE, *split("fsdp", 4, 2), *BF16),
-    "T5 46M, fsdp, 4": (*T5, *split("fsdp", 8, 4)),
+    "T5 46M, fsdp, 2": (*T5, *split("fsdp", 4, 2)),
     "GPT 49M, fsdp_tp, 2": (*LARGE, *split("fsdp_tp", 2, 2)),
     "GPT 49M, deepspeed_zero1, 1 + 1": (*LARGE, *split("deepspeed_zero1", 4, 1)),
     "GPT 49M, deepspeed_zero2, 1": (*LARGE, *split("deepspeed_zero2", 2, 1)),
     "GPT 49M, deepspeed_zero2, 1 + 1": (*LARGE, *split("deepspeed_zero2", 4, 1)),
-    "GPT 49M, deepspeed_zero2, 2, bfloat16": (*LARGE, *split("deepspeed_zero2", 4, 2), *BF16),
+    "GPT 49M, deepspeed_zero2, 1, bfloat16": (*LARGE, *split("deepspeed_zero2", 2, 1), *BF16),
     "GPT 49M, deepspeed_zero2, 1, offload": (*LARGE, *split("deepspeed_zero2", 2, 1), *OFFLOAD),
     "GPT 49M, deepspeed_zero3, 1": (*LARGE, *split("deepspeed_zero3", 2, 1)),
     "GPT 49M, deepspeed_zero3, 4, every block again": (*LARGE, *split("deepspeed_zero3", 8, 4), *AGAIN),
     "GPT 49M, deepspeed_zero3, 1, offload": (*LARGE, *split("deepspeed_zero3", 2, 1), *OFFLOAD),
-    "T5 46M, deepspeed_zero2, 4": (*T5, *split("deepspeed_zero2", 8, 4)),
-    "BERT 36M, deepspeed_zero3, 4": (*BERT, *split("deepspeed_zero3", 8, 4)),
+    "T5 46M, deepspeed_zero2, 2": (*T5, *split("deepspeed_zero2", 4, 2)),
+    "BERT 36M, deepspeed_zero3, 2": (*BERT, *split("deepspeed_zero3", 4, 2)),
 }
 QUICK = {"tiny": ("model=gpt_nano", *batch(2, 2))}
 MEASURES = ("resident", "tensors")
@@ -93,8 +100,10 @@ FRUGAL = {"MALLOC_MMAP_THRESHOLD_": "65536", "THP_MEM_ALLOC_ENABLE": "0"}
 
 def words_of(case: tuple[str, ...], work: Path) -> list[str]:
     """The words of train.py for a case."""
+    data, *rest = data_words(8192, work)
     return [
-        *data_words(8192, work),
+        *([] if any(word.startswith("data=") for word in case) else [data]),
+        *rest,
         f"runs_dir={work}/runs",
         "name=plan",
         "compile=false",

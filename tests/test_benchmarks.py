@@ -113,13 +113,19 @@ def test_shakespeare_scores_both_on_the_same_bytes(tmp_path):
 
 
 @pytest.mark.slow
-def test_plan():
-    assert cells(quick("plan"), "tiny")[3].endswith("%")
+def test_plan_is_near_what_torch_gives_out():
+    _, *figures = cells(quick("plan"), "tiny")
+    assert len(figures) == 5
+    assert abs(float(figures[4].rstrip("%"))) <= 10
 
 
 @pytest.mark.slow
-def test_gpu():
-    assert "figures of a GPU are still to come" in quick("gpu")
+def test_gpu_prints_the_plan_beside_what_it_measures():
+    output = quick("gpu")
+    assert "figures of a GPU are still to come" in output
+    rows = [line.split("|") for line in output.splitlines() if line.startswith("| train.py |")]
+    assert len(rows) == 2
+    assert all(float(row[5].replace(",", "")) > 0 and row[6].strip().endswith("GB") for row in rows)
 
 
 @pytest.mark.slow  # it compiles

@@ -111,6 +111,7 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
         room=room * (1 - config["headroom"]),
         batch_size=config["data"]["batch_size"],
         peak_flops=derived.peak_flops,
+        float32_flops=hardware.peak_flops(torch.float32),
         mfu=config["mfu"],
     )
     choice = Choice(

@@ -156,7 +156,11 @@ def _all(figures: Figures) -> Iterator[Row]:
         yield "tokens", amount(figures["tokens"]), ""
         yield "FLOPs", amount(figures["flops"]), ""
         days = figures["train_seconds"] / 86400
-        yield "time", duration(figures["train_seconds"]), f"{days:.3g} days" if days >= 1 else ""
+        yield (
+            "time",
+            f"{days:,.1f} days" if days >= 1 else duration(figures["train_seconds"]),
+            "training alone",
+        )
         if figures["cost"] is None:
             yield "cost", "?", "state hardware.price_per_hour=… for a cost"
         else:

@@ -101,6 +101,6 @@ class Layout:
         shard(net, meshes.data, policy_for(precision))
 
     def autocast(self, precision: str) -> Any:
-        """What a forward pass runs in: a split model is gathered in half precision as it is."""
-        half = None if self.is_split else HALF.get(precision)
+        """What a forward pass runs in: FSDP2 gathers in half precision, and DeepSpeed's weights are in it, or not at all."""
+        half = None if self.is_split or self.zero_stage else HALF.get(precision)
         return nullcontext() if half is None else torch.autocast("cpu", half)

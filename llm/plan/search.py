@@ -1,6 +1,7 @@
 """Other ways to lay out the same training: which of them fit, and which is the fastest."""
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 from llm.errors import ConfigError
 from llm.plan.hardware import Hardware
 from llm.plan.layout import ZERO
-from llm.plan.time import Pace, pace
+from llm.plan.time import Pace, pace, step_flops, twice_flops
 from llm.plan.trace import Trace, TrainingStep, trace
 from llm.train.recompute import Recomputed
 
@@ -74,7 +75,8 @@ class Planner:
         hardware: what it is for.
         room: bytes of a device that training may take.
         batch_size: sequences in a step, by all processes.
-        peak_flops: of one device.
+        peak_flops: of one device, in the precision of the command.
+        float32_flops: of it in float32; None where nobody knows.
         mfu: the share of it that matrix products reach while they run.
     """
 
@@ -83,6 +85,7 @@ class Planner:
     room: float
     batch_size: int
     peak_flops: float
+    float32_flops: float | None
     mfu: float
 
     @cache  # noqa: B019  a planner lives as long as its command
@@ -94,9 +97,9 @@ class Planner:
         """
         step = self.make(choice)
         traced = trace(step)
-        paced = pace(
-            step, traced, self.batch_size, choice.recomputed, self.peak_flops, self.mfu, self.hardware
-        )
+        full = self.float32_flops if step.is_full_precision else None
+        peak = full or self.peak_flops
+        paced = pace(step, traced, self.batch_size, choice.recomputed, peak, self.mfu, self.hardware)
         return Planned(choice, step, traced, paced, traced.peak.total <= self.room)
 
     def ways(self, present: Choice, world_size: int) -> list[Planned]:
@@ -113,13 +116,34 @@ class Planner:
     def fastest(self, world_size: int) -> Planned | None:
         """The choice of the shortest step among those that fit; None where none does."""
         # What is on the host has to travel: it is tried where nothing else fits.
+        best = None
         for layouts in (splits(world_size, self.hardware), offloads(world_size)):
-            choices = combinations(self.batch_size, layouts)
-            found = [one for one in map(self._largest, choices) if one is not None]
-            if found:
-                # Of equals, the first one is the simplest.
-                return min(found, key=lambda one: one.pace.seconds)
-        return None
+            if best is None:
+                for layout in layouts:
+                    best = self._faster(layout, best)
+        return best
+
+    def _faster(self, layout: Split, best: Planned | None) -> Planned | None:
+        """The faster of `best` and what a layout can do; of equals, `best`, which is simpler."""
+        for recomputed in RECOMPUTED:
+            choice = Choice(*layout[:2], self.batch_size, recomputed, layout.offload)
+            if best is not None and self._least_seconds(choice) >= best.pace.seconds:
+                continue
+            one = self._largest(choice)
+            if one is not None and (best is None or one.pace.seconds < best.pace.seconds):
+                best = one
+            if one is not None and one.step.accumulation == 1:
+                break  # to keep less would only take more time
+        return best
+
+    def _least_seconds(self, choice: Choice) -> float:
+        """What a choice takes at least, known without tracing it."""
+        try:
+            step = self.make(choice)
+        except ConfigError:
+            return math.inf
+        flops = step_flops(step, self.batch_size) + twice_flops(step, self.batch_size, choice.recomputed)
+        return flops / (self.peak_flops * step.layout.world_size * self.mfu)
 
     def _largest(self, choice: Choice) -> Planned | None:
         """The choice with the largest micro-batch that fits, up to its own; None where none does, or it can't be."""
@@ -168,13 +192,6 @@ def changes(present: Choice, world_size: int, hardware: Hardware) -> Iterator[Ch
                 recomputed,
                 layout.offload,
             )
-
-
-def combinations(batch_size: int, layouts: Iterable[Split]) -> Iterator[Choice]:
-    """Every layout with each way to keep less; micro-batches of any size."""
-    for strategy, size, offload in layouts:
-        for recomputed in RECOMPUTED:
-            yield Choice(strategy, size, batch_size, recomputed, offload)
 
 
 def splits(world_size: int, hardware: Hardware) -> list[Split]:

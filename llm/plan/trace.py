@@ -19,6 +19,7 @@ from llm.plan.ledger import KINDS, Ledger, Memory
 from llm.plan.replica import Buckets, OptimizerFactory, Replica
 from llm.plan.zero import Gathering, WholeWeights, ZeroShares, with_gathered
 from llm.train.parallel import blocks, local
+from llm.train.strategies import HALF
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,15 @@ class TrainingStep:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What weights are kept in."""
+        """What weights are kept in; those of ZeRO's first stages in half precision, beside the shares in float32."""
+        if self.layout.zero_stage in (1, 2) and self.precision in HALF:
+            return HALF[self.precision]
         return parameter_dtype(self.precision)
+
+    @property
+    def is_full_precision(self) -> bool:
+        """Whether matrix products are in float32, as ZeRO's third stage has them in a mixed precision too."""
+        return self.precision == "32-true" or (self.layout.zero_stage == 3 and "mixed" in self.precision)
 
     @property
     def turns(self) -> int:

@@ -232,6 +232,8 @@ class ZeroShares(Zero):
         """Sum the bucket over all processes, in a copy of it that has each one's share together."""
         copied = self.make(self.n_pending, "buffers")
         self.ledger.send(self.layout.others * copied.nbytes)
+        if self.layout.accelerator == "cpu":
+            self.make(self.n_pending, "buffers")  # gloo scatters the sum of a copy
         for parameter in self.pending:
             parameter.grad = None
         self.pending = []

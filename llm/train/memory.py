@@ -1,14 +1,18 @@
 """How much memory training steps really take, in this process."""
 
+import ctypes
 import gc
+import mmap
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+PAGE = mmap.PAGESIZE
 # The second step is the first that has all of the optimizer's state.
 MEASURED_STEPS = 3
 
@@ -45,10 +49,24 @@ class MemoryUse(L.Callback):
 
 
 def _held() -> int:
-    """The bytes of all tensors on the CPU: weights, and what DeepSpeed made of them."""
+    """The resident bytes of all tensors on the CPU: weights, and what DeepSpeed made of them."""
     tensors = [thing for thing in gc.get_objects() if type(thing) in (Tensor, nn.Parameter)]
     storages = [tensor.untyped_storage() for tensor in tensors if tensor.device.type == "cpu"]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    return sum(map(_touched, {s.data_ptr(): s.nbytes() for s in storages}.items()))
+
+
+def _touched(place: tuple[int, int]) -> int:
+    """How much of memory at an address, of a size, is resident: what was never written to isn't."""
+    address, size = place
+    if size < PAGE:
+        return size
+    first = address // PAGE * PAGE
+    n_pages = -(-(address + size - first) // PAGE)
+    pages = np.zeros(n_pages, np.uint8)
+    of = ctypes.c_void_p(first), ctypes.c_size_t(n_pages * PAGE), ctypes.c_void_p(pages.ctypes.data)
+    if ctypes.CDLL(None).mincore(*of):
+        return size
+    return min(size, int((pages & 1).sum()) * PAGE)
 
 
 def _resident(name: str) -> int:

@@ -47,7 +47,7 @@ def test_the_figures_add_up(plan, tmp_path):
     hours = figures["steps"] * figures["step_seconds"]["total"] / 3600
     assert figures["cost"] == pytest.approx(hours * 16 * 2)
     assert figures["flops"] == pytest.approx(figures["tokens"] * figures["flops_per_token"])
-    assert figures["links"]["data"] == 50  # two nodes of eight
+    assert figures["links"]["data"] == 400  # two nodes of eight, each with eight network cards
     assert "it fits" in shown
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 

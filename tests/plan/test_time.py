@@ -56,6 +56,17 @@ def test_chinchilla():
     assert tokens / parameters == pytest.approx(20)
 
 
+@pytest.mark.parametrize(
+    ("name", "length", "tokens_per_second", "mfu"),
+    # torchtitan's docs/performance.md: Llama 3 8B on 64 A100 under FSDP2, operator-wise selective checkpointing.
+    [("llama_8b", 8192, 2973, 0.582)],
+)
+def test_operations_are_counted_as_others_count_them(name, length, tokens_per_second, mfu):
+    config = dataclasses.replace(shape(name, 128256), context_length=length)
+    each = step_flops(step(config), 1) / length
+    assert each * tokens_per_second / 312e12 == pytest.approx(mfu, rel=0.01)
+
+
 def test_every_block_again_is_a_forward_pass_of_the_blocks_more():
     # A third more work, but for the head.
     one = step(GPT3())
