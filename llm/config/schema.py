@@ -338,9 +338,7 @@ class ExportConfig:
     out: Given = ""  # the folder to make; nothing may stand there yet
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights
     shard_bytes: Count = 5_000_000_000  # the largest file of weights, for format=hf
-    push_to: Literal["hub"] | None = (
-        None  # hub: send it to the Hugging Face hub too, by the token in HF_TOKEN
-    )
+    push_to: Literal["hub"] | None = None  # hub: send it to Hugging Face's hub, by the token in HF_TOKEN
     repo: str | None = None  # what it is called there, such as me/my-model
     private: bool = True  # a repository that is made for it is seen by its owner alone
     dry_run: bool = False  # show which files would be written and sent, then stop

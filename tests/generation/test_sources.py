@@ -2,14 +2,16 @@
 
 import pytest
 import torch
-from test_batching import spread, written
+from test_batching import SHAPE, spread, written
 from transformers import T5Config, T5ForConditionalGeneration
 
 from llm.errors import ConfigError
-from llm.generation import BatchEngine, Request, Sampling, generate, rows_within
+from llm.generation import GREEDY, BatchEngine, Request, Sampling, generate, rows_within, translate
+from llm.generation.offline import Prompt, Writer
 from llm.hub import from_huggingface_state
-from llm.model import Transformer
+from llm.model import ModelConfig, Transformer, init_weights
 from llm.model.cache import SlotCache
+from llm.tokenizer import ByteSpec, start_token
 
 SIZES = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 61}
 
@@ -103,3 +105,22 @@ def test_what_has_no_source_or_too_long_a_one_is_refused(both):
             engine.add(Request([0], 2, source=given))
     row = 2 * SlotCache.row_bytes(model.config, torch.float32)
     assert rows_within(model, 9, 3 * row / 2**30) == 3
+
+
+def test_a_file_of_sources_is_written_in_batches():
+    tokenizer = ByteSpec().build()
+    shape = {**SHAPE, "vocab_size": tokenizer.vocab_size, "architecture": "encoder_decoder"}
+    model = Transformer(ModelConfig(**shape)).eval()
+    init_weights(model, seed=0)
+    spread(model)
+    texts = ["one two", "", "a longer source than these", "x" * 500]
+    writer = Writer(tokenizer, GREEDY, 10, 1, seed=3)
+    engine = BatchEngine(model, rows=3)
+    found = {one.prompt.text: one.texts[0] for one in writer.write(engine, map(Prompt, range(4), texts))}
+    end = tokenizer.end_of_text
+    for text in texts[:1] + texts[2:]:
+        read = text[: SHAPE["context_length"] - 1]  # a byte a token, and the end of text
+        assert found[text] == translate(model, tokenizer, [read], max_new_tokens=10)[0]
+    request = Request([start_token(tokenizer)], 10, stop_ids=[end], source=[end, end])
+    ids = [token.id for token in BatchEngine(model, rows=1).run([request])]
+    assert found[""] == tokenizer.decode(ids)

@@ -153,7 +153,7 @@ async def _written(
     prompts = await run_in_threadpool(lambda: [served.task_ids(text) for text in texts])
     longest = max(1, min(served.room(prompt) for prompt in prompts))
     length = min(how.max_new_tokens or DEFAULT_TOKENS, longest)
-    settings = {"model": served.name, "temperature": 0.0, "max_tokens": length}
+    settings: dict[str, Any] = {"model": served.name, "temperature": 0.0, "max_tokens": length}
     body: Asked = CompletionRequest(prompt=texts, **settings)
     if served.chats:
         body = ChatRequest(messages=[Message(role="user", content=text) for text in texts], **settings)
