@@ -1,13 +1,21 @@
 """What tests share: a small corpus of real text, and the words for a run that takes a second."""
 
+import functools
 import os
+import socket
+import subprocess
+import sys
 import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from tests.browsing import chromium
 from tests.task_files import write_tasks
+from tests.warm import ranks
 
 # Another logger, a proxy or a tracker of the machine's owner must not leak into tests.
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -15,6 +23,8 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 # How long an example takes says more about what else the machine does.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
+
+WARM = Path(__file__).parent / "warm"
 
 TINY = (
     "data=text",
@@ -55,18 +65,65 @@ def tiny_words() -> tuple[str, ...]:
     return TINY
 
 
-@pytest.fixture
-def tiny(text_folder, tmp_path, tmp_path_factory) -> list[str]:
-    """The overrides of a run in `tmp_path/runs` that takes a second."""
+@pytest.fixture(scope="session")
+def tiny_in(text_folder, tmp_path_factory) -> Callable[[Path], list[str]]:
+    """The overrides of a run in `runs` of a folder that takes a second."""
     shards = tmp_path_factory.getbasetemp() / "shards"
-    folders = [f"data.paths=[{text_folder}/*.txt]", f"runs_dir={tmp_path}/runs", f"shards_dir={shards}"]
-    return [*TINY, *folders]
+    paths = [f"data.paths=[{text_folder}/*.txt]", f"shards_dir={shards}"]
+    return lambda folder: [*TINY, *paths, f"runs_dir={folder}/runs"]
+
+
+@pytest.fixture
+def tiny(tiny_in, tmp_path) -> list[str]:
+    """The same in `tmp_path`."""
+    return tiny_in(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[str]:
+    """A Python that has imported what training takes (tests/warm); off Linux, the plain one."""
+    if sys.platform != "linux":
+        yield sys.executable
+        return
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+    ):
+        address, program = f"{folder}/socket", Path(folder, "python")
+        listener.bind(address)
+        listener.listen(64)
+        client = f'"{sys.executable}" -IS "{WARM}/client.py" "{address}" "{program}"'
+        program.write_text(f'#!/bin/sh\nexec {client} "$@"\n')
+        program.chmod(0o755)
+        server = subprocess.Popen(
+            [sys.executable, WARM / "server.py", str(listener.fileno())],
+            stdin=subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+            env={**os.environ, "PYTHONPATH": str(WARM.parents[1]), "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        listener.close()
+        yield str(program)
+        server.communicate()
+
+
+@pytest.fixture(scope="session")
+def spawn(python) -> Callable[..., None]:
+    """Calls `function(rank, *arguments)` in `n` processes: spawn(function, arguments, n)."""
+    return functools.partial(ranks.spawn, python)
 
 
 @pytest.fixture(scope="session")
 def task_folder(tmp_path_factory) -> Path:
     """A folder with tasks of lm-evaluation-harness, made of nothing but files."""
     return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; a module's, since while it runs no other event loop can begin in this thread."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

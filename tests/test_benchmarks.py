@@ -135,3 +135,31 @@ def test_where_time_goes_names_its_groups_and_the_limit():
 def test_serving():
     rows = [line for line in quick("serving").splitlines() if line.startswith("| llm serve |")]
     assert len(rows) == 2
+
+
+@pytest.mark.slow
+def test_results_makes_rows_and_the_baselines_beside_them(tmp_path, monkeypatch):
+    texts = [{"text": f"{'so good' if n % 2 else 'too bad'} {n}", "label": "ny"[n % 2]} for n in range(80)]
+    passage = "A box holds a ball."
+    question = {"id": "1", "question": "what?", "answers": [{"text": "A box", "answer_start": 0}]}
+    article = {"title": "x", "paragraphs": [{"context": passage, "qas": [question]}]}
+    articles = {"version": "1.1", "data": [{**article, "title": str(n)} for n in range(4)]}
+    rows = "\n".join(map(json.dumps, texts))
+    files = {
+        "corpora/austen.txt": "It is a truth universally acknowledged. " * 300,
+        "corpora/tinyshakespeare.txt": "Before we proceed any further, hear me speak. " * 300,
+        "labelled/sentiment.train.jsonl": rows,
+        "labelled/sentiment.test.jsonl": rows,
+        "labelled/qa.squad.json": json.dumps(articles),
+    }
+    for name, text in files.items():
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text(text)
+    monkeypatch.setenv("LLM_SHARED_DATA", str(tmp_path / "data"))
+    names = ("sentiment.tfidf", "sentiment.random", "qa.first_words")
+    output = quick("results", *names, f"--work={tmp_path}/work")
+    assert cells(output, "the commonest label")[1].startswith("0.500")
+    assert cells(output, "`sentiment.random`")[3:5] == ["80", "2"]
+    assert float(cells(output, "`sentiment.tfidf`: words and pairs of words by TF-IDF")[1].split()[0]) > 0.9
+    # "A box holds" beside "A box": half of what is told, all of what is right.
+    assert cells(output, "`qa.first_words`: the first 3 words of the passage")[1].startswith("0.667")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from torch.distributed.run import parse_args as torchrun
 
 from llm.cli.completion import words_of
 from llm.cli.compose import compose
@@ -81,6 +82,9 @@ def parsed(line: str) -> tuple[str, list[str]] | None:
     match shlex.split(line):
         case ["python", script, *rest] if script in SCRIPTS:
             return SCRIPTS[script], rest
+        case ["torchrun", *rest]:
+            given = torchrun(rest)
+            return SCRIPTS[given.training_script], given.training_script_args
         case ["llm", verb, *rest] | ["python", "-m", "llm", verb, *rest]:
             return verb, rest
     return None

@@ -128,6 +128,8 @@ class PairCollator:
         setting: the run's tokenizer, and the model, which says how long a side may be.
     """
 
+    marks = ("source_documents_bs",)
+
     def __init__(self, setting: Setting) -> None:
         self.end_of_text, self.longest = setting.tokenizer.end_of_text, setting.shape.context_length
         self.start = start_token(setting.tokenizer)
@@ -139,6 +141,14 @@ class PairCollator:
     def work(self, samples: Pairs) -> Work:
         """The average pair's."""
         return Work(samples.tokens, samples.written, samples.written, samples.read)
+
+    def most(self, samples: Pairs) -> Work:
+        """The longest source's and the longest target's."""
+        read, written = (
+            padded(int(lengths.max()), self.longest)
+            for lengths in (samples.source_lengths, samples.target_lengths)
+        )
+        return Work(read + written, written, written, read)
 
     def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:
         """The batch of pairs, each side padded to the longest of its kind."""
@@ -156,5 +166,9 @@ class PairCollator:
 
 def padded_length(rows: Sequence[Sized], longest: int) -> int:
     """The length that the rows of a batch are padded to."""
-    length = max(1, *(len(row) for row in rows))
+    return padded(max(1, *(len(row) for row in rows)), longest)
+
+
+def padded(length: int, longest: int) -> int:
+    """The length that a batch is padded to whose longest row has `length` tokens."""
     return min(-(-length // LENGTH_STEP) * LENGTH_STEP, longest)

@@ -3,6 +3,8 @@
 import re
 
 from llm.data.pairs import Pairs
+from llm.evaluation.examples import text_id
+from llm.evaluation.result import Result, Row, figures_of
 from llm.generation import translate
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer
@@ -38,18 +40,24 @@ def match_figures(written: list[str], targets: list[str]) -> dict[str, float]:
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
-def rouge_figures(sources: list[str], written: list[str], targets: list[str]) -> dict[str, float]:
-    """Return rouge1, rouge2 and rougeL, the mean F1 over the texts, from 0 to 1, as rouge-score counts them with stemming.
+def rouge_result(sources: list[str], written: list[str], targets: list[str]) -> Result:
+    """How near what is written comes to its target; an example is a text.
 
+    rouge1, rouge2 and rougeL, the mean F1 over the texts, from 0 to 1, as rouge-score counts them with stemming;
     copy_rouge1 and so on are those of a copy of each source's first sentence, or line where that ends before.
     """
-    copies = [re.split(r"(?<=[.!?])\s|\n", source.strip(), maxsplit=1)[0] for source in sources]
-    return _rouge("", written, targets) | _rouge("copy_", copies, targets)
-
-
-def _rouge(name: str, told: list[str], targets: list[str]) -> dict[str, float]:
     from rouge_score.rouge_scorer import RougeScorer  # nltk with it
 
     scorer = RougeScorer(ROUGE, use_stemmer=True)
-    scores = [scorer.score(target, text) for text, target in zip(told, targets, strict=True)]
-    return {name + kind: sum(score[kind].fmeasure for score in scores) / len(scores) for kind in ROUGE}
+    rows: list[Row] = []
+    for source, text, target in zip(sources, written, targets, strict=True):
+        copy = re.split(r"(?<=[.!?])\s|\n", source.strip(), maxsplit=1)[0]
+        scores = {
+            name + kind: [score.fmeasure, 1.0]
+            for name, told in (("", text), ("copy_", copy))
+            for kind, score in scorer.score(target, told).items()
+        }
+        rows.append(
+            {"id": text_id(source), "text": source, "target": target, "written": text, "scores": scores}
+        )
+    return Result(figures_of(rows), len(rows), rows)

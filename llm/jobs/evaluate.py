@@ -161,7 +161,6 @@ def evaluations(
         DataError: nothing is held out.
     """
     on_text = [name for name in names if name != HARNESS]
-    on_text = [name for name in names if name != HARNESS]
     parts = {name: part for name, part in corpus.parts.items() if len(part.validation) > 1}
     if on_text and not parts:
         raise DataError(f"{corpus.name} holds nothing out to score on: raise data.validation_share.")

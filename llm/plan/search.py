@@ -1,11 +1,13 @@
 """Other ways to lay out the same training: which of them fit, and which is the fastest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 from llm.errors import ConfigError
 from llm.plan.hardware import Hardware
+from llm.plan.layout import ZERO
 from llm.plan.time import Pace, pace
 from llm.plan.trace import Trace, TrainingStep, trace
 from llm.train.recompute import Recomputed
@@ -13,6 +15,14 @@ from llm.train.recompute import Recomputed
 TENSOR_SIZES = (2, 4, 8, 16)
 RECOMPUTED: tuple[Recomputed, ...] = (None, "selective", 1)
 ENOUGH = 3  # ways to make it fit
+
+
+class Split(NamedTuple):
+    """A strategy, how many processes share a matrix product, and whether what can lies on the host."""
+
+    strategy: str
+    tensor_parallel_size: int = 1
+    offload: bool = False
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,7 @@ class Choice:
     tensor_parallel_size: int
     micro_batch_size: int
     recomputed: Recomputed
+    offload: bool = False
 
     def overrides(self) -> dict[str, str]:
         """The words that say so, by their keys."""
@@ -33,6 +44,8 @@ class Choice:
         }
         if self.tensor_parallel_size > 1:
             words["trainer.strategy.tensor_parallel_size"] = str(self.tensor_parallel_size)
+        if self.offload:
+            words["trainer.strategy.offload"] = "true"
         return words
 
     def beside(self, other: "Choice") -> list[str]:
@@ -99,9 +112,14 @@ class Planner:
 
     def fastest(self, world_size: int) -> Planned | None:
         """The choice of the shortest step among those that fit; None where none does."""
-        found = (self._largest(choice) for choice in combinations(self.batch_size, world_size, self.hardware))
-        # Of equals, the first one is the simplest.
-        return min((one for one in found if one is not None), key=lambda one: one.pace.seconds, default=None)
+        # What is on the host has to travel: it is tried where nothing else fits.
+        for layouts in (splits(world_size, self.hardware), offloads(world_size)):
+            choices = combinations(self.batch_size, layouts)
+            found = [one for one in map(self._largest, choices) if one is not None]
+            if found:
+                # Of equals, the first one is the simplest.
+                return min(found, key=lambda one: one.pace.seconds)
+        return None
 
     def _largest(self, choice: Choice) -> Planned | None:
         """The choice with the largest micro-batch that fits, up to its own; None where none does, or it can't be."""
@@ -139,23 +157,35 @@ def changes(present: Choice, world_size: int, hardware: Hardware) -> Iterator[Ch
     """Smaller micro-batches, then less kept for the backward pass, then a share of the model, then of each product."""
     for recomputed in dict.fromkeys((present.recomputed, *RECOMPUTED[1:])):
         yield replace(present, recomputed=recomputed)
-    layouts = splits(world_size, hardware)
-    own = (present.strategy, present.tensor_parallel_size)
-    for strategy, size in layouts[layouts.index(own) + 1 if own in layouts else 1 :]:
+    layouts = [*splits(world_size, hardware), *offloads(world_size)]
+    own = Split(present.strategy, present.tensor_parallel_size, present.offload)
+    for layout in layouts[layouts.index(own) + 1 if own in layouts else 1 :]:
         for recomputed in dict.fromkeys((present.recomputed, 1)):
-            yield replace(present, strategy=strategy, tensor_parallel_size=size, recomputed=recomputed)
+            yield Choice(
+                layout.strategy,
+                layout.tensor_parallel_size,
+                present.micro_batch_size,
+                recomputed,
+                layout.offload,
+            )
 
 
-def combinations(batch_size: int, world_size: int, hardware: Hardware) -> Iterator[Choice]:
-    """Every strategy for so many devices, with each way to keep less; micro-batches of any size."""
-    for strategy, size in splits(world_size, hardware):
+def combinations(batch_size: int, layouts: Iterable[Split]) -> Iterator[Choice]:
+    """Every layout with each way to keep less; micro-batches of any size."""
+    for strategy, size, offload in layouts:
         for recomputed in RECOMPUTED:
-            yield Choice(strategy, size, batch_size, recomputed)
+            yield Choice(strategy, size, batch_size, recomputed, offload)
 
 
-def splits(world_size: int, hardware: Hardware) -> list[tuple[str, int]]:
-    """The strategies for so many devices, each with its processes to a matrix product, none of these beyond a node."""
+def splits(world_size: int, hardware: Hardware) -> list[Split]:
+    """The strategies for so many devices, those that need no extra first; no matrix product goes beyond a node."""
     if world_size == 1:
-        return [("single", 1)]
+        return [Split("single")]
     sizes = [n for n in TENSOR_SIZES if world_size % n == 0 and n <= hardware.devices_per_node]
-    return [("ddp", 1), ("fsdp", 1), *(("fsdp_tp", n) for n in sizes)]
+    tensor = [Split("fsdp_tp", n) for n in sizes]
+    return [Split("ddp"), Split("fsdp"), *tensor, *map(Split, ZERO)]
+
+
+def offloads(world_size: int) -> list[Split]:
+    """Those that keep on the host what they can."""
+    return [] if world_size == 1 else [Split(strategy, offload=True) for strategy in ZERO]

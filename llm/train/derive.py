@@ -11,6 +11,7 @@ import torch
 
 from llm.errors import ConfigError
 from llm.train.hardware import accelerator_name, compiles_for_cpu, device_count, has_bf16
+from llm.train.launch import started_here
 from llm.train.metrics import peak_flops, precision_dtype
 
 # Enough work for the device to be busy, and little enough for a CPU's caches. A large model on an accelerator may
@@ -99,7 +100,7 @@ def derive(
         ConfigError: devices, batch sizes or steps that cannot be.
     """
     trainer, data = config["trainer"], config["data"]
-    _check_recomputed(config["activation_checkpointing"], strategy)
+    check_recomputed(config["activation_checkpointing"], strategy)
     machine = machine or this_machine(trainer["accelerator"])
     accelerator = machine.accelerator
     devices = _devices(trainer, strategy, machine)
@@ -125,7 +126,12 @@ def derive(
     )
 
 
-def _check_recomputed(blocks: int | str | None, strategy: str) -> None:
+def check_recomputed(blocks: int | str | None, strategy: str) -> None:
+    """Refuse activation checkpointing that a strategy can't do.
+
+    Raises:
+        ConfigError: it can't.
+    """
     if strategy == WEIGHTS_IN_HOOKS and blocks == "selective":
         raise ConfigError(
             f"activation_checkpointing=selective: under strategy={strategy} the gradients were not those of one process. "
@@ -157,7 +163,8 @@ def _given(value: int | str | None) -> int | None:
 def _devices(trainer: dict[str, Any], strategy: str, machine: Machine) -> int:
     wanted = trainer["devices"]
     if wanted in ("auto", -1):
-        return 1 if strategy == "single" else machine.devices
+        # A launcher has decided it by now.
+        wanted = 1 if strategy == "single" else started_here() or machine.devices
     count = len(wanted) if isinstance(wanted, list) else int(wanted)
     if strategy == "single" and count * trainer["num_nodes"] > 1:
         raise ConfigError(

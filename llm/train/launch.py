@@ -1,25 +1,26 @@
-"""Which process of a job this is, and how rank 0's decisions reach the others."""
+"""Which process of a job this is, whether all of them are alike, and how rank 0's decisions reach the others."""
 
+import contextlib
+import itertools
 import json
 import os
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import platform
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from llm.errors import ConfigError, TrainingError
-from llm.files import read_json, write_json
+from llm.errors import ConfigError, TrainingError, UserError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 HANDED_OVER = "LLM_DECISION"
 WAIT_SECONDS = 600
-LAUNCH_NAMES = (
-    "TORCHELASTIC_RUN_ID",
-    "TORCHELASTIC_RESTART_COUNT",
-    "SLURM_JOB_ID",
-    "SLURM_STEP_ID",
-    "SLURM_RESTART_COUNT",
-    "MASTER_PORT",
-)
+_DECISION = "decision"
+# Two runs in the same processes have a store, but not its keys, in common.
+_runs = itertools.count()
 
 
 def rank() -> int:
@@ -29,62 +30,153 @@ def rank() -> int:
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
-def decide(folder: Path, decision: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Rank 0's `decision`, the same on every rank.
+def by_torchrun() -> bool:
+    """Whether torchrun, or what sets the same names, started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ and HANDED_OVER not in os.environ
 
-    Processes that Lightning starts inherit it by their environment; those that a launcher such as torchrun started
-    beside rank 0 read it from a file in `folder` that is named after this launch.
-    """
-    if rank() == 0:
-        decided = decision()
-        os.environ[HANDED_OVER] = json.dumps(decided)
-        if _launch_id():
-            write_json(_handover_file(folder), decided)
-        return decided
-    if HANDED_OVER in os.environ:
-        return json.loads(os.environ[HANDED_OVER])
-    return _wait_for(_handover_file(folder))
+
+def by_srun() -> bool:
+    """Whether SLURM's srun started this process as one of a job's; a shell in a job is no such process."""
+    names = ("SLURM_PROCID", "SLURM_NTASKS")
+    own = all(name in os.environ for name in names) and HANDED_OVER not in os.environ
+    return own and not by_torchrun() and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+
+
+def started() -> int:
+    """How many processes a launcher started for this job; 0 without one."""
+    if by_torchrun():
+        return int(os.environ["WORLD_SIZE"])
+    return int(os.environ["SLURM_NTASKS"]) if by_srun() else 0
+
+
+def started_here() -> int:
+    """How many of them on this node; 0 without a launcher, or where it doesn't say."""
+    name = "LOCAL_WORLD_SIZE" if by_torchrun() else "SLURM_NTASKS_PER_NODE"
+    given = os.environ.get(name, "")
+    return int(given) if started() and given.isdigit() else 0
 
 
 def check_world_size(wanted: int) -> None:
     """Refuse a launcher that started another number of processes than the config comes to.
 
     Raises:
-        ConfigError: each process would train for itself, in the same folder.
+        ConfigError: each process would train for itself, in the same folder, or wait for others.
     """
-    started = int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ and "WORLD_SIZE" in os.environ else wanted
-    if started != wanted:
-        raise ConfigError(
-            f"The launcher started {started} processes, and strategy=, trainer.devices= and trainer.num_nodes= come to "
-            f"{wanted}: set them to match, for instance strategy=ddp trainer.devices={started}."
-        )
+    count = started() or wanted
+    if count == wanted:
+        return
+    here = started_here() or count
+    nodes = f" trainer.num_nodes={count // here}" if count > here else ""
+    raise ConfigError(
+        f"The launcher started {count} processes, and strategy=, trainer.devices= and trainer.num_nodes= come to "
+        f"{wanted}: set them to match, for instance strategy=ddp trainer.devices={here}{nodes}."
+    )
 
 
-def forget(folder: Path) -> None:
-    """Remove what this launch handed over, so that a later one of the same name does not read it."""
+def check_alike(about: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a job whose processes differ; those that Lightning starts can't.
+
+    Args:
+        about: this process's values by name, in groups whose names an error begins with.
+
+    Raises:
+        ConfigError: another rank has another value; told on rank 0, where the others end with its exit code.
+    """
+    store = _store()
+    if store is None:
+        return
+    if rank():
+        store.set(f"about/{rank()}", json.dumps({"host": platform.node(), "about": about}))
+        return
+    with _telling(store):
+        for other in range(1, started()):
+            _compare(about, other, _wait(store, f"about/{other}", f"rank {other}"))
+
+
+def _compare(about: Mapping[str, Mapping[str, Any]], other: int, found: dict[str, Any]) -> None:
+    for group, ours in about.items():
+        # As it comes out of JSON.
+        ours, theirs = json.loads(json.dumps(ours)), found["about"].get(group, {})
+        for name in sorted(ours.keys() | theirs.keys()):
+            if ours.get(name) != theirs.get(name):
+                raise ConfigError(
+                    f"{group} differ between processes: rank {other} on {found['host']} has {name}={theirs.get(name)}, "
+                    f"and rank 0 on {platform.node()} {name}={ours.get(name)}. Start the same command in the same "
+                    "environment everywhere."
+                )
+
+
+def decide(decision: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Rank 0's `decision`, the same on every rank.
+
+    Processes that Lightning starts inherit it by their environment; those that a launcher started beside rank 0 read it
+    from the store by which they then form their group. Where rank 0 fails, they end with its exit code.
+    """
+    store = _store()
+    if rank() > 0:
+        found = json.loads(os.environ[HANDED_OVER]) if store is None else _wait(store, _DECISION, "rank 0")
+        return found["decided"] if "decided" in found else sys.exit(found["failed"])
+    with _telling(store):
+        decided = decision()
+    handed = json.dumps({"decided": decided})
+    if store is None:
+        os.environ[HANDED_OVER] = handed
+    else:
+        store.set(_DECISION, handed)
+    return decided
+
+
+def forget() -> None:
+    """Take back what this run handed over, so that a later one in the same process doesn't inherit it."""
+    _store.cache_clear()
     if rank() == 0:
         os.environ.pop(HANDED_OVER, None)
-        if _launch_id():
-            _handover_file(folder).unlink(missing_ok=True)
 
 
-def _launch_id() -> str:
-    """What tells one external launch from the next; empty without one."""
-    parts = [os.environ[name] for name in LAUNCH_NAMES if name in os.environ]
-    return "-".join(parts) if "RANK" in os.environ or "SLURM_PROCID" in os.environ else ""
+@contextlib.contextmanager
+def _telling(store: "Store | None") -> Iterator[None]:
+    """Within, rank 0's failure is told to those who wait for its decision."""
+    try:
+        yield
+    except BaseException as error:
+        if store is not None:
+            code = error.exit_code if isinstance(error, UserError) else 1
+            store.set(_DECISION, json.dumps({"failed": code}))
+        raise
 
 
-def _handover_file(folder: Path) -> Path:
-    return folder / f".launch-{_launch_id()}.json"
+def _wait(store: "Store", key: str, whom: str) -> dict[str, Any]:
+    try:
+        store.wait([key], timedelta(seconds=WAIT_SECONDS))
+        return json.loads(store.get(key))
+    except RuntimeError as error:
+        raise TrainingError(
+            f"Rank {rank()} heard nothing of {whom} within {WAIT_SECONDS} s ({error}). Did that process stop?"
+        ) from error
 
 
-def _wait_for(path: Path) -> dict[str, Any]:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not path.exists():
-        if time.monotonic() > deadline:
-            raise TrainingError(
-                f"Rank {rank()} waited {WAIT_SECONDS} s for rank 0's {path}. Did rank 0 stop, or is "
-                f"{path.parent} not on a file system that all nodes share?"
-            )
-        time.sleep(0.2)
-    return read_json(path)
+@cache
+def _store() -> "Store | None":
+    """This run's part of the launch's store; None without a launcher of several processes."""
+    if started() < 2:
+        return None
+    from torch.distributed import PrefixStore
+
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"llm/{attempt}/{next(_runs)}", _launch_store())
+
+
+@cache
+def _launch_store() -> "Store":
+    """The store at MASTER_ADDR and MASTER_PORT: torchrun's, or else one on rank 0, which the process group then shares."""
+    from lightning.fabric.plugins.environments import SLURMEnvironment
+    from torch.distributed import rendezvous
+
+    if by_srun():
+        # Sets both names from the job's nodes and number, as Lightning's strategies will.
+        here = SLURMEnvironment(auto_requeue=False)
+        address = f"tcp://{here.main_address}:{here.main_port}"
+    else:
+        address = "env://"
+    found: Store = next(rendezvous(address, rank(), started(), timeout=timedelta(seconds=WAIT_SECONDS)))[0]
+    return found

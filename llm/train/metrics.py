@@ -75,6 +75,19 @@ class StepMetrics:
 Pause = Callable[[], contextlib.AbstractContextManager[None]]
 
 
+def together(*pauses: Pause) -> Pause:
+    """Several as one."""
+
+    @contextlib.contextmanager
+    def paused() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for pause in pauses:
+                stack.enter_context(pause())
+            yield
+
+    return paused
+
+
 class Observer(Protocol):
     """Shows figures to a person."""
 

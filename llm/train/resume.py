@@ -14,7 +14,7 @@ Kind = Literal["safe", "needs allow_changes=true", "refused"]
 MISSING = "(not set)"
 
 # What the weights, the data or their order are made of: another value makes another run.
-REFUSED = ("model", "task", "adapter", "init_from")
+REFUSED = ("model", "task", "adapter", "init_from", "context_length")
 # What changes the course of training from here on.
 FLAGGED = (
     "optimizer",
@@ -29,7 +29,7 @@ FLAGGED = (
 BY_IDENTITY = ("data", "tokenizer")
 LOADER = ("data.batch_size", "data.micro_batch_size", "data.repeat_batch")
 # About the command, not about the run.
-PASSING = ("resume", "allow_changes", "name", "runs_dir", "dry_run")
+PASSING = ("resume", "allow_changes", "name", "runs_dir", "dry_run", "hang_timeout")
 
 
 @dataclass(frozen=True)

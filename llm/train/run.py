@@ -1,5 +1,6 @@
 """A run is one folder: what stands in it, who may write to it, and what is known about it."""
 
+import contextlib
 import datetime
 import platform
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from llm import __version__
 from llm.errors import CheckpointError
 from llm.files import read_json, read_object, write_atomically, write_json
 from llm.redaction import redacted
@@ -220,10 +222,17 @@ def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
+def versions() -> dict[str, str]:
+    """The versions of Python and of all packages that bear on training, those of extras where they are installed."""
+    found = {name: metadata.version(name) for name in PACKAGES}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found["deepspeed"] = metadata.version("deepspeed")
+    return {"python": platform.python_version(), "llm": __version__, **found}
+
+
 def environment() -> dict[str, str]:
-    """The versions that a run was made with."""
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "platform": platform.platform(), **versions}
+    """What a run was made with."""
+    return {"platform": platform.platform(), **versions()}
 
 
 def now() -> str:

@@ -142,6 +142,11 @@ class ZeroStrategy(DeepSpeedStrategy):
         if self.root_device.type == "cpu":
             # Where it sees a GPU, DeepSpeed would use it.
             os.environ["DS_ACCELERATOR"] = "cpu"
+            import deepspeed.ops
+
+            # It would compile an operation for inference that isn't used here, for a minute, and after a kill within that
+            # minute wait forever for a lock.
+            deepspeed.ops.__compatible_ops__ = {}
         super(DeepSpeedStrategy, self).setup_environment()
 
     def setup_distributed(self) -> None:
@@ -197,3 +202,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     def _close_step(self, norm: Any) -> None:
         if self.module.is_open:
             self.module.close_step(self.optimizers[0], float(norm))
+
+
+# What gives each process a share of each weight, or its optimizer one.
+SPLITTING = (FSDPStrategy, ZeroStrategy)

@@ -1,15 +1,14 @@
-"""Chats with an adapter under several processes: the losses of one alone."""
+"""Fine-tuning under several processes: the losses of one alone."""
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from llm.cli.main import main
+from tests.finetuning_data import classification, qa, summarization, tagging, words_of
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.distributed
@@ -17,10 +16,9 @@ pytestmark = pytest.mark.distributed
 SAME = ["optimizer.lr=3e-4", "schedule.warmup_steps=1", "trainer.max_steps=5"]
 
 
-def losses(words, folder):
-    command = [sys.executable, "train.py", *words, f"name={folder.name}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+def losses(python, words, folder):
+    command = [python, "train.py", *words, f"name={folder.name}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -34,7 +32,7 @@ def losses(words, folder):
         pytest.param([], id="whole", marks=pytest.mark.slow),
     ],
 )
-def test_chats_have_the_losses_of_a_single_process(tiny, tmp_path, adapter):
+def test_chats_have_the_losses_of_a_single_process(python, tiny, tmp_path, adapter):
     longer = [word.replace("context_length=32", "context_length=96") for word in tiny]
     assert main(["train", *longer, "name=base", "trainer.max_steps=1"]) == 0
     rows = [
@@ -50,8 +48,24 @@ def test_chats_have_the_losses_of_a_single_process(tiny, tmp_path, adapter):
     kept = [word for word in longer if not word.startswith(("data=", "data.paths", "model", "tokenizer"))]
     words = [*kept, *SAME, *adapter, "task=chat", "data=chat", f"data.paths=[{tmp_path}/chat.jsonl]"]
     words.append(f"init_from={tmp_path}/runs/base")
+    alone = losses(python, [*words, "strategy=single"], tmp_path / "runs/single")
+    for strategy in ("ddp", "fsdp"):
+        found = losses(
+            python, [*words, f"strategy={strategy}", "trainer.devices=2"], tmp_path / "runs" / strategy
+        )
+        assert found == pytest.approx(alone, rel=0, abs=2e-6)
+        assert main(["evaluate", f"run={tmp_path}/runs/{strategy}"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [classification, tagging, qa, summarization], ids=lambda task: task.__name__)
+def test_each_task_has_the_losses_of_a_single_process(tiny, tmp_path, task):
+    words = [*words_of(task, tiny, tmp_path), *SAME, "model.dropout=0"]
     alone = losses([*words, "strategy=single"], tmp_path / "runs/single")
     for strategy in ("ddp", "fsdp"):
         found = losses([*words, f"strategy={strategy}", "trainer.devices=2"], tmp_path / "runs" / strategy)
         assert found == pytest.approx(alone, rel=0, abs=2e-6)
-        assert main(["evaluate", f"run={tmp_path}/runs/{strategy}"]) == 0
+    metrics = [
+        json.loads((tmp_path / f"runs/{name}/evaluation.json").read_text())[-1] for name in ("single", "fsdp")
+    ]
+    assert metrics[0]["metrics"] == pytest.approx(metrics[1]["metrics"], abs=1e-3)

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -180,10 +179,10 @@ def test_a_mixture_without_sources_and_sources_without_a_mixture_are_refused(tin
 
 
 @pytest.mark.distributed
-def test_two_processes_tell_the_losses_of_one(words, tmp_path):
+def test_two_processes_tell_the_losses_of_one(python, words, tmp_path):
     for name, extra in {"one": [], "two": ["strategy=ddp", "trainer.devices=2"]}.items():
         done = subprocess.run(
-            [sys.executable, "-m", "llm", "train", *words, *extra, f"name={name}", "trainer.max_steps=4"],
+            [python, "-m", "llm", "train", *words, *extra, f"name={name}", "trainer.max_steps=4"],
             capture_output=True,
             text=True,
             timeout=300,

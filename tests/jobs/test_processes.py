@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from llm.train import checkpoint
 from llm.train.run import Run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,13 +23,24 @@ pytestmark = pytest.mark.distributed
 def command(tiny, *overrides):
     given = {word.partition("=")[0] for word in overrides}
     kept = [word for word in tiny if word.partition("=")[0] not in given]
-    return [sys.executable, str(ROOT / "train.py"), *kept, *overrides]
+    return [str(ROOT / "train.py"), *kept, *overrides]
 
 
-def finish(tiny, *overrides):
-    done = subprocess.run(command(tiny, *overrides), capture_output=True, text=True, timeout=300)
+def finish(python, tiny, *overrides):
+    done = subprocess.run([python, *command(tiny, *overrides)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def start(python, tiny, *overrides):
+    """A command that goes on for long, in a group of its own."""
+    return subprocess.Popen(
+        [python, *command(tiny, *overrides)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def losses(folder):
@@ -43,12 +55,11 @@ def weights(folder, step):
     return load_file(folder / f"checkpoints/step_{step:08d}/model.safetensors")
 
 
+# What tests/jobs/test_strategies.py leaves out.
 KINDS = {
-    "gpt": [],
+    "gpt in a Python of its own": [],
     "gpt by muon": ["optimizer=muon"],
     "gpt within documents": ["task.collator.within_documents=true"],
-    "bert": ["model=bert_nano", "task=masked_lm"],
-    "t5": ["model=t5_nano", "task=span_corruption"],
     # The number of targets differs from pair to pair.
     "transformer": [
         "model=transformer_nano",
@@ -66,12 +77,14 @@ SLOW = ("gpt within documents",)
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in SLOW else ()) for kind in KINDS]
 )
-def test_two_processes_give_the_model_of_one(tiny, tmp_path, kind):
+def test_two_processes_give_the_model_of_one(python, tiny, tmp_path, kind):
+    if "of its own" in kind:
+        python = sys.executable
     if "data=docstrings" in KINDS[kind]:
         tiny = [word for word in tiny if not word.startswith("data.paths=")]
     same = ["trainer.max_steps=20", "optimizer.lr=3e-4", *KINDS[kind]]
-    finish(tiny, "name=one", *same)
-    finish(tiny, "name=two", *same, "strategy=ddp", "trainer.devices=2")
+    finish(python, tiny, "name=one", *same)
+    finish(python, tiny, "name=two", *same, "strategy=ddp", "trainer.devices=2")
     one, two = tmp_path / "runs/one", tmp_path / "runs/two"
 
     for first, second in zip(losses(one), losses(two), strict=True):
@@ -86,59 +99,47 @@ def test_two_processes_give_the_model_of_one(tiny, tmp_path, kind):
     }
 
 
-def test_a_run_of_one_process_goes_on_with_two(tiny, tmp_path):
-    finish(tiny, "name=one", "trainer.max_steps=12", "optimizer.lr=3e-4")
-    finish(
-        tiny,
-        "name=both",
-        "trainer.max_steps=8",
-        "optimizer.lr=3e-4",
-        "schedule=inverse_sqrt",
-        "schedule.warmup_steps=2",
-    )
-    out = finish(
-        tiny,
-        "name=both",
-        "trainer.max_steps=12",
-        "optimizer.lr=3e-4",
-        "schedule=inverse_sqrt",
-        "schedule.warmup_steps=2",
-        "strategy=ddp",
-        "trainer.devices=2",
-    )
-    assert "Resuming from step 8" in out
-    assert len(losses(tmp_path / "runs/both")[0]) == 12
+ALONE = ("strategy=single", "trainer.devices=1")
+TWO = {
+    name: (f"strategy={name}", "trainer.devices=2")
+    for name in ("ddp", "fsdp", "deepspeed_zero1", "deepspeed_zero3")
+}
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("devices", [1, 2])
-def test_a_signal_saves_and_the_same_command_goes_on(tiny, tmp_path, signum, code, devices):
+@pytest.mark.parametrize(
+    ("layout", "signum", "code"),
+    [
+        (ALONE, signal.SIGINT, 130),
+        (ALONE, signal.SIGTERM, 143),
+        (TWO["ddp"], signal.SIGINT, 130),
+        (TWO["fsdp"], signal.SIGTERM, 143),
+        (TWO["deepspeed_zero1"], signal.SIGTERM, 143),
+        pytest.param(TWO["ddp"], signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(TWO["deepspeed_zero3"], signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_saves_and_the_same_command_goes_on(python, tiny, tmp_path, layout, signum, code):
+    if "deepspeed" in layout[0]:
+        pytest.importorskip("deepspeed")
     words = [
         "name=a",
         "trainer.max_steps=100000",
         "checkpoint.every_n_steps=100000",
         "trainer.val_check_interval=null",
+        *layout,
     ]
-    if devices == 2:
-        words += ["strategy=ddp", "trainer.devices=2"]
-    process = subprocess.Popen(
-        command(tiny, *words),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = start(python, tiny, *words)
     wait_for_steps(tmp_path / "runs/a", process, 3)
     process.send_signal(signum)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == code, output
     step = int(re.search(r"at step (\d+), saved", output).group(1))
     assert step >= 3
-    assert weights(tmp_path / "runs/a", step)
+    assert checkpoint.verify(tmp_path / f"runs/a/checkpoints/step_{step:08d}")["step"] == step
     assert Run.open(tmp_path / "runs/a").record["status"] == "interrupted"
 
     words[1] = f"trainer.max_steps={step + 2}"
-    assert f"Resuming from step {step}" in finish(tiny, *words)
+    assert f"Resuming from step {step}" in finish(python, tiny, *words)
 
 
 def wait_for_steps(folder, process, n_steps):
@@ -153,21 +154,15 @@ def wait_for_steps(folder, process, n_steps):
     pytest.fail("no steps within two minutes")
 
 
-def test_a_killed_run_loses_no_more_than_the_save_interval(tiny, tmp_path):
+def test_a_killed_run_loses_no_more_than_the_save_interval(python, tiny, tmp_path):
     words = ["name=a", "trainer.max_steps=100000", "model.dropout=0.1"]
-    process = subprocess.Popen(
-        command(tiny, *words),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = start(python, tiny, *words)
     wait_for_steps(tmp_path / "runs/a", process, 30)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     reached = len(losses(tmp_path / "runs/a")[0])
 
-    out = finish(tiny, "name=a", f"trainer.max_steps={reached + 4}", "model.dropout=0.1")
+    out = finish(python, tiny, "name=a", f"trainer.max_steps={reached + 4}", "model.dropout=0.1")
     resumed = int(re.search(r"Resuming from step (\d+)", out).group(1))
     assert reached - 4 <= resumed <= reached
     assert len(losses(tmp_path / "runs/a")[0]) == reached + 4

@@ -6,7 +6,6 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed.fsdp import fully_shard
 
 from llm.model import ModelConfig, Transformer, init_weights
@@ -41,8 +40,8 @@ def compare(expected, logits_btv):
 
 
 @pytest.mark.distributed
-def test_sharded_weights_are_those_of_one_process(tmp_path):
+def test_sharded_weights_are_those_of_one_process(spawn, tmp_path):
     model = Transformer(CONFIG)
     init_weights(model, seed=5)
     expected = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    mp.spawn(initialise_and_compare, (str(tmp_path), expected, model(TOKENS_BT).detach()), nprocs=2)
+    spawn(initialise_and_compare, (str(tmp_path), expected, model(TOKENS_BT).detach()), 2)

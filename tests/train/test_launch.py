@@ -1,11 +1,26 @@
 import os
+import socket
+import threading
 
 import pytest
 
 from llm.errors import ConfigError, TrainingError
 from llm.train import launch
 
-NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", launch.HANDED_OVER, *launch.LAUNCH_NAMES)
+NAMES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "TORCHELASTIC_RESTART_COUNT",
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "SLURM_NTASKS_PER_NODE",
+    "SLURM_JOB_NAME",
+    launch.HANDED_OVER,
+)
 
 
 @pytest.fixture
@@ -19,43 +34,160 @@ def environment(monkeypatch):
             monkeypatch.setenv(name, value)
 
     set_names()
-    return set_names
+    launch._store.cache_clear()
+    yield set_names
+    launch._store.cache_clear()
 
 
-def test_a_plain_process_is_rank_0_and_its_children_inherit_the_decision(environment, tmp_path):
-    decided = launch.decide(tmp_path, lambda: {"step": 7})
+def test_a_plain_process_is_rank_0_and_its_children_inherit_the_decision(environment):
+    decided = launch.decide(lambda: {"step": 7})
     handed = os.environ[launch.HANDED_OVER]
     environment(LOCAL_RANK="1", **{launch.HANDED_OVER: handed})
     assert launch.rank() == 1
-    assert launch.decide(tmp_path, lambda: pytest.fail("only rank 0 decides")) == decided
-    assert list(tmp_path.iterdir()) == []
+    assert launch.decide(lambda: pytest.fail("only rank 0 decides")) == decided
+    environment(**{launch.HANDED_OVER: handed})
+    launch.forget()
+    assert launch.HANDED_OVER not in os.environ
 
 
 def test_a_child_in_an_interactive_slurm_shell_is_not_taken_for_rank_0(environment):
     environment(SLURM_PROCID="0", LOCAL_RANK="1", **{launch.HANDED_OVER: "{}"})
     assert launch.rank() == 1
+    assert launch.started() == 0
 
 
-def test_torchrun_ranks_read_what_rank_0_wrote_for_this_launch_alone(environment, tmp_path):
-    run = {"TORCHELASTIC_RUN_ID": "a", "MASTER_PORT": "1", "WORLD_SIZE": "2"}
-    environment(RANK="0", LOCAL_RANK="0", **run)
-    launch.decide(tmp_path, lambda: {"step": 7})
-    environment(RANK="1", LOCAL_RANK="1", **run)
-    assert launch.decide(tmp_path, lambda: pytest.fail("only rank 0 decides")) == {"step": 7}
-    environment(RANK="0", LOCAL_RANK="0", **run)
-    launch.forget(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("name", ["bash", "interactive"])
+def test_a_shell_in_a_slurm_job_is_no_launcher(environment, name):
+    environment(SLURM_PROCID="0", SLURM_NTASKS="4", SLURM_JOB_NAME=name)
+    assert launch.started() == 0
 
 
-def test_waiting_for_rank_0_ends(environment, tmp_path, monkeypatch):
+@pytest.fixture
+def store(monkeypatch):
+    """Stands for the launch's store; the ranks of these tests are one process after another."""
+    from torch.distributed import HashStore
+
+    store = HashStore()
+    monkeypatch.setattr(launch, "_launch_store", lambda: store)
+    monkeypatch.setattr(launch, "_runs", iter([0] * 9))
+    return store
+
+
+def as_rank(environment, number):
+    environment(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    launch._store.cache_clear()
+
+
+def test_ranks_of_a_launcher_read_what_rank_0_decided(environment, store):
+    as_rank(environment, 0)
+    launch.decide(lambda: {"step": 7})
+    assert launch.HANDED_OVER not in os.environ
+    as_rank(environment, 1)
+    assert launch.decide(lambda: pytest.fail("only rank 0 decides")) == {"step": 7}
+
+
+def test_a_second_run_in_the_same_processes_has_a_decision_of_its_own(environment, store, monkeypatch):
+    monkeypatch.setattr(launch, "_runs", iter([0, 1, 1]))
+    as_rank(environment, 0)
+    launch.decide(lambda: {"step": 7})
+    launch.forget()
+    assert launch.decide(lambda: {"step": 8}) == {"step": 8}
+    as_rank(environment, 1)
+    assert launch.decide(dict) == {"step": 8}
+
+
+def test_ranks_end_with_the_code_of_a_rank_0_that_refuses(environment, store, capsys):
+    def refuse():
+        raise ConfigError("no")
+
+    as_rank(environment, 0)
+    with pytest.raises(ConfigError):
+        launch.decide(refuse)
+    as_rank(environment, 1)
+    with pytest.raises(SystemExit) as ended:
+        launch.decide(dict)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_waiting_for_rank_0_ends(environment, store, monkeypatch):
     monkeypatch.setattr(launch, "WAIT_SECONDS", 0.3)
-    environment(RANK="1", LOCAL_RANK="1", WORLD_SIZE="2", MASTER_PORT="1")
-    with pytest.raises(TrainingError, match="waited"):
-        launch.decide(tmp_path, dict)
+    as_rank(environment, 1)
+    with pytest.raises(TrainingError, match=r"heard nothing of rank 0"):
+        launch.decide(dict)
 
 
-def test_a_launcher_of_another_size_is_refused(environment):
-    environment(RANK="0", LOCAL_RANK="0", WORLD_SIZE="2")
-    launch.check_world_size(2)
-    with pytest.raises(ConfigError, match=r"trainer\.devices=2"):
+OURS = {"versions": {"torch": "2.13"}, "config values": {"seed": 1}}
+
+
+def test_ranks_that_are_alike_go_on(environment, store):
+    as_rank(environment, 1)
+    launch.check_alike(OURS)
+    as_rank(environment, 0)
+    launch.check_alike(OURS)
+    launch.decide(lambda: {"step": 7})
+    as_rank(environment, 1)
+    assert launch.decide(dict) == {"step": 7}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        ({"versions": {"torch": "2.11"}}, r"versions differ.*rank 1.*torch=2\.11.*rank 0.*torch=2\.13"),
+        ({"config values": {"seed": 2}}, r"config values differ.*rank 1.*seed=2.*rank 0.*seed=1"),
+        ({"config values": {"seed": 1, "name": "x"}}, r"rank 1.*name=x.*rank 0.*name=None"),
+    ],
+)
+def test_ranks_that_differ_are_refused(environment, store, theirs, message):
+    as_rank(environment, 1)
+    launch.check_alike(OURS | theirs)
+    as_rank(environment, 0)
+    with pytest.raises(ConfigError, match=message):
+        launch.check_alike(OURS)
+    as_rank(environment, 1)
+    with pytest.raises(SystemExit) as ended:
+        launch.decide(dict)
+    assert ended.value.code == 2
+
+
+def test_rank_0_keeps_the_store_where_torchrun_has_none(environment):
+    """The other rank stands in a thread, over TCP."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment(RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    launch._launch_store.cache_clear()
+    heard = []
+
+    def other():
+        from torch.distributed import PrefixStore, TCPStore
+
+        client = TCPStore("127.0.0.1", port, 2, False)
+        heard.append(launch._wait(PrefixStore("llm/0/0", client), "decision", "rank 0"))
+
+    waiting = threading.Thread(target=other)
+    waiting.start()
+    launch.decide(lambda: {"step": 7})
+    waiting.join()
+    assert heard == [{"decided": {"step": 7}}]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, r"trainer\.devices=2\.$"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"},
+            r"trainer\.devices=2 trainer\.num_nodes=2\.$",
+        ),
+        (
+            {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4"},
+            r"trainer\.devices=4\.$",
+        ),
+    ],
+)
+def test_a_launcher_of_another_size_is_refused(environment, names, words):
+    environment(**names)
+    launch.check_world_size(launch.started())
+    with pytest.raises(ConfigError, match=words):
         launch.check_world_size(1)

@@ -312,8 +312,8 @@ def train_sharded(rank: int, folder: str) -> None:
 
 
 @pytest.mark.distributed
-def test_muon_sharded_is_muon_whole(tmp_path):
-    torch.multiprocessing.spawn(sharded_worker, (str(tmp_path),), nprocs=2)
+def test_muon_sharded_is_muon_whole(spawn, tmp_path):
+    spawn(sharded_worker, (str(tmp_path),), 2)
     weights, state = torch.load(tmp_path / "state.pt", weights_only=True)
     model = net()
     optimizer = Muon(model.named_parameters(), lr=1e-2)

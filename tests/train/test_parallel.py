@@ -6,7 +6,6 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
@@ -113,23 +112,23 @@ def save(model, norms, folder, rank):
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("architecture", SHAPES)
-def test_two_processes_train_the_model_of_one(tmp_path, architecture):
-    mp.spawn(train_sharded, (str(tmp_path), architecture), nprocs=WORLD)
+def test_two_processes_train_the_model_of_one(spawn, tmp_path, architecture):
+    spawn(train_sharded, (str(tmp_path), architecture), WORLD)
     assert_trained_as_one(architecture, tmp_path)
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("architecture", SHAPES)
-def test_two_that_share_each_product_train_the_model_of_one(tmp_path, architecture):
-    mp.spawn(train_split, (str(tmp_path), architecture, 1, 2), nprocs=2)
+def test_two_that_share_each_product_train_the_model_of_one(spawn, tmp_path, architecture):
+    spawn(train_split, (str(tmp_path), architecture, 1, 2), 2)
     assert_trained_as_one(architecture, tmp_path)
 
 
 @pytest.mark.distributed
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", SHAPES)
-def test_two_pairs_that_share_each_product_train_the_model_of_one(tmp_path, architecture):
-    mp.spawn(train_split, (str(tmp_path), architecture, 2, 2), nprocs=4)
+def test_two_pairs_that_share_each_product_train_the_model_of_one(spawn, tmp_path, architecture):
+    spawn(train_split, (str(tmp_path), architecture, 2, 2), 4)
     assert_trained_as_one(architecture, tmp_path)
 
 
@@ -166,13 +165,13 @@ def write_sharded(rank, folder):
 
 
 @pytest.mark.distributed
-def test_a_sharded_model_writes_between_steps(tmp_path):
+def test_a_sharded_model_writes_between_steps(spawn, tmp_path):
     model = build("decoder", "cpu")
     init_weights(model, seed=5)
     train(model, "decoder", [[0], [1]])
     steps = generate(model, torch.tensor([[1, 2]]), sampling=Sampling(temperature=0.0), max_new_tokens=12)
     tokens = [token_b.item() for token_b in steps]
-    mp.spawn(write_sharded, (str(tmp_path),), nprocs=WORLD)
+    spawn(write_sharded, (str(tmp_path),), WORLD)
     assert torch.load(tmp_path / "whole.pt", weights_only=True) == tokens
     assert len(torch.load(tmp_path / "half.pt", weights_only=True)) == 12
 

@@ -79,6 +79,7 @@ def folder(tmp_path):
         "data": "stdlib",
         "split": "validation",
         "metrics": {"bits_per_byte": 0.987654},
+        "intervals": {"bits_per_byte": [0.912, 1.0625]},
         "examples": 3,
         "checkpoint": "step_00000100",
     }
@@ -107,13 +108,21 @@ def test_everything_is_there(folder):
         "d_model: 256",
         "f00d",
         "2.x",
-        "0.98765",
+        "0.98765 0.912 to 1.0625",
         "finished",
     ):
         assert part in page.text, part
     assert page.tags.count("svg") == 6
     assert page.text.count("perplexity") == 1
     assert page.text.index("prompt100") < page.text.index("prompt50")
+
+
+def test_the_loss_is_of_what_the_model_tells(folder):
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(
+        json.dumps({**record, "model": {"labels": ["O", "B-x"], "labelled": "words"}})
+    )
+    assert "Loss (nats per word)" in Page(render(folder)).text
 
 
 def test_nothing_of_the_run_is_ever_markup(folder):
