@@ -291,7 +291,7 @@ def corpus(
 ) -> Corpus | Mixture:
     """The prepared corpus of the config's `data`, or its corpora, found again by their fingerprints where they exist."""
     data = config["data"]
-    sources = _sources(data, config)
+    sources = sources_of(data, config)
     with Bar() if show else nullcontext() as bar:
         how: Config = {"processes": processes, "executor": executor, "progress": bar}
         if not sources:
@@ -299,13 +299,15 @@ def corpus(
         shares = {name: Share(node["weight"], node["epochs"]) for name, node in sources.items()}
         texts = {name: (source(node, config), steps(node, config)) for name, node in sources.items()}
         tokenizer = shared_tokenizer(list(texts.values()), spec, config["shards_dir"], **how)
-        make = functools.partial(
-            prepare, spec=FixedTokenizer(tokenizer), shards_dir=config["shards_dir"], **how
-        )
-        return Mixture({name: make(one, steps=done) for name, (one, done) in texts.items()}, shares)
+        fixed = FixedTokenizer(tokenizer)
+        corpora = {
+            name: prepare(one, fixed, config["shards_dir"], steps=done, **how)
+            for name, (one, done) in texts.items()
+        }
+        return Mixture(corpora, shares)
 
 
-def _sources(data: Config, config: Config) -> dict[str, Config]:
+def sources_of(data: Config, config: Config) -> dict[str, Config]:
     """The sources of a mixture by name; none of any other data.
 
     Raises:

@@ -117,7 +117,8 @@ class _Call(threading.Thread):
 
     def __init__(self, call: Callable[[], object]) -> None:
         super().__init__(daemon=True)
-        self._call, self.error = call, None
+        self._call = call
+        self.error: BaseException | None = None
         self.start()
 
     def run(self) -> None:

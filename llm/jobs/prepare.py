@@ -25,8 +25,11 @@ def run(config: Config, choices: dict[str, Any]) -> int:
 
 
 def _show(config: Config) -> int:
-    losses = Losses()
-    plan = build.source(config["data"], config).plan(InputFiles())
-    previews = preview.preview(plan, Pipeline(build.steps(config["data"], config)), losses)
-    print(preview.render(previews, losses))
+    """Print what steps would do to some documents of the data, or of each source of a mixture."""
+    sources = build.sources_of(config["data"], config)
+    for name, node in (sources or {"": config["data"]}).items():
+        losses = Losses()
+        plan = build.source(node, config).plan(InputFiles())
+        previews = preview.preview(plan, Pipeline(build.steps(node, config)), losses)
+        print(*([f"data.sources.{name}"] if name else []), preview.render(previews, losses), sep="\n")
     return 0
