@@ -28,13 +28,14 @@ def losses(words, folder):
 
 
 @pytest.mark.parametrize(
-    "adapter",
+    ("adapter", "strategies"),
     [
-        pytest.param(["adapter=lora", "adapter.dora=true"], id="dora"),
-        pytest.param([], id="whole", marks=pytest.mark.slow),
+        pytest.param(["adapter=lora", "adapter.dora=true"], ("ddp", "fsdp"), id="dora"),
+        pytest.param(["adapter=lora", "adapter.quantize=nf4"], ("ddp",), id="nf4", marks=pytest.mark.slow),
+        pytest.param([], ("ddp", "fsdp"), id="whole", marks=pytest.mark.slow),
     ],
 )
-def test_chats_have_the_losses_of_a_single_process(tiny, tmp_path, adapter):
+def test_chats_have_the_losses_of_a_single_process(tiny, tmp_path, adapter, strategies):
     longer = [word.replace("context_length=32", "context_length=96") for word in tiny]
     assert main(["train", *longer, "name=base", "trainer.max_steps=1"]) == 0
     rows = [
@@ -51,7 +52,7 @@ def test_chats_have_the_losses_of_a_single_process(tiny, tmp_path, adapter):
     words = [*kept, *SAME, *adapter, "task=chat", "data=chat", f"data.paths=[{tmp_path}/chat.jsonl]"]
     words.append(f"init_from={tmp_path}/runs/base")
     alone = losses([*words, "strategy=single"], tmp_path / "runs/single")
-    for strategy in ("ddp", "fsdp"):
+    for strategy in strategies:
         found = losses([*words, f"strategy={strategy}", "trainer.devices=2"], tmp_path / "runs" / strategy)
         assert found == pytest.approx(alone, rel=0, abs=2e-6)
         assert main(["evaluate", f"run={tmp_path}/runs/{strategy}"]) == 0
