@@ -90,10 +90,10 @@ def test_the_first_model_says_the_same_whatever_is_read_at_once(stream, monkeypa
 
 
 def test_what_is_dropped_has_no_score(stream):
-    model = Transformer(ModelConfig(**SHAPE, context_length=64))
+    model = Transformer(ModelConfig(**SHAPE, context_length=40))
     init_weights(model, 0)
-    found = figures.reference_scores(model, stream, collator(64, too_long="drop"))
-    view = collator(64, too_long="drop").view(stream, 64, 0)
+    found = figures.reference_scores(model, stream, collator(40, too_long="drop"))
+    view = collator(40, too_long="drop").view(stream, 40, 0)
     assert 0 < view.size < len(ROWS)
     assert set(np.flatnonzero((found < 0).all(1))) == set(view.numbers)
     with pytest.raises(ConfigError, match="makes no preferences"):
