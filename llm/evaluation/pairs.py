@@ -1,13 +1,19 @@
-"""What an encoder-decoder writes for sources that it never saw, beside their targets."""
+"""What models write for sources that they never saw, beside their targets: an encoder-decoder, or a decoder in a chat."""
 
 import re
 
+import numpy as np
+
+from llm.data.conversations import Conversations
 from llm.data.pairs import Pairs
 from llm.evaluation.examples import text_id
 from llm.evaluation.result import Result, Row, figures_of
-from llm.generation import translate
+from llm.generation import complete, translate
 from llm.model import Transformer
-from llm.tokenizer import Tokenizer
+from llm.tokenizer import ChatTemplate, Tokenizer
+
+# Stands for a question where a template is looked at.
+MARK = "(the question)"
 
 
 def written_beside_targets(
@@ -26,6 +32,34 @@ def written_beside_targets(
         written += translate(model, tokenizer, sources, max_new_tokens=pairs.length)
         read += sources
         targets += wanted
+    return read, written, targets
+
+
+def answered_beside_targets(
+    model: Transformer, conversations: Conversations, tokenizer: Tokenizer, *, limit: int
+) -> tuple[list[str], list[str], list[str]]:
+    """The same of a decoder that was trained on pairs as questions and answers.
+
+    A source is the first question of a conversation, of the first `limit`; those that leave no room for an
+    answer within the context are left out.
+    """
+    template = ChatTemplate(tokenizer)
+    before, _, after = tokenizer.decode(template.prompt([{"role": "user", "content": MARK}])).partition(MARK)
+    read: list[str] = []
+    written: list[str] = []
+    targets: list[str] = []
+    for number in range(min(limit, len(conversations.lengths))):
+        ids_t, turn_t = conversations.transcripts.read(number)
+        # The last id that is given before the first answer, and the last of that.
+        edges = np.flatnonzero(np.diff(turn_t % 2 == 1, append=False))
+        asked, answered = ids_t[: edges[0] + 1].tolist(), ids_t[edges[0] + 1 : edges[1] + 1].tolist()
+        room = conversations.length - len(asked)
+        if room < 1:
+            continue
+        stops = template.stop_ids
+        written += complete(model, tokenizer, asked, max_new_tokens=room, stop_ids=stops)
+        read.append(tokenizer.decode(asked).removeprefix(before).removesuffix(after))
+        targets.append(tokenizer.decode(answered[:-1] if answered[-1] in stops else answered))
     return read, written, targets
 
 

@@ -50,10 +50,10 @@ def reference_scores(
             with inference(model):
                 scores_b2 = answer_scores(model, collate(view.held_out(some), some).to(device))[0]
         except torch.OutOfMemoryError:
-            if n_rows == 1:
+            if len(some) == 1:
                 raise
             torch.cuda.empty_cache()
-            budget = n_rows * longest
+            budget = len(some) * longest
             continue
         scores_n2[view.numbers[some]] = scores_b2.cpu().numpy()
         places = rest

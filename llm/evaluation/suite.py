@@ -6,7 +6,7 @@ from typing import Any
 
 from llm.data import TokenStream
 from llm.data.collate import Collator
-from llm.data.conversations import ConversationCollator
+from llm.data.conversations import ConversationCollator, Conversations
 from llm.data.pairs import Pairs
 from llm.data.preferences import PreferenceCollator
 from llm.data.prefix import PrefixCollator
@@ -16,7 +16,12 @@ from llm.evaluation.code import parse_share, parses
 from llm.evaluation.compression import xz_bits_per_byte
 from llm.evaluation.examples import DocumentSums, label_rows, read_texts, text_id
 from llm.evaluation.masked import Hidden, score_masked
-from llm.evaluation.pairs import match_figures, rouge_result, written_beside_targets
+from llm.evaluation.pairs import (
+    answered_beside_targets,
+    match_figures,
+    rouge_result,
+    written_beside_targets,
+)
 from llm.evaluation.perplexity import score_stream
 from llm.evaluation.preferences import score_preferences
 from llm.evaluation.questions import score_answers
@@ -140,6 +145,8 @@ def pairs(subject: Subject) -> Result:
 def _written(name: str, subject: Subject) -> tuple[list[str], list[str], list[str]]:
     """The first `MOST_PAIRS` held-out sources, what is written for them, and their targets."""
     view = subject.collator().view(subject.stream, subject.model.config.context_length, subject.seed)
+    if isinstance(view, Conversations):
+        return answered_beside_targets(subject.model, view, subject.tokenizer, limit=MOST_PAIRS)
     if not isinstance(view, Pairs) or subject.model.config.labels:
         raise ConfigError(f"eval={name}: it is for models of pairs of texts, such as task=seq2seq trains.")
     return written_beside_targets(

@@ -71,6 +71,19 @@ def test_the_product_and_its_gradient_are_those_of_the_decoded_matrix(bits, auto
     torch.testing.assert_close(x.grad, y.grad, **near)
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_compiled_it_is_one_graph_with_the_same_gradient(bits):
+    layer = Frozen(nn.Linear(128, 24), bits)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    x, y = (matrix(5, 128, 3).requires_grad_() for _ in range(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        found, wanted = compiled(x), layer(y)
+    found.float().square().sum().backward()
+    wanted.float().square().sum().backward()
+    assert torch.equal(found, wanted)
+    assert torch.equal(x.grad, y.grad)
+
+
 @pytest.mark.parametrize(("bits", "width"), [("int8", 8 + 32 / 128), ("nf4", 4 + 32 / BLOCK)])
 def test_a_weight_takes_so_many_bits(bits, width):
     layer = Frozen(nn.Linear(128, 24), bits)

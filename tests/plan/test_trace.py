@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from llm.adapter import Lora
 from llm.data.collate import Load
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
@@ -60,6 +61,24 @@ def test_state_is_counted_as_by_hand():
     moments = 8 * PARAMETERS
     steps = 4 * len(list(model(SHAPE).parameters()))
     assert update.optimizer == moments + steps
+
+
+@pytest.mark.parametrize("quantize", [None, "nf4"])
+def test_of_an_adapter_what_is_trained_alone_has_gradients(quantize):
+    lora = Lora(rank=4, quantize=quantize)
+
+    def adapted(shape):
+        net = model(shape)
+        lora.attach(net)
+        return net
+
+    update = trace_all(step(model=adapted)).peaks["update"]
+    # Rank 4 beside each matrix: of 64 to 64 twice, 64 to 32 twice, and 64 to 192 three times, in each of three layers.
+    trained = 3 * 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 192))
+    in_blocks = 3 * (12288 + 36864)
+    frozen = 4 * in_blocks if quantize is None else in_blocks * 4.5 / 8
+    assert update.gradients == 4 * trained
+    assert update.weights == 4 * (PARAMETERS - in_blocks + trained) + frozen
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "fsdp_tp"])
