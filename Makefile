@@ -25,7 +25,7 @@ test: install    ## the fast tests
 	$(PYTEST)
 
 test-distributed: install  ## the tests that start several processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'distributed and not slow'
+	$(PYTEST) -m 'distributed and not slow'
 
 test-slow: install  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

@@ -756,7 +756,7 @@ def trainer(
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     extra = [instantiate(node, config) for node in config["callbacks"].values()]
     # Lightning's own way to requeue would save a checkpoint of another format, on another signal.
-    slurm = [SLURMEnvironment(auto_requeue=False)] if launch.by_srun() else None
+    slurm = SLURMEnvironment(auto_requeue=False) if launch.by_srun() else None
     return L.Trainer(
         **keys,
         plugins=slurm,

@@ -234,11 +234,9 @@ def _give_storage(net: nn.Module) -> None:
             for name, tensor in named.items():
                 if tensor is not None:
                     placed = torch.empty_like(tensor.detach(), device="cpu")
-                    named[name] = (  # type: ignore[assignment]
-                        nn.Parameter(placed, tensor.requires_grad)
-                        if isinstance(tensor, nn.Parameter)
-                        else placed
-                    )
+                    if isinstance(tensor, nn.Parameter):
+                        placed = nn.Parameter(placed, tensor.requires_grad)
+                    named[name] = placed  # type: ignore[assignment]
 
 
 def _follow(net: Transformer, ledger: Ledger) -> None:

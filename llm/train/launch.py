@@ -80,8 +80,14 @@ def check_alike(about: Mapping[str, Mapping[str, Any]]) -> None:
         about: this process's values by name, in groups whose names an error begins with.
 
     Raises:
-        ConfigError: another rank has another value; told on rank 0, where the others end with its exit code.
+        ConfigError: another rank has another value; told on rank 0, where the others end with its exit code. Or the
+            others were never started.
     """
+    if by_srun() and started() > 1 and "SLURM_STEP_ID" not in os.environ:
+        raise ConfigError(
+            f"This SLURM job has {started()} tasks, and a Python without srun is none of them: write srun before the "
+            "command (deploy/train.sbatch)."
+        )
     store = _store()
     if store is None:
         return

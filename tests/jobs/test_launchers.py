@@ -309,6 +309,7 @@ def slurm(python, tmp_path):
         # Lightning takes the port from the job's number.
         "SLURM_JOB_ID": f"7{free_port(15000, 24999) - 15000:04}",
         "SLURM_JOB_NAME": "llm",
+        "SLURM_STEP_ID": "0",
         "SLURM_NTASKS": "2",
         "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_NNODES": "1",

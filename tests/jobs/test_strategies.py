@@ -44,7 +44,8 @@ STRATEGIES = {
     "ddp": ["strategy=ddp", "trainer.devices=2"],
     "ddp on one": ["strategy=ddp", "trainer.devices=1"],
     "fsdp": ["strategy=fsdp", "trainer.devices=2"],
-    "fsdp on one": ["strategy=fsdp", "trainer.devices=1"],
+    # No other word: it takes the devices that are there.
+    "fsdp on one": ["strategy=fsdp"],
     "fsdp_tp": ["strategy=fsdp_tp", "trainer.devices=2"],
     **{f"deepspeed_zero{n}": [f"strategy=deepspeed_zero{n}", "trainer.devices=2"] for n in (1, 2, 3)},
     **{f"deepspeed_zero{n} on one": [f"strategy=deepspeed_zero{n}", "trainer.devices=1"] for n in (1, 2, 3)},
@@ -111,7 +112,7 @@ class Trained:
         )
         self.run = cache(self.run)
 
-    def train(self, name, family, strategy, n_steps, *more):
+    def start(self, name, family, strategy, n_steps, *more):
         command = [
             *[self.python, str(ROOT / "train.py"), f"name={name}", f"runs_dir={self.folder}/runs"],
             *self.words,
@@ -122,7 +123,10 @@ class Trained:
             *["trainer.val_check_interval=10", f"trainer.max_steps={n_steps}", *more],
         ]
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+
+    def train(self, *arguments):
+        done = self.start(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -242,6 +246,17 @@ def test_a_run_goes_on_under_another_strategy(trained, tmp_path, first, then):
     run = Run.open(trained.folder / "runs" / name)
     assert run.record["strategy"]["class"] == CLASSES[then.partition(" ")[0]]
     assert_same(run, trained.run("gpt", "single"))
+
+
+@pytest.mark.parametrize("strategy", [case("fsdp", quick=True), case("deepspeed_zero2", quick=True)])
+def test_a_checkpoint_of_another_model_is_refused_by_all_processes(trained, tmp_path, strategy):
+    known = trained.run("gpt", "fsdp", 10).checkpoints / "step_00000010"
+    # Beside its run, the config would be compared first.
+    shutil.copytree(known, tmp_path / known.name)
+    done = trained.start("other", "bert", strategy, 20, f"resume={tmp_path}/{known.name}")
+    assert done.returncode == 1
+    assert "holds another model" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("verb", ["generate", "evaluate"])

@@ -136,7 +136,9 @@ def test_what_a_sweep_refuses(trained, tmp_path, monkeypatch):
         Sweep(tmp_path / "s", SETTINGS, [])
 
 
-def test_a_sweep_for_real(tiny, tmp_path):
+@pytest.mark.distributed
+def test_a_sweep_for_real(python, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", python)
     words = ["-m", *tiny, "trainer.max_steps=4", "optimizer.lr=1e-3,3e-3", "name=s"]
     assert main(["train", *words]) == 0
     folders = [tmp_path / "runs/s/lr_0.001", tmp_path / "runs/s/lr_0.003"]

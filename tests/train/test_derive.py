@@ -1,12 +1,13 @@
 """What follows from config and machine where the config leaves it open."""
 
 import copy
+import dataclasses
 
 import pytest
 
 from llm.errors import ConfigError
 from llm.train import derive as module
-from llm.train.derive import derive
+from llm.train.derive import Machine, derive
 
 CONFIG = {
     "activation_checkpointing": None,
@@ -25,11 +26,16 @@ CONFIG = {
 }
 
 
-def derived(choice="single", known=None, compile="auto", **trainer):
+TWO_GPUS = Machine("cuda", devices=2, is_limited=True, has_bf16=True, peak_flops=lambda _: 1e12)
+
+
+def derived(choice="single", known=None, compile="auto", machine=None, **trainer):
     config = copy.deepcopy(CONFIG)
     config["compile"] = compile
     config["trainer"].update(trainer)
-    return derive(config, choice, context_length=64, samples_per_epoch=1000, known=known or {})
+    return derive(
+        config, choice, context_length=64, samples_per_epoch=1000, known=known or {}, machine=machine
+    )
 
 
 @pytest.fixture
@@ -75,3 +81,21 @@ def test_processes_that_share_each_product_read_the_same_data():
     assert (found.world_size, found.micro_batch_size * found.accumulation) == (4, 4)
     with pytest.raises(ConfigError, match="tensor_parallel_size=2 does not divide the 3 processes"):
         derived("fsdp_tp", devices=3, strategy=split)
+
+
+@pytest.mark.parametrize("choice", ["ddp", "fsdp", "deepspeed_zero2"])
+def test_what_is_there_is_used_and_no_more(choice):
+    assert derived(choice, machine=TWO_GPUS, devices="auto").world_size == 2
+    assert derived("single", machine=TWO_GPUS, devices="auto").world_size == 1
+    for devices in (3, [0, 1, 2]):
+        with pytest.raises(ConfigError, match="this machine has 2"):
+            derived(choice, machine=TWO_GPUS, devices=devices)
+
+
+def test_a_launcher_has_decided_how_many_devices_there_are(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert derived("fsdp", devices="auto", num_nodes=2).world_size == 4
+    assert derived("single", devices="auto").world_size == 1
+    with pytest.raises(ConfigError, match="this machine has 1"):
+        derived("fsdp", devices="auto", machine=dataclasses.replace(TWO_GPUS, devices=1))

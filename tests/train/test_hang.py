@@ -24,7 +24,7 @@ def watch(tmp_path, monkeypatch):
     def leave(code):
         assert code == 1
         watch.ended.set()
-        raise SystemExit
+        watch.teardown(TRAINER, None, "fit")
 
     monkeypatch.setattr(os, "_exit", leave)
     watch.on_fit_start(TRAINER, None)

@@ -19,6 +19,7 @@ NAMES = (
     "SLURM_NTASKS",
     "SLURM_NTASKS_PER_NODE",
     "SLURM_JOB_NAME",
+    "SLURM_STEP_ID",
     launch.HANDED_OVER,
 )
 
@@ -60,6 +61,12 @@ def test_a_child_in_an_interactive_slurm_shell_is_not_taken_for_rank_0(environme
 def test_a_shell_in_a_slurm_job_is_no_launcher(environment, name):
     environment(SLURM_PROCID="0", SLURM_NTASKS="4", SLURM_JOB_NAME=name)
     assert launch.started() == 0
+
+
+def test_a_task_that_srun_did_not_start_waits_for_no_other(environment):
+    environment(SLURM_PROCID="0", SLURM_NTASKS="4", SLURM_JOB_NAME="train")
+    with pytest.raises(ConfigError, match="write srun before the command"):
+        launch.check_alike({})
 
 
 @pytest.fixture
