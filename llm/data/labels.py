@@ -108,7 +108,7 @@ class TextLabelCollator(LabelCollator):
 
     def most(self, samples: LabelledTexts) -> Work:
         """The longest text's, with the marks around it."""
-        length = padded(int(samples.source_lengths.max()) + 1, self.shape.context_length)
+        length = padded(samples.most_read + 1, self.shape.context_length)
         return Work(length, length, 1.0)
 
     def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:

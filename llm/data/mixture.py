@@ -144,6 +144,16 @@ class MixedSamples:
         return self._mean("written")
 
     @property
+    def most_read(self) -> int:
+        """Of pairs, the tokens of the longest source."""
+        return max(view.most_read for view in self.views)  # type: ignore[attr-defined]
+
+    @property
+    def most_written(self) -> int:
+        """Of pairs, the tokens of the longest target."""
+        return max(view.most_written for view in self.views)  # type: ignore[attr-defined]
+
+    @property
     def size(self) -> int:
         """As many samples as all streams have; where each has `epochs`, as many as there are in all.
 

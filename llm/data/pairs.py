@@ -76,6 +76,16 @@ class Pairs:
         return float(self.target_lengths.mean())
 
     @property
+    def most_read(self) -> int:
+        """The tokens of the longest source."""
+        return int(self.source_lengths.max())
+
+    @property
+    def most_written(self) -> int:
+        """The tokens of the longest target."""
+        return int(self.target_lengths.max())
+
+    @property
     def tokens(self) -> float:
         """The tokens of a pair, on average."""
         return self.read + self.written
@@ -144,10 +154,7 @@ class PairCollator:
 
     def most(self, samples: Pairs) -> Work:
         """The longest source's and the longest target's."""
-        read, written = (
-            padded(int(lengths.max()), self.longest)
-            for lengths in (samples.source_lengths, samples.target_lengths)
-        )
+        read, written = (padded(most, self.longest) for most in (samples.most_read, samples.most_written))
         return Work(read + written, written, written, read)
 
     def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:

@@ -51,7 +51,9 @@ class MemoryUse(L.Callback):
 def _held() -> int:
     """The resident bytes of all tensors on the CPU: weights, and what DeepSpeed made of them."""
     tensors = [thing for thing in gc.get_objects() if type(thing) in (Tensor, nn.Parameter)]
-    storages = [tensor.untyped_storage() for tensor in tensors if tensor.device.type == "cpu"]
+    # A kernel library's own layout tells of no storage.
+    plain = [tensor for tensor in tensors if tensor.device.type == "cpu" and not tensor.is_mkldnn]
+    storages = [tensor.untyped_storage() for tensor in plain if torch._C._has_storage(tensor)]
     return sum(map(_touched, {s.data_ptr(): s.nbytes() for s in storages}.items()))
 
 

@@ -278,7 +278,7 @@ def test_the_page_tells_of_overlap_with_evaluation_sets(write, tmp_path) -> None
         steps = {"overlap": Contamination([f"{sets}/{path}" for path in paths])}
         corpus = prepare(TextFiles([f"{folder}/*"]), ByteSpec(), tmp_path / name, steps=steps)
         pages[name] = (corpus.folder / "report.html").read_text()
-    assert "<th>overlaps with quiz.txt</th><td>1</td>" in pages["both"]
+    assert '<th scope="row">overlaps with quiz.txt</th><td>1</td>' in pages["both"]
     assert f"{folder}/3.txt" in pages["both"]
     assert "overlaps with other.txt" not in pages["both"]
     assert "No document shares as many words" in pages["none"]

@@ -181,19 +181,19 @@ def test_a_folder_that_is_not_there_is_said(tiny, capsys, start):
     assert "is no folder of a run or of a Hugging Face model" in capsys.readouterr().err
 
 
-def test_a_shorter_context_is_that_of_the_run(folder, tiny, tmp_path, capsys):
+def test_a_shorter_context_is_that_of_the_run(llama, tiny, tmp_path, capsys):
     words = [word for word in tiny if not word.startswith(("model.", "tokenizer"))]
-    start = [*words, f"init_from={folder}", "name=a"]
+    start = [*words, f"init_from={llama}", "name=a"]
     assert main(["train", *start, "context_length=16", "trainer.max_steps=1"]) == 0
     shape, _ = checkpoint.read_model(checkpoint.find(tmp_path / "runs/a/checkpoints", None))
     assert shape.context_length == 16
     record = json.loads((tmp_path / "runs/a/run.json").read_text())
-    assert record["init_from"] == str(folder)
+    assert record["init_from"] == str(llama)
     assert {"model", "tokenizer", "debug"}.isdisjoint(record["choices"])
     assert main(["train", *start, "context_length=16", "trainer.max_steps=2"]) == 0
     assert main(["train", *start, "trainer.max_steps=3"]) != 0
     assert "context_length: 16 -> None   (refused)" in capsys.readouterr().out
-    assert main(["train", *words, f"init_from={folder}", "name=b", "context_length=64"]) != 0
+    assert main(["train", *words, f"init_from={llama}", "name=b", "context_length=64"]) != 0
     assert "has 32 positions" in capsys.readouterr().err
     assert main(["train", *tiny, "name=b", "context_length=16"]) != 0
     assert "model.context_length= is a new one's" in capsys.readouterr().err
@@ -214,10 +214,10 @@ def test_learned_positions_are_cut_with_the_context(tiny, tmp_path):
     torch.testing.assert_close(after[name], before[name][:8], rtol=0, atol=0)
 
 
-def test_an_adapter_of_peft_is_folded_in(folder, tiny, tmp_path, capsys):
+def test_an_adapter_of_peft_is_folded_in(llama, tiny, tmp_path, capsys):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
-    theirs = peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(folder), config).eval()
+    theirs = peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(llama), config).eval()
     theirs.save_pretrained(tmp_path / "adapter")
     net, tokenizer = usable_model(str(tmp_path / "adapter"), None)
     tokens = torch.tensor([tokenizer.encode("def spam")])
@@ -228,6 +228,6 @@ def test_an_adapter_of_peft_is_folded_in(folder, tiny, tmp_path, capsys):
     start = f"init_from={tmp_path}/adapter"
     assert main(["train", *words, start, "name=on", "trainer.max_steps=1"]) == 0
     settings = (tmp_path / "adapter/adapter_config.json").read_text()
-    (tmp_path / "adapter/adapter_config.json").write_text(settings.replace(str(folder), f"{tmp_path}/gone"))
+    (tmp_path / "adapter/adapter_config.json").write_text(settings.replace(str(llama), f"{tmp_path}/gone"))
     assert main(["train", *words, start, "name=x"]) != 0
     assert f"{tmp_path}/gone is no folder" in capsys.readouterr().err
