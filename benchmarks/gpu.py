@@ -4,7 +4,8 @@
 
 bf16, compiled, AdamW (fused), clipping at 1.0, no dropout. The loops go over our model and over Hugging Face's of the
 same shape, made from our config by llm/hub, on one batch in memory; ours is the whole of train.py. Operations are
-counted alike for all, by llm.model.flops_per_token. Vocabularies are trained on Python's standard library, which
+counted alike for all, by llm.model.flops_per_token. Beside what was measured of train.py stands what its plan said (docs/plan.md),
+without what torch.compile spares. Vocabularies are trained on Python's standard library, which
 yields about 118,000 pieces: the Llama here has 100,000, not its own 128,256. Without a GPU it checks itself with tiny shapes on the CPU.
 """
 
@@ -123,8 +124,8 @@ def their_loss(case: Case) -> Callable[[Any], Any]:
     return loops.scored(model, lambda ids: call(input_ids=ids, labels=ids).loss)
 
 
-def train(case: Case, work: Path, more: list[str]) -> float:
-    """Train as train.py does; tokens per second after the warm-up."""
+def train(case: Case, work: Path, more: list[str]) -> Figures:
+    """Train as train.py does; tokens per second after the warm-up, and what the plan said."""
     from llm.cli.main import main as llm
 
     runs = Path(tempfile.mkdtemp(dir=work))
@@ -149,7 +150,13 @@ def train(case: Case, work: Path, more: list[str]) -> float:
     ]
     if code := llm(["train", *words]):
         sys.exit(code)
-    return speed_after(runs / "gpu", case.warm)
+    entries = json.loads((runs / "gpu/results.json").read_text())
+    said = next(entry["metrics"] for entry in entries if entry["evaluation"] == "training")
+    return {
+        "tokens_per_second": speed_after(runs / "gpu", case.warm),
+        "planned_tokens_per_second": said["planned_tokens_per_second"],
+        "planned_bytes": said["planned_peak_bytes"],
+    }
 
 
 def contest(part: str, case: Case, work: Path, more: list[str]) -> None:
@@ -161,13 +168,13 @@ def contest(part: str, case: Case, work: Path, more: list[str]) -> None:
 
     device = accelerator()
     if part == "train.py":
-        speed = train(case, work, more)
+        found = train(case, work, more)
     else:
         loss = {"our model, bare loop": our_loss, "Hugging Face, bare loop": their_loss}[part](case)
-        speed = loops.bare_loop(loss, job(case), device)["tokens_per_second"]
+        found = {"tokens_per_second": loops.bare_loop(loss, job(case), device)["tokens_per_second"]}
     peak = peak_flops(torch.device(device), torch.bfloat16)
     memory = {"gpu_bytes": torch.cuda.max_memory_allocated()} if device == "cuda" else {}
-    say({"tokens_per_second": speed, "mfu": speed * flops_per_token(shape(case)) / peak, **memory})
+    say({**found, "mfu": found["tokens_per_second"] * flops_per_token(shape(case)) / peak, **memory})
 
 
 PARTS = ("train.py", "our model, bare loop", "Hugging Face, bare loop")
@@ -179,8 +186,16 @@ def show(results: list[Result]) -> str:
         if one.rounds:
             key = "gpu_bytes" if "gpu_bytes" in one.rounds[0] else "peak_bytes"
             figures = (f"{one.median('tokens_per_second'):,.0f}", f"{one.median('mfu'):.1%}")
-            rows.append([one.name, *figures, f"{one.median(key) / 1e9:.2f} GB"])
-    return table(["", "tokens/s", "MFU", "peak memory"], rows)
+            rows.append([one.name, *figures, f"{one.median(key) / 1e9:.2f} GB", *planned(one)])
+    return table(["", "tokens/s", "MFU", "peak memory", "planned tokens/s", "planned memory"], rows)
+
+
+def planned(one: Result) -> tuple[str, str]:
+    """What the plan said, where there was one."""
+    if "planned_bytes" not in one.rounds[0]:
+        return "", ""
+    speed, size = one.median("planned_tokens_per_second"), one.median("planned_bytes")
+    return f"{speed:,.0f}", f"{size / 1e9:.2f} GB"
 
 
 def compare(cases: dict[str, Case], rounds: int, threads: int, more: list[str]) -> None:

@@ -2,24 +2,29 @@
 
     python benchmarks/plan.py
 
-Each case is three steps of train.py. Both figures are from its results.json: what the plan said before the first step,
-and what was resident at most in the first process during the steps, less what was so before them and is no weight
-(llm/train/memory.py). What is freed goes back to the system at once, so that what is resident is what is in use; with
-`--as-it-is` train.py keeps what it frees, as it does for its users. The vocabulary is trained on Python's standard
-library.
+Each case is three steps of train.py, for each measure once. What the plan said before the first step is in its
+results.json, and so is what was resident at most in the first process during the steps, less what was so before them and
+is no tensor (llm/train/memory.py): `resident`. What is freed goes back to the system at once then, and pages are small, so
+that what is resident is what is in use; with `--as-it-is` train.py keeps what it frees, in large pages, as it does for its
+users. For `tensors`, torch's profiler adds up what its allocator gives out and takes back. Vocabularies are trained on
+Python's standard library. All cases are forks of one process, which spares them the imports.
 """
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import shutil
+import socket
 import statistics
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 from throughput import data_words, prepare
-from timing import ROOT, machine, run, table
+from timing import machine, table
 
 SMALL = (
     "model=gpt_small",
@@ -28,9 +33,14 @@ SMALL = (
     "model.n_heads=6",
     "model.context_length=256",
 )
-LARGE = ("model=gpt_small", "model.context_length=512")
+LARGE = ("model=gpt_small", "model.n_layers=6", "model.context_length=512")
 LLAMA = ("model=llama_nano", "model.d_model=512", "model.n_layers=8", "model.n_heads=8", "model.n_kv_heads=4")
+BERT = ("model=bert_base", "task=masked_lm", "model.n_layers=4")
+T5 = ("model=t5_small", "task=span_corruption")
 TWO = ("trainer.devices=2",)
+AGAIN = ("activation_checkpointing=1",)
+BF16 = ("trainer.precision=bf16-mixed",)
+OFFLOAD = ("trainer.strategy.offload=true",)
 
 
 def batch(size: int, micro: int) -> tuple[str, ...]:
@@ -38,46 +48,62 @@ def batch(size: int, micro: int) -> tuple[str, ...]:
     return (f"data.batch_size={size}", f"data.micro_batch_size={micro}")
 
 
+def split(strategy: str, size: int, micro: int) -> tuple[str, ...]:
+    """The words for two processes."""
+    return (f"strategy={strategy}", *TWO, *batch(size, micro))
+
+
 CASES = {
     "GPT 14M, single, 4": (*SMALL, *batch(4, 4)),
     "GPT 14M, single, 16": (*SMALL, *batch(16, 16)),
-    "GPT 14M, single, 16, every block again": (*SMALL, *batch(16, 16), "activation_checkpointing=1"),
+    "GPT 14M, single, 16, every block again": (*SMALL, *batch(16, 16), *AGAIN),
     "GPT 14M, single, 16, selective": (*SMALL, *batch(16, 16), "activation_checkpointing=selective"),
-    "GPT 92M, single, 1": (*LARGE, *batch(1, 1)),
-    "GPT 92M, single, 4": (*LARGE, *batch(4, 4)),
-    "GPT 92M, single, 4, every block again": (*LARGE, *batch(4, 4), "activation_checkpointing=1"),
-    "GPT 92M, single, 2 + 2": (*LARGE, *batch(4, 2)),
-    "GPT 92M, single, 4, bfloat16": (*LARGE, *batch(4, 4), "trainer.precision=bf16-mixed"),
-    "GPT 92M, ddp, 1": (*LARGE, *batch(2, 1), "strategy=ddp", *TWO),
-    "GPT 92M, ddp, 1 + 1": (*LARGE, *batch(4, 1), "strategy=ddp", *TWO),
-    "GPT 92M, fsdp, 1": (*LARGE, *batch(2, 1), "strategy=fsdp", *TWO),
-    "GPT 92M, fsdp, 4, every block again": (
-        *LARGE,
-        *batch(8, 4),
-        "activation_checkpointing=1",
-        "strategy=fsdp",
-        *TWO,
-    ),
-    "GPT 92M, fsdp, 2, bfloat16": (
-        *LARGE,
-        *batch(4, 2),
-        "trainer.precision=bf16-mixed",
-        "strategy=fsdp",
-        *TWO,
-    ),
-    "GPT 92M, fsdp_tp, 2": (*LARGE, *batch(2, 2), "strategy=fsdp_tp", *TWO),
+    "GPT 49M, single, 1": (*LARGE, *batch(1, 1)),
+    "GPT 49M, single, 4": (*LARGE, *batch(4, 4)),
+    "GPT 49M, single, 4, every block again": (*LARGE, *batch(4, 4), *AGAIN),
+    "GPT 49M, single, 2 + 2": (*LARGE, *batch(4, 2)),
+    "GPT 49M, single, 4, bfloat16": (*LARGE, *batch(4, 4), *BF16),
     "Llama 30M, single, 8": (*LLAMA, *batch(8, 8)),
+    "BERT 36M, single, 4": (*BERT, *batch(4, 4)),
+    "T5 46M, single, 8": (*T5, *batch(8, 8)),
+    "Transformer 8M on pairs, single, 8": (
+        "model=transformer_nano",
+        "data=docstrings",
+        "task=summarization",
+        *batch(8, 8),
+    ),
+    "nano on chats, single, 8": ("model=nano", "data=docstring_chats", "task=chat", *batch(8, 8)),
+    "GPT 49M, ddp, 1": (*LARGE, *split("ddp", 2, 1)),
+    "GPT 49M, ddp, 1 + 1": (*LARGE, *split("ddp", 4, 1)),
+    "BERT 36M, ddp, 2": (*BERT, *split("ddp", 4, 2)),
+    "GPT 49M, fsdp, 1": (*LARGE, *split("fsdp", 2, 1)),
+    "GPT 49M, fsdp, 4, every block again": (*LARGE, *split("fsdp", 8, 4), *AGAIN),
+    "GPT 49M, fsdp, 2, bfloat16": (*LARGE, *split("fsdp", 4, 2), *BF16),
+    "T5 46M, fsdp, 2": (*T5, *split("fsdp", 4, 2)),
+    "GPT 49M, fsdp_tp, 2": (*LARGE, *split("fsdp_tp", 2, 2)),
+    "GPT 49M, deepspeed_zero1, 1 + 1": (*LARGE, *split("deepspeed_zero1", 4, 1)),
+    "GPT 49M, deepspeed_zero2, 1": (*LARGE, *split("deepspeed_zero2", 2, 1)),
+    "GPT 49M, deepspeed_zero2, 1 + 1": (*LARGE, *split("deepspeed_zero2", 4, 1)),
+    "GPT 49M, deepspeed_zero2, 1, bfloat16": (*LARGE, *split("deepspeed_zero2", 2, 1), *BF16),
+    "GPT 49M, deepspeed_zero2, 1, offload": (*LARGE, *split("deepspeed_zero2", 2, 1), *OFFLOAD),
+    "GPT 49M, deepspeed_zero3, 1": (*LARGE, *split("deepspeed_zero3", 2, 1)),
+    "GPT 49M, deepspeed_zero3, 4, every block again": (*LARGE, *split("deepspeed_zero3", 8, 4), *AGAIN),
+    "GPT 49M, deepspeed_zero3, 1, offload": (*LARGE, *split("deepspeed_zero3", 2, 1), *OFFLOAD),
+    "T5 46M, deepspeed_zero2, 2": (*T5, *split("deepspeed_zero2", 4, 2)),
+    "BERT 36M, deepspeed_zero3, 2": (*BERT, *split("deepspeed_zero3", 4, 2)),
 }
 QUICK = {"tiny": ("model=gpt_nano", *batch(2, 2))}
+MEASURES = ("resident", "tensors")
+# Set before torch and glibc first ask for it: freed memory goes back at once, and no page is of 2 MiB.
+FRUGAL = {"MALLOC_MMAP_THRESHOLD_": "65536", "THP_MEM_ALLOC_ENABLE": "0"}
 
 
-def command(words: tuple[str, ...], work: Path) -> list[str]:
-    """The command line of a case."""
+def words_of(case: tuple[str, ...], work: Path) -> list[str]:
+    """The words of train.py for a case."""
+    data, *rest = data_words(8192, work)
     return [
-        sys.executable,
-        str(ROOT / "benchmarks/plan.py"),
-        "--part",
-        *data_words(8192, work),
+        *([] if any(word.startswith("data=") for word in case) else [data]),
+        *rest,
         f"runs_dir={work}/runs",
         "name=plan",
         "compile=false",
@@ -88,31 +114,121 @@ def command(words: tuple[str, ...], work: Path) -> list[str]:
         "trainer.max_steps=3",
         "trainer.log_every_n_steps=1",
         "trainer.val_check_interval=null",
-        *(
-            ()
-            if any(word.startswith("trainer.precision") for word in words)
-            else ("trainer.precision=32-true",)
-        ),
-        *words,
+        *(() if set(BF16) <= set(case) else ("trainer.precision=32-true",)),
+        *case,
     ]
 
 
-def train(words: list[str]) -> int:
-    """Be train.py; returns its exit code."""
+def import_all() -> None:
+    """Import what each case would import."""
+    os.environ["DS_ACCELERATOR"] = "cpu"
+
+    with contextlib.suppress(ImportError):
+        import deepspeed  # noqa: F401
+
+
+def train(words: list[str], tensors: Path | None) -> int:
+    """Be train.py; into `tensors` goes the most that torch's allocator had given out at a time, in bytes."""
     import llm.jobs.train as job
     from llm.cli.main import main as llm
 
-    if "MALLOC_MMAP_THRESHOLD_" in os.environ:
+    if all(os.environ.get(key) == value for key, value in FRUGAL.items()):
         job.keep_freed_memory = lambda largest_tensor: None
-    return llm(["train", *words])
+    if tensors is None:
+        return llm(["train", *words])
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
+        code = llm(["train", *words])
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    tensors.write_text(json.dumps(most))
+    return code
 
 
-def figures(words: tuple[str, ...], work: Path, threads: int) -> dict[str, float]:
-    """Train as the words say; what results.json says of it."""
+def forked(words: list[str], rank: int, launch: dict[str, str], work: Path, tensors: Path | None) -> int:
+    """Start a process of a case; its id."""
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        with (work / f"output{rank}.txt").open("w") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        os.environ.update(launch)
+        code = train(words, tensors if rank == 0 else None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run(case: tuple[str, ...], work: Path, tensors: Path | None) -> None:
+    """Train as a case says.
+
+    Raises:
+        RuntimeError: a process failed; with what it printed.
+    """
     shutil.rmtree(work / "runs", ignore_errors=True)
-    run(command(words, work), threads)
-    entries = json.loads((work / "runs/plan/results.json").read_text())
-    return next(entry["metrics"] for entry in entries if entry["evaluation"] == "training")
+    world_size = 2 if set(TWO) <= set(case) else 1
+    pids = [
+        forked(words_of(case, work), rank, launched(rank, world_size), work, tensors)
+        for rank in range(world_size)
+    ]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    for rank, code in enumerate(codes):
+        if code:
+            raise RuntimeError(f"{case}, process {rank}:\n{(work / f'output{rank}.txt').read_text()[-4000:]}")
+
+
+@functools.cache
+def free_port() -> str:
+    """Where the processes of all cases meet."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return str(one.getsockname()[1])
+
+
+def launched(rank: int, world_size: int) -> dict[str, str]:
+    """What torchrun would tell a process of several."""
+    if world_size == 1:
+        return {}
+    return {
+        **dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)),
+        **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(world_size)),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "TORCHELASTIC_RUN_ID": "plan",
+    }
+
+
+def figures(case: tuple[str, ...], work: Path, measures: list[str]) -> dict[str, float]:
+    """Train as a case says; what results.json says of it, and the tensors' bytes."""
+    found: dict[str, float] = {}
+    for measure in measures:
+        tensors = work / "tensors.json" if measure == "tensors" else None
+        run(case, work, tensors)
+        entries = json.loads((work / "runs/plan/results.json").read_text())
+        seen = next(entry["metrics"] for entry in entries if entry["evaluation"] == "training")
+        found["plan"] = seen["planned_peak_bytes"]
+        found[measure] = json.loads(tensors.read_text()) if tensors else seen["peak_bytes"]
+    return found
+
+
+def summary(measure: str, errors: list[float]) -> str:
+    """A line on the errors of one measure."""
+    sizes = list(map(abs, errors))
+    within = sum(size <= 0.1 for size in sizes)
+    return (
+        f"{measure}: median error {statistics.median(sizes):.1%}, largest {max(sizes):.1%}; "
+        f"{within} of {len(sizes)} within 10%."
+    )
 
 
 def main() -> None:
@@ -121,30 +237,33 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--measures", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--as-it-is", action="store_true", help="let train.py keep what it frees")
-    parser.add_argument("--part", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="one tiny case: whether it works")
     args = parser.parse_args()
-    if args.part is not None:
-        sys.exit(train(args.part))
-    if not args.as_it_is:
-        os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
+    if not args.as_it_is and any(os.environ.get(key) != value for key, value in FRUGAL.items()):
+        os.environ.update(FRUGAL)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
     cases = QUICK if args.quick else {name: CASES[name] for name in args.cases}
     print(machine(args.threads))
-    rows, errors = [], []
+    rows: list[list[str]] = []
+    errors: dict[str, list[float]] = {measure: [] for measure in args.measures}
     with tempfile.TemporaryDirectory() as work:
         prepare(8192, Path(work), args.threads)
-        for name, words in cases.items():
-            seen = figures(words, Path(work), args.threads)
-            said, took = seen["planned_peak_bytes"], seen["peak_bytes"]
-            errors.append(said / took - 1)
-            rows.append([name, f"{said / 1e6:,.0f} MB", f"{took / 1e6:,.0f} MB", f"{errors[-1]:+.1%}"])
-            print(*rows[-1], sep=", ", file=sys.stderr, flush=True)
-    print(f"\n{table(['model, strategy, micro-batch', 'plan', 'measured', 'error'], rows)}")
-    middle = statistics.median(map(abs, errors))
-    print(
-        f"\nMedian error {middle:.1%}, largest {max(map(abs, errors)):.1%}; {sum(abs(e) <= 0.1 for e in errors)} of {len(errors)} within 10%."
-    )
+        import_all()
+        for name, case in cases.items():
+            seen = figures(case, Path(work), args.measures)
+            row = [name, f"{seen['plan'] / 1e6:,.0f} MB"]
+            for measure in args.measures:
+                error = seen["plan"] / seen[measure] - 1
+                errors[measure].append(error)
+                row += [f"{seen[measure] / 1e6:,.0f} MB", f"{error:+.1%}"]
+            rows.append(row)
+            print(*row, sep=", ", file=sys.stderr, flush=True)
+    heads = [head for measure in args.measures for head in (measure, "error")]
+    print(f"\n{table(['model, strategy, micro-batch', 'plan', *heads], rows)}\n")
+    print(*(summary(measure, found) for measure, found in errors.items()), sep="\n")
 
 
 if __name__ == "__main__":

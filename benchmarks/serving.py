@@ -1,11 +1,17 @@
 """`llm serve` under load beside `transformers serve`: tokens a second, time to the first token and between tokens.
 
     python benchmarks/serving.py
+    python benchmarks/serving.py --precisions 32-true bf16-true int8
+    python benchmarks/serving.py --requests 2000 --new-tokens 8
 
-Both serve one folder, GPT-2's shape with random weights, on the same number of threads, and take turns. Each of 1, 4
-and 16 clients asks /v1/completions for streamed greedy texts of one length, one after the other. Which of theirs is
+Both serve one folder, GPT-2's shape with random weights, on the same number of threads, and take turns. Each of 1, 4,
+16 and 64 clients asks /v1/completions for streamed greedy texts of one length, one after the other. Which of theirs is
 faster, with continuous batching or without, is for `--theirs` to say. Random weights give an end of text as rarely as
-any other of 50,257 tokens; what came is counted, not what was asked for.
+any other of 50,257 tokens; what came is counted, not what was asked for. The CPU time of a server's process, for each
+token, says what it costs where the machine does other things too.
+
+With `--requests` ours alone gets so many, 16 at a time, and says what memory it holds after every tenth of them; the exit
+code is 1 where one failed, or where the second half took more than 5% more than the first.
 """
 
 import argparse
@@ -65,16 +71,19 @@ def write_model(folder: Path, config: ModelConfig) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
 
 
-def commands(folder: Path, theirs: list[str]) -> dict[str, list[str]]:
+def commands(folder: Path, args: argparse.Namespace) -> dict[str, list[str]]:
     """How each contestant is started, but for its port."""
-    ours = [sys.executable, "-m", "llm", "serve", f"run={folder}", "port="]
-    transformers = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--device=cpu"]
-    return {"llm serve": ours, "transformers serve": [*transformers, *theirs, "--port="]}
+    ours = [sys.executable, "-m", "llm", "serve", f"run={folder}", f"max_batch_size={max(args.streams)}"]
+    found = {
+        f"llm serve, {precision}": [*ours, f"precision={precision}", "port="] for precision in args.precisions
+    }
+    theirs = [args.transformers, "serve", str(folder), "--device=cpu", *args.theirs, "--port="]
+    return {**found, "transformers serve": theirs}
 
 
 @contextlib.contextmanager
-def served(command: list[str], threads: int) -> Iterator[str]:
-    """The address of a server that answers."""
+def served(command: list[str], threads: int) -> Iterator[tuple[str, int]]:
+    """The address of a server that answers, and its process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {
@@ -93,7 +102,7 @@ def served(command: list[str], threads: int) -> Iterator[str]:
                         f"{command[0]} did not start:\n{log.read().decode(errors='replace')[-3000:]}"
                     )
                 time.sleep(0.2)
-            yield address
+            yield address, process.pid
         finally:
             process.terminate()
             process.wait(30)
@@ -149,19 +158,44 @@ async def load(address: str, model: str, streams: int, args: argparse.Namespace)
 
 def turn(command: list[str], folder: Path, streams: int, args: argparse.Namespace) -> Figures:
     """Start a server, warm it up, and load it."""
-    with served(command, args.threads) as address:
+    with served(command, args.threads) as (address, process):
         model = folder.name if "llm" in command else str(folder)
         asyncio.run(load(address, model, 1, argparse.Namespace(**{**vars(args), "turns": 1})))
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), cpu_seconds(process)
         found = asyncio.run(load(address, model, streams, args))
-        seconds = time.perf_counter() - began
+        seconds, spent = time.perf_counter() - began, cpu_seconds(process) - spent
     first = [answer.came[0] - answer.sent for answer in found]
     between = [b - a for answer in found for a, b in zip(answer.came, answer.came[1:], strict=False)]
     return {
         "tokens_per_second": sum(len(answer.came) for answer in found) / seconds,
+        "tokens_per_cpu_second": sum(len(answer.came) for answer in found) / spent,
         **{f"first_p{share}": 1000 * percentile(first, share) for share in (50, 99)},
         **{f"between_p{share}": 1000 * percentile(between, share) for share in (50, 99)},
     }
+
+
+def cpu_seconds(process: int) -> float:
+    """The CPU time of a process so far, in user and system mode, all its threads together."""
+    after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(process: int) -> float:
+    """The MiB of memory that a process holds."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def endure(command: list[str], folder: Path, args: argparse.Namespace) -> int:
+    """Send many requests, and print what memory the server holds meanwhile; the exit code."""
+    held = []
+    with served(command, args.threads) as (address, process):
+        for number in range(10):
+            share = argparse.Namespace(**{**vars(args), "turns": args.requests // 160})
+            asyncio.run(load(address, folder.name, 16, share))
+            held.append(resident(process))
+            print(f"{(number + 1) * args.requests // 10:>6} requests: {held[-1]:,.1f} MiB", flush=True)
+    print(f"{machine(args.threads)} No request failed.")
+    return int(held[9] - held[4] > 0.05 * held[4])
 
 
 def percentile(values: list[float], share: int) -> float:
@@ -173,9 +207,17 @@ def percentile(values: list[float], share: int) -> float:
 
 def row(streams: int, result: Result, reference: Result) -> list[object]:
     """A contestant's line in the table."""
-    keys = ("tokens_per_second", "first_p50", "first_p99", "between_p50", "between_p99")
+    keys = (
+        "tokens_per_second",
+        "tokens_per_cpu_second",
+        "first_p50",
+        "first_p99",
+        "between_p50",
+        "between_p99",
+    )
     figures = [f"{result.median(key):,.1f}" for key in keys]
-    return [result.name, streams, *figures, f"{paired_ratio(result, reference, keys[0]):.2f}"]
+    ratios = [f"{paired_ratio(result, reference, key):.2f}" for key in keys[:2]]
+    return [result.name, streams, *figures, *ratios]
 
 
 def main() -> int:
@@ -184,10 +226,17 @@ def main() -> int:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--turns", type=int, default=3, help="texts that each client asks for")
     parser.add_argument("--prompt-words", type=int, default=4)
     parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--precisions", nargs="+", default=["32-true"], help="of ours")
+    parser.add_argument("--requests", type=int, help="so many to ours alone, for its memory")
+    parser.add_argument(
+        "--transformers",
+        default=str(Path(sys.executable).with_name("transformers")),
+        help="their command, where it has an environment of its own",
+    )
     parser.add_argument(
         "--theirs", nargs="*", default=["--continuous-batching"], help="words for transformers serve"
     )
@@ -202,9 +251,11 @@ def main() -> int:
         folder = Path(temporary) / "gpt2"
         folder.mkdir()
         write_model(folder, TINY if args.quick else GPT2)
-        contestants = commands(folder, args.theirs)
+        contestants = commands(folder, args)
         if args.quick:
             del contestants["transformers serve"]
+        if args.requests:
+            return endure(next(iter(contestants.values())), folder, args)
         for streams in args.streams:
             turns = {
                 name: functools.partial(turn, command, folder, streams, args)
@@ -217,11 +268,13 @@ def main() -> int:
         "",
         "streams",
         "tokens/s",
+        "tokens/CPU s",
         "first token p50, ms",
         "p99",
         "between tokens p50, ms",
         "p99",
         "ratio",
+        "ratio by CPU",
     ]
     print(table(header, rows))
     return 0

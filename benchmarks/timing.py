@@ -39,7 +39,7 @@ class Result:
 
 
 def run(command: Sequence[str | Path], threads: int) -> tuple[str, Figures]:
-    """Run a command to its end; its output, and the `seconds` and `peak_bytes` (resident) that it took.
+    """Run a command to its end; its output, and the `seconds`, `cpu_seconds` (user) and `peak_bytes` that it took.
 
     The caller should be light: what it holds itself counts in a child's peak.
     Raises Skipped on exit code `MISSING`, and RuntimeError, with the output, on any other but 0.
@@ -60,7 +60,11 @@ def run(command: Sequence[str | Path], threads: int) -> tuple[str, Figures]:
     if process.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{text[-4000:]}")
     kilobyte = 1 if sys.platform == "darwin" else 1024
-    return text, {"seconds": seconds, "peak_bytes": usage.ru_maxrss * kilobyte}
+    return text, {
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime,
+        "peak_bytes": usage.ru_maxrss * kilobyte,
+    }
 
 
 def measured(command: Sequence[str | Path], threads: int) -> Figures:

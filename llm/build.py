@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,31 +17,34 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from llm.adapter import Lora, fresh
+from llm.adapter import Adapted, Lora, attach, begun, without_adapters
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
-from llm.data.collate import Collator, Setting, Work
+from llm.data.collate import Collator, Load, Setting
 from llm.data.conversations import Conversations, Conversing, bytes_per_target
 from llm.data.documents import fingerprint
 from llm.data.labels import LabelCollator
 from llm.data.mixture import Mixed, MixedSamples, Mixture, Share
+from llm.data.pipeline import AnyStep
+from llm.data.pool import Executor
 from llm.data.preferences import PreferenceCollator
+from llm.data.prefix import PrefixCollator
 from llm.data.preparation import shared_tokenizer
 from llm.data.progress import Bar
-from llm.data.steps.base import Step
-from llm.data.steps.duplicates import Comparison
 from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors
 from llm.generation import goes_on, pack, quantize
-from llm.hub import from_huggingface, local_folder
+from llm.hub import from_huggingface, local_folder, peft
 from llm.hub.gguf.reader import from_gguf
 from llm.model import ModelConfig, Transformer, init_weights, sequence_flops
 from llm.objective.preference import PreferenceLoss
-from llm.plan import Layout, TrainingStep
+from llm.plan import Layout, TrainingStep, blank
 from llm.tokenizer import (
     SENTINEL,
+    ByteSpec,
     PretrainedSpec,
+    SentencePieceSpec,
     Tokenizer,
     TokenizerSpec,
     default_template,
@@ -61,7 +64,7 @@ from llm.train.progress import TrainingProgress
 from llm.train.recompute import recompute
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
-from llm.train.strategies import ZeroStrategy, check_deepspeed
+from llm.train.strategies import SPLITTING, ZeroStrategy, check_deepspeed
 from llm.train.tensor_parallel import check_divides
 
 Config = dict[str, Any]
@@ -75,6 +78,8 @@ TASKS = {
 }
 # What a model has for its task alone, by the beginning of its weights' names.
 TASK_PARTS = ("unembedding.", "pooler.", "label_head.")
+# Trained vectors, one a position.
+POSITIONS = "embedding.positions.weight"
 # By how many tokens that stand for nothing Hugging Face's models exceed their tokenizers: 399 in Qwen2.5's larger ones.
 MOST_FILLED_UP = 512
 LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch", "steps", "sources", "weight", "epochs"}
@@ -145,6 +150,25 @@ class Origin:
         """The shape for a tokenizer of `vocab_size` ids; weights that are there have theirs, which may be filled up."""
         return self.shape if self.weights else self.shape.with_vocab_size(vocab_size)
 
+    def shortened(self, length: int) -> "Origin":
+        """The same model with a context of `length` tokens, without the trained positions behind it.
+
+        Raises:
+            ConfigError: there is no model yet, or its context is shorter.
+        """
+        if not self.weights:
+            raise ConfigError(
+                f"context_length={length}: it is for a model that init_from= brings; model.context_length= is a new one's."
+            )
+        if length > self.shape.context_length:
+            raise ConfigError(
+                f"context_length={length}: the model that init_from= brings has {self.shape.context_length:,} positions, "
+                "and this can only shorten them."
+            )
+        shape = dataclasses.replace(self.shape, context_length=length)
+        fewer = {name: self.weights[name][:length] for name in {POSITIONS} & self.weights.keys()}
+        return dataclasses.replace(self, shape=shape, weights=self.weights | fewer)
+
 
 def origin(config: Config, run: Run) -> Origin:
     """Where the config starts from: `model` and `tokenizer`, or all of `init_from`.
@@ -152,9 +176,11 @@ def origin(config: Config, run: Run) -> Origin:
     A `run` that began from something and has a checkpoint goes on with its own, wherever its origin is by now.
 
     Raises:
-        ConfigError: the task needs another architecture.
+        ConfigError: the task needs another architecture, or see `Origin.shortened`.
     """
     found = _origin(config, run)
+    if config["context_length"] is not None:
+        found = found.shortened(config["context_length"])
     found = dataclasses.replace(found, tokenizer=chatting(config, found.tokenizer))
     has, wanted = found.shape.architecture, config["task"]["architectures"]
     if has not in wanted:
@@ -169,18 +195,28 @@ def _origin(config: Config, run: Run) -> Origin:
     if config["init_from"] is None:
         return Origin(ModelConfig.from_dict(config["model"]), _tokenizer_spec(config))
     resumes = config["resume"] != "never" and run.exists() and checkpoint.steps(run.checkpoints)
-    start = run if resumes else Run(Path(config["init_from"]).expanduser())
-    if start.exists():
-        folder = checkpoint.find(start.checkpoints, None)
-        shape, tensors = checkpoint.read_model(folder)
-        return Origin(shape, FixedTokenizer(load_tokenizer(start.tokenizer)), tensors)
-    if start.folder.suffix == ".gguf":
-        shape, tensors, tokenizer = from_gguf(start.folder)
+    return started(str(run.folder) if resumes else config["init_from"], None)
+
+
+def started(start: str, which: str | None) -> Origin:
+    """A model that is there: a run's, of a .gguf file, or of a Hugging Face folder or hub id; a PEFT adapter is folded in.
+
+    `which` names a run's checkpoint, see `checkpoint.find`.
+    """
+    run = Run(Path(start).expanduser())
+    if run.exists():
+        shape, tensors = checkpoint.read_model(checkpoint.find(run.checkpoints, which))
+        return Origin(shape, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors)
+    if run.folder.suffix == ".gguf":
+        shape, tensors, tokenizer = from_gguf(run.folder)
         return Origin(shape, FixedTokenizer(tokenizer), tensors)
-    hf_folder = local_folder(config["init_from"])
-    shape, tensors = from_huggingface(hf_folder)
-    spec = PretrainedSpec(str(hf_folder))
-    _check_vocabulary(hf_folder, shape.vocabulary, spec.build().vocab_size)
+    folder = local_folder(start)
+    if peft.is_adapter(folder):
+        base = started(peft.base_of(folder), None)
+        return dataclasses.replace(base, weights=peft.read(folder, base.shape, base.weights))
+    shape, tensors = from_huggingface(folder)
+    spec = PretrainedSpec(str(folder))
+    _check_vocabulary(folder, shape.vocabulary, spec.build().vocab_size)
     return Origin(shape, spec, tensors)
 
 
@@ -226,6 +262,12 @@ def _tokenizer_spec(config: Config) -> TokenizerSpec:
     return cast(TokenizerSpec, instantiate(node, config))
 
 
+def stand_in(spec: TokenizerSpec) -> Tokenizer:
+    """A tokenizer with the special tokens of the one that will be made, where that takes a text."""
+    own = spec.spec if isinstance(spec, ChattingSpec) else spec
+    return ByteSpec(own.special_tokens).build() if isinstance(own, SentencePieceSpec) else own.build(())
+
+
 def source(data: Config, config: Config) -> Source:
     """Where a `data` node reads its text; the loader's keys in that node are not the source's."""
     found = instantiate({key: value for key, value in data.items() if key not in LOADER_KEYS}, config)
@@ -234,30 +276,38 @@ def source(data: Config, config: Config) -> Source:
     return Conversing(found, preferences=_collator_class(config) is PreferenceCollator)
 
 
-def steps(data: Config, config: Config) -> dict[str, Step | Comparison]:
+def steps(data: Config, config: Config) -> dict[str, AnyStep]:
     """What a `data` node does to its documents, by name and in order."""
     named = (data["steps"] or {}).items()
     return {name: instantiate(node, config) for name, node in named if node is not None}
 
 
-def corpus(config: Config, spec: TokenizerSpec, show: bool, processes: int | None = None) -> Corpus | Mixture:
+def corpus(
+    config: Config,
+    spec: TokenizerSpec,
+    show: bool,
+    processes: int | None = None,
+    executor: Executor | None = None,
+) -> Corpus | Mixture:
     """The prepared corpus of the config's `data`, or its corpora, found again by their fingerprints where they exist."""
     data = config["data"]
-    sources = _sources(data, config)
+    sources = sources_of(data, config)
     with Bar() if show else nullcontext() as bar:
-        make = functools.partial(prepare, shards_dir=config["shards_dir"], processes=processes, progress=bar)
+        how: Config = {"processes": processes, "executor": executor, "progress": bar}
         if not sources:
-            return make(source(data, config), spec, steps=steps(data, config))
+            return prepare(source(data, config), spec, config["shards_dir"], steps=steps(data, config), **how)
         shares = {name: Share(node["weight"], node["epochs"]) for name, node in sources.items()}
         texts = {name: (source(node, config), steps(node, config)) for name, node in sources.items()}
-        tokenizer = shared_tokenizer(
-            list(texts.values()), spec, config["shards_dir"], processes=processes, progress=bar
-        )
+        tokenizer = shared_tokenizer(list(texts.values()), spec, config["shards_dir"], **how)
         fixed = FixedTokenizer(tokenizer)
-        return Mixture({name: make(one, fixed, steps=done) for name, (one, done) in texts.items()}, shares)
+        corpora = {
+            name: prepare(one, fixed, config["shards_dir"], steps=done, **how)
+            for name, (one, done) in texts.items()
+        }
+        return Mixture(corpora, shares)
 
 
-def _sources(data: Config, config: Config) -> dict[str, Config]:
+def sources_of(data: Config, config: Config) -> dict[str, Config]:
     """The sources of a mixture by name; none of any other data.
 
     Raises:
@@ -305,9 +355,9 @@ def adapted_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
 
 def shape_for(config: Config, found: Origin, text: Corpus | Mixture) -> ModelConfig:
     """The shape of the model that is trained: with the tokenizer's vocabulary and, of labelled texts, their labels."""
-    shape = found.sized(text.vocab_size)
     make = _collator_class(config)
-    # A mixture holds plain text alone.
+    shape = dataclasses.replace(found.sized(text.vocab_size), prefix_lm=make is PrefixCollator)
+    # A mixture has no labels.
     if isinstance(text, Mixture) or not (isinstance(make, type) and issubclass(make, LabelCollator)):
         return dataclasses.replace(shape, labels=(), labelled="text", number_mean=0.0, number_std=1.0)
     return make.headed(shape, text.train, text.tokenizer)
@@ -336,7 +386,7 @@ def compares(config: Config) -> bool:
 
 def references(config: Config, start: Origin, text: Corpus | Mixture, path: Path) -> dict[str, np.ndarray]:
     """What the first model says of all answers, by stream: computed once, and kept at `path`; empty where none is needed."""
-    if not compares(config) or isinstance(text, Mixture):  # which holds plain text alone
+    if not compares(config) or isinstance(text, Mixture):  # which has no preferences
         return {}
     if not path.exists():
         net = Transformer(start.shape)
@@ -355,23 +405,88 @@ def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
 
 
 def usable_model(start: str, which: str | None) -> tuple[Transformer, Tokenizer]:
-    """The model and the tokenizer of a run, or of a Hugging Face folder or hub id, ready to use."""
-    run = Run(Path(start).expanduser())
-    if run.exists():
-        return trained_model(run, which)[0], load_tokenizer(run.tokenizer)
-    folder = local_folder(start)
-    shape, tensors = from_huggingface(folder)
-    net = Transformer(shape)
-    checkpoint.load_weights(net, tensors, folder)
+    """The model and the tokenizer of what `started` reads, ready to use."""
+    found = started(start, which)
+    net = Transformer(found.shape)
+    checkpoint.load_weights(net, found.weights, Path(start))
     place(net.eval())
-    return net, PretrainedSpec(str(folder)).build(())
+    return net, found.tokenizer.build(())
+
+
+@dataclass(frozen=True)
+class Usable:
+    """A model and its tokenizer, ready to use; `make` gives the model once `net` is laid out, which others may share."""
+
+    net: Transformer
+    tokenizer: Tokenizer
+    make: Callable[[Transformer], Transformer] = lambda net: net
+
+
+def usable_models(starts: Sequence[str], which: str | None) -> list[Usable]:
+    """As `usable_model` of each of `starts`, but runs with adapters on one model share its weights.
+
+    That model may be among `starts`, as a run or a Hugging Face folder: its weights decide, not its name. An adapter that
+    shares with none is folded in.
+    """
+    runs = {start: Run(Path(start).expanduser()) for start in starts}
+    folders = {start: checkpoint.find(run.checkpoints, which) for start, run in runs.items() if run.exists()}
+    adapted = [start for start, folder in folders.items() if checkpoint.adapter_of(folder) is not None]
+    if len(starts) == 1:
+        adapted = []
+    found = {start: Usable(*usable_model(start, which)) for start in starts if start not in adapted}
+    # A model whose head was for labels has none for tokens, so that it is the last to begin with.
+    has_labels = {
+        start: bool(checkpoint.read_manifest(folders[start])["model"].get("labels")) for start in adapted
+    }
+    for number, start in enumerate(sorted(adapted, key=has_labels.__getitem__)):
+        nets = [one.net for one in found.values()]
+        found[start] = _adapted(folders[start], load_tokenizer(runs[start].tokenizer), number, nets)
+    for start in adapted:
+        if sum(one.net is found[start].net for one in found.values()) == 1:
+            found[start] = Usable(*usable_model(start, which))
+    return [found[start] for start in starts]
+
+
+def _adapted(folder: Path, tokenizer: Tokenizer, number: int, nets: Sequence[Transformer]) -> Usable:
+    """The model of a checkpoint with an adapter, which is put beside the first of `nets` that it was trained beside."""
+    shape, tensors = checkpoint.read_parts(folder)
+    lora = checkpoint.adapter_of(folder)
+    assert lora is not None
+    weights = without_adapters(tensors, lora)
+    net = next((net for net in nets if _is_beneath(net, shape, weights)), None)
+    if net is None:
+        net = Transformer(shape)
+        checkpoint.load_weights(net, weights, folder)
+        place(net.eval())
+    attach(net, number, lora, tensors)
+    heads = {name: weight for name, weight in weights.items() if name.startswith(TASK_PARTS)}
+    return Usable(net, tokenizer, functools.partial(Adapted, number=number, config=shape, heads=heads))
+
+
+def _is_beneath(net: Transformer, shape: ModelConfig, weights: Mapping[str, Tensor]) -> bool:
+    """Whether `net` has these weights, but for the parts of a task where labels tell it."""
+
+    def body(names: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: names[name] for name in names if not (shape.labels and name.startswith(TASK_PARTS))}
+
+    own, others = body(dict(net.named_parameters())), body(weights)
+    if _unlabelled(net.config) != _unlabelled(shape) or own.keys() != others.keys():
+        return False
+    return all(torch.equal(own[name].detach().cpu(), others[name]) for name in own)
+
+
+def _unlabelled(shape: ModelConfig) -> ModelConfig:
+    """A shape without what a task or training alone adds to it."""
+    return dataclasses.replace(
+        shape, labels=(), labelled="text", number_mean=0.0, number_std=1.0, pooler=False, dropout=0.0
+    )
 
 
 def adapter(config: Config) -> Lora | None:
     """What is trained beside a frozen model; None where its own weights are.
 
     Raises:
-        ConfigError: there is no model to freeze, or the strategy splits matrices.
+        ConfigError: there is no model to freeze, or the strategy splits what can't be.
     """
     if config["adapter"] is None:
         return None
@@ -379,12 +494,21 @@ def adapter(config: Config) -> Lora | None:
         raise ConfigError(
             "adapter: it is trained beside a model that is there already; give one by init_from=."
         )
+    beside = cast(Lora, instantiate(config["adapter"], config))
     strategy = config["trainer"]["strategy"]
-    if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
+    if not isinstance(strategy, dict):
+        return beside
+    if TENSOR_PARALLEL in strategy:
         raise ConfigError(
             "adapter: strategy=fsdp_tp splits the matrices that it stands beside; take strategy=fsdp."
         )
-    return cast(Lora, instantiate(config["adapter"], config))
+    make = resolve(strategy["_target_"], config["packages"])
+    if beside.quantize is not None and isinstance(make, type) and issubclass(make, SPLITTING):
+        raise ConfigError(
+            f"adapter.quantize={beside.quantize}: matrices in few bits can't be split over processes; take strategy=single or "
+            "strategy=ddp, or no adapter.quantize."
+        )
+    return beside
 
 
 def model(config: Config, shape: ModelConfig) -> Transformer:
@@ -426,7 +550,7 @@ def initialise(net: Transformer, start: Origin, seed: int) -> None:
     Where the labels differ, what each of the two tasks has for itself (the head, the pooler) is drawn anew or left out.
     """
     if start.weights and net.config.labels == start.shape.labels:
-        checkpoint.load_weights(net, start.weights | fresh(net, start.weights, seed), Path("init_from"))
+        checkpoint.load_weights(net, begun(net, start.weights, seed), Path("init_from"))
         return
     init_weights(net, seed)
     if start.weights:
@@ -436,7 +560,7 @@ def initialise(net: Transformer, start: Origin, seed: int) -> None:
             for name, weight in start.weights.items()
             if not name.startswith(TASK_PARTS) or _fits(parts, name, weight)
         }
-        checkpoint.load_weights(net, parts | kept | fresh(net, start.weights, seed), Path("init_from"))
+        checkpoint.load_weights(net, parts | begun(net, kept, seed), Path("init_from"))
 
 
 def _fits(parts: dict[str, Tensor], name: str, weight: Tensor) -> bool:
@@ -469,14 +593,21 @@ def optimizer(config: Config, strategy: str) -> OptimizerFactory:
     return functools.partial(make, **settings(config["optimizer"]))
 
 
-def layout(config: Config, strategy: str, world_size: int) -> Layout:
+def layout(config: Config, strategy: str, derived: Derived) -> Layout:
     """How the strategy of the config lays a model out."""
-    keys = config["trainer"]["strategy"]
-    return Layout(strategy, world_size, keys.get(TENSOR_PARALLEL, 1) if isinstance(keys, dict) else 1)
+    node = config["trainer"]["strategy"]
+    keys = node if isinstance(node, dict) else {}
+    return Layout(
+        strategy,
+        derived.world_size,
+        keys.get(TENSOR_PARALLEL, 1),
+        keys.get("offload", False),
+        derived.accelerator,
+    )
 
 
 def step(
-    config: Config, shape: ModelConfig, laid_out: Layout, precision: str, work: Work, micro_batch_size: int
+    config: Config, shape: ModelConfig, laid_out: Layout, precision: str, load: Load, micro_batch_size: int
 ) -> TrainingStep:
     """A training step of the config, to be traced; each process does its share of data.batch_size."""
     recomputed = config["activation_checkpointing"]
@@ -488,7 +619,8 @@ def step(
         objective=objective(config),
         optimizer=optimizer(config, laid_out.strategy),
         precision=precision,
-        work=work,
+        work=load.work,
+        batch=functools.partial(blank, load),
         micro_batch_size=micro_batch_size,
         accumulation=max(1, config["data"]["batch_size"] // (laid_out.readers * micro_batch_size)),
         period=math.lcm(*periods),

@@ -5,6 +5,7 @@ import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,10 +27,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def beside(path: Path) -> Path:
+    """Where this process writes what becomes `path`: no other does, on any machine that shares the folder."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
+
+
 def write_atomically(path: Path, content: str) -> None:
     """Replace `path` by `content` so that a kill at any instant leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    neighbour = beside(path)
     try:
         with neighbour.open("w", encoding="utf-8") as file:
             file.write(content)

@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.browsing import chromium
 from tests.task_files import write_tasks
 from tests.warm import ranks
 
@@ -64,13 +65,19 @@ def tiny_words() -> tuple[str, ...]:
     return TINY
 
 
-@pytest.fixture
-def tiny(text_folder, tmp_path, tmp_path_factory, monkeypatch) -> list[str]:
-    """The overrides of a run in `tmp_path/runs` that takes a second, and isn't planned beforehand, which takes another."""
-    monkeypatch.setattr("llm.jobs.train.expected", lambda job, derived: {})
+@pytest.fixture(scope="session")
+def tiny_in(text_folder, tmp_path_factory) -> Callable[[Path], list[str]]:
+    """The overrides of a run in `runs` of a folder that takes a second."""
     shards = tmp_path_factory.getbasetemp() / "shards"
-    folders = [f"data.paths=[{text_folder}/*.txt]", f"runs_dir={tmp_path}/runs", f"shards_dir={shards}"]
-    return [*TINY, *folders]
+    paths = [f"data.paths=[{text_folder}/*.txt]", f"shards_dir={shards}"]
+    return lambda folder: [*TINY, *paths, f"runs_dir={folder}/runs"]
+
+
+@pytest.fixture
+def tiny(tiny_in, tmp_path, monkeypatch) -> list[str]:
+    """The same in `tmp_path`; the run isn't planned beforehand, which would take another second."""
+    monkeypatch.setattr("llm.jobs.train.expected", lambda job, derived, step: {})
+    return tiny_in(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +118,13 @@ def spawn(python) -> Callable[..., None]:
 def task_folder(tmp_path_factory) -> Path:
     """A folder with tasks of lm-evaluation-harness, made of nothing but files."""
     return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; a module's, since while it runs no other event loop can begin in this thread."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

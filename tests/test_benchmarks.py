@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from llm.data.sources.stdlib import stdlib_folder
+
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -111,13 +113,19 @@ def test_shakespeare_scores_both_on_the_same_bytes(tmp_path):
 
 
 @pytest.mark.slow
-def test_plan():
-    assert cells(quick("plan"), "tiny")[3].endswith("%")
+def test_plan_is_near_what_torch_gives_out():
+    _, *figures = cells(quick("plan"), "tiny")
+    assert len(figures) == 5
+    assert abs(float(figures[4].rstrip("%"))) <= 10
 
 
 @pytest.mark.slow
-def test_gpu():
-    assert "figures of a GPU are still to come" in quick("gpu")
+def test_gpu_prints_the_plan_beside_what_it_measures():
+    output = quick("gpu")
+    assert "figures of a GPU are still to come" in output
+    rows = [line.split("|") for line in output.splitlines() if line.startswith("| train.py |")]
+    assert len(rows) == 2
+    assert all(float(row[5].replace(",", "")) > 0 and row[6].strip().endswith("GB") for row in rows)
 
 
 @pytest.mark.slow  # it compiles
@@ -135,3 +143,33 @@ def test_where_time_goes_names_its_groups_and_the_limit():
 def test_serving():
     rows = [line for line in quick("serving").splitlines() if line.startswith("| llm serve |")]
     assert len(rows) == 2
+
+
+@pytest.mark.slow
+def test_results_makes_rows_and_the_baselines_beside_them(tmp_path, monkeypatch):
+    texts = [{"text": f"{'so good' if n % 2 else 'too bad'} {n}", "label": "ny"[n % 2]} for n in range(80)]
+    passage = "A box holds a ball."
+    question = {"id": "1", "question": "what?", "answers": [{"text": "A box", "answer_start": 0}]}
+    article = {"title": "x", "paragraphs": [{"context": passage, "qas": [question]}]}
+    articles = {"version": "1.1", "data": [{**article, "title": str(n)} for n in range(4)]}
+    rows = "\n".join(map(json.dumps, texts))
+    # Text enough for the tokenizer's 4,096 pieces.
+    library = [(stdlib_folder() / f"{name}.py").read_text() for name in ("_pydecimal", "argparse", "inspect")]
+    files = {
+        "corpora/austen.txt": "".join(library),
+        "corpora/tinyshakespeare.txt": library[0],
+        "labelled/sentiment.train.jsonl": rows,
+        "labelled/sentiment.test.jsonl": rows,
+        "labelled/qa.squad.json": json.dumps(articles),
+    }
+    for name, text in files.items():
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text(text)
+    monkeypatch.setenv("LLM_SHARED_DATA", str(tmp_path / "data"))
+    names = ("sentiment.tfidf", "sentiment.random", "qa.first_words")
+    output = quick("results", *names, f"--work={tmp_path}/work")
+    assert cells(output, "the commonest label")[1].startswith("0.500")
+    assert cells(output, "`sentiment.random`")[3:5] == ["80", "2"]
+    assert float(cells(output, "`sentiment.tfidf`: words and pairs of words by TF-IDF")[1].split()[0]) > 0.9
+    # "A box holds" beside "A box": half of what is told, all of what is right.
+    assert cells(output, "`qa.first_words`: the first 3 words of the passage")[1].startswith("0.667")

@@ -1,5 +1,21 @@
 """What is trained beside a frozen model, as a composition over its linear layers."""
 
-from llm.adapter.lora import Lora, LowRank, fresh, layers, merged
+from llm.adapter.frozen import frozen_bytes, n_values
+from llm.adapter.lora import Lora, LowRank, begun, layers, merged, without_adapters
+from llm.adapter.switched import Adapted, Changes, Switched, attach, using
 
-__all__ = ["Lora", "LowRank", "fresh", "layers", "merged"]
+__all__ = [
+    "Adapted",
+    "Changes",
+    "Lora",
+    "LowRank",
+    "Switched",
+    "attach",
+    "begun",
+    "frozen_bytes",
+    "layers",
+    "merged",
+    "n_values",
+    "using",
+    "without_adapters",
+]

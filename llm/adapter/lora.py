@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llm.adapter.frozen import KINDS, Frozen, decoded
 from llm.errors import ConfigError
 from llm.model import Transformer
 from llm.model.init import generator_for
@@ -23,16 +24,14 @@ HEADS = ("label_head.", "pooler.")
 ALL = "all"
 
 
-class LowRank(nn.Linear):
+class LowRank(Frozen):
     """A linear layer that stays as it is, with a trained product of two thin matrices beside it (arXiv 2106.09685).
 
-    Its own matrix and bias keep their names and values.
+    Its own matrix and bias keep their names and values; see `Frozen`.
     """
 
-    def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float) -> None:
-        nn.Module.__init__(self)
-        self.in_features, self.out_features = base.in_features, base.out_features
-        self.weight, self.bias = base.weight, base.bias
+    def __init__(self, base: nn.Linear, bits: str | None, rank: int, scale: float, dropout: float) -> None:
+        super().__init__(base, bits)
         self.rank, self.scale = rank, scale
         self.dropout = nn.Dropout(dropout)
         self.lora_a = nn.Parameter(base.weight.new_empty(rank, base.in_features))
@@ -41,7 +40,7 @@ class LowRank(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the last dimension."""
-        return F.linear(x, self.weight, self.bias) + self.change(x)
+        return self.product(x, self.bias) + self.change(x)
 
     def change(self, x: Tensor) -> Tensor:
         """What the product adds."""
@@ -51,15 +50,15 @@ class LowRank(nn.Linear):
 class Decomposed(LowRank):
     """The same with the length of each output's row trained apart from its direction (DoRA, arXiv 2402.09353)."""
 
-    def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float) -> None:
-        super().__init__(base, rank, scale, dropout)
+    def __init__(self, base: nn.Linear, bits: str | None, rank: int, scale: float, dropout: float) -> None:
+        super().__init__(base, bits, rank, scale, dropout)
         self.lora_gain = nn.Parameter(base.weight.new_empty(base.out_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the last dimension; no gradient goes through the rows' own lengths, as the paper has it."""
-        turned_oi = self.weight + self.scale * (self.lora_b @ self.lora_a)
+        turned_oi = self.matrix() + self.scale * (self.lora_b @ self.lora_a)
         longer_o = self.lora_gain / torch.linalg.vector_norm(turned_oi, dim=1).detach()
-        y = longer_o * (F.linear(x, self.weight) + self.change(x))
+        y = longer_o * (self.product(x) + self.change(x))
         return y if self.bias is None else y + self.bias
 
 
@@ -74,6 +73,7 @@ class Lora:
         targets: parts of the blocks by name, such as query or feed_forward.up; `all` for every matrix there.
         rslora: alpha is divided by the root of the rank instead (arXiv 2312.03732).
         dora: the rows' lengths are trained apart (arXiv 2402.09353).
+        quantize: int8 or nf4 keeps the frozen matrices of the blocks in 8 or 4 bits; None as the precision says.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -85,6 +85,7 @@ class Lora:
     targets: str | Sequence[str] = ALL
     rslora: bool = False
     dora: bool = False
+    quantize: str | None = None
 
     def __post_init__(self) -> None:
         for key, fine, rule in (
@@ -94,6 +95,10 @@ class Lora:
         ):
             if not fine:
                 raise ConfigError(f"adapter.{key}={getattr(self, key)}: it must be {rule}.")
+        if self.quantize not in (None, *KINDS):
+            raise ConfigError(
+                f"adapter.quantize={self.quantize}: it is {' or '.join(KINDS)}, or null for neither."
+            )
 
     @property
     def scale(self) -> float:
@@ -111,16 +116,23 @@ class Lora:
             ConfigError: a target is no part of this model, or the rank is as large as a layer.
         """
         make = Decomposed if self.dora else LowRank
-        for name in self._chosen(net):
+        chosen = self._chosen(net)
+        for name in chosen if self.quantize is None else list(_linears(net)):
             parent, _, leaf = name.rpartition(".")
             base = net.get_submodule(name)
             assert isinstance(base, nn.Linear)
+            if self.quantize is not None:
+                KINDS[self.quantize].check(name, base.weight)
+            if name not in chosen:
+                setattr(net.get_submodule(parent), leaf, Frozen(base, self.quantize))
+                continue
             if self.rank > min(base.in_features, base.out_features):
                 raise ConfigError(
                     f"adapter.rank={self.rank}: {name} has {base.in_features} inputs and {base.out_features} outputs, and "
                     "no matrix there has a larger rank than the fewer of them."
                 )
-            setattr(net.get_submodule(parent), leaf, make(base, self.rank, self.scale, self.dropout))
+            made = make(base, self.quantize, self.rank, self.scale, self.dropout)
+            setattr(net.get_submodule(parent), leaf, made)
         for name, parameter in net.named_parameters():
             is_head = bool(net.config.labels) and name.startswith(HEADS)
             parameter.requires_grad_(is_head or name.endswith((A, B, GAIN)))
@@ -157,8 +169,23 @@ def layers(net: Transformer) -> dict[str, LowRank]:
     return {name: module for name, module in net.named_modules() if isinstance(module, LowRank)}
 
 
-def fresh(net: Transformer, weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """The first values of the adapters of `net`, whose other weights are `weights`: they change nothing yet."""
+def begun(net: Transformer, weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """The first weights of `net`, whose model without adapters has `weights`: the adapters change nothing yet.
+
+    Matrices that `net` keeps in few bits are brought into them.
+    """
+    made, seen = dict(weights), dict(weights)
+    for name, layer in net.named_modules():
+        if isinstance(layer, Frozen) and layer.bits is not None:
+            coded = KINDS[layer.bits].encode(made.pop(f"{name}.weight").float())
+            made |= {f"{name}.{part}": tensor for part, tensor in coded._asdict().items()}
+            if isinstance(layer, Decomposed):
+                seen[f"{name}.weight"] = KINDS[layer.bits].decode(coded, torch.float32)
+    return made | _fresh(net, seen, seed)
+
+
+def _fresh(net: Transformer, weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """The first values of the adapters of `net`, whose other weights are `weights`."""
     made: dict[str, Tensor] = {}
     for name, parameter in net.named_parameters():
         layer, _, leaf = name.rpartition(".")
@@ -174,18 +201,32 @@ def fresh(net: Transformer, weights: Mapping[str, Tensor], seed: int) -> dict[st
     return made
 
 
+def without_adapters(tensors: Mapping[str, Tensor], lora: Lora) -> dict[str, Tensor]:
+    """The weights that adapters stand beside; matrices in few bits are what these stand for."""
+    own = {name: tensor for name, tensor in tensors.items() if not name.endswith((A, B, GAIN))}
+    return decoded(own, lora.quantize)
+
+
 def merged(tensors: Mapping[str, Tensor], lora: Lora) -> dict[str, Tensor]:
     """The weights of a model with adapters, these folded in: those of a model without."""
-    weights = {name: tensor for name, tensor in tensors.items() if not name.endswith((A, B, GAIN))}
+    weights = without_adapters(tensors, lora)
     for name in tensors:
         layer, _, leaf = name.rpartition(".")
         if leaf != A:
             continue
-        own = weights[f"{layer}.weight"]
-        product_oi = tensors[f"{layer}.{B}"].double() @ tensors[name].double()
-        whole_oi = own.double() + lora.scale * product_oi
-        if f"{layer}.{GAIN}" in tensors:
-            gain_o = tensors[f"{layer}.{GAIN}"].double()
-            whole_oi *= (gain_o / torch.linalg.vector_norm(whole_oi, dim=1))[:, None]
-        weights[f"{layer}.weight"] = whole_oi.to(own.dtype)
+        weights[f"{layer}.weight"] = folded(
+            weights[f"{layer}.weight"],
+            tensors[name],
+            tensors[f"{layer}.{B}"],
+            tensors.get(f"{layer}.{GAIN}"),
+            lora.scale,
+        )
     return weights
+
+
+def folded(frozen_oi: Tensor, a_ri: Tensor, b_or: Tensor, gain_o: Tensor | None, scale: float) -> Tensor:
+    """A matrix with its adapter in it, computed in float64; `gain_o` are the rows' lengths, of DoRA alone."""
+    whole_oi = frozen_oi.double() + scale * (b_or.double() @ a_ri.double())
+    if gain_o is not None:
+        whole_oi *= (gain_o.double() / torch.linalg.vector_norm(whole_oi, dim=1))[:, None]
+    return whole_oi.to(frozen_oi.dtype)

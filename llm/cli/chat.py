@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 ABOUT = """Chat with a run, or the folder of a Hugging Face model. Ctrl-C stops an answer, Ctrl-D ends; /again asks
-anew, /new begins another chat. Any other text is a message, as typed."""
+anew, /set temperature=0 says how it is written, /tokens shows what else each token might have been, /new, /chats and
+/open go between conversations, /help lists all. Any other text is a message, as typed."""
 
 EXAMPLES = {
     "run=runs/demo": "chat",
     'run=runs/demo system="Answer in one line."': "with instructions that stand before the chat",
-    "run=runs/demo temperature=0 max_new_tokens=100": "always the likeliest token, and short",
+    "run=runs/demo temperature=0 out=chats.jsonl": "always the likeliest token, in conversations that are kept",
 }
 
 

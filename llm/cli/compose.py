@@ -94,6 +94,10 @@ def _refuse_conflicts(config: Mapping[str, Any], words: Words) -> None:
         return
     for key, value in words.values.items():
         group = key.partition(".")[0]
+        if key == "model.context_length":
+            raise ConfigError(
+                f"{key}={value}: the model of init_from={config['init_from']} has its own; context_length={value} shortens it."
+            )
         if group in ("model", "tokenizer"):
             raise ConfigError(
                 f"{key}={value}: init_from={config['init_from']} brings its own {group}; leave {key}= out."

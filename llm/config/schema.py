@@ -149,6 +149,7 @@ class TrainConfig:
     seed: Seed = 1337  # initial weights, order of the data, dropout and samples
     resume: Given = "auto"  # auto, never, must, or the checkpoint folder to go on from
     init_from: str | None = None  # start from this run, Hugging Face folder, hub id or .gguf file
+    context_length: Count | None = None  # shorten that of the model of init_from to this; null: leave it
     allow_changes: bool = False  # resume although the config changed in a way that matters
     compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: on NVIDIA GPUs, and in long runs on a CPU
     activation_checkpointing: Count | Literal["selective"] | None = None  # every n-th block, or parts of all
@@ -226,11 +227,14 @@ class ApiConfig:
 class GoogleConfig:
     """Google Cloud Natural Language, for model=google_nl; its credentials come from the environment alone."""
 
-    task: Literal["sentiment", "classification"] = "sentiment"  # what the labels of data= are
+    task: Literal["sentiment", "classification", "entities"] = "sentiment"  # what the labels of data= are
     positive: Given = "positive"  # the label of a sentiment of 0 or more
     negative: Given = "negative"  # the label of one below 0
     neutral: str | None = None  # the label of one near 0; null: there is none
     neutral_within: Annotated[float, Ge(0), Le(1)] = 0.25  # how near
+    kinds: dict[str, str] = field(
+        default_factory=dict
+    )  # the tags' kind that a type of entity means, {WORK_OF_ART: work}
     language: str | None = None  # of the texts, such as en; null: the service finds out
     base_url: str | None = None  # a stand-in, asked without credentials; null: Google's own
     concurrency: Count = 4  # requests at a time
@@ -302,6 +306,7 @@ class ChatConfig:
     min_p: Share | None = None  # drop tokens below this share of the likeliest one's probability
     repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same answers
+    out: str | None = None  # a file that keeps the conversations, as JSON lines that data=chat reads
     speculate: NotNegative = 0  # tokens that a step guesses from repetitions, while one text is written
     precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 
@@ -318,7 +323,8 @@ class ServeConfig:
     max_batch_size: Count = 16  # texts that a model writes at a time
     max_waiting: NotNegative = 64  # texts that may wait beside them; more are refused with 429
     cache_gib: Annotated[float, Gt(0)] = 4.0  # memory of a model's cache; where short, fewer texts at a time
-    speculate: NotNegative = 0  # tokens that a step guesses from repetitions, while one text is written
+    speculate: NotNegative = 0  # tokens that a step guesses and checks, while one text is written
+    draft: str | None = None  # a small run with the same tokenizer, which guesses them; null: repetitions do
     precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 
 
@@ -332,6 +338,10 @@ class ExportConfig:
     out: Given = ""  # the folder to make; nothing may stand there yet
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights
     shard_bytes: Count = 5_000_000_000  # the largest file of weights, for format=hf
+    push_to: Literal["hub"] | None = None  # hub: send it to Hugging Face's hub, by the token in HF_TOKEN
+    repo: str | None = None  # what it is called there, such as me/my-model
+    private: bool = True  # a repository that is made for it is seen by its owner alone
+    dry_run: bool = False  # show which files would be written and sent, then stop
 
 
 @dataclass
@@ -359,7 +369,8 @@ class PrepareConfig:
     """The keys of `llm prepare`."""
 
     shards_dir: Given = "shards"  # where prepared corpora are kept
-    processes: Count | None = None  # worker processes; null for one a core
+    processes: Count | None = None  # worker processes; null for one a core, or as many as a cluster gives
+    executor: Target = field(default_factory=dict)  # what does the work, on this machine or on many
     dry_run: bool = False  # show 20 documents before and after the steps, then stop
     data: Data = field(default_factory=dict)
     tokenizer: Target = field(default_factory=dict)

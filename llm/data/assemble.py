@@ -1,6 +1,6 @@
 """Finished pieces to the two streams of a corpus: duplicates dropped, files hashed, ids counted."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from llm.data.encode import ROW, HashedFile, PieceFiles
+from llm.data.repeats import HASHES_AT_ONCE, find_repeats
 from llm.data.shards import STREAMS, documents_name, token_dtype, tokens_name
 
-# Bounds of memory: digests sorted at once (32 bytes each while it lasts), and tokens copied at once.
-DIGESTS_AT_ONCE = 1 << 22
+# Bound of memory: chunks copied at once.
 ROWS_AT_ONCE = 1 << 12
 
 
@@ -43,7 +43,7 @@ def _may_be_duplicate(rows: np.ndarray) -> np.ndarray:
     return (rows["starts"] == 1) & (rows["digest"] != 0)
 
 
-def find_duplicates(pieces: Sequence[PieceFiles], at_once: int = DIGESTS_AT_ONCE) -> np.ndarray:
+def find_duplicates(pieces: Sequence[PieceFiles], at_once: int = HASHES_AT_ONCE) -> np.ndarray:
     """Which documents repeat an earlier one, as sorted numbers counted over all pieces; bounded memory."""
     return find_repeats([partial(_candidates, piece) for piece in pieces], at_once)
 
@@ -51,28 +51,6 @@ def find_duplicates(pieces: Sequence[PieceFiles], at_once: int = DIGESTS_AT_ONCE
 def _candidates(piece: PieceFiles) -> np.ndarray:
     rows = _rows(piece)
     return rows["digest"][_may_be_duplicate(rows)]
-
-
-def find_repeats(pieces: Sequence[Callable[[], np.ndarray]], at_once: int = DIGESTS_AT_ONCE) -> np.ndarray:
-    """Which of the digests that the pieces read repeat an earlier one, as sorted numbers over all; bounded memory."""
-    parts = 1 + sum(len(read()) for read in pieces) // at_once
-    repeats = [_repeats(pieces, part, parts) for part in range(parts)]
-    return np.sort(np.concatenate(repeats))
-
-
-def _repeats(pieces: Sequence[Callable[[], np.ndarray]], part: int, parts: int) -> np.ndarray:
-    """The repeats among the digests that are `part` modulo `parts`."""
-    digests, numbers, first = [], [], 0
-    for read in pieces:
-        candidates = read()
-        chosen = np.flatnonzero(candidates % np.uint64(parts) == part)
-        digests.append(candidates[chosen])
-        numbers.append(first + chosen)
-        first += len(candidates)
-    number = np.concatenate(numbers)
-    is_repeat = np.ones(len(number), bool)
-    is_repeat[np.unique(np.concatenate(digests), return_index=True)[1]] = False
-    return number[is_repeat]
 
 
 def _kept(rows: np.ndarray, first: int, duplicates: np.ndarray) -> np.ndarray:

@@ -31,6 +31,16 @@ def tagged(words: Sequence[str], tags: Sequence[str]) -> bytes:
     return BETWEEN_WORDS.join(spaced(words)) + BETWEEN + VERBATIM + kept if words else b""
 
 
+def words_and_tags(data: bytes) -> tuple[list[str], list[str]] | None:
+    """The words of a document that `tagged` made, without the space before them, and their tags; None of any other."""
+    sentence, _, kept = data.partition(BETWEEN)
+    if not kept.startswith(VERBATIM):
+        return None
+    words = [word.decode().removeprefix(" ") for word in sentence.split(BETWEEN_WORDS)]
+    tags = tags_of(kept.removeprefix(VERBATIM))
+    return (words, tags) if len(words) == len(tags) else None
+
+
 def spaced(words: Sequence[str]) -> list[bytes]:
     """Words as a running text has them: a space before each but the first."""
     return [f" {word}".encode() if number else word.encode() for number, word in enumerate(words)]

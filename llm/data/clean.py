@@ -11,18 +11,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llm.data import pool
-from llm.data.assemble import find_repeats
 from llm.data.documents import Document, Losses, Piece, Plan, fingerprint
 from llm.data.encode import HashedFile
-from llm.data.pipeline import Pipeline, Tally, whole_documents
+from llm.data.pipeline import EXAMPLES_KEPT, Pipeline, Tally, whole_documents
+from llm.data.pool import Do
 from llm.data.progress import PrepareProgress
+from llm.data.repeats import find_repeats
 from llm.data.split import choose_split, first_documents
+from llm.data.steps.contamination import Contamination
+from llm.data.steps.duplicates import STARTS
 from llm.errors import DataError
 from llm.files import read_object, sha256, write_json
 
@@ -30,7 +33,11 @@ from llm.files import read_object, sha256, write_json
 VERSION = 1
 INDEX = "cleaned.json"
 LEVEL = 1
+LEFT_OUT = "left_out.bin"
+REPEATED = "repeated_lines.bin"
 NEAR = "nearly the same as an earlier document"
+REPEATED_LINES = "lines as in an earlier place"
+NO_LINE = "no line of its own"
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class CleanFiles:
     number: int
 
     def path(self, suffix: str) -> Path:
-        """The file of a kind: `jsonl.gz`, `digests.bin`, `<comparison>.bin`."""
+        """The file of a kind: `jsonl.gz`, `digests.bin`, `<step that compares>.bin`."""
         return self.folder / f"{self.number:06d}.{suffix}"
 
     @property
@@ -64,10 +71,16 @@ class CleanFiles:
 
     def marks(self, name: str, width: int, dtype: str) -> np.ndarray:
         """What a comparison kept (d, width), memory-mapped."""
-        path = self.path(f"{name}.bin")
-        if path.stat().st_size == 0:
-            return np.zeros((0, width), dtype)
-        return np.memmap(path, dtype, mode="r").reshape(-1, width)
+        return _mapped(self.path(f"{name}.bin"), dtype).reshape(-1, width)
+
+    def line_marks(self, name: str) -> np.ndarray:
+        """What a comparison kept of lines (l,), memory-mapped."""
+        return _mapped(self.path(f"{name}.bin"), "<u8")
+
+
+def _mapped(path: Path, dtype: str) -> np.ndarray:
+    """A file as an array, memory-mapped (which an empty file can't be)."""
+    return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype)
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,11 @@ class CleanJob:
 
     def __call__(self, number: int) -> dict[str, Any]:
         """Clean a piece into its files; returns its record."""
-        return clean_piece(self.pieces[number], self.pipeline, CleanFiles(self.folder, number))
+        return clean_piece(self.pieces[number], self.pipeline, self.files(number))
+
+    def files(self, number: int) -> CleanFiles:
+        """Where they are."""
+        return CleanFiles(self.folder, number)
 
 
 def clean_piece(piece: Piece, pipeline: Pipeline, files: CleanFiles) -> dict[str, Any]:
@@ -88,7 +105,8 @@ def clean_piece(piece: Piece, pipeline: Pipeline, files: CleanFiles) -> dict[str
     losses, tallies, counts = Losses(), pipeline.tallies(), Counter[str]()
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, 31)
     with ExitStack() as stack:
-        names = ["jsonl.gz", "digests.bin", *(f"{name}.bin" for name in pipeline.comparisons)]
+        compare = pipeline.comparisons | pipeline.lines
+        names = ["jsonl.gz", "digests.bin", *(f"{name}.bin" for name in compare)]
         opened = [stack.enter_context(HashedFile(files.path(name))) for name in names]
         text_file, digests, *marks = opened
         for document in whole_documents(piece.documents(losses)):
@@ -104,8 +122,8 @@ def clean_piece(piece: Piece, pipeline: Pipeline, files: CleanFiles) -> dict[str
             line = json.dumps({"id": clean.id, "text": text}, ensure_ascii=False) + "\n"
             text_file.write(packer.compress(line.encode("utf-8", "replace")))
             digests.write(np.array([int(clean.digest[:16], 16)], "<u8"))
-            for file, comparison in zip(marks, pipeline.comparisons.values(), strict=True):
-                file.write(comparison.marks(text))
+            for file, step in zip(marks, compare.values(), strict=True):
+                file.write(step.marks(text))
         text_file.write(packer.flush())
     record = {
         **{key: counts[key] for key in ("documents", "bytes", "kept_documents", "kept_bytes")},
@@ -120,11 +138,16 @@ def clean_piece(piece: Piece, pipeline: Pipeline, files: CleanFiles) -> dict[str
 
 @dataclass(frozen=True)
 class CleanPiece:
-    """The clean documents of a piece, but for those whose numbers `left_out` names, counted from `first`."""
+    """The clean documents of a piece, but for those whose numbers `left_out` names, counted from `first`.
+
+    Nor are there the lines that are marked in the file `repeated`, where there is one, counted from `first_line`.
+    """
 
     path: Path
     left_out: Path
     first: int
+    repeated: Path | None
+    first_line: int
 
     def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the documents in order."""
@@ -132,11 +155,25 @@ class CleanPiece:
         start = int(np.searchsorted(numbers, self.first))
         skip = iter(numbers[start:].tolist())
         following = next(skip, None)
-        for number, (id_, text) in enumerate(read_clean(self.path), self.first):
+        for number, (id_, text) in enumerate(self._texts(), self.first):
             if number == following:
                 following = next(skip, None)
             else:
                 yield Document(id_, text.encode())
+
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        """The id and text of each document, without repeated lines."""
+        if self.repeated is None:
+            yield from read_clean(self.path)
+            return
+        repeated, at = _mapped(self.repeated, "?"), self.first_line
+        for id_, text in read_clean(self.path):
+            lines = text.split("\n")
+            gone = repeated[at : at + len(lines)]
+            at += len(lines)
+            if gone.any():
+                text = "\n".join(compress(lines, ~gone)).strip("\n")
+            yield id_, text
 
 
 def read_clean(path: Path) -> Iterator[tuple[str, str]]:
@@ -166,10 +203,10 @@ def clean(
     pipeline: Pipeline,
     share: float | None,
     folder: Path,
-    processes: int | None,
+    do: Do,
     progress: PrepareProgress,
 ) -> Plan:
-    """A plan for the clean text of `plan`, which is made in `folder` unless it is there; pieces that are done stay.
+    """A plan for the clean text of `plan`, which `do` makes in `folder` unless it is there; pieces that are done stay.
 
     `share` is held out of the clean text (None: what the plan holds out).
 
@@ -178,7 +215,7 @@ def clean(
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [CleanFiles(folder, number) for number in range(len(plan.pieces))]
-    records = _records(plan, pipeline, files, processes, progress)
+    records = _records(plan, pipeline, files, do, progress)
     index = _finished_index(folder, records)
     if index is None:
         progress.stage("Comparing documents")
@@ -186,9 +223,11 @@ def clean(
         write_json(folder / INDEX, index)
     _refuse_nothing(pipeline, records, index)
     firsts = np.cumsum([0, *(record["kept_documents"] for record in records)]).tolist()
+    name = next(iter(pipeline.lines), None)
+    lines = np.cumsum([0, *(len(file.line_marks(name)) if name else 0 for file in files)]).tolist()
     pieces = [
-        CleanPiece(file.path("jsonl.gz"), folder / "left_out.bin", first)
-        for file, first in zip(files, firsts, strict=False)
+        CleanPiece(file.path("jsonl.gz"), folder / LEFT_OUT, first, folder / REPEATED if name else None, line)
+        for file, first, line in zip(files, firsts, lines, strict=False)
     ]
     losses = Losses(plan.losses.counts.copy(), dict(plan.losses.cases))
     for record in records:
@@ -208,7 +247,7 @@ def _records(
     plan: Plan,
     pipeline: Pipeline,
     files: Sequence[CleanFiles],
-    processes: int | None,
+    do: Do,
     progress: PrepareProgress,
 ) -> list[dict[str, Any]]:
     """The records of all pieces, those made that weren't finished before."""
@@ -217,7 +256,7 @@ def _records(
     waiting = [file.number for file in files if file.number not in done]
     job = CleanJob(plan.pieces, pipeline, files[0].folder)
     _tell(done, len(files), plan, progress)
-    for number, record in pool.run(job, waiting, pool.how_many(processes, len(waiting), plan.n_bytes)):
+    for number, record in do(job, waiting, plan.n_bytes):
         done[number] = record
         _tell(done, len(files), plan, progress)
     return [done[file.number] for file in files]
@@ -238,7 +277,9 @@ def _finished_index(folder: Path, records: Sequence[dict[str, Any]]) -> dict[str
     """The index, if it is of these records and what it vouches for is undamaged."""
     try:
         index = read_object(folder / INDEX)
-        whole = index["left_out_sha256"] == sha256(folder / "left_out.bin") and index["of"] == _names(records)
+        whole = index["of"] == _names(records) and all(
+            digest == sha256(folder / name) for name, digest in index["files"].items()
+        )
     except (OSError, ValueError, KeyError):
         return None
     return index if whole else None
@@ -265,8 +306,10 @@ def _compare(
         numbers, of = near.numbers[new], near.of[new]
         left_out = np.union1d(left_out, numbers)
         _tally_repeats(tallies[name], files, numbers, of, sum(record["kept_documents"] for record in records))
-    with HashedFile(files[0].folder / "left_out.bin") as file:
-        file.write(left_out.astype("<u8"))
+    contents = {}
+    if pipeline.lines:
+        left_out, contents[REPEATED] = _compare_lines(pipeline, files, left_out, tallies)
+    contents[LEFT_OUT] = left_out.astype("<u8")
     sums = {
         key: sum(record[key] for record in records)
         for key in ("documents", "bytes", "kept_documents", "kept_bytes")
@@ -276,9 +319,52 @@ def _compare(
         "kept_documents": sums["kept_documents"] - len(left_out),
         "duplicates": len(repeats),
         "steps": {name: vars(tally) for name, tally in tallies.items()},
-        "left_out_sha256": file.sha256,
+        "looked_for_overlap": [
+            name for name, step in pipeline.steps.items() if isinstance(step, Contamination)
+        ],
+        "files": {name: _written(files[0].folder / name, content) for name, content in contents.items()},
         "of": _names(records),
     }
+
+
+def _written(path: Path, content: np.ndarray) -> str:
+    with HashedFile(path) as file:
+        file.write(content)
+    return file.sha256
+
+
+def _compare_lines(
+    pipeline: Pipeline, files: Sequence[CleanFiles], left_out: np.ndarray, tallies: Mapping[str, Tally]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The documents that are left out, now also for want of lines, and whether each line (l,) repeats an earlier one."""
+    ((name, step),) = pipeline.lines.items()
+    marks = [file.line_marks(name) for file in files]
+    repeated = np.zeros(sum(map(len, marks)), bool)
+    for numbers in step.repeated_lines(marks, left_out):
+        repeated[numbers] = True
+    empty: list[np.ndarray] = []
+    shown: list[tuple[int, int]] = []
+    document, line = 0, 0
+    for some in marks:
+        starts = np.flatnonzero(some & STARTS)
+        gone, counts = repeated[line : line + len(some)], some & ~STARTS != 0
+        if gone.any():
+            lose, keep = (np.logical_or.reduceat(lines, starts) for lines in (gone, counts & ~gone))
+            empty.append(document + np.flatnonzero(lose & ~keep))
+            first = np.flatnonzero(gone)[: EXAMPLES_KEPT - len(shown)]
+            own = np.searchsorted(starts, first, side="right") - 1
+            shown += zip((document + own).tolist(), (first - starts[own]).tolist(), strict=True)
+        document, line = document + len(starts), line + len(some)
+    tally, none_left = tallies[name], np.concatenate([np.zeros(0, np.int64), *empty])
+    tally.documents = document - len(left_out)
+    if shown:
+        tally.remarks[REPEATED_LINES] = int(repeated.sum())
+    if len(none_left):
+        tally.dropped[NO_LINE] = len(none_left)
+    texts = _documents_at(files, {number for number, _ in shown})
+    for number, at in shown:
+        tally.show(REPEATED_LINES, texts[number][0], texts[number][1].split("\n")[at])
+    return np.union1d(left_out, none_left), repeated
 
 
 def _tally_repeats(

@@ -31,6 +31,7 @@ class Batch(NamedTuple):
         segments_bt: the segment of each input; None for one alone.
         divisor: what the summed loss is divided by in training, where a step's micro-batches differ in the number of
             their targets: the mean of the step's, (); None where it is the number of this batch's.
+        prefix_b: how many of a row's first tokens are read on both sides; None where none are.
         reference_b2: the log-probabilities of a better and a worse answer under the first model; the other rows are then
             in turn of these two.
     """
@@ -44,6 +45,7 @@ class Batch(NamedTuple):
     source_documents_bs: Tensor | None = None
     segments_bt: Tensor | None = None
     divisor: Tensor | None = None
+    prefix_b: Tensor | None = None
     reference_b2: Tensor | None = None
 
     @classmethod
@@ -63,6 +65,7 @@ class Batch(NamedTuple):
             "positions_bk": self.positions_bk,
             "source_bs": self.source_bs,
             "source_documents_bs": self.source_documents_bs,
+            "prefix_b": self.prefix_b,
         }
 
 
@@ -82,6 +85,20 @@ class Work(NamedTuple):
     written: float
     scored: float
     read: float = 0.0
+
+
+class Load(NamedTuple):
+    """What training asks of a model.
+
+    Args:
+        work: of the average sample.
+        most: of the longest, as its batch is padded.
+        marks: the fields of a batch that stand beside the tokens, such as which document each is of.
+    """
+
+    work: Work
+    most: Work
+    marks: tuple[str, ...] = ()
 
 
 class Samples(Protocol):
@@ -120,6 +137,15 @@ class Collator(Protocol):
         """What a sample of a view of its own takes."""
         ...
 
+    def most(self, samples: Any) -> Work:
+        """What the longest sample of a view takes, as its batch is padded."""
+        ...
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The fields of its batches that stand beside tokens, targets and positions."""
+        ...
+
     @property
     def view(self) -> Callable[[TokenStream, int, int], Samples]:
         """Cuts a stream into samples for a context length and a seed."""
@@ -127,6 +153,11 @@ class Collator(Protocol):
     def __call__(self, samples: Any, ids: np.ndarray) -> Batch:
         """The batch of samples, as the view gives them, with their numbers (n,)."""
         ...
+
+
+def load(collate: Collator, samples: Any) -> Load:
+    """What training on a view's samples asks of a model."""
+    return Load(collate.work(samples), collate.most(samples), collate.marks)
 
 
 class CausalCollator:
@@ -146,6 +177,13 @@ class CausalCollator:
     def work(self, samples: Windows) -> Work:
         """Every token of a window is scored."""
         return Work(samples.length, samples.length, samples.length)
+
+    most = work
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Documents, where attention stays within them."""
+        return ("documents_bt",) if self.within_documents else ()
 
     def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
         """The batch, both tensors views of `windows` where nothing is past the end of the text."""

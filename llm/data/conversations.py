@@ -200,6 +200,8 @@ class ConversationCollator:
         too_long: what becomes of a conversation longer than the context: `cut` to its beginning, or `drop`.
     """
 
+    marks = ("documents_bt",)
+
     def __init__(self, setting: Setting, *, too_long: TooLong = "cut") -> None:
         self.too_long = check_too_long(too_long)
         self.tokenizer, self.longest = setting.tokenizer, setting.shape.context_length
@@ -212,6 +214,10 @@ class ConversationCollator:
     def work(self, samples: Conversations) -> Work:
         """The average row's."""
         return Work(samples.tokens, samples.tokens, samples.targets)
+
+    def most(self, samples: Conversations) -> Work:
+        """A full row's; each position gets scores, and those of the assistant's words count."""
+        return Work(samples.length, samples.length, samples.length)
 
     def __call__(self, rows: list[list[Conversation]], ids: np.ndarray) -> Batch:
         """The batch of rows, padded to the longest."""

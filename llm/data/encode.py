@@ -17,7 +17,7 @@ from llm.data.shards import token_dtype
 from llm.data.survey import Survey
 from llm.data.verbatim import VERBATIM, as_ids
 from llm.errors import DataError
-from llm.files import read_json, sha256, sync, write_json
+from llm.files import beside, read_json, sha256, sync, write_json
 from llm.redaction import redacted_text
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class HashedFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._neighbour = beside(path)
         self._digest = hashlib.sha256()
         self.sha256 = ""
         self.n_bytes = 0

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from llm.data.collate import Batch, Setting, Work
-from llm.data.pairs import Pair, Pairs, padded_length
+from llm.data.pairs import Pair, Pairs, padded, padded_length
 from llm.data.shards import TokenStream
 from llm.data.spans import filled
 from llm.data.windows import IGNORED
@@ -17,6 +17,11 @@ from llm.errors import DataError
 from llm.model import ModelConfig
 from llm.model.mask import PADDING
 from llm.tokenizer import Tokenizer, framed
+
+
+def label_of(ids: np.ndarray, tokenizer: Tokenizer) -> str:
+    """A label by its ids (k,), without the space that some tokenizers set before a word."""
+    return tokenizer.decode(ids.tolist()).strip()
 
 
 def labels_of(stream: TokenStream, tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -27,7 +32,7 @@ def labels_of(stream: TokenStream, tokenizer: Tokenizer) -> tuple[str, ...]:
     """
     view = Pairs(stream, len(stream) + 1, 0, tokenizer.end_of_text)
     distinct = {view.pair(number).target_k[:-1].tobytes() for number in range(view.size)}
-    labels = sorted({tokenizer.decode(np.frombuffer(ids, np.int64).tolist()) for ids in distinct})
+    labels = sorted({label_of(np.frombuffer(ids, np.int64), tokenizer) for ids in distinct})
     if len(labels) < 2:
         raise DataError(
             f"The training text has the labels {labels}: at least two are needed to tell texts apart."
@@ -41,6 +46,8 @@ class LabelCollator:
     Args:
         setting: the run's tokenizer, and the model with its labels.
     """
+
+    marks = ("documents_bt",)
 
     def __init__(self, setting: Setting) -> None:
         self.tokenizer, self.shape = setting.tokenizer, setting.shape
@@ -78,6 +85,11 @@ class TextLabelCollator(LabelCollator):
     A text longer than the context is cut to its beginning. A label that the model does not have is a DataError.
     """
 
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        # A model of an earlier version may have the space.
+        self.numbers = {label.strip(): number for label, number in self.numbers.items()}
+
     @classmethod
     def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
         """`shape` with a label for each that the pairs of `stream` have, and BERT's pooler."""
@@ -92,6 +104,11 @@ class TextLabelCollator(LabelCollator):
     def work(self, samples: LabelledTexts) -> Work:
         """The average text's; one position is scored."""
         length = float(samples.source_lengths.mean())
+        return Work(length, length, 1.0)
+
+    def most(self, samples: LabelledTexts) -> Work:
+        """The longest text's, with the marks around it."""
+        length = padded(samples.most_read + 1, self.shape.context_length)
         return Work(length, length, 1.0)
 
     def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:
@@ -113,7 +130,7 @@ class TextLabelCollator(LabelCollator):
         """The number of a pair's label, `IGNORED` for a pair of nothing."""
         if not len(pair.target_k):
             return IGNORED
-        return self.number(self.tokenizer.decode(pair.target_k[:-1].tolist()))
+        return self.number(label_of(pair.target_k[:-1], self.tokenizer))
 
 
 class NumberCollator(TextLabelCollator):

@@ -29,6 +29,7 @@ class MaskingCollator:
     """
 
     view = Windows
+    marks = ("documents_bt",)
 
     def __init__(self, setting: Setting, *, share: float = 0.15, whole_words: bool = False) -> None:
         if not 0 < share < 1:
@@ -43,6 +44,8 @@ class MaskingCollator:
     def work(self, samples: Windows) -> Work:
         """The hidden tokens alone are scored."""
         return Work(samples.length, samples.length, self.share * samples.length)
+
+    most = work
 
     def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
         """The batch of the windows' tokens but their last ones."""

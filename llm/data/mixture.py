@@ -13,14 +13,17 @@ import numpy as np
 
 from llm.data.collate import Samples
 from llm.data.documents import fingerprint
+from llm.data.pairs import PairCollator
 from llm.data.shards import Corpus, TokenStream
+from llm.data.turns import Turns
 from llm.data.windows import Windows
 from llm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
 
-BITS = 24  # of a share; sample numbers of up to 39 bits keep the products within 63
+# Counts in the fingerprint: raise it when the same shares give another sequence.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -38,45 +41,31 @@ class Share:
 
 
 class Phase:
-    """Samples from `start` on, shared out among some sources by fixed weights.
+    """Samples from `start` on, shared out among some sources by fixed weights; `before` are those of each before it.
 
-    The first source takes every so many-th sample, as evenly as whole numbers allow; the second takes its part of the
-    others in the same way, and so on. After any number of samples each has its share to within one sample for it and
-    one for each before it, and who has which sample follows from the sample's number alone.
+    After any number of samples each source is less than one sample away from its share of them (see `Turns`).
     """
 
     def __init__(self, start: int, sources: list[int], weights: list[float], before: np.ndarray) -> None:
-        self.start, self.sources, self.before = start, sources, before
-        left = [sum(weights[at:]) for at in range(len(weights))]
-        self.ratios = [round((1 << BITS) * own / rest) for own, rest in zip(weights, left, strict=True)]
+        self.start, self.before = start, before
+        self._sources, self._turns = np.array(sources), Turns(weights)
 
     def place(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The source (n,) of each sample (n,), and which of that source's own it is (n,)."""
-        number = samples - self.start
-        source = np.full(len(samples), self.sources[-1])
-        waiting = np.ones(len(samples), bool)
-        for at, ratio in zip(self.sources[:-1], self.ratios, strict=False):
-            earlier = _taken(number, ratio)
-            takes = waiting & (_taken(number + 1, ratio) > earlier)
-            source[takes] = at
-            waiting &= ~takes
-            number = np.where(takes, earlier, np.where(waiting, number - earlier, number))
-        return source, number + self.before[source]
+        turns, own = self._turns.place(samples - self.start)
+        source = self._sources[turns]
+        return source, own + self.before[source]
 
     def counts(self, n: int) -> np.ndarray:
         """How many samples of each source there are before sample `n`, earlier phases included."""
-        counts, left = self.before.copy(), n - self.start
-        for at, ratio in zip(self.sources[:-1], self.ratios, strict=False):
-            own = int(_taken(np.array(left), ratio))
-            counts[at] += own
-            left -= own
-        counts[self.sources[-1]] += left
+        counts = self.before.copy()
+        counts[self._sources] += self._turns.counts(n - self.start)
         return counts
 
-
-def _taken(n: np.ndarray, ratio: int) -> np.ndarray:
-    """How many of the first `n` a source of this share takes: the nearest whole number."""
-    return (n * ratio + (1 << (BITS - 1))) >> BITS
+    def end(self, source: int, limit: int) -> int:
+        """The first sample number before which `source` has had `limit` samples."""
+        turn = int(np.flatnonzero(self._sources == source)[0])
+        return self.start + self._turns.find(turn, limit - int(self.before[source]) - 1) + 1
 
 
 class Interleaving:
@@ -99,7 +88,7 @@ class Interleaving:
             ending = [at for at in active if limits[at] is not None]
             if not ending:
                 return
-            start = min(_first(phase, at, limits[at] or 0) for at in ending)
+            start = min(phase.end(at, limits[at] or 0) for at in ending)
             before = phase.counts(start)
             active = [at for at in active if limits[at] is None or before[at] < limits[at]]
         self.length = start
@@ -117,17 +106,6 @@ class Interleaving:
         return sources, numbers
 
 
-def _first(phase: Phase, source: int, limit: int) -> int:
-    """The first sample number before which `source` has had `limit` samples."""
-    low, high = phase.start, phase.start + 1
-    while phase.counts(high)[source] < limit:
-        high = phase.start + 2 * (high - phase.start)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if phase.counts(middle)[source] >= limit else (middle + 1, high)
-    return low
-
-
 class MixedSamples:
     """The samples of several streams as one sequence; those for scoring stand one stream after the other."""
 
@@ -139,9 +117,41 @@ class MixedSamples:
         ]
         self.order = Interleaving([share.weight for share in shares.values()], limits)
         self._held_out_ends = np.cumsum([view.n_held_out for view in self.views])
-        self.length = max(getattr(view, "length", 0) for view in self.views)
-        weights = np.array([share.weight for share in shares.values()])
-        self.tokens = float(weights @ [view.tokens for view in self.views] / weights.sum())
+        self._weights = np.array([share.weight for share in shares.values()])
+
+    def _mean(self, name: str) -> float:
+        """A figure of the streams, by their weights."""
+        return float(self._weights @ [getattr(view, name) for view in self.views] / self._weights.sum())
+
+    @property
+    def length(self) -> float:
+        """The inputs of a window."""
+        return self._mean("length")
+
+    @property
+    def tokens(self) -> float:
+        """The tokens of a sample, on average."""
+        return self._mean("tokens")
+
+    @property
+    def read(self) -> float:
+        """Of pairs, the tokens of a source, on average."""
+        return self._mean("read")
+
+    @property
+    def written(self) -> float:
+        """Of pairs, the tokens of a target, on average."""
+        return self._mean("written")
+
+    @property
+    def most_read(self) -> int:
+        """Of pairs, the tokens of the longest source."""
+        return max(view.most_read for view in self.views)  # type: ignore[attr-defined]
+
+    @property
+    def most_written(self) -> int:
+        """Of pairs, the tokens of the longest target."""
+        return max(view.most_written for view in self.views)  # type: ignore[attr-defined]
 
     @property
     def size(self) -> int:
@@ -176,15 +186,16 @@ class MixedSamples:
         """Samples for scoring of all streams."""
         return int(self._held_out_ends[-1])
 
-    def n_targets(self, samples: np.ndarray) -> None:
-        """As many in each."""
+    def n_targets(self, samples: np.ndarray) -> np.ndarray | None:
+        """The targets (n,) of training samples; None where all have as many, as windows do."""
+        return self._gathered(*self.order.place(samples), lambda view, numbers: view.n_targets(numbers))
 
-    def samples(self, samples: np.ndarray) -> np.ndarray:
-        """The windows (n, t + 1) of training samples (n,)."""
+    def samples(self, samples: np.ndarray) -> Any:
+        """The windows (n, t + 1) or pairs of training samples (n,)."""
         return self._gathered(*self.order.place(samples), lambda view, numbers: view.samples(numbers))
 
-    def held_out(self, numbers: np.ndarray) -> np.ndarray:
-        """The windows (n, t + 1) for scoring of these numbers (n,); -1 asks for one of nothing."""
+    def held_out(self, numbers: np.ndarray) -> Any:
+        """The windows (n, t + 1) or pairs for scoring of these numbers (n,); -1 asks for one of nothing."""
         sources, own = self.held_out_places(numbers)
         return self._gathered(sources, own, lambda view, numbers: view.held_out(numbers))
 
@@ -195,12 +206,16 @@ class MixedSamples:
         return sources, np.where(numbers < 0, -1, numbers - begins)
 
     def _gathered(
-        self, sources: np.ndarray, numbers: np.ndarray, read: Callable[[Samples, np.ndarray], np.ndarray]
-    ) -> np.ndarray:
+        self, sources: np.ndarray, numbers: np.ndarray, read: Callable[[Samples, np.ndarray], Any]
+    ) -> Any:
+        """What `read` gives of each stream, in the order of the samples: rows of an array, a list, or nothing."""
         parts = {at: read(self.views[at], numbers[sources == at]) for at in np.unique(sources)}
         first = next(iter(parts.values()))
-        if len(parts) == 1:
+        if len(parts) == 1 or first is None:
             return first
+        if isinstance(first, list):
+            each = {at: iter(part) for at, part in parts.items()}
+            return [next(each[at]) for at in sources.tolist()]
         rows = np.empty((len(sources), *first.shape[1:]), first.dtype)
         for at, part in parts.items():
             rows[sources == at] = part
@@ -220,10 +235,10 @@ class MixedStream:
         """The streams as samples of at most `length` tokens.
 
         Raises:
-            ConfigError: the task is not one of plain text.
+            ConfigError: the task is neither one of plain text nor one of pairs.
         """
-        if view is not Windows:
-            raise ConfigError("data=mixture mixes plain text, and this task wants labels or pairs.")
+        if view is not Windows and getattr(view, "__func__", None) is not PairCollator.view:
+            raise ConfigError("data=mixture mixes plain text, or pairs of texts; this task wants other data.")
         return MixedSamples(
             {name: stream.cut(view, length, seed) for name, stream in self.streams.items()}, self.shares
         )
@@ -249,12 +264,11 @@ class Mixture:
     @property
     def fingerprint(self) -> str:
         """What decides which text each sample is of: the corpora and their shares."""
-        return fingerprint(
-            {
-                name: {"corpus": corpus.fingerprint, **vars(self.shares[name])}
-                for name, corpus in self.parts.items()
-            }
-        )
+        parts = {
+            name: {"corpus": corpus.fingerprint, **vars(self.shares[name])}
+            for name, corpus in self.parts.items()
+        }
+        return fingerprint({"mixed": VERSION, "parts": parts})
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":

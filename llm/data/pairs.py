@@ -66,9 +66,29 @@ class Pairs:
         return np.minimum(self._ends - self._middles, self.length)
 
     @property
+    def read(self) -> float:
+        """The tokens of a source, on average."""
+        return float(self.source_lengths.mean())
+
+    @property
+    def written(self) -> float:
+        """The tokens of a target, on average."""
+        return float(self.target_lengths.mean())
+
+    @property
+    def most_read(self) -> int:
+        """The tokens of the longest source."""
+        return int(self.source_lengths.max())
+
+    @property
+    def most_written(self) -> int:
+        """The tokens of the longest target."""
+        return int(self.target_lengths.max())
+
+    @property
     def tokens(self) -> float:
         """The tokens of a pair, on average."""
-        return float((self.source_lengths + self.target_lengths).mean())
+        return self.read + self.written
 
     @cached_property
     def n_cut(self) -> int:
@@ -118,6 +138,8 @@ class PairCollator:
         setting: the run's tokenizer, and the model, which says how long a side may be.
     """
 
+    marks = ("source_documents_bs",)
+
     def __init__(self, setting: Setting) -> None:
         self.end_of_text, self.longest = setting.tokenizer.end_of_text, setting.shape.context_length
         self.start = start_token(setting.tokenizer)
@@ -128,8 +150,12 @@ class PairCollator:
 
     def work(self, samples: Pairs) -> Work:
         """The average pair's."""
-        written = float(samples.target_lengths.mean())
-        return Work(samples.tokens, written, written, float(samples.source_lengths.mean()))
+        return Work(samples.tokens, samples.written, samples.written, samples.read)
+
+    def most(self, samples: Pairs) -> Work:
+        """The longest source's and the longest target's."""
+        read, written = (padded(most, self.longest) for most in (samples.most_read, samples.most_written))
+        return Work(read + written, written, written, read)
 
     def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:
         """The batch of pairs, each side padded to the longest of its kind."""
@@ -147,5 +173,9 @@ class PairCollator:
 
 def padded_length(rows: Sequence[Sized], longest: int) -> int:
     """The length that the rows of a batch are padded to."""
-    length = max(1, *(len(row) for row in rows))
+    return padded(max(1, *(len(row) for row in rows)), longest)
+
+
+def padded(length: int, longest: int) -> int:
+    """The length that a batch is padded to whose longest row has `length` tokens."""
     return min(-(-length // LENGTH_STEP) * LENGTH_STEP, longest)

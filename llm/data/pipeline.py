@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 from llm.data.cutting import MAX_PIECE_BYTES
 from llm.data.documents import BETWEEN, Document
 from llm.data.steps.base import Step
-from llm.data.steps.duplicates import Comparison
+from llm.data.steps.duplicates import Comparison, LineComparison
 from llm.errors import ConfigError
 from llm.redaction import redacted_text
 
+AnyStep = Step | Comparison | LineComparison
 EXAMPLES_KEPT = 3
 EXAMPLE_CHARACTERS = 300
 CHANGED = "changed"
@@ -50,30 +52,36 @@ class Tally:
 
 
 class Pipeline:
-    """Named steps in order; those that compare documents stand last.
+    """Named steps in order: those for one document, those that compare documents, those that compare their lines.
 
     Raises:
-        ConfigError: another step stands behind one that compares documents.
+        ConfigError: the order is another, or two compare lines.
     """
 
-    def __init__(self, steps: Mapping[str, Step | Comparison]) -> None:
+    def __init__(self, steps: Mapping[str, AnyStep]) -> None:
+        self.lines = {name: step for name, step in steps.items() if isinstance(step, LineComparison)}
         self.comparisons = {name: step for name, step in steps.items() if isinstance(step, Comparison)}
-        self.steps = {name: step for name, step in steps.items() if not isinstance(step, Comparison)}
-        self.names = list(steps)
-        if self.names != [*self.steps, *self.comparisons]:
-            last = next(name for name in reversed(self.names) if name in self.steps)
-            raise ConfigError(
-                f"data.steps: {last} stands behind {next(iter(self.comparisons))}, which compares documents as all other "
-                "steps leave them: put the steps that compare last."
-            )
+        compare = {*self.lines, *self.comparisons}
+        self.steps = {name: cast(Step, step) for name, step in steps.items() if name not in compare}
+        self.names = [*self.steps, *self.comparisons, *self.lines]
+        for name, other in pairwise(steps):
+            if self.names.index(name) > self.names.index(other):
+                what = "lines" if name in self.lines else "documents"
+                raise ConfigError(
+                    f"data.steps: {other} stands behind {name}, which compares {what} as all other steps leave them: put the "
+                    "steps that compare documents behind the others, and those that compare lines last."
+                )
+
+        if len(self.lines) > 1:
+            raise ConfigError(f"data.steps: {' and '.join(self.lines)} both compare lines; leave one out.")
 
     def __len__(self) -> int:
         return len(self.names)
 
     def settings(self) -> list[dict[str, Any]]:
         """What decides the result, in order."""
-        both: list[Step | Comparison] = [*self.steps.values(), *self.comparisons.values()]
-        return [step.settings() for step in both]
+        ordered: list[AnyStep] = [*self.steps.values(), *self.comparisons.values(), *self.lines.values()]
+        return [step.settings() for step in ordered]
 
     def tallies(self) -> dict[str, Tally]:
         """An empty tally for each step."""
@@ -94,6 +102,7 @@ class Pipeline:
                 return None
             if label:
                 tally.remarks[label] += 1
+                tally.show(label, id_, text)
             if after != text:
                 tally.remarks[CHANGED] += 1
                 tally.show(CHANGED, id_, *_difference(text, after))

@@ -1,19 +1,33 @@
-"""Worker processes for the pieces of a corpus: started afresh, gone with their parent, as many as pay."""
+"""What does the pieces of a corpus: worker processes, started afresh, gone with their parent, as many as pay."""
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from llm.errors import DataError
 
 BYTES_PER_PROCESS = 1 << 23
+
+
+class Files(Protocol):
+    """What the work on a piece leaves behind."""
+
+    @property
+    def record(self) -> Path:
+        """The file that is written last."""
+        ...
+
+    def finished(self) -> dict[str, Any] | None:
+        """The record, if the piece is whole and undamaged."""
+        ...
 
 
 class Job(Protocol):
@@ -22,6 +36,39 @@ class Job(Protocol):
     def __call__(self, number: int) -> dict[str, Any]:
         """Do one piece; returns its record."""
         ...
+
+    def files(self, number: int) -> Files:
+        """Where a piece's files are."""
+        ...
+
+
+Records = Iterator[tuple[int, dict[str, Any]]]
+
+
+class Executor(Protocol):
+    """Does the pieces of a job, in any order."""
+
+    def run(self, job: Job, waiting: Sequence[int], processes: int | None, n_bytes: int | None) -> Records:
+        """Do the pieces `waiting`, of `n_bytes` together; gives each number and record as they are done.
+
+        `processes` are how many work at a time; None: as many as pay, or as there are.
+
+        Raises:
+            DataError: work ended before it was done.
+        """
+        ...
+
+
+# An executor and its processes, for a job, the pieces that wait and their bytes together.
+Do = Callable[[Job, Sequence[int], int | None], Records]
+
+
+class Processes:
+    """Executor: processes of this machine."""
+
+    def run(self, job: Job, waiting: Sequence[int], processes: int | None, n_bytes: int | None) -> Records:
+        """Do the pieces `waiting`."""
+        return run(job, waiting, how_many(processes, len(waiting), n_bytes))
 
 
 def how_many(processes: int | None, waiting: int, n_bytes: int | None) -> int:
@@ -33,7 +80,7 @@ def how_many(processes: int | None, waiting: int, n_bytes: int | None) -> int:
     return max(1, min(processes, waiting))
 
 
-def run(job: Job, waiting: Sequence[int], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def run(job: Job, waiting: Sequence[int], processes: int) -> Records:
     """Do the pieces `waiting`; gives each number and record as they are done.
 
     Raises:

@@ -57,7 +57,7 @@ class Preferences:
             raise DataError("The documents of this corpus are no preferences: task=dpo prepares such.")
         prompt_n, better_n, worse_prompt_n = (found.place_m[turn::3] for turn in range(3))
         self._sides_n2 = np.stack([better_n, found.lengths - better_n], axis=1)
-        prompts_n2 = np.stack([prompt_n, worse_prompt_n - better_n], axis=1)
+        self._prompts_n2 = prompts_n2 = np.stack([prompt_n, worse_prompt_n - better_n], axis=1)
         self._is_long_n = (self._sides_n2 > length + 1).any(axis=1)
         has_answers_n = (prompts_n2 < length + 1).all(axis=1)
         self.numbers = np.flatnonzero(has_answers_n & (~self._is_long_n if too_long == "drop" else True))
@@ -74,9 +74,19 @@ class Preferences:
         return len(self.numbers)
 
     @property
+    def lengths(self) -> np.ndarray:
+        """The inputs of both sides (n, 2) of the preferences that are scored."""
+        return np.minimum(self._sides_n2[self.numbers] - 1, self.length)
+
+    @property
     def tokens(self) -> float:
         """The inputs of both sides, on average."""
-        return float(np.minimum(self._sides_n2[self.numbers] - 1, self.length).sum(axis=1).mean())
+        return float(self.lengths.sum(axis=1).mean())
+
+    @property
+    def targets(self) -> float:
+        """The scored tokens of both sides, on average."""
+        return float((self.lengths - self._prompts_n2[self.numbers] + 1).sum(axis=1).mean())
 
     @property
     def note(self) -> str:
@@ -105,17 +115,20 @@ class Preferences:
 
     def preference(self, number: int) -> Preference:
         """A preference by its number in the stream."""
-        ids, turns = self.transcripts.read(number)
-        sides = [
-            Conversation(ids[of][: self.length + 1], (turns[of] % 2 == 1)[: self.length + 1])
-            for of in (turns < 2, turns >= 2)
-        ]
+        better, worse = (
+            Conversation(*(part[: self.length + 1] for part in side)) for side in self.sides(number)
+        )
         known = self._references.get(self.stream.name)
-        return Preference(sides[0], sides[1], None if known is None else known[number])
+        return Preference(better, worse, None if known is None else known[number])
+
+    def sides(self, number: int) -> list[Conversation]:
+        """Both conversations of a preference by its number in the stream, uncut."""
+        ids, turns = self.transcripts.read(number)
+        return [Conversation(ids[of], turns[of] % 2 == 1) for of in (turns < 2, turns >= 2)]
 
 
 class PreferenceCollator:
-    """Two rows for each preference, whose targets are the tokens of the last answers.
+    """Two rows for each preference, whose targets are the tokens of the last answers; nothing else is scored.
 
     Args:
         setting: the run's tokenizer, and the model, which says how long a side may be.
@@ -123,6 +136,8 @@ class PreferenceCollator:
 
     `references` is empty until training fills it.
     """
+
+    marks = ("reference_b2",)
 
     def __init__(self, setting: Setting, *, too_long: TooLong = "cut") -> None:
         self.too_long = check_too_long(too_long)
@@ -142,15 +157,26 @@ class PreferenceCollator:
 
     def work(self, samples: Preferences) -> Work:
         """The average preference's, both sides together."""
-        return Work(samples.tokens, samples.tokens, samples.tokens)
+        return Work(samples.tokens, samples.tokens, samples.targets)
+
+    def most(self, samples: Preferences) -> Work:
+        """Two rows' that fill the context."""
+        return Work(*[2.0 * samples.length] * 3)
 
     def __call__(self, preferences: list[Preference], ids: np.ndarray) -> Batch:
         """The batch of preferences, padded to the longest side; padding stands behind what a decoder sees."""
         rows = [side for one in preferences for side in (one.better, one.worse)]
-        length = padded_length([row.ids_t[:-1] for row in rows], self.longest)
+        inputs = [row.ids_t[:-1] for row in rows]
+        answers = [_last_answer(row) for row in rows]
+        answered = padded_length(answers, self.longest)
+        places = [
+            len(read) - len(answer) + np.arange(len(answer))
+            for read, answer in zip(inputs, answers, strict=True)
+        ]
         arrays = {
-            "tokens_bt": filled([row.ids_t[:-1] for row in rows], length, self.tokenizer.end_of_text),
-            "targets_bk": filled([_last_answer(row) for row in rows], length, IGNORED),
+            "tokens_bt": filled(inputs, padded_length(inputs, self.longest), self.tokenizer.end_of_text),
+            "targets_bk": filled(answers, answered, IGNORED),
+            "positions_bk": filled(places, answered, 0),
             "ids": ids,
         }
         known = [one.reference_2 for one in preferences if one.reference_2 is not None]
@@ -160,8 +186,7 @@ class PreferenceCollator:
 
 
 def _last_answer(conversation: Conversation) -> np.ndarray:
-    """The targets of the last answer alone."""
+    """The targets of the last answer, which are the last of the conversation."""
     targets = targets_of(conversation)
     given = np.flatnonzero(targets == IGNORED)
-    targets[: given[-1] + 1 if len(given) else 0] = IGNORED
-    return targets
+    return targets[given[-1] + 1 if len(given) else 0 :]

@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from llm.data import pool
 from llm.data.assemble import assemble
 from llm.data.clean import clean, cleaned_fingerprint
 from llm.data.documents import Plan, Source, fingerprint
 from llm.data.encode import Counts, PieceFiles, encode_piece, kept_parts
 from llm.data.inputs import InputFiles
 from llm.data.page import page
-from llm.data.pipeline import Pipeline
+from llm.data.pipeline import AnyStep, Pipeline
+from llm.data.pool import Do, Executor, Processes
 from llm.data.progress import PrepareProgress, Silent
 from llm.data.report import make_report, samples
 from llm.data.shards import FORMAT_VERSION, INDEX, Corpus, token_dtype
-from llm.data.steps.base import Step
-from llm.data.steps.duplicates import Comparison
 from llm.errors import DataError
 from llm.files import sha256, sync, write_atomically, write_json
 
@@ -44,41 +42,45 @@ def prepare(
     spec: "TokenizerSpec",
     shards_dir: Path | str,
     *,
-    steps: Mapping[str, Step | Comparison] | None = None,
+    steps: Mapping[str, AnyStep] | None = None,
     processes: int | None = None,
+    executor: Executor | None = None,
     progress: PrepareProgress | None = None,
 ) -> Corpus:
     """The corpus of `source`, cleaned by `steps`, and `spec` under `shards_dir`, made unless it is there already.
 
-    The result is the same for any number of `processes` (None: as many as pay), and a killed preparation
-    goes on with the pieces that it had finished. Raises ConfigError and DataError.
+    The result is the same for any number of `processes` (None: as many as pay) of any `executor` (None: processes of
+    this machine), and a killed preparation goes on with the pieces that it had finished. Raises ConfigError and
+    DataError.
     """
     folder, progress, pipeline = Path(shards_dir), progress or Silent(), Pipeline(steps or {})
+    do = _doing(executor, processes)
     progress.stage("Looking at the text")
     plan = _planned(source, pipeline, InputFiles(folder / FILE_HASHES))
     with _writing(folder, plan):
         if corpus := _existing_corpus(source, plan, spec, folder):
             shutil.rmtree(corpus.folder / PIECES, ignore_errors=True)
             return corpus
-        plan = _clean(source, plan, pipeline, folder, processes, progress)
+        plan = _clean(source, plan, pipeline, folder, do, progress)
         tokenizer = _tokenizer([plan], spec, folder / "tokenizers", progress)
         corpus_fingerprint = _fingerprint(plan, tokenizer)
         target = folder / _folder_name(source, corpus_fingerprint)
         with _only_one(target, progress):
             if not (target / INDEX).is_file():
                 _Preparation(plan, tokenizer, target, progress).run(
-                    source.corpus_name, corpus_fingerprint, processes
+                    source.corpus_name, corpus_fingerprint, do
                 )
             shutil.rmtree(target / PIECES, ignore_errors=True)
             return Corpus.open(target)
 
 
 def shared_tokenizer(
-    texts: Sequence[tuple[Source, Mapping[str, Step | Comparison]]],
+    texts: Sequence[tuple[Source, Mapping[str, AnyStep]]],
     spec: "TokenizerSpec",
     shards_dir: Path | str,
     *,
     processes: int | None = None,
+    executor: Executor | None = None,
     progress: PrepareProgress | None = None,
 ) -> "Tokenizer":
     """The one tokenizer for several sources, each with its steps: trained on as much text of each.
@@ -88,15 +90,20 @@ def shared_tokenizer(
     if not spec.needs_text:
         return spec.build(())
     folder, progress = Path(shards_dir), progress or Silent()
-    plans = []
+    do, plans = _doing(executor, processes), []
     for source, steps in texts:
         progress.stage("Looking at the text")
         pipeline = Pipeline(steps)
         plan = _planned(source, pipeline, InputFiles(folder / FILE_HASHES))
         with _writing(folder, plan):
-            plans.append(_clean(source, plan, pipeline, folder, processes, progress))
+            plans.append(_clean(source, plan, pipeline, folder, do, progress))
     with _writing(folder, plans[0]):
         return _tokenizer(plans, spec, folder / "tokenizers", progress)
+
+
+def _doing(executor: Executor | None, processes: int | None) -> Do:
+    how = executor or Processes()
+    return lambda job, waiting, n_bytes: how.run(job, waiting, processes, n_bytes)
 
 
 def find(
@@ -104,7 +111,7 @@ def find(
     spec: "TokenizerSpec",
     shards_dir: Path | str,
     *,
-    steps: Mapping[str, Step | Comparison] | None = None,
+    steps: Mapping[str, AnyStep] | None = None,
 ) -> tuple[Plan, Corpus | None]:
     """What `prepare` would begin with, and the corpus where it is there already; no corpus is made."""
     folder = Path(shards_dir)
@@ -136,7 +143,7 @@ def _clean(
     plan: Plan,
     pipeline: Pipeline,
     folder: Path,
-    processes: int | None,
+    do: Do,
     progress: PrepareProgress,
 ) -> Plan:
     """The plan for what the steps make of the text, which is written down; the plan itself where there are none."""
@@ -144,7 +151,7 @@ def _clean(
         return plan
     target = folder / CLEANED / _folder_name(source, plan.fingerprint)
     with _only_one(target, progress):
-        return clean(plan, pipeline, source.validation_share, target, processes, progress)
+        return clean(plan, pipeline, source.validation_share, target, do, progress)
 
 
 def _fingerprint(plan: Plan, tokenizer: "Tokenizer") -> str:
@@ -248,13 +255,13 @@ class _Preparation:
         self.plan, self.tokenizer, self.folder, self.progress = plan, tokenizer, folder, progress
         self.pieces = [PieceFiles(folder / PIECES, number) for number in range(len(plan.pieces))]
 
-    def run(self, name: str, corpus_fingerprint: str, processes: int | None) -> None:
+    def run(self, name: str, corpus_fingerprint: str, do: Do) -> None:
         """From text to the index."""
         (self.folder / PIECES).mkdir(parents=True, exist_ok=True)
         for left_over in (self.folder / PIECES).glob(".*.tmp"):
             left_over.unlink(missing_ok=True)
         self.tokenizer.save(self.folder / "tokenizer")
-        records = self._encode(processes)
+        records = self._encode(do)
         self.progress.stage("Putting the pieces together")
         assembled = assemble(self.folder, self.pieces, self.tokenizer.vocab_size)
         index: dict[str, Any] = {
@@ -281,17 +288,15 @@ class _Preparation:
             index["files"][path.relative_to(self.folder).as_posix()] = entry
         write_json(self.folder / INDEX, index)
 
-    def _encode(self, processes: int | None) -> list[dict[str, Any]]:
+    def _encode(self, do: Do) -> list[dict[str, Any]]:
         """The records of all pieces, those made that weren't finished before."""
         self.progress.stage("Tokenizing")
         done = {files.number: record for files in self.pieces if (record := files.finished())}
         self._tell(done)
         waiting = [files.number for files in self.pieces if files.number not in done]
-        processes = pool.how_many(processes, len(waiting), self.plan.n_bytes)
         job = _EncodeJob(self.plan, self.pieces, self.folder / "tokenizer")
-        if processes == 1:
-            job.tokenizer = self.tokenizer
-        for number, record in pool.run(job, waiting, processes):
+        job.tokenizer = self.tokenizer
+        for number, record in do(job, waiting, self.plan.n_bytes):
             done[number] = record
             self._tell(done)
         return [done[files.number] for files in self.pieces]
@@ -306,17 +311,24 @@ class _Preparation:
 
 @dataclass
 class _EncodeJob:
-    """The work on each piece; a worker process loads the tokenizer itself."""
+    """The work on each piece; another process loads the tokenizer itself."""
 
     plan: Plan
     pieces: Sequence[PieceFiles]
-    folder: Path
+    tokenizer_folder: Path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "tokenizer"}
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
         from llm.tokenizer import load_tokenizer
 
-        return load_tokenizer(self.folder)
+        return load_tokenizer(self.tokenizer_folder)
+
+    def files(self, number: int) -> PieceFiles:
+        """Where a piece's files are."""
+        return self.pieces[number]
 
     def __call__(self, number: int) -> dict[str, Any]:
         return encode_piece(self.plan.pieces[number], self.plan.split, self.tokenizer, self.pieces[number])

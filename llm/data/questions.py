@@ -71,6 +71,10 @@ class AnswerCollator(LabelCollator):
         """The average window's; each unit is scored."""
         return Work(samples.tokens, samples.tokens, samples.tokens)
 
+    def most(self, samples: Questions) -> Work:
+        """A full window's."""
+        return Work(samples.length, samples.length, samples.length)
+
     def __call__(self, windows: list[Window], ids: np.ndarray) -> Batch:
         """The batch of windows; a target tells whether START, END, both or neither stand at its position."""
         arrays = laid_out(windows, self.tokenizer, self.shape, whole=True)

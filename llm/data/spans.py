@@ -69,6 +69,7 @@ class SpanCollator:
     """
 
     view = Windows
+    marks = ("documents_bt", "source_documents_bs")
 
     def __init__(
         self,
@@ -91,6 +92,8 @@ class SpanCollator:
     def work(self, samples: Windows) -> Work:
         """What is read and what is written are of one window."""
         return Work(samples.length, self.target_length, self.target_length, self.source_length)
+
+    most = work
 
     def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
         """The batch of the windows' tokens but their last ones."""

@@ -60,6 +60,10 @@ class TagCollator(LabelCollator):
         """The average window's; each word is scored."""
         return Work(samples.tokens, samples.tokens, samples.n_words / max(1, samples.size))
 
+    def most(self, samples: TaggedSentences) -> Work:
+        """A full window's, a word a token."""
+        return Work(samples.length, samples.length, samples.length)
+
     def __call__(self, windows: list[Window], ids: np.ndarray) -> Batch:
         """The batch of windows, padded to the longest."""
         arrays = laid_out(windows, self.tokenizer, self.shape)

@@ -3,6 +3,8 @@
 Shapes: n samples, t time.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from llm.data.order import SampleOrder
@@ -10,6 +12,12 @@ from llm.data.shards import TokenStream
 
 # A target that is not scored; in a window, a position past the end of the text.
 IGNORED = -100
+
+
+class Unread(NamedTuple):
+    """Windows of a text that nobody has read: their length is known, and how much of them counts follows from it."""
+
+    length: int
 
 
 class Windows:

@@ -15,8 +15,11 @@ from torchmetrics.functional.classification import (
 from llm.data.collate import Collator
 from llm.data.shards import TokenStream
 from llm.errors import DataError
+from llm.evaluation.examples import number_rows, read_texts
+from llm.evaluation.result import Result
 from llm.generation.mode import inference
 from llm.model import Transformer
+from llm.tokenizer import Tokenizer
 
 # Of what is told by how sure the model was.
 BINS = 15
@@ -70,9 +73,9 @@ def reliability(logits_nl: Tensor, targets_n: Tensor) -> list[dict[str, float]]:
 
 
 def score_numbers(
-    model: Transformer, stream: TokenStream, collate: Collator, *, batch_size: int = 16
-) -> tuple[dict[str, float], int]:
-    """Return figures of the numbers that are told of all texts of a stream, and how many texts there are.
+    model: Transformer, stream: TokenStream, collate: Collator, tokenizer: Tokenizer, *, batch_size: int = 16
+) -> Result:
+    """How near the numbers are that are told of all texts of a stream; an example is a text.
 
     mse, pearson and spearman (NaN where all are told the same), and mean_mse: that of always saying the training text's
     mean. Raises DataError where there is no text.
@@ -80,12 +83,16 @@ def score_numbers(
     scores_n1, targets_n = told_labels(model, stream, collate, batch_size)
     told_n, targets_n = scores_n1[:, 0], targets_n.float()
     mean_n = torch.full_like(targets_n, model.config.number_mean)
-    return {
-        "mse": mean_squared_error(told_n, targets_n).item(),
-        "pearson": pearson_corrcoef(told_n, targets_n).item(),
-        "spearman": spearman_corrcoef(told_n, targets_n).item(),
-        "mean_mse": mean_squared_error(mean_n, targets_n).item(),
-    }, len(targets_n)
+    return Result(
+        {
+            "mse": mean_squared_error(told_n, targets_n).item(),
+            "pearson": pearson_corrcoef(told_n, targets_n).item(),
+            "spearman": spearman_corrcoef(told_n, targets_n).item(),
+            "mean_mse": mean_squared_error(mean_n, targets_n).item(),
+        },
+        len(targets_n),
+        number_rows(read_texts(stream, collate, tokenizer), targets_n, told_n, mean_n),
+    )
 
 
 def told_labels(

@@ -4,22 +4,28 @@
 
 import hashlib
 import math
+import unicodedata
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from llm.data import TokenStream
+from llm.data.collate import Collator
 from llm.evaluation.result import Row
 from llm.tokenizer import Tokenizer
 
 
 def text_id(text: str | bytes) -> str:
-    """What tells a text from others, whatever model or tokenizer read it."""
-    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    return hashlib.sha256(data).hexdigest()[:16]
+    """What tells a text from others, whatever model or tokenizer read it.
+
+    Of a str, letters and digits alone count, without case and accents: some tokenizers drop these, and set signs apart.
+    """
+    if isinstance(text, str):
+        plain = unicodedata.normalize("NFKD", text).casefold()
+        text = "".join(filter(str.isalnum, plain)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 class DocumentSums:
@@ -50,22 +56,25 @@ class DocumentSums:
         return rows
 
 
-def label_rows(
-    texts: Any, tokenizer: Tokenizer, labels: Sequence[str], logits_nl: Tensor, targets_n: Tensor
-) -> list[Row]:
-    """A text a row: its label, the one that it was told by, and how likely that was.
+def read_texts(stream: TokenStream, collate: Collator, tokenizer: Tokenizer) -> list[str]:
+    """The labelled texts of a stream, uncut, in the order in which they are scored."""
+    view = collate.view(stream, len(stream) + 1, 0)
+    pairs = view.held_out(np.arange(view.n_held_out))
+    return [tokenizer.decode(pair.source_s[:-1].tolist()) for pair in pairs]
 
-    `texts` are the stream's, as the collator's view gives them uncut.
-    """
+
+def label_rows(
+    texts: Sequence[str], labels: Sequence[str], logits_nl: Tensor, targets_n: Tensor
+) -> list[Row]:
+    """A text a row: its label, the one that it was told by, and how likely that was."""
     loss_n = torch.nn.functional.cross_entropy(logits_nl, targets_n, reduction="none").tolist()
     likeliest = logits_nl.softmax(-1).max(-1)
     rows = []
     for number, (target, told) in enumerate(zip(targets_n.tolist(), likeliest.indices.tolist(), strict=True)):
-        text = tokenizer.decode(texts.pair(number).source_s[:-1].tolist())
         rows.append(
             {
-                "id": text_id(text),
-                "text": text,
+                "id": text_id(texts[number]),
+                "text": texts[number],
                 "target": labels[target],
                 "told": labels[told],
                 "probability": likeliest.values[number].item(),
@@ -73,3 +82,20 @@ def label_rows(
             }
         )
     return rows
+
+
+def number_rows(texts: Sequence[str], targets_n: Tensor, told_n: Tensor, mean_n: Tensor) -> list[Row]:
+    """A text a row: its number and the one that was told, with their squared error and that of the mean."""
+    errors_n2 = torch.stack([told_n - targets_n, mean_n - targets_n], 1).double().square()
+    return [
+        {
+            "id": text_id(text),
+            "text": text,
+            "target": target,
+            "told": told,
+            "scores": {"mse": [error, 1.0], "mean_mse": [of_mean, 1.0]},
+        }
+        for text, target, told, (error, of_mean) in zip(
+            texts, targets_n.tolist(), told_n.tolist(), errors_n2.tolist(), strict=True
+        )
+    ]

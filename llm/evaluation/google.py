@@ -1,15 +1,17 @@
 """Google Cloud Natural Language through its official client: what it makes of texts, and labels made of that."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import torch
 from torchmetrics.functional.classification import multiclass_f1_score
 
+from llm.data.bio import OUTSIDE, is_bio
 from llm.errors import ConfigError, DataError
 from llm.evaluation.classification import confusion
 from llm.evaluation.examples import text_id
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 # What Google charges by.
 UNIT_CHARACTERS = 1000
 REFUSED = "(refused)"
+# What the service calls a mention that is no common noun.
+BY_NAME = "PROPER"
 
 
 @dataclass
@@ -66,7 +70,7 @@ class GoogleLanguage:
         return self._all("categories", texts, self._categories)
 
     def entities(self, texts: Sequence[str]) -> list[Answer]:
-        """For each text the entities in it: name, type, and where each mention begins, in characters."""
+        """For each text the entities in it: name, type, and each mention's first character, text and type."""
         return self._all("entities", texts, self._entities)
 
     def _all(self, what: str, texts: Sequence[str], ask: Callable[[str], Answer]) -> list[Answer]:
@@ -139,7 +143,9 @@ class GoogleLanguage:
                 {
                     "name": one.name,
                     "type": one.type_.name,
-                    "mentions": [[part.text.begin_offset, part.text.content] for part in one.mentions],
+                    "mentions": [
+                        [part.text.begin_offset, part.text.content, part.type_.name] for part in one.mentions
+                    ],
                 }
                 for one in found.entities
             ]
@@ -198,6 +204,56 @@ def label_of_categories(answer: Answer, labels: Sequence[str]) -> str:
             if label.lower() in parts:
                 return label
     return REFUSED if REFUSED in answer else "(another)"
+
+
+def kinds_of(labels: Iterable[str], named: Mapping[str, str]) -> dict[str, str]:
+    """The kind of entity that each of the service's types means, of those that BIO tags name.
+
+    That of `named`; else the kind whose name, whatever its case, the type's begins with: PERSON is person, or PER.
+
+    Raises:
+        ConfigError: the tags are no BIO, or `named` has a type that the service doesn't know, or a kind that no tag has.
+    """
+    from google.cloud.language_v1 import Entity
+
+    labels = sorted({*labels})
+    if not is_bio(labels):
+        raise ConfigError(
+            f"google_nl.task=entities: the tags {', '.join(labels[:5])} mark no entities as B-x, I-x and O do."
+        )
+    kinds = sorted({label[2:] for label in labels if label != OUTSIDE})
+    types = list(Entity.Type.__members__)
+    for told, kind in named.items():
+        if told not in types or kind not in kinds:
+            raise ConfigError(
+                f"google_nl.kinds: {told}: {kind}: the service's types are {', '.join(types)}, and the tags' kinds "
+                f"{', '.join(kinds)}."
+            )
+    begins = {told: kind for told in types for kind in kinds if told.lower().startswith(kind.lower())}
+    return begins | dict(named)
+
+
+def tags_of_entities(words: Sequence[str], answer: Answer, kinds: Mapping[str, str]) -> list[str]:
+    """BIO tags of words that were asked as a text with a space between two, by the mentions of entities in it.
+
+    A word belongs to the longest mention that touches it. Mentions by a common noun, such as `the city`, and of types
+    without a kind are none.
+    """
+    ends = np.cumsum([len(word) + 1 for word in words]) - 1
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    found = [
+        (begin, begin + len(content), kinds[one["type"]])
+        for one in answer.get("entities", [])
+        for begin, content, named in one["mentions"]
+        if one["type"] in kinds and named == BY_NAME
+    ]
+    tags = [OUTSIDE] * len(words)
+    for begin, end, kind in sorted(found, key=lambda mention: mention[0] - mention[1]):
+        touched = np.flatnonzero((begins < end) & (ends > begin)).tolist()
+        if all(tags[place] == OUTSIDE for place in touched):
+            for place in touched:
+                tags[place] = f"{'B' if place == touched[0] else 'I'}-{kind}"
+    return tags
 
 
 def judged_labels(

@@ -48,6 +48,11 @@ class LiveModel(TemplateLM):
                 f"eval=lm_eval: a model with {what} gives no likelihood of a text and writes none. It is for decoders "
                 "and encoder-decoders."
             )
+        if config.prefix_lm:
+            raise ConfigError(
+                "eval=lm_eval: a model with prefix_lm=true reads contexts on both sides. It is for causal decoders and "
+                "encoder-decoders."
+            )
         self.model, self.batch_size, self.seed = model, batch_size, seed
         self.ids = tokenizer
         self.max_length = config.context_length

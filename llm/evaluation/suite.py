@@ -6,16 +6,22 @@ from typing import Any
 
 from llm.data import TokenStream
 from llm.data.collate import Collator
-from llm.data.conversations import ConversationCollator
+from llm.data.conversations import ConversationCollator, Conversations
 from llm.data.pairs import Pairs
 from llm.data.preferences import PreferenceCollator
+from llm.data.prefix import PrefixCollator
 from llm.errors import ConfigError
 from llm.evaluation.classification import confusion, label_figures, reliability, score_numbers, told_labels
 from llm.evaluation.code import parse_share, parses
 from llm.evaluation.compression import xz_bits_per_byte
-from llm.evaluation.examples import DocumentSums, label_rows, text_id
+from llm.evaluation.examples import DocumentSums, label_rows, read_texts, text_id
 from llm.evaluation.masked import Hidden, score_masked
-from llm.evaluation.pairs import match_figures, rouge_figures, written_beside_targets
+from llm.evaluation.pairs import (
+    answered_beside_targets,
+    match_figures,
+    rouge_result,
+    written_beside_targets,
+)
 from llm.evaluation.perplexity import score_stream
 from llm.evaluation.preferences import score_preferences
 from llm.evaluation.questions import score_answers
@@ -60,13 +66,16 @@ class Subject:
 def perplexity(subject: Subject) -> Result:
     """How well held-out text is predicted, by what the model's architecture predicts; the examples are documents.
 
-    A decoder's next tokens, of conversations the assistant's: loss, perplexity and bits per byte. An encoder's hidden
-    tokens: loss, pseudo-perplexity and accuracy. An encoder-decoder's targets: loss, perplexity and bits per byte.
+    A decoder's next tokens, of conversations the assistant's, those behind a prefix: loss, perplexity and bits per byte.
+    An encoder's hidden tokens: loss, pseudo-perplexity and accuracy. An encoder-decoder's targets: loss, perplexity and
+    bits per byte.
     """
     _without_labels("perplexity", subject)
     if isinstance(collate := subject.collator(), PreferenceCollator):
         raise ConfigError("eval=perplexity: of preferences no text is told. eval=preferences scores them.")
-    if subject.model.config.architecture == "encoder_decoder" or isinstance(collate, ConversationCollator):
+    if subject.model.config.architecture == "encoder_decoder" or isinstance(
+        collate, ConversationCollator | PrefixCollator
+    ):
         metrics = score_targets(
             subject.model,
             subject.stream,
@@ -136,6 +145,8 @@ def pairs(subject: Subject) -> Result:
 def _written(name: str, subject: Subject) -> tuple[list[str], list[str], list[str]]:
     """The first `MOST_PAIRS` held-out sources, what is written for them, and their targets."""
     view = subject.collator().view(subject.stream, subject.model.config.context_length, subject.seed)
+    if isinstance(view, Conversations):
+        return answered_beside_targets(subject.model, view, subject.tokenizer, limit=MOST_PAIRS)
     if not isinstance(view, Pairs) or subject.model.config.labels:
         raise ConfigError(f"eval={name}: it is for models of pairs of texts, such as task=seq2seq trains.")
     return written_beside_targets(
@@ -154,8 +165,8 @@ def classification(subject: Subject) -> Result:
         "confusion": confusion(logits_nl.argmax(-1), targets_n, len(labels)),
         "reliability": reliability(logits_nl, targets_n),
     }
-    texts = collate.view(subject.stream, len(subject.stream) + 1, subject.seed)
-    rows = label_rows(texts, subject.tokenizer, labels, logits_nl, targets_n)
+    texts = read_texts(subject.stream, collate, subject.tokenizer)
+    rows = label_rows(texts, labels, logits_nl, targets_n)
     return Result(label_figures(logits_nl, targets_n), len(targets_n), rows, details)
 
 
@@ -164,37 +175,39 @@ def preferences(subject: Subject) -> Result:
     collate = subject.collator()
     if not isinstance(collate, PreferenceCollator):
         raise ConfigError("eval=preferences: it is for models of preferences, such as task=dpo trains.")
-    metrics, n_pairs = score_preferences(
-        subject.model, subject.stream, collate, subject.objective(), batch_size=subject.batch_size
+    return score_preferences(
+        subject.model,
+        subject.stream,
+        collate,
+        subject.tokenizer,
+        subject.objective(),
+        batch_size=subject.batch_size,
     )
-    return Result(metrics, n_pairs)
 
 
 def tagging(subject: Subject) -> Result:
     """Accuracy of the tags that words are given, and F1 of the entities that they mark; the examples are sentences."""
     _with_labels("tagging", subject)
-    return Result(*score_tags(subject.model, subject.stream, subject.collator(), subject.tokenizer))
+    return score_tags(subject.model, subject.stream, subject.collator(), subject.tokenizer)
 
 
 def qa(subject: Subject) -> Result:
     """Exact match and F1 of answers to questions on passages; the examples are questions."""
     _with_labels("qa", subject)
-    return Result(*score_answers(subject.model, subject.stream, subject.collator(), subject.tokenizer))
+    return score_answers(subject.model, subject.stream, subject.collator(), subject.tokenizer)
 
 
 def regression(subject: Subject) -> Result:
     """Squared error and correlation of the numbers that are told of texts."""
     _with_labels("regression", subject)
-    metrics, texts = score_numbers(
-        subject.model, subject.stream, subject.collator(), batch_size=subject.batch_size
+    return score_numbers(
+        subject.model, subject.stream, subject.collator(), subject.tokenizer, batch_size=subject.batch_size
     )
-    return Result(metrics, texts)
 
 
 def summarization(subject: Subject) -> Result:
     """ROUGE of what is written for held-out texts, the first `MOST_PAIRS` of them, beside that of their first lines."""
-    sources, written, targets = _written("summarization", subject)
-    return Result(rouge_figures(sources, written, targets), len(targets))
+    return rouge_result(*_written("summarization", subject))
 
 
 def _with_labels(name: str, subject: Subject) -> None:

@@ -16,6 +16,8 @@ from llm.data.shards import TokenStream
 from llm.data.tags import TagCollator
 from llm.data.words import LabelledWords, Window
 from llm.errors import ConfigError, DataError
+from llm.evaluation.examples import text_id
+from llm.evaluation.result import Result, Row, figures_of
 from llm.generation.tagging import best_tags, scored_once, word_scores
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer
@@ -23,13 +25,8 @@ from llm.tokenizer import Tokenizer
 READ_AT_ONCE = 256  # windows
 
 
-def score_tags(
-    model: Transformer, stream: TokenStream, collate: Collator, tokenizer: Tokenizer
-) -> tuple[dict[str, float], int]:
-    """Return figures of how all sentences of a stream are tagged, and how many sentences there are.
-
-    loss in nats a word, accuracy, majority (the accuracy of always saying the commonest tag) and, of BIO tags, precision,
-    recall and f1 of the entities that are right to the word, over all kinds, and f1_x of each kind.
+def score_tags(model: Transformer, stream: TokenStream, collate: Collator, tokenizer: Tokenizer) -> Result:
+    """How all sentences of a stream are tagged: `tag_result`, and the loss in nats a word.
 
     Raises:
         ConfigError: the collator makes no tagged sentences.
@@ -38,17 +35,18 @@ def score_tags(
     if not isinstance(collate, TagCollator):
         raise ConfigError("eval=tagging: it is for models that task=tagging trains.")
     view = collate.view(stream, model.config.context_length, 0)
-    nats, wanted, told = 0.0, [], []
+    texts, wanted, told, nats = [], [], [], []
     for document, windows, scores in read_documents(model, view, tokenizer):
         scores_wl = scored_once(windows, scores)
         tags = view.tags(document)
         numbers_w = torch.tensor([collate.number(tag) for tag in tags])
-        nats += torch.nn.functional.cross_entropy(scores_wl, numbers_w, reduction="sum").item()
+        nats.append(torch.nn.functional.cross_entropy(scores_wl, numbers_w, reduction="sum").item())
+        texts.append(view.shown(document, tokenizer))
         wanted.append(tags)
         told.append(best_tags(scores_wl, model.config.labels))
     if not wanted:
         raise DataError("There is nothing to score: no sentence is held out.")
-    return {"loss": nats / view.n_words, **tag_figures(wanted, told)}, len(wanted)
+    return tag_result(model.config.labels, texts, wanted, told, nats)
 
 
 def read_documents(
@@ -66,35 +64,44 @@ def read_documents(
         yield document, list(windows), list(scores)
 
 
-def tag_figures(wanted: Sequence[Sequence[str]], told: Sequence[Sequence[str]]) -> dict[str, float]:
-    """The figures of `score_tags` but for its loss, of the tags of sentences, those that are right and those told."""
+def tag_result(
+    labels: Sequence[str],
+    texts: Sequence[str],
+    wanted: Sequence[Sequence[str]],
+    told: Sequence[Sequence[str]],
+    nats: Sequence[float] | None = None,
+) -> Result:
+    """How sentences are tagged, by their texts, the tags that are right and those told; an example is a sentence.
+
+    accuracy, majority (the accuracy of always saying the commonest tag) and, where all `labels` that there are are of BIO,
+    precision, recall and f1 of the entities that are right to the word, over all kinds, and f1_x of each kind x that is
+    right somewhere; 0 where nothing is to be divided by. `nats` are each sentence's, for the loss a word.
+    """
     counts = Counter(tag for tags in wanted for tag in tags)
-    right = sum(
-        one == other for pair in zip(wanted, told, strict=True) for one, other in zip(*pair, strict=True)
-    )
-    figures = {
-        "accuracy": right / counts.total(),
-        "majority": counts.most_common(1)[0][1] / counts.total(),
+    ((commonest, _),) = counts.most_common(1)
+    kinds = sorted({one.kind for tags in wanted for one in entities(tags)}) if is_bio(labels) else None
+    rows: list[Row] = []
+    for number, (text, right, given) in enumerate(zip(texts, wanted, told, strict=True)):
+        scores = {} if nats is None else {"loss": [nats[number], float(len(right))]}
+        scores["accuracy"] = [float(sum(map(str.__eq__, right, given))), float(len(right))]
+        scores["majority"] = [float(right.count(commonest)), float(len(right))]
+        if kinds is not None:
+            scores |= _entity_scores({*entities(right)}, {*entities(given)}, kinds)
+        rows.append(
+            {"id": text_id(text), "text": text, "target": [*right], "told": [*given], "scores": scores}
+        )
+    return Result(figures_of(rows), len(rows), rows)
+
+
+def _entity_scores(right: set[Entity], given: set[Entity], kinds: Sequence[str]) -> dict[str, list[float]]:
+    both = float(len(right & given))
+    scores = {
+        "precision": [both, float(len(given))],
+        "recall": [both, float(len(right))],
+        "f1": [2 * both, float(len(right) + len(given))],
     }
-    return figures | entity_figures(wanted, told) if is_bio(sorted(counts)) else figures
-
-
-def entity_figures(wanted: Sequence[Sequence[str]], told: Sequence[Sequence[str]]) -> dict[str, float]:
-    """precision, recall and f1 of entities over all kinds, f1_x of each kind x; 0 where nothing is to be divided by."""
-    sets = [_entities(wanted), _entities(told)]
-    figures = dict(zip(("precision", "recall", "f1"), _agreement(*sets), strict=True))
-    for kind in sorted({entity.kind for _, entity in sets[0]}):
-        of_kind = [{found for found in one if found[1].kind == kind} for one in sets]
-        figures[f"f1_{kind}"] = _agreement(*of_kind)[2]
-    return figures
-
-
-def _entities(sentences: Sequence[Sequence[str]]) -> set[tuple[int, Entity]]:
-    return {(number, entity) for number, tags in enumerate(sentences) for entity in entities(tags)}
-
-
-def _agreement(wanted: set, told: set) -> tuple[float, float, float]:
-    both = len(wanted & told)
-    precision = both / len(told) if told else 0.0
-    recall = both / len(wanted) if wanted else 0.0
-    return precision, recall, 2 * precision * recall / (precision + recall) if both else 0.0
+    for kind in kinds:
+        of_kind = [{one for one in some if one.kind == kind} for some in (right, given)]
+        agreed = float(len(of_kind[0] & of_kind[1]))
+        scores[f"f1_{kind}"] = [2 * agreed, float(sum(map(len, of_kind)))]
+    return scores

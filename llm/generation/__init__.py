@@ -1,8 +1,9 @@
 """From a trained model to text: sampling, the cached engine, exact streaming."""
 
 from llm.generation.answer import answer
-from llm.generation.batching import BatchEngine, Request, Token, goes_on, rows_within
-from llm.generation.classifying import classify
+from llm.generation.answering import tell
+from llm.generation.batching import BatchEngine, Request, Token, goes_on, rows_within, writes
+from llm.generation.classifying import classify, estimate
 from llm.generation.engine import GREEDY, generate
 from llm.generation.filling import fill, restore, show_hidden
 from llm.generation.mode import inference
@@ -10,6 +11,8 @@ from llm.generation.packing import pack
 from llm.generation.quantization import quantize
 from llm.generation.rules import Bias, Penalties
 from llm.generation.sampling import Sampling
+from llm.generation.speculation import Draft
+from llm.generation.tagging import Mention, mentions, tagged_words
 from llm.generation.template import OwnTemplate, PlainTemplate, Template, template_of
 from llm.generation.text import TextWriter, complete, decode_stream, stream_text, translate
 
@@ -17,6 +20,8 @@ __all__ = [
     "GREEDY",
     "BatchEngine",
     "Bias",
+    "Draft",
+    "Mention",
     "OwnTemplate",
     "Penalties",
     "PlainTemplate",
@@ -29,16 +34,21 @@ __all__ = [
     "classify",
     "complete",
     "decode_stream",
+    "estimate",
     "fill",
     "generate",
     "goes_on",
     "inference",
+    "mentions",
     "pack",
     "quantize",
     "restore",
     "rows_within",
     "show_hidden",
     "stream_text",
+    "tagged_words",
+    "tell",
     "template_of",
     "translate",
+    "writes",
 ]

@@ -54,6 +54,33 @@ def answer_of(passage: str, windows: Sequence[Window], scores: Sequence[Tensor])
     return stretch(passage, units(passage), found.first, found.last) if found.margin > 0 else ""
 
 
+class Told(NamedTuple):
+    """An answer: characters [start, end) of a passage, and how likely it is, where there being none is the alternative."""
+
+    start: int
+    end: int
+    probability: float
+
+
+def tell(
+    model: Transformer, tokenizer: Tokenizer, question: str, passage: str, longest: int = LONGEST_ANSWER
+) -> Told:
+    """The likeliest answer to a question on a passage, of at most `longest` units.
+
+    Raises:
+        ConfigError: there is no question or no passage.
+    """
+    spans = units(passage)
+    if not question.strip() or not spans:
+        raise ConfigError("This needs a question, and a text that it is on.")
+    lead, *words = encoded_words(tokenizer, [question.strip(), *(passage[a:b] for a, b in spans)])
+    windows = windows_of(words, model.config.context_length, lead)
+    found = best_stretch(windows, word_scores(model, tokenizer, windows, whole=True), longest)
+    text = stretch(passage, spans, found.first, found.last)
+    start = passage.index(text, spans[found.first][0])
+    return Told(start, start + len(text), float(torch.tensor(found.margin).sigmoid()))
+
+
 def answer_question(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
     """The answer to a question, in the first line of `text`, on the passage behind it; empty where there is none.
 
@@ -61,11 +88,9 @@ def answer_question(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
         ConfigError: there is no question or no passage.
     """
     question, _, passage = text.strip().partition("\n")
-    spans = units(passage)
-    if not question or not spans:
+    if not question or not units(passage):
         raise ConfigError(
             "prompt: this model answers questions: give one, a line end, and the text that it is on."
         )
-    lead, *words = encoded_words(tokenizer, [question, *(passage[start:end] for start, end in spans)])
-    windows = windows_of(words, model.config.context_length, lead)
-    return answer_of(passage, windows, word_scores(model, tokenizer, windows, whole=True))
+    told = tell(model, tokenizer, question, passage)
+    return passage[told.start : told.end] if told.probability > 0.5 else ""

@@ -1,25 +1,32 @@
 """Continuous batching: requests join and leave a running batch at each step, each with settings and a seed of its own."""
 
-# Shape legend: b rows of the batch, t tokens of a chunk, v vocabulary.
+# Shape legend: b rows of the batch, t tokens of a chunk, s tokens of a source, v vocabulary.
 
 # `llm.generation.engine` stays beside this. Its rows have one length and end together, so that attention needs neither a
 # mask nor positions by row, and a text may outgrow the context; here each row is somewhere else, and ends within it.
 
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from llm.adapter import using
 from llm.errors import ConfigError
 from llm.generation.engine import GREEDY, seeded
 from llm.generation.mode import inference
 from llm.generation.rules import Rule
 from llm.generation.sampling import Sampling
-from llm.generation.speculation import looked_up
-from llm.model import SlotCache, Transformer
+from llm.generation.speculation import Guess, common_start, looked_up
+from llm.model import Cache, SlotCache, Transformer
+from llm.model.attention import KeysValues
+from llm.model.block import Memory
+from llm.model.mask import PADDING
 
 Finish = Literal["stop", "length"]
 
@@ -34,7 +41,8 @@ class Request:
     seed: the same one gives the same text, whatever else is in the batch, but for what rounding decides between
     tokens that are equally likely to seven digits; None draws one from the system. top_logprobs: how many of the
     likeliest tokens are told with each token, 0 for the token alone, None for nothing. rules: what changes logits
-    before the draw.
+    before the draw. source: what an encoder-decoder reads, its prompt being the beginning of a target. adapter: the
+    number of the one that changes the model for it (`llm.adapter.attach`), None for the model alone.
     """
 
     prompt: Sequence[int]
@@ -44,6 +52,8 @@ class Request:
     stop_ids: Collection[int] = ()
     top_logprobs: int | None = None
     rules: Sequence[Rule] = ()
+    source: Sequence[int] = ()
+    adapter: int | None = None
 
 
 class Logprobs(NamedTuple):
@@ -62,11 +72,18 @@ class Token(NamedTuple):
     finish: Finish | None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Row:
-    """A row of the cache: the tokens whose keys and values it holds, and the request that it works for."""
+    """A row of the cache: the tokens whose keys and values it holds, and the request that it works for.
+
+    These are keys and values under one adapter and, of an encoder-decoder, for one source, which `has_source` once it
+    is read.
+    """
 
     held: list[int] = field(default_factory=list)
+    adapter: int | None = None
+    source: Sequence[int] = ()
+    has_source: bool = False
     last_used: int = 0
     request: Request | None = None
     tokens: list[int] = field(default_factory=list)
@@ -83,17 +100,26 @@ class _Row:
         """How many tokens of the prompt have not been read."""
         return len(self.tokens) - len(self.held)
 
-    def draw(self, logits_1v: Tensor) -> Tensor:
-        """The next token (1,)."""
+    @property
+    def width(self) -> int:
+        """How many tokens are read at most of its prompt, or of its source, which is read whole."""
+        return max(self.unread, 0 if self.has_source else len(self.source))
+
+    def shared(self, tokens: Sequence[int], request: Request) -> int:
+        """How many of `tokens` the request's prompt begins with, where their keys and values are as it needs them."""
+        if not self.is_like(request):
+            return 0
+        return common_start(tokens, request.prompt[:-1])  # the last is always read: it gives the first logits
+
+    def is_like(self, request: Request) -> bool:
+        """Whether the request has the adapter and the source of what is held."""
+        return self.adapter == request.adapter and self.source == request.source
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its next token depends on the newest logits alone, so that it can be drawn with others."""
         assert self.request is not None
-        assert self.generator is not None
-        sampling = self.request.sampling
-        for rule in self.request.rules:
-            logits_1v = rule(logits_1v, self.new)
-        # A list of a thousand takes as long to become a tensor as the draw itself, and few need it.
-        seen = self.tokens if sampling.repetition_penalty is not None else []
-        seen_1t = torch.tensor([seen], dtype=torch.long, device=logits_1v.device)
-        return sampling.draw(logits_1v, seen_1t, self.generator)
+        return not self.request.rules and self.request.sampling.repetition_penalty is None
 
     def finish(self) -> Finish | None:
         """Why the newest token is the last one."""
@@ -104,27 +130,47 @@ class _Row:
 
 
 class BatchEngine:
-    """Writes many texts with one decoder. `add` requests, then `step` while `busy`; not for several threads.
+    """Writes many texts with one model. `add` requests, then `step` while `busy`; not for several threads.
 
     Rows of the cache that write come first, side by side, so that a step reads them without copying; behind them those
     whose prompts are being read, then those that are free. A free row keeps what it holds: a prompt that begins like what
-    any row holds, be it a chat's history or a shared system prompt, takes that over.
+    any row holds, be it a chat's history or a shared system prompt, takes that over. An encoder-decoder's rows have a
+    second cache, of what its decoder looks at of their sources.
     """
 
-    def __init__(self, model: Transformer, *, rows: int, chunk: int = 256, speculate: int = 0) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        rows: int,
+        chunk: int = 256,
+        speculate: int = 0,
+        guess: Guess = looked_up,
+    ) -> None:
         """`rows` are as many texts at a time; `chunk` tokens of prompts at most are read between two steps.
 
-        While one text alone is written, a step checks `speculate` guesses of its next tokens at most.
+        While one text alone is written, a step checks `speculate` of its next tokens at most, as `guess` has them.
 
         Raises:
-            ConfigError: the model is no decoder.
+            ConfigError: the model doesn't write, or reads prompts whole.
         """
-        if not goes_on(model):
-            raise ConfigError(f"architecture={model.config.architecture}: only decoders write in batches.")
+        if not writes(model):
+            what = "one with labels" if model.config.labels else model.config.architecture
+            raise ConfigError(
+                f"Of models only decoders and encoder-decoders write in batches, and this is {what}."
+            )
+        if model.config.prefix_lm:
+            raise ConfigError(
+                "prefix_lm=true: the model reads each prompt whole, on both sides, and what writes several texts at a time "
+                "reads them in parts. llm generate run=… prompt=… writes one."
+            )
         weight = next(model.parameters())
-        self.model, self.device, self.chunk, self.speculate = model, weight.device, chunk, speculate
+        self.model, self.device, self.chunk = model, weight.device, chunk
+        self.speculate, self._guess = speculate, guess
         self.waiting: deque[Request] = deque()
-        self._cache = SlotCache(model.config, rows, device=weight.device, dtype=weight.dtype)
+        make = partial(SlotCache, model.config, rows, device=weight.device, dtype=weight.dtype)
+        self._cache = make()
+        self._sources = make() if model.encoder is not None else None
         self._rows = [_Row() for _ in range(rows)]
         self._writing = self._reading = 0
         self._clock = 0
@@ -148,11 +194,16 @@ class BatchEngine:
         """Let a request wait for its row.
 
         Raises:
-            ConfigError: it has no prompt, or more tokens than the context.
+            ConfigError: it has no prompt, or more tokens than the context, or no source where the model reads one.
         """
         if not request.prompt or request.max_new_tokens < 1:
             raise ConfigError("A request needs a token to go on from, and max_new_tokens of 1 or more.")
         length, room = len(request.prompt) + request.max_new_tokens, self.model.config.context_length
+        if bool(request.source) != (self._sources is not None):
+            wanted = "takes no" if request.source else "needs a"
+            raise ConfigError(f"architecture={self.model.config.architecture} {wanted} source")
+        if len(request.source) > room:
+            raise ConfigError(f"The source has {len(request.source)} tokens, and the model sees {room}.")
         if length > room:
             raise ConfigError(
                 f"{len(request.prompt)} tokens of prompt and max_new_tokens={request.max_new_tokens} make {length}; "
@@ -200,7 +251,7 @@ class BatchEngine:
             return self._write_ahead(rows[0], guesses)
         token_b1 = torch.tensor([row.tokens[-1:] for row in rows], device=self.device)
         cache = self._cache.some(0, [len(row.held) for row in rows])
-        logits_bv = self.model.head(self.model.encode(token_b1, cache))[:, 0]
+        logits_bv = self.model.head(self._encode(token_b1, cache, 0, rows))[:, 0]
         for row in rows:
             row.held.append(row.tokens[-1])
         return self._draw(rows, logits_bv)
@@ -209,7 +260,7 @@ class BatchEngine:
         """What may come after the row's newest token, as far as it may go on."""
         assert row.request is not None
         most = min(self.speculate, row.request.max_new_tokens - len(row.new) - 1)
-        return looked_up(row.tokens, most) if most > 0 else []
+        return self._guess(row.tokens, most) if most > 0 else []
 
     def _write_ahead(self, row: _Row, guesses: list[int]) -> list[Token]:
         """The tokens that are drawn after the newest and after each guess, up to the first that was guessed wrong.
@@ -217,7 +268,7 @@ class BatchEngine:
         Each is drawn as it would be without guesses, whatever the sampling; a wrong guess's keys are overwritten.
         """
         tokens_1t = torch.tensor([[row.tokens[-1], *guesses]], device=self.device)
-        hidden_1td = self.model.encode(tokens_1t, self._cache.one(0, len(row.held)))
+        hidden_1td = self._encode(tokens_1t, self._cache.one(0, len(row.held)), 0, [row])
         drawn: list[Token] = []
         for guess, logits_1v in zip([*guesses, None], self.model.head(hidden_1td)[0].split(1), strict=True):
             row.held.append(row.tokens[-1])
@@ -233,7 +284,7 @@ class BatchEngine:
         self._begin_waiting()
         while budget > 0 and self._reading:
             rows, length = self._next_to_read(budget)
-            budget -= len(rows) * length
+            budget -= len(rows) * max(length, *(row.width for row in rows))
             drawn += self._read_at_once(rows, length)
             self._begin_waiting()
         return drawn
@@ -245,11 +296,13 @@ class BatchEngine:
         """
         reading = self._rows[self._writing : self._writing + self._reading]
         rows, length, start = reading[:1], min(reading[0].unread, budget), len(reading[0].held)
+        width = reading[0].width
         if length < reading[0].unread:
             return rows, length
         for row in reading[1:]:
             longest, last = max(length, row.unread), max(start, len(row.held))
-            if longest * (len(rows) + 1) > budget or last + longest > self.model.config.context_length:
+            width = max(width, row.width)
+            if width * (len(rows) + 1) > budget or last + longest > self.model.config.context_length:
                 break
             rows.append(row)
             length, start = longest, last
@@ -257,6 +310,8 @@ class BatchEngine:
 
     def _read_at_once(self, rows: Sequence[_Row], length: int) -> list[Token]:
         """Read up to `length` tokens of each row's prompt; what fills shorter ones up is never seen."""
+        if self._sources is not None:
+            self._read_sources(self._sources, rows)
         pieces = [row.tokens[len(row.held) :][:length] for row in rows]
         tokens_bt = torch.tensor(
             [[*piece, *[0] * (length - len(piece))] for piece in pieces], device=self.device
@@ -264,7 +319,7 @@ class BatchEngine:
         starts = [len(row.held) for row in rows]
         first = self._writing
         cache = self._cache.one(first, starts[0]) if len(rows) == 1 else self._cache.some(first, starts)
-        hidden_btd = self.model.encode(tokens_bt, cache)
+        hidden_btd = self._encode(tokens_bt, cache, first, rows)
         for row, piece in zip(rows, pieces, strict=True):
             row.held += piece
         if rows[0].unread:
@@ -275,37 +330,81 @@ class BatchEngine:
         last_b1d = hidden_btd.take_along_dim(last_b[:, None, None], dim=1)
         return self._draw(rows, self.model.head(last_b1d)[:, 0])
 
+    def _read_sources(self, sources: SlotCache, rows: Sequence[_Row]) -> None:
+        """Let the rows' sources be read that aren't yet, in one pass, and keep what the decoder looks at of them."""
+        unread = [row for row in rows if not row.has_source]
+        if not unread:
+            return
+        pieces = [torch.tensor(row.source, device=self.device) for row in unread]
+        source_bs = pad_sequence(pieces, batch_first=True, padding_value=PADDING)
+        with self._adapted(unread):
+            memory = self.model.read(source_bs.clamp(min=0), torch.where(source_bs == PADDING, PADDING, 0))
+        for number, row in enumerate(unread):
+            sources.fill(self._rows.index(row), [[part[number] for part in layer] for layer in memory.layers])
+            row.has_source = True
+
+    def _encode(self, tokens_bt: Tensor, cache: Cache, first: int, rows: Sequence[_Row]) -> Tensor:
+        """The hidden states of `rows`, which are those from `first` on, each with its adapter and its source."""
+        with self._adapted(rows):
+            if self._sources is None:
+                return self.model.encode(tokens_bt, cache)
+            lengths = [len(row.source) for row in rows]
+            layers = [KeysValues(*layer) for layer in self._sources.filled(first, lengths)]
+            position_s = torch.arange(max(lengths), device=self.device)
+            is_own_bs = position_s < torch.tensor(lengths, device=self.device)[:, None]
+            documents_bs = torch.where(is_own_bs, 0, PADDING)
+            return self.model.encode(tokens_bt, cache, memory=Memory(layers, documents_bs))
+
+    def _adapted(self, rows: Sequence[_Row]) -> AbstractContextManager[None]:
+        return using([row.adapter for row in rows], self.device)
+
     def _begin_waiting(self) -> None:
         """Give rows to those that wait, as long as there are any and nobody is about to read what the next one needs."""
         while self.waiting and self._writing + self._reading < len(self._rows):
-            prompt = list(self.waiting[0].prompt)
-            # The last token is always read, since it gives the first logits.
-            held = [_common_start(row.held, prompt[:-1]) for row in self._rows]
+            request = self.waiting[0]
+            held = [row.shared(row.held, request) for row in self._rows]
             reading = self._rows[self._writing : self._writing + self._reading]
-            soon = max((_common_start(row.tokens, prompt[:-1]) for row in reading), default=0)
-            if soon - max(held) >= WORTH_WAITING:
+            soon = max(
+                (row.shared(row.tokens, request) + _in_common(row, request) for row in reading), default=0
+            )
+            now = max(
+                count + row.has_source * _in_common(row, request)
+                for count, row in zip(held, self._rows, strict=True)
+            )
+            if soon - now >= WORTH_WAITING:
                 return
-            self._begin(self.waiting.popleft(), prompt, held)
+            self._begin(self.waiting.popleft(), held)
 
-    def _begin(self, request: Request, prompt: list[int], held: Sequence[int]) -> None:
+    def _begin(self, request: Request, held: Sequence[int]) -> None:
         """Give a request the first free row, with all that any row holds of its prompt."""
         taken = self._writing + self._reading
-        best = max(range(len(held)), key=held.__getitem__)
+        has_source = [row.has_source and row.is_like(request) for row in self._rows]
+        best = max(range(len(held)), key=lambda index: (has_source[index], held[index]))
         row = best
         if best < taken or held[best] < len(self._rows[best].held):
             row = min(range(taken, len(held)), key=lambda index: self._rows[index].last_used)
         if row != best:
             self._cache.copy(best, row, held[best])
-        generator = seeded(self.device, request.seed)
-        self._rows[row] = _Row(prompt[: held[best]], self._clock, request, prompt, generator)
+            if self._sources is not None and has_source[best]:
+                self._sources.copy(best, row, len(request.source))
+        prompt, generator = list(request.prompt), seeded(self.device, request.seed)
+        self._rows[row] = _Row(
+            prompt[: held[best]],
+            request.adapter,
+            request.source,
+            has_source[best],
+            self._clock,
+            request,
+            prompt,
+            generator,
+        )
         self._swap(row, taken)
         self._reading += 1
 
     def _draw(self, rows: Sequence[_Row], logits_bv: Tensor) -> list[Token]:
         logits_bv = logits_bv.float()
-        drawn_b = torch.cat([row.draw(logits_bv[i : i + 1]) for i, row in enumerate(rows)])
         tokens = []
-        for row, id_, logits_v in zip(rows, drawn_b.tolist(), logits_bv, strict=True):
+        for row, id_, logits_v in zip(rows, _drawn(rows, logits_bv), logits_bv, strict=True):
             assert row.request is not None
             row.tokens.append(id_)
             tokens.append(Token(row.request, id_, _logprobs(row.request, logits_v, id_), row.finish()))
@@ -331,7 +430,45 @@ class BatchEngine:
             return
         rows = self._rows
         self._cache.swap(one, other, max(len(rows[one].held), len(rows[other].held)))
+        if self._sources is not None:
+            self._sources.swap(one, other, max(len(rows[one].source), len(rows[other].source)))
         rows[one], rows[other] = rows[other], rows[one]
+
+
+def _in_common(row: _Row, request: Request) -> int:
+    """How many tokens of the request's source are read where the row's are."""
+    return len(request.source) if row.is_like(request) else 0
+
+
+def _drawn(rows: Sequence[_Row], logits_bv: Tensor) -> list[int]:
+    """The next token of each row: of rows that are drawn alike in one go, of others one after the other."""
+    found = [0] * len(rows)
+    alike: dict[Sampling, list[int]] = {}
+    for index, row in enumerate(rows):
+        assert row.request is not None
+        if row.is_plain:
+            alike.setdefault(row.request.sampling, []).append(index)
+        else:
+            found[index] = int(_drawn_alone(row, logits_bv[index : index + 1]))
+    for sampling, indices in alike.items():
+        some_bv = logits_bv if len(indices) == len(rows) else logits_bv[indices]
+        none_b0 = torch.empty(len(indices), 0, dtype=torch.long, device=logits_bv.device)
+        generators = [generator for index in indices if (generator := rows[index].generator) is not None]
+        for index, id_ in zip(indices, sampling.draw(some_bv, none_b0, generators).tolist(), strict=True):
+            found[index] = id_
+    return found
+
+
+def _drawn_alone(row: _Row, logits_1v: Tensor) -> Tensor:
+    """The next token (1,) of a row by its request's rules and penalties."""
+    assert row.request is not None
+    assert row.generator is not None
+    for rule in row.request.rules:
+        logits_1v = rule(logits_1v, row.new)
+    # A list of a thousand takes as long to become a tensor as the draw itself, and few need it.
+    seen = row.tokens if row.request.sampling.repetition_penalty is not None else []
+    seen_1t = torch.tensor([seen], dtype=torch.long, device=logits_1v.device)
+    return row.request.sampling.draw(logits_1v, seen_1t, [row.generator])
 
 
 def goes_on(model: Transformer) -> bool:
@@ -339,9 +476,15 @@ def goes_on(model: Transformer) -> bool:
     return model.config.architecture == "decoder" and not model.config.labels
 
 
+def writes(model: Transformer) -> bool:
+    """Whether a model writes token by token, be it on from a prompt or a target for a source."""
+    return model.config.architecture != "encoder" and not model.config.labels
+
+
 def rows_within(model: Transformer, rows: int, gib: float) -> int:
     """How many of `rows` have a cache within `gib`; a ConfigError where not one has."""
     row_bytes = SlotCache.row_bytes(model.config, next(model.parameters()).dtype)
+    row_bytes *= 1 if model.encoder is None else 2
     fitting = min(rows, int(gib * 2**30 / row_bytes))
     if fitting < 1:
         raise ConfigError(
@@ -357,9 +500,3 @@ def _logprobs(request: Request, logits_v: Tensor, id_: int) -> Logprobs | None:
     top = logprob_v.topk(min(request.top_logprobs, len(logprob_v)))
     pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
     return Logprobs(logprob_v[id_].item(), list(pairs))
-
-
-def _common_start(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
-    pairs = zip(one, other, strict=False)
-    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -44,7 +44,7 @@ def generate(
     stopped_b = torch.zeros(len(prompt_bt), device=device, dtype=torch.bool)
     for _ in range(max_new_tokens):
         with inference(model):
-            drawn_b = sampling.draw(context.next_logits(), context.tokens_bt, generator)
+            drawn_b = sampling.draw(context.next_logits(), context.tokens_bt, [generator])
             token_b = torch.where(stopped_b, context.tokens_bt[:, -1], drawn_b)
             stopped_b = torch.isin(token_b, stop)
             context.append(token_b)

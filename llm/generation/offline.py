@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from llm.generation.batching import BatchEngine, Request
+from llm.generation.batching import BatchEngine, Request, goes_on
 from llm.generation.sampling import Sampling
 from llm.generation.text import TextWriter
-from llm.tokenizer import Tokenizer
+from llm.tokenizer import Tokenizer, start_token
 
 
 class Prompt(NamedTuple):
@@ -31,7 +31,8 @@ class Writer:
     """How prompts are gone on from: `num_samples` texts each.
 
     Text j of prompt i draws from `seed + i * num_samples + j`, so that it doesn't matter what is written beside it. Of a
-    prompt that leaves too little of the context, its end is taken: at least half the context is for the prompt.
+    prompt that leaves too little of the context, its end is taken: at least half the context is for the prompt. Of a
+    source that an encoder-decoder can't see whole, its beginning is.
     """
 
     tokenizer: Tokenizer
@@ -62,13 +63,16 @@ class Writer:
                         yield Written(texts.prompt, texts.texts, texts.finishes)
 
     def _requests(self, engine: BatchEngine, prompt: Prompt) -> list[Request]:
-        context = engine.model.config.context_length
-        ids = self.tokenizer.encode(prompt.text) or [self.tokenizer.end_of_text]
-        ids = ids[-max(1, context - min(self.max_new_tokens, context // 2)) :]
+        context, end = engine.model.config.context_length, self.tokenizer.end_of_text
+        ids, source = self.tokenizer.encode(prompt.text) or [end], list[int]()
+        if goes_on(engine.model):
+            ids = ids[-max(1, context - min(self.max_new_tokens, context // 2)) :]
+        else:
+            ids, source = [start_token(self.tokenizer)], [*ids[: context - 1], end]
         length = min(self.max_new_tokens, context - len(ids))
         first = self.seed + prompt.number * self.num_samples
         return [
-            Request(ids, length, self.sampling, (first + number) % 2**63, [self.tokenizer.end_of_text])
+            Request(ids, length, self.sampling, (first + number) % 2**63, [end], source=source)
             for number in range(self.num_samples)
         ]
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llm.adapter import Changes, Switched
 from llm.model import Transformer
 from llm.model.attention import Attention, CrossAttention
 from llm.model.heads import Unembedding, soft_capped
@@ -58,7 +59,9 @@ class Packer:
                 setattr(module, name, child)
             elif isinstance(child, FeedForward | GatedFeedForward):
                 self.fuse_activation(child)
-            if isinstance(child, nn.Linear):
+            if isinstance(child, Switched):
+                setattr(module, name, _Changed(self.linear(child.weight, child.bias), child.changes))
+            elif isinstance(child, nn.Linear):
                 setattr(module, name, self.linear(child.weight, child.bias))
             elif isinstance(child, Unembedding):
                 rows_vd = self._tied_vd if child.weight is None else child.weight
@@ -83,6 +86,8 @@ class Packer:
         name = "gate" if isinstance(feed_forward, GatedFeedForward) else "up"
         linear = feed_forward.get_submodule(name)
         assert isinstance(linear, nn.Linear)
+        if isinstance(linear, Switched):
+            return  # adapters change the product before the activation
         if feed_forward.activate in FUSED and not self._is_transposed(linear.weight):
             setattr(
                 feed_forward, name, _PackedLinear(linear.weight, linear.bias, FUSED[feed_forward.activate])
@@ -119,6 +124,19 @@ class _PackedLinear(nn.Module):
         )
 
 
+class _Changed(nn.Module):
+    """A layer with adapters beside it."""
+
+    def __init__(self, base: nn.Module, changes: Changes) -> None:
+        super().__init__()
+        self._base, self._changes = base, changes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the last dimension of `x` (..., i) to (..., o)."""
+        changed: Tensor = self._changes(x, self._base(x))
+        return changed
+
+
 class _PackedAttention(Attention):
     """Attention whose queries, keys and values come from one product."""
 
@@ -129,13 +147,19 @@ class _PackedAttention(Attention):
         weight = torch.cat([part.weight for part in parts])
         bias = torch.cat([part.bias for part in parts]) if attention.query.bias is not None else None
         self._sizes = [part.out_features for part in parts]
+        self._changes = nn.ModuleList(
+            part.changes if isinstance(part, Switched) else Changes() for part in parts
+        )
         self._projection = linear(weight, bias)
         self.output = attention.output
         self.query_norm, self.key_norm = attention.query_norm, attention.key_norm
 
     def project(self, x_btd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, their heads side by side."""
-        query, key, value = self._projection(x_btd).split(self._sizes, dim=-1)
+        projected = self._projection(x_btd).split(self._sizes, dim=-1)
+        query, key, value = (
+            changes(x_btd, part) for changes, part in zip(self._changes, projected, strict=True)
+        )
         return query, key, value
 
 

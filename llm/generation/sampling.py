@@ -3,7 +3,7 @@
 # Shape legend: b batch, t tokens so far, v vocabulary.
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,8 +43,11 @@ class Sampling:
         """Whether the most likely token is always taken."""
         return self.temperature <= _GREEDY_TEMPERATURE
 
-    def draw(self, logits_bv: Tensor, tokens_bt: Tensor, generator: torch.Generator) -> Tensor:
-        """The next tokens (b,), given logits and all tokens so far, the prompt's included; TrainingError on NaN."""
+    def draw(self, logits_bv: Tensor, tokens_bt: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """The next tokens (b,), given logits and all tokens so far, the prompt's included; TrainingError on NaN.
+
+        There is a generator for each row, or one for all.
+        """
         logits_bv = self.penalise(logits_bv.float(), tokens_bt)
         likeliest = logits_bv.max(dim=-1)
         if not likeliest.values.isfinite().all():
@@ -54,8 +57,7 @@ class Sampling:
             )
         if self.greedy:
             return likeliest.indices
-        probabilities_bv = self.filter(logits_bv).softmax(dim=-1)
-        return torch.multinomial(probabilities_bv, 1, generator=generator).squeeze(-1)
+        return drawn_from(self.filter(logits_bv).softmax(dim=-1), generators)
 
     def penalise(self, logits_bv: Tensor, tokens_bt: Tensor) -> Tensor:
         """The logits with those of `tokens_bt` made less likely."""
@@ -75,6 +77,26 @@ class Sampling:
         if self.min_p is not None:
             logits_bv = keep_min_p(logits_bv, self.min_p)
         return logits_bv
+
+
+def drawn_from(probabilities_bv: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """A token (b,) of each row: the first at which the probabilities add up to more than a uniform number.
+
+    A number a row costs a tenth of `torch.multinomial`, which draws one for each token of the vocabulary.
+    """
+    # Added up in float64, where the rounding of a hundred thousand terms is far below any probability that counts.
+    dtype = torch.float32 if probabilities_bv.device.type == "mps" else torch.float64
+    each = len(probabilities_bv) // len(generators)
+    uniform_b = torch.cat(
+        [
+            torch.rand(each, generator=generator, device=generator.device, dtype=dtype)
+            for generator in generators
+        ]
+    )
+    total_bv = probabilities_bv.cumsum(-1, dtype=dtype)
+    wanted_b1 = (uniform_b * total_bv[:, -1]).unsqueeze(-1)
+    found_b1 = torch.searchsorted(total_bv, wanted_b1, right=True)
+    return found_b1.squeeze(-1).clamp(max=probabilities_bv.shape[-1] - 1)
 
 
 def keep_top_k(logits_bv: Tensor, k: int) -> Tensor:

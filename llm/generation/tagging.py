@@ -3,6 +3,8 @@
 # Shape legend: b batch, k scored positions, w words, l labels.
 
 from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -88,15 +90,70 @@ def _may_follow(before: str, tag: str) -> bool:
     return not tag.startswith("I-") or (before != OUTSIDE and before[2:] == tag[2:])
 
 
-def tag(model: Transformer, tokenizer: Tokenizer, text: str) -> list[tuple[str, str]]:
-    """Each word of a text, of letters or else one character, and its tag."""
-    words = WORD.findall(text)
+class TaggedWord(NamedTuple):
+    """Characters [start, end) of a text, their tag, and how likely it is by itself."""
+
+    start: int
+    end: int
+    tag: str
+    probability: float
+
+
+class Mention(NamedTuple):
+    """Characters [start, end) of a text that name something of a kind, and how likely the least likely of its tags is."""
+
+    kind: str
+    start: int
+    end: int
+    probability: float
+
+
+def tagged_words(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[TaggedWord]]:
+    """Each word of each text, of letters or else one character, with its tag."""
+    spans = [[match.span() for match in WORD.finditer(text)] for text in texts]
+    windows = [
+        _windows(model, tokenizer, [text[a:b] for a, b in some])
+        for text, some in zip(texts, spans, strict=True)
+    ]
+    scores = iter(word_scores(model, tokenizer, [window for some in windows for window in some]))
+    return [
+        _tagged(some, scored_once(seen, list(islice(scores, len(seen)))), model.config.labels) if some else []
+        for some, seen in zip(spans, windows, strict=True)
+    ]
+
+
+def _windows(model: Transformer, tokenizer: Tokenizer, words: Sequence[str]) -> list[Window]:
     if not words:
         return []
     ids = encoded_words(tokenizer, [word.decode() for word in spaced(words)])
-    windows = windows_of(ids, model.config.context_length, NOTHING.lead)
-    scores_wl = scored_once(windows, word_scores(model, tokenizer, windows))
-    return list(zip(words, best_tags(scores_wl, model.config.labels), strict=True))
+    return windows_of(ids, model.config.context_length, NOTHING.lead)
+
+
+def _tagged(spans: Sequence[tuple[int, int]], scores_wl: Tensor, labels: Sequence[str]) -> list[TaggedWord]:
+    return [
+        TaggedWord(*span, tag, float(likely_l[labels.index(tag)]))
+        for span, tag, likely_l in zip(
+            spans, best_tags(scores_wl, labels), scores_wl.softmax(-1), strict=True
+        )
+    ]
+
+
+def mentions(words: Sequence[TaggedWord]) -> list[Mention]:
+    """What words with BIO tags name; of other tags, each word by itself."""
+    tags = [word.tag for word in words]
+    if not is_bio([*tags, "B-"]):
+        return [Mention(word.tag, word.start, word.end, word.probability) for word in words]
+    return [
+        Mention(
+            kind, words[first].start, words[end - 1].end, min(word.probability for word in words[first:end])
+        )
+        for kind, first, end in entities(tags)
+    ]
+
+
+def tag(model: Transformer, tokenizer: Tokenizer, text: str) -> list[tuple[str, str]]:
+    """Each word of a text, of letters or else one character, and its tag."""
+    return [(text[word.start : word.end], word.tag) for word in tagged_words(model, tokenizer, [text])[0]]
 
 
 def told_tags(pairs: Sequence[tuple[str, str]]) -> str:

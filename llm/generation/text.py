@@ -77,6 +77,12 @@ class TextWriter:
         return next((n for n in lengths if any(stop.startswith(text[-n:]) for stop in self._stops)), 0)
 
 
+def token_text(tokenizer: Tokenizer, id_: int) -> str:
+    """A token as a reader is shown it."""
+    special = {token: name for name, token in tokenizer.special_tokens.items()}
+    return special.get(id_) or tokenizer.decode([id_])
+
+
 def decode_stream(tokenizer: Tokenizer, ids: Iterable[int | float], stop_ids: Sequence[int]) -> Iterator[str]:
     """Yield the text of `ids` up to a stop, each piece as soon as its last character is whole."""
     writer = TextWriter(tokenizer)

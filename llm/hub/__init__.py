@@ -128,7 +128,7 @@ def _tidy(family: rules.Family, config: ModelConfig, state: rules.State, where: 
     """Give tensors their full names, without leftovers and without the second name of tied weights."""
     bare = not any(name.startswith(family.base) for name in state)
     full = {
-        family.base + name if bare and name != family.head else name: tensor for name, tensor in state.items()
+        family.full_name(name, bare=bare and name != family.head): tensor for name, tensor in state.items()
     }
     wanted = rules.expected(family, config)
     if config.tie_embeddings and family.head in full:

@@ -20,15 +20,27 @@ PARTS: dict[str, Values] = {
     "BertForPreTraining": {"head": "transformed", "head_bias": True, "pooler": True},
     "BertModel": {"head": "linear", "head_bias": False, "pooler": True},
 }
-LABELLED = "BertForSequenceClassification"
+# Their class for what our labels tell, and whether it has the pooler.
+LABELLED = {
+    "BertForSequenceClassification": ("text", True),
+    "BertForTokenClassification": ("words", False),
+    "BertForQuestionAnswering": ("answer", False),
+}
+
+
+def gives_states(config: ModelConfig) -> bool:
+    """Whether a model's hidden states are what it is for, as an embedding model's: it has BERT's pooler and no head."""
+    ours = config.to_dict()
+    return not config.labels and all(ours[key] == value for key, value in PARTS["BertModel"].items())
 
 
 def write_parts(config: ModelConfig) -> Values:
     """Return the class that has the parts of `config`, the one for masked text where none has, and the labels."""
     if config.labels:
         names = dict(enumerate(config.labels))
+        fitting = [name for name, (told, _) in LABELLED.items() if told == config.labelled]
         return {
-            "architectures": [LABELLED],
+            "architectures": (fitting or list(LABELLED))[:1],
             "id2label": {str(number): label for number, label in names.items()},
             "label2id": {label: number for number, label in names.items()},
         }
@@ -40,11 +52,12 @@ def write_parts(config: ModelConfig) -> Values:
 def read_parts(theirs: Values) -> Values:
     """Return the parts that their class has."""
     name = next(iter(theirs.get("architectures") or ["BertModel"]))
-    if name == LABELLED:
-        return {**PARTS["BertModel"], "labels": _read_labels(theirs)}
+    if name in LABELLED:
+        told, pooler = LABELLED[name]
+        return {**PARTS["BertModel"], "pooler": pooler, "labels": _read_labels(theirs), "labelled": told}
     if name not in PARTS:
         raise ConfigError(
-            f"bert: architectures={name!r} is not supported, only {', '.join([*PARTS, LABELLED])}"
+            f"bert: architectures={name!r} is not supported, only {', '.join([*PARTS, *LABELLED])}"
         )
     return PARTS[name]
 
@@ -111,7 +124,8 @@ BERT = Family(
         Rule("bert.embeddings.token_type_embeddings", "embedding.segments"),
         Rule("bert.embeddings.LayerNorm", "embedding.norm"),
         Rule("bert.pooler.dense", "pooler.dense"),
-        Rule("classifier", "label_head.output"),
+        Rule("classifier", "label_head.output", when=lambda config: config.labelled != "answer"),
+        Rule("qa_outputs", "label_head.output", when=lambda config: config.labelled == "answer"),
         Rule("cls.predictions.transform.dense", "unembedding.transform.dense"),
         Rule("cls.predictions.transform.LayerNorm", "unembedding.transform.norm"),
         Rule("cls.predictions", "unembedding"),
@@ -120,6 +134,7 @@ BERT = Family(
     # Position numbers, the head's bias by its second name, and what the class for masked text does not have.
     ignored=r"bert\.embeddings\.position_ids|cls\.predictions\.decoder\.bias|(bert\.pooler|cls\.seq_relationship)\..*",
     head="cls.predictions.decoder.weight",
+    older={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     write_more=write_parts,
     read_more=read_parts,
 )

@@ -10,20 +10,27 @@ from huggingface_hub import save_torch_state_dict
 
 from llm.files import write_atomically, write_json
 from llm.hub import to_huggingface
+from llm.hub.bert import gives_states
 from llm.hub.export import About, card
 from llm.model import Transformer
-from llm.tokenizer import ChatTemplate, Tokenizer, framed, sentinels, start_token
+from llm.tokenizer import ChatTemplate, Tokenizer, ends_of, sentinels, start_token
 from llm.tokenizer.huggingface import to_backend, tokenizer_config
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How transformers loads a kind of model, and Python that shows it at work with `model`, `tokenizer` and `text`."""
+    """How transformers loads a kind of model, and Python that shows it at work with `model`, `tokenizer` and `text`.
+
+    In `text` and `steps`, {begin} and {end} are the marks around a text that is read as a whole; the steps come before
+    what is shown, and `note` says in Markdown what must be known of that.
+    """
 
     auto_class: str
     task: str
     text: str
     shown: str
+    steps: tuple[str, ...] = ()
+    note: str = ""
 
 
 WRITES = 'tokenizer.decode(model.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=40)[0])'
@@ -47,10 +54,30 @@ PAIRS = Kind(
 LABELS = Kind(
     "AutoModelForSequenceClassification",
     "text-classification",
-    'tokenizer.eos_token + "a text" + tokenizer.eos_token',
+    '{begin} + "a text" + {end}',
     'model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1), model.config.id2label',
 )
-LABELS_OF_BERT = replace(LABELS, text='"[CLS]a text[SEP]"')
+WORDS = Kind(
+    "AutoModelForTokenClassification",
+    "token-classification",
+    '{begin} + "a text" + {end}',
+    '[model.config.id2label[int(label)] for label in model(**tokenizer(text, return_tensors="pt")).logits[0].argmax(-1)]',
+    note="A word's tag is that of its first token; each word was encoded by itself.",
+)
+# A passage is of segment 1, and all that stands before it of segment 0.
+ANSWERS = Kind(
+    "AutoModelForQuestionAnswering",
+    "question-answering",
+    '{begin} + "a question" + {end} + "a passage" + {end}',
+    "tokenizer.decode(ids[0, out.start_logits.argmax() : out.end_logits.argmax() + 1])",
+    (
+        'ids = tokenizer(text, return_tensors="pt")["input_ids"]',
+        "marks = (ids == tokenizer.convert_tokens_to_ids({end})).long()",
+        "out = model(ids, token_type_ids=(marks.cumsum(1) - marks >= marks.sum() - 1).long())",
+    ),
+    "An answer's end is the first token of its last word, and both its edges are the first position where there is none.",
+)
+TELLING = {"text": LABELS, "words": WORDS, "answer": ANSWERS}
 STATES = Kind(
     "AutoModel",
     "feature-extraction",
@@ -67,7 +94,7 @@ def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) 
     pad = start_token(tokenizer)
     state, config = to_huggingface(model, model.config, end_of_text=tokenizer.end_of_text, pad=pad)
     backend = to_backend(tokenizer)
-    kind = _kind(model, config, tokenizer)
+    kind = _kind(model, tokenizer)
     save_torch_state_dict(state, folder, max_shard_size=about.shard_bytes, metadata={"format": "pt"})
     for file in folder.glob("*.safetensors"):  # which safetensors makes for their owner alone
         file.chmod(0o644)
@@ -80,19 +107,33 @@ def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) 
     settings = tokenizer_config(tokenizer, model.config.context_length, as_text=as_text)
     write_json(folder / "tokenizer_config.json", settings)
     header = {"library_name": "transformers", "pipeline_tag": kind.task, "tags": [config["model_type"]]}
-    readme = card(model, about, header=header, use=_use(kind, about.name), notes=_notes(settings))
+    readme = card(
+        model,
+        about,
+        header=header,
+        use=_use(kind, about.name),
+        notes=f"{_notes(settings)} {kind.note}".rstrip(),
+    )
     write_atomically(folder / "README.md", readme)
     return _next(kind, about)
 
 
-def _kind(model: Transformer, config: dict[str, Any], tokenizer: Tokenizer) -> Kind:
+def _kind(model: Transformer, tokenizer: Tokenizer) -> Kind:
     if model.config.architecture == "encoder_decoder":
         return SPANS if sentinels(tokenizer) else PAIRS
     if model.config.architecture == "decoder":
         return CAUSAL
     if model.config.labels:
-        return LABELS if framed(tokenizer, [], 2) == [tokenizer.end_of_text] * 2 else LABELS_OF_BERT
-    return STATES if config["architectures"] == ["BertModel"] else MASKED
+        return _marked(TELLING[model.config.labelled], tokenizer)
+    return STATES if gives_states(model.config) else MASKED
+
+
+def _marked(kind: Kind, tokenizer: Tokenizer) -> Kind:
+    """`kind` with the marks that `tokenizer` has for a text as a whole."""
+    named = zip(ends_of(tokenizer), ("tokenizer.cls_token", "tokenizer.sep_token"), strict=True)
+    begin, end = ("tokenizer.eos_token" if id_ == tokenizer.end_of_text else name for id_, name in named)
+    text, *steps = (line.format(begin=begin, end=end) for line in (kind.text, *kind.steps))
+    return replace(kind, text=text, steps=tuple(steps))
 
 
 def _generation(config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -113,6 +154,7 @@ def _use(kind: Kind, name: str) -> str:
             f"model = {kind.auto_class}.from_pretrained(path)",
             "tokenizer = AutoTokenizer.from_pretrained(path)",
             f"text = {kind.text}",
+            *kind.steps,
             f"print({kind.shown})",
         ]
     )
@@ -131,11 +173,15 @@ def _notes(settings: dict[str, Any]) -> str:
 
 
 def _next(kind: Kind, about: About) -> list[str]:
-    code = (
-        f"from transformers import {kind.auto_class} as M, AutoTokenizer as T; path = {json.dumps(str(about.out))}; "
-        f"model, tokenizer = M.from_pretrained(path), T.from_pretrained(path); text = {kind.text}; print({kind.shown})"
-    )
-    lines = [f"python -c {shlex.quote(code)}"]
+    code = [
+        f"from transformers import {kind.auto_class} as M, AutoTokenizer as T",
+        f"path = {json.dumps(str(about.out))}",
+        "model, tokenizer = M.from_pretrained(path), T.from_pretrained(path)",
+        f"text = {kind.text}",
+        *kind.steps,
+        f"print({kind.shown})",
+    ]
+    lines = [f"python -c {shlex.quote('; '.join(code))}"]
     if kind is CAUSAL:
         file = about.out.with_name(f"{about.out.name}.gguf")
         lines += [

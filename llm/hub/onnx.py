@@ -1,6 +1,6 @@
 """Writing a model as ONNX, which ONNX Runtime runs: any batch, any length up to the context, padding by a mask."""
 
-# Shape legend: b batch, t time, s time of a source, v vocabulary.
+# Shape legend: b batch, t time, s time of a source, d width, v vocabulary.
 
 import logging
 import shlex
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from llm.errors import ConfigError
 from llm.files import write_json
+from llm.hub.bert import gives_states
 from llm.hub.export import About
 from llm.model import Transformer
 from llm.model.mask import PADDING
@@ -43,6 +44,18 @@ class TextModel(nn.Module):
         return self.model(input_ids, documents_bt=documents(attention_mask), segments_bt=token_type_ids)
 
 
+class StatesModel(TextModel):
+    """The same of a model that is there for its hidden states."""
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Return hidden states (b, t, d) of tokens (b, t)."""
+        return self.model.encode(
+            input_ids, documents_bt=documents(attention_mask), segments_bt=token_type_ids
+        )
+
+
 class PairModel(nn.Module):
     """An encoder-decoder behind such inputs: a source, and what of its target there is."""
 
@@ -67,7 +80,7 @@ def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) 
 
     A ConfigError says what stands in the way, before anything is written.
     """
-    _check(next(model.parameters()).dtype, about.out)
+    _check(model, about.out)
     backend, inputs = to_backend(tokenizer), example(model)
     decoder = model.config.architecture == "decoder"
     settings = tokenizer_config(tokenizer, model.config.context_length, as_text=decoder)
@@ -80,7 +93,10 @@ def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) 
     return _next(about, list(inputs))
 
 
-def _check(dtype: torch.dtype, out: Path) -> None:
+def _check(model: Transformer, out: Path) -> None:
+    if model.config.prefix_lm:
+        raise ConfigError("prefix_lm=True: format=onnx has no input for where a prompt ends")
+    dtype = next(model.parameters()).dtype
     if dtype is not torch.float32:
         name = str(dtype).removeprefix("torch.")
         raise ConfigError(f"dtype={name}: format=onnx is written in float32; leave dtype= out")
@@ -121,11 +137,21 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _wrapped(model: Transformer) -> tuple[nn.Module, str]:
+    """The model behind its inputs, and what it gives."""
+    if model.config.architecture == "encoder_decoder":
+        return PairModel(model), "logits"
+    return (
+        (StatesModel(model), "last_hidden_state")
+        if gives_states(model.config)
+        else (TextModel(model), "logits")
+    )
+
+
 # What needs gradients takes another kernel, of whose strides the exporter stumbles.
 @torch.no_grad()
 def _export(model: Transformer, inputs: dict[str, Tensor], path: Path) -> None:
-    pair = model.config.architecture == "encoder_decoder"
-    wrapped = PairModel(model) if pair else TextModel(model)
+    wrapped, output = _wrapped(model)
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     with _quiet():
         torch.onnx.export(
@@ -135,7 +161,7 @@ def _export(model: Transformer, inputs: dict[str, Tensor], path: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=list(inputs),
-            output_names=["logits"],
+            output_names=[output],
             dynamic_shapes=_axes(inputs, model.config.context_length),
             external_data=size > LARGEST_FILE,
             verbose=False,

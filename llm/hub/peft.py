@@ -1,30 +1,38 @@
-"""Writing an adapter alone, as PEFT loads it beside the exported model that it was trained on."""
+"""Adapters in PEFT's format: written alone, beside the exported model that they were trained on, and read into their model."""
 
 # Shape legend: r rank, i inputs, o outputs of one of our layers; R, I, O of the one of theirs that holds it.
 
 import json
+import math
+import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llm.adapter import LowRank, layers
-from llm.adapter.lora import Decomposed
-from llm.errors import ConfigError
-from llm.files import write_json
+from llm.adapter.frozen import Frozen
+from llm.adapter.lora import Decomposed, folded
+from llm.errors import CheckpointError, ConfigError
+from llm.files import read_object, read_tensors, write_json
 from llm.hub import family_for
 from llm.hub.export import About
-from llm.hub.rules import Rule, pairs
-from llm.model import Transformer
+from llm.hub.folder import INDEX, WHOLE
+from llm.hub.rules import Rule, pairs, to_ours, to_theirs
+from llm.model import ModelConfig, Transformer
 from llm.tokenizer import Tokenizer
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
+# What a tensor of an adapter is, behind the name of its module.
+PARTS = re.compile(r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector)(\.weight)?")
+# What changes the computation, and has no part here.
+WITHOUT = ("layer_replication", "alora_invocation_tokens", "use_qalora", "lora_bias", "target_parameters")
 KINDS = {"decoder": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION", "encoder_decoder": "SEQ_2_SEQ_LM"}
 
 
@@ -110,7 +118,7 @@ def _columns(model: Transformer, names: list[str], rank: int) -> Iterator[Tensor
     """For each of our layers its rows (o, R) of their second matrix: its own in its columns, zeros elsewhere."""
     at = 0
     for layer in _linears(model, names):
-        rows_or = torch.zeros(layer.weight.shape[0], rank, dtype=layer.weight.dtype)
+        rows_or = torch.zeros(layer.out_features, rank)
         if isinstance(layer, LowRank):
             rows_or[:, at : at + layer.rank] = layer.lora_b.detach()
             at += layer.rank
@@ -123,11 +131,117 @@ def _gain(model: Transformer, names: list[str], rule: Rule) -> Tensor | None:
     if not any(isinstance(layer, Decomposed) for layer in found):
         return None
     gains = [
-        layer.lora_gain.detach() if isinstance(layer, Decomposed) else layer.weight.detach().norm(dim=1)
+        layer.lora_gain.detach() if isinstance(layer, Decomposed) else _rows(layer).norm(dim=1)
         for layer in found
     ]
     return rule.join([gain[:, None] for gain in gains], model.config.n_heads)[:, 0]
 
 
+def _rows(layer: nn.Linear) -> Tensor:
+    return (layer.matrix() if isinstance(layer, Frozen) else layer.weight).detach()
+
+
 def _linears(model: Transformer, names: list[str]) -> list[nn.Linear]:
     return [cast(nn.Linear, model.get_submodule(name)) for name in names]
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter alone."""
+    return (folder / CONFIG).is_file() and not any((folder / name).is_file() for name in (WHOLE, INDEX))
+
+
+def base_of(folder: Path) -> str:
+    """The model that an adapter is for, as its folder says: a folder or a hub id.
+
+    Raises:
+        CheckpointError: it says nothing of that, or names another adapter.
+    """
+    base = _settings(folder).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise CheckpointError(
+            f"{folder / CONFIG} names no model that the adapter is for: write its folder or hub id there, as "
+            "base_model_name_or_path."
+        )
+    if is_adapter(Path(base).expanduser()):
+        raise CheckpointError(f"{folder / CONFIG} names {base} as its model, which is an adapter itself.")
+    return base
+
+
+def read(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a model of `config` with the adapter of a folder folded in, as PEFT's `merge_and_unload` does.
+
+    Raises:
+        CheckpointError: it is of another model, or damaged.
+        ConfigError: it is of a kind that has no part here, or the model is.
+    """
+    settings = _settings(folder)
+    _check_kind(folder, settings)
+    family = family_for(config)
+    theirs = to_theirs(family, config, weights)
+    turned = {name for name, _, rule in pairs(family, config) if rule.transposed}
+    for module, parts in _parts(folder).items():
+        names = (f"{module}.weight", f"{family.base}{module}.weight")
+        name = next((name for name in names if name in theirs), None)
+        if name is None:
+            raise _of_another(folder, settings, f"it changes {module}, which that one lacks")
+        frozen_oi = theirs[name].t() if name in turned else theirs[name]
+        a_ri, b_or, gain_o = (parts.get(part) for part in ("lora_A", "lora_B", "lora_magnitude_vector"))
+        if a_ri is None or b_or is None or (len(b_or), a_ri.shape[-1]) != tuple(frozen_oi.shape):
+            shapes = {part: tuple(tensor.shape) for part, tensor in parts.items()}
+            raise _of_another(
+                folder, settings, f"{module} has {tuple(frozen_oi.shape)}, the adapter {shapes}"
+            )
+        try:
+            whole_oi = folded(frozen_oi, a_ri, b_or, gain_o, _scale(settings, module, len(a_ri)))
+        except RuntimeError as error:
+            raise _of_another(folder, settings, f"{module}: {error}") from None
+        theirs[name] = whole_oi.t().contiguous() if name in turned else whole_oi
+    return to_ours(family, config, theirs)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    try:
+        return read_object(folder / CONFIG)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} cannot be read ({error}).") from error
+
+
+def _check_kind(folder: Path, settings: Mapping[str, Any]) -> None:
+    wrong = [f"{key}={settings[key]}" for key in WITHOUT if settings.get(key)]
+    if settings.get("peft_type") != "LORA" or settings.get("bias", "none") != "none":
+        wrong.insert(0, f"peft_type={settings.get('peft_type')} bias={settings.get('bias')}")
+    if wrong:
+        raise ConfigError(f"{folder}: {', '.join(wrong)}: LoRA and DoRA of matrices alone are read here.")
+
+
+def _parts(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each of their modules, by what they are."""
+    try:
+        tensors = read_tensors(folder / WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} cannot be read ({error}).") from error
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        found = PARTS.fullmatch(name.removeprefix(PREFIX))
+        if found is None or not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise ConfigError(
+                f"{folder}: it holds {name}, which is no part of an adapter of matrices, or no finite numbers."
+            )
+        parts.setdefault(found["module"], {})[found["part"]] = tensor
+    if not parts:
+        raise CheckpointError(f"{folder / WEIGHTS} holds no adapter.")
+    return parts
+
+
+def _scale(settings: Mapping[str, Any], module: str, rank: int) -> float:
+    """What PEFT multiplies a module's product by."""
+    patterns = settings.get("alpha_pattern") or {}
+    named = [value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", module)]
+    alpha = float(named[0] if named else settings.get("lora_alpha", rank))
+    return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def _of_another(folder: Path, settings: Mapping[str, Any], why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} is an adapter of another model than {settings.get('base_model_name_or_path')}: {why}."
+    )

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from llm.errors import CheckpointError, ConfigError
 from llm.model import ModelConfig, Transformer, least_parameters
-from llm.model.config import GATED
 
 State = Mapping[str, Tensor]
 Values = dict[str, Any]
@@ -31,7 +30,7 @@ class Rule:
         ours: the names of ours.
         transposed: for families that store the matrix of a linear map as (in, out).
         by_head: the parts of each head stand together, rather than the heads of each part.
-        gated: where two rules have the same module of ours, the kind of feed-forward that this one is for.
+        when: where two rules have the same module of ours, whether this one is for a model.
     """
 
     def __init__(
@@ -40,10 +39,10 @@ class Rule:
         *ours: str,
         transposed: bool = False,
         by_head: bool = False,
-        gated: bool | None = None,
+        when: Callable[[ModelConfig], bool] = lambda config: True,
     ) -> None:
         self.theirs, self.ours = theirs, ours
-        self.transposed, self.by_head, self.gated = transposed, by_head, gated
+        self.transposed, self.by_head, self.applies = transposed, by_head, when
 
     def within(self, theirs: str, ours: str) -> "Rule":
         """Return the same rule for modules inside `theirs` and `ours`."""
@@ -51,10 +50,6 @@ class Rule:
         rule.theirs = f"{theirs}.{self.theirs}"
         rule.ours = tuple(f"{ours}.{name}" for name in self.ours)
         return rule
-
-    def applies(self, config: ModelConfig) -> bool:
-        """Whether the rule is for models of `config`."""
-        return self.gated is None or self.gated == (config.activation in GATED)
 
     def join(self, tensors: list[Tensor], heads: int) -> Tensor:
         """Make their tensor from ours."""
@@ -117,6 +112,8 @@ class Family:
     # left out as long as it is zero.
     ignored: str = ""
     zeros: str = ""
+    # Endings of tensors' names in the oldest checkpoints, and what they have been called since.
+    older: Mapping[str, str] = field(default_factory=dict)
     head: str = "lm_head.weight"  # what older checkpoints hold although it is tied
     # More keys, both ways, that do not correspond one to one.
     write_more: Callable[[ModelConfig], Values] = field(default=lambda config: {})
@@ -172,6 +169,12 @@ class Family:
         """Yield every rule, those of a layer once a layer."""
         every = itertools.chain(self.rules, *(layers.all_rules(config) for layers in self.layers))
         yield from (rule for rule in every if rule.applies(config))
+
+    def full_name(self, name: str, *, bare: bool) -> str:
+        """Return today's name of a checkpoint's tensor, whose prefix a `bare` model's leaves out."""
+        for old, new in self.older.items():
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        return self.base + name if bare else name
 
     def write_activation(self, config: ModelConfig) -> str | None:
         """Return their name of our activation, None where they have none."""

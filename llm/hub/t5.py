@@ -6,6 +6,7 @@ import torch
 
 from llm.hub.rules import Family, Layers, Rule, State, Values
 from llm.model import ModelConfig
+from llm.model.config import GATED
 
 
 def _attention(theirs: str, ours: str) -> tuple[Rule, ...]:
@@ -13,12 +14,17 @@ def _attention(theirs: str, ours: str) -> tuple[Rule, ...]:
     return tuple(Rule(f"{theirs}.{their}", f"{ours}.{our}") for their, our in names.items())
 
 
+def is_gated(config: ModelConfig) -> bool:
+    """Whether the feed-forward is that of version 1.1."""
+    return config.activation in GATED
+
+
 def _feed_forward(place: str) -> tuple[Rule, ...]:
     return (
         Rule(f"{place}.layer_norm", "residual.norms.feed_forward"),
-        Rule(f"{place}.DenseReluDense.wi", "feed_forward.up", gated=False),
-        Rule(f"{place}.DenseReluDense.wi_0", "feed_forward.gate", gated=True),
-        Rule(f"{place}.DenseReluDense.wi_1", "feed_forward.up", gated=True),
+        Rule(f"{place}.DenseReluDense.wi", "feed_forward.up", when=lambda config: not is_gated(config)),
+        Rule(f"{place}.DenseReluDense.wi_0", "feed_forward.gate", when=is_gated),
+        Rule(f"{place}.DenseReluDense.wi_1", "feed_forward.up", when=is_gated),
         Rule(f"{place}.DenseReluDense.wo", "feed_forward.down"),
     )
 

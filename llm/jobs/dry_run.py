@@ -11,9 +11,10 @@ import yaml
 from llm import build
 from llm.build import Config, Origin
 from llm.data import Corpus
-from llm.data.collate import Work
+from llm.data.collate import Load, Work, load
 from llm.data.preparation import find
 from llm.data.sources import HuggingFace
+from llm.data.windows import Unread, Windows
 from llm.errors import ConfigError
 from llm.jobs.show import amount, duration
 from llm.model import ModelConfig, parameter_count, sequence_flops
@@ -53,13 +54,14 @@ class Outlook:
     shape: ModelConfig
     text: Text
     derived: Derived
+    load: Load
     step: TrainingStep
     steps: int | None
 
     @property
     def work(self) -> Work:
-        """What a sample takes."""
-        return self.step.work
+        """What the average sample takes."""
+        return self.load.work
 
     @cached_property
     def memory(self) -> Memory:
@@ -105,25 +107,30 @@ def look_ahead(config: Config, choices: dict[str, Any], machine: Machine | None 
         if text.corpus is None
         else build.shape_for(config, origin, text.corpus)
     )
-    work, samples = _samples(config, text, shape)
+    load, samples = _samples(config, origin, text, shape)
     known = run.begun.get("derived", {}) if machine is None else {}
     derived = derive(config, choices["strategy"], shape.context_length, samples, known, machine)
     build.check_layout(config, shape)
-    layout = build.layout(config, choices["strategy"], derived.world_size)
-    step = build.step(config, shape, layout, derived.precision, work, derived.micro_batch_size)
+    layout = build.layout(config, choices["strategy"], derived)
+    step = build.step(config, shape, layout, derived.precision, load, derived.micro_batch_size)
     build.module(config, build.model(config, shape), origin, derived, choices["strategy"])
     # Epochs alone, of a corpus that nobody has counted yet.
     open_end = text.corpus is None and config["trainer"]["max_steps"] in (None, -1)
-    return Outlook(config, shape, text, derived, step, None if open_end else derived.max_steps)
+    return Outlook(config, shape, text, derived, load, step, None if open_end else derived.max_steps)
 
 
-def _samples(config: Config, text: Text, shape: ModelConfig) -> tuple[Work, int]:
-    """What a sample takes, and how many there are; as much as the context holds while the text is not prepared."""
-    if text.corpus is None:
-        return whole_context(shape), sys.maxsize
-    collate = build.collator(config, text.corpus.tokenizer, shape)
-    view = text.corpus.train.cut(collate.view, shape.context_length, config["seed"])
-    return collate.work(view), view.size
+def _samples(config: Config, origin: Origin, text: Text, shape: ModelConfig) -> tuple[Load, int]:
+    """What samples take, and how many there are; as much as the context holds while the text is not prepared."""
+    tokenizer = build.stand_in(origin.tokenizer) if text.corpus is None else text.corpus.tokenizer
+    collate = build.collator(config, tokenizer, shape)
+    if text.corpus is not None:
+        view = text.corpus.train.cut(collate.view, shape.context_length, config["seed"])
+        return load(collate, view), view.size
+    if collate.view is Windows:
+        # What is hidden, or split in two, follows from a window's length alone.
+        return load(collate, Unread(shape.context_length)), sys.maxsize
+    whole = whole_context(shape)
+    return Load(whole, whole, collate.marks), sys.maxsize
 
 
 def _text(config: Config, origin: Origin) -> Text:

@@ -135,7 +135,7 @@ def _references(
     run: Run, config: Config, collate: Collator, corpus: Corpus | Mixture
 ) -> dict[str, np.ndarray]:
     """What the model that the run began with says of all answers; kept with the run for its own corpus."""
-    if not build.compares(config) or isinstance(corpus, Mixture):  # which holds plain text alone
+    if not build.compares(config) or isinstance(corpus, Mixture):  # which has no preferences
         return {}
     if config["data"] is None:
         return {name: tensor.numpy() for name, tensor in load_tensors(run.references).items()}
@@ -160,7 +160,6 @@ def evaluations(
         ConfigError: there is no evaluation of a name.
         DataError: nothing is held out.
     """
-    on_text = [name for name in names if name != HARNESS]
     on_text = [name for name in names if name != HARNESS]
     parts = {name: part for name, part in corpus.parts.items() if len(part.validation) > 1}
     if on_text and not parts:

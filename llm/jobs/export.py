@@ -11,6 +11,7 @@ from llm.errors import ConfigError
 from llm.files import publish, staging, taken
 from llm.hub.export import About
 from llm.hub.formats import FORMATS
+from llm.hub.push import check_repo, listing, push, token_from
 from llm.jobs.judged import Entry
 from llm.tokenizer import load_tokenizer
 from llm.train import checkpoint
@@ -28,6 +29,7 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     out = Path(config["out"]).expanduser()
     if taken(out):
         raise ConfigError(f"out={out}: something is there already. Nothing was written; choose another out=.")
+    token = _check_push(config)
     source = Run.open(config["run"])
     read = build.adapted_model if config["format"] == ADAPTER_ALONE else build.trained_model
     net, folder = read(source, config["checkpoint"])
@@ -36,12 +38,41 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     try:
         with staging(out) as stage:
             lines = FORMATS[config["format"]](stage, net, load_tokenizer(source.tokenizer), about)
-            publish(_made(stage, about, config["format"]), out)
+            made = _made(stage, about, config["format"])
+            listed = listing(made)
+            if not config["dry_run"]:
+                publish(made, out)
     except (FileExistsError, PermissionError, NotADirectoryError) as error:
         raise ConfigError(f"out={out}: it can't be written there: {error.strerror}.") from error
-    print(f"{out}: {source.folder} at step {about.steps:,}, format={config['format']}\n\nNext:")
-    print("\n".join(f"  {line}" for line in lines))
+    what = f"{source.folder} at step {about.steps:,}, format={config['format']}"
+    if config["dry_run"]:
+        where = f"{out}, and send to {_address(config)}" if config["push_to"] else str(out)
+        print("\n".join([f"Would write {what}, to {where}:", *listed, "Nothing was kept, and nothing sent."]))
+        return 0
+    print(f"{out}: {what}")
+    if token is not None:
+        print("\n".join([f"Sending to {_address(config)}:", *listed]), flush=True)
+        print(push(out, config["repo"], private=config["private"], token=token, message=what))
+    print("\n".join(["\nNext:", *(f"  {line}" for line in lines)]))
     return 0
+
+
+def _check_push(config: Config) -> str | None:
+    """The hub's token, where the export goes there.
+
+    Raises:
+        ConfigError: the repository or the token is missing.
+    """
+    if (config["push_to"] is None) != (config["repo"] is None):
+        raise ConfigError("push_to=hub and repo=me/my-model go together: where to, and the name there.")
+    if config["push_to"] is None:
+        return None
+    check_repo(config["repo"])
+    return None if config["dry_run"] else token_from()
+
+
+def _address(config: Config) -> str:
+    return f"{config['repo']} on the hub, {'private' if config['private'] else 'for everybody to see'}"
 
 
 def _made(stage: Path, about: About, format: str) -> Path:

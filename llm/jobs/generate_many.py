@@ -4,7 +4,6 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ from llm.build import Config
 from llm.data.documents import Losses
 from llm.data.inputs import find_files
 from llm.data.sources.jsonl import LinesPiece
-from llm.data.sources.records import pair_of
+from llm.data.sources.records import Fields
 from llm.errors import ConfigError
 from llm.files import sha256, write_atomically
-from llm.generation import BatchEngine, answer, goes_on
+from llm.generation import BatchEngine, answer, goes_on, writes
 from llm.generation.offline import Prompt, Writer, Written
 from llm.generation.sampling import Sampling
 from llm.model import Transformer
-from llm.tokenizer import Tokenizer
+from llm.tokenizer import MASK, Tokenizer
 
 # Settings that change no text.
 WITHOUT_EFFECT = ("out", "max_batch_size")
@@ -107,14 +106,16 @@ def _line(value: dict[str, Any]) -> str:
 def _prompts(paths: list[str], field: str) -> Iterator[Prompt]:
     number = 0
     for path in paths:
-        for document in LinesPiece(path, partial(pair_of, text=field), "error").documents(Losses()):
+        for document in LinesPiece(path, Fields(field), "error").documents(Losses()):
             yield Prompt(number, document.data.decode())
             number += 1
 
 
 def _written(writer: Writer, net: Transformer, prompts: list[Prompt], rows: int) -> Iterator[Written]:
-    if goes_on(net):
-        yield from writer.write(BatchEngine(net, rows=rows), prompts)
-        return
-    for prompt in prompts:
+    whole = [prompt for prompt in prompts if not writes(net) or (MASK in prompt.text and not goes_on(net))]
+    if len(whole) < len(prompts):
+        apart = {prompt.number for prompt in whole}
+        together = [prompt for prompt in prompts if prompt.number not in apart]
+        yield from writer.write(BatchEngine(net, rows=rows), together)
+    for prompt in whole:
         yield Written(prompt, [answer(net, writer.tokenizer, prompt.text, writer.max_new_tokens)], ["stop"])

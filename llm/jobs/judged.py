@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from llm.evaluation import Result, Row
-from llm.evaluation.significance import interval, metrics_of, scores_of
+from llm.evaluation.result import metrics_of, scores_of
+from llm.evaluation.significance import intervals
 from llm.files import write_json_lines
 
 Entry = dict[str, Any]
@@ -32,7 +35,8 @@ def judged(name: str, data: str, split: str, checkpoint: str, result: Result) ->
     }
     if len(result.rows) > 1:
         known = [metric for metric in metrics_of(result.rows) if metric in result.metrics]
-        entry["intervals"] = {metric: interval(scores_of(result.rows, metric)) for metric in known}
+        found = intervals(np.stack([scores_of(result.rows, metric) for metric in known], 1))
+        entry["intervals"] = dict(zip(known, found.tolist(), strict=True))
     return Judged(entry, result.rows)
 
 

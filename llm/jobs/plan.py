@@ -24,11 +24,12 @@ from llm.plan import (
     Planner,
     TrainingStep,
     compute_optimal,
-    link,
+    data_link,
     messages,
     step_flops,
+    tensor_link,
 )
-from llm.train.derive import Machine, this_machine
+from llm.train.derive import Machine, check_recomputed, this_machine
 from llm.train.tensor_parallel import check_divides
 
 GIVEN_BATCH = "data.batch_size"
@@ -44,6 +45,7 @@ class Report:
     hardware: Hardware
     planner: Planner
     planned: Planned
+    device_memory: int
 
     @property
     def step(self) -> TrainingStep:
@@ -109,6 +111,7 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
         room=room * (1 - config["headroom"]),
         batch_size=config["data"]["batch_size"],
         peak_flops=derived.peak_flops,
+        float32_flops=hardware.peak_flops(torch.float32),
         mfu=config["mfu"],
     )
     choice = Choice(
@@ -116,8 +119,9 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
         step.layout.tensor_parallel_size,
         derived.micro_batch_size,
         config["activation_checkpointing"],
+        step.layout.offload,
     )
-    return Report(config, outlook, hardware, planner, planner.plan(choice))
+    return Report(config, outlook, hardware, planner, planner.plan(choice), room)
 
 
 def _machine(hardware: Hardware, config: Config) -> Machine:
@@ -165,7 +169,9 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
         outlook.step.layout,
         strategy=choice.strategy,
         tensor_parallel_size=choice.tensor_parallel_size,
+        offload=choice.offload,
     )
+    check_recomputed(choice.recomputed, choice.strategy)
     if choice.strategy == "fsdp_tp":
         check_divides(outlook.shape, choice.tensor_parallel_size)
     config = {**outlook.config, "activation_checkpointing": choice.recomputed}
@@ -174,7 +180,7 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
         outlook.shape,
         layout,
         outlook.derived.precision,
-        outlook.work,
+        outlook.load,
         choice.micro_batch_size,
     )
 
@@ -195,6 +201,7 @@ def _figures(report: Report) -> Figures:
     return {
         "fits": report.planned.fits,
         "parameters": parameter_count(report.step.shape),
+        "vocabulary": report.step.shape.vocabulary,
         "accelerator": derived.accelerator,
         "world_size": derived.world_size,
         "precision": derived.precision,
@@ -205,6 +212,8 @@ def _figures(report: Report) -> Figures:
         "memory": {**asdict(trace.peak), "total": trace.peak.total},
         "moment": trace.moment,
         "room": report.planner.room,
+        "device_memory": report.device_memory,
+        "headroom": report.config["headroom"],
         "sent": messages(report.step, trace),
         "links": _links(report),
         "step_seconds": {**asdict(paced), "total": paced.seconds},
@@ -216,8 +225,8 @@ def _figures(report: Report) -> Figures:
 def _links(report: Report) -> Figures:
     layout, hardware = report.step.layout, report.hardware
     return {
-        "data": link(hardware, layout.world_size),
-        "tensor": link(hardware, layout.tensor_parallel_size),
+        "data": data_link(hardware, layout),
+        "tensor": tensor_link(hardware, layout),
     }
 
 

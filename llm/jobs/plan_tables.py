@@ -20,6 +20,7 @@ KINDS = {
     "logits": "and their gradients",
     "buffers": "messages, gathered weights, the update",
 }
+HOST = "what is offloaded; not on the device"
 MOMENTS = {
     "batch": "before the first block",
     "embedding": "before the first block",
@@ -42,10 +43,9 @@ def show(figures: Figures) -> None:
         ("All of it", _all(figures)),
     ):
         _print(console, title, list(rows))
-    console.print(*_advice(figures), sep="\n", soft_wrap=True, markup=False)
-    console.print(
-        f"\nPlanned in {duration(figures['seconds'])}. Nothing was trained or written.", markup=False
-    )
+    for line in _advice(figures):
+        console.print(line, soft_wrap=True, markup=False)
+    console.print(f"Planned in {duration(figures['seconds'])}. Nothing was trained or written.", markup=False)
 
 
 def _print(console: Console, title: str, rows: list[Row]) -> None:
@@ -73,25 +73,32 @@ def moment(name: str) -> str:
 
 def _run(figures: Figures) -> Iterator[Row]:
     words = " ".join(f"{key}={value}" for key, value in figures["choice"].items())
-    yield "parameters", f"{figures['parameters']:,}", ""
+    yield "parameters", f"{figures['parameters']:,}", f"with a vocabulary of {figures['vocabulary']:,}"
     yield "devices", f"{figures['world_size']:,}", f"{figures['accelerator']}, {figures['precision']}"
     yield (
         "batch",
         f"{figures['batch_size']:,}",
-        f"sequences, in {figures['accumulation']:,} passes of {figures['choice']['data.micro_batch_size']} a process; "
-        f"{figures['tokens_per_step']:,} tokens",
+        f"sequences a step, {figures['tokens_per_step']:,} tokens; a process takes {figures['choice']['data.micro_batch_size']} "
+        f"at a time, {_times(figures['accumulation'])}",
     )
     yield "laid out by", "", words
+
+
+def _times(count: int) -> str:
+    return "once a step" if count == 1 else f"{count:,} times a step"
 
 
 def _memory(figures: Figures) -> Iterator[Row]:
     for kind, remark in KINDS.items():
         yield kind, f"{amount(figures['memory'][kind])}B", remark
+    if figures["memory"]["host"]:
+        yield "the host's", f"{amount(figures['memory']['host'])}B", HOST
     verdict = "it fits" if figures["fits"] else "IT DOES NOT FIT"
     yield (
         "in all",
         f"{amount(figures['memory']['total'])}B",
-        f"of {amount(figures['room'])}B to be had: {verdict}",
+        f"of {amount(figures['room'])}B: {verdict} ({amount(figures['device_memory'])}B a process, "
+        f"{figures['headroom']:.0%} of them kept free by headroom=)",
     )
 
 
@@ -100,33 +107,44 @@ def _step(figures: Figures) -> Iterator[Row]:
     yield (
         "FLOPs a token",
         amount(figures["flops_per_token"]),
-        "forward and backward, what is computed twice once",
+        "forward and backward pass; what activation checkpointing computes twice counts once",
     )
     yield (
         "computing",
         f"{seconds['compute']:.3g} s",
-        f"at {figures['mfu']:.0%} (mfu=) of {amount(figures['peak_flops'])}FLOP/s a device, what is computed twice included",
+        f"at {figures['mfu']:.0%} (mfu=) of {amount(figures['peak_flops'])}FLOP/s a device, with what is computed twice",
     )
+    waited = max(seconds["data"] - seconds["compute"], 0) + seconds["tensor"]
+    if waited:
+        yield "waiting", f"{waited:.3g} s", "for messages that computing doesn't cover"
     if seconds["update"]:
-        yield "update", f"{seconds['update']:.3g} s", "at the memory's speed"
+        yield "update", f"{seconds['update']:.3g} s", _update(figures)
     yield "in all", f"{seconds['total']:.3g} s", ""
     yield (
         "tokens a second",
         f"{figures['tokens_per_second']:,.0f}",
-        f"by all devices; an MFU of {figures['model_mfu']:.1%} after messages, update and what is computed twice",
+        f"by all devices: {figures['model_mfu']:.1%} of their peak (MFU), all of the above counted",
     )
 
 
+def _update(figures: Figures) -> str:
+    if figures["memory"]["host"]:
+        return "gradients to the host and weights back; what the host computes is not counted"
+    return "reading and writing weights and the optimizer's state at the memory's speed"
+
+
 def _messages(figures: Figures) -> Iterator[Row]:
+    seconds = figures["step_seconds"]
+    covered = "covered by computing" if seconds["data"] <= seconds["compute"] else "LONGER THAN COMPUTING"
     why = {
-        "data": "weights and gradients, while it computes",
-        "tensor": "within matrix products, which wait",
+        "data": ("weights and gradients", f", {covered}"),
+        "tensor": ("parts of matrix products", ", for which computing waits"),
     }
     for what, size in figures["sent"].items():
-        speed = figures["links"][what]
+        speed, (of, then) = figures["links"][what], why[what]
         if size:
-            over = "" if speed is None else f", {figures['step_seconds'][what]:.3g} s at {speed:g} GB/s"
-            yield what, f"{amount(size)}B", why[what] + over
+            over = "" if speed is None else f": {seconds[what]:.3g} s at {speed:g} GB/s{then}"
+            yield what, f"{amount(size)}B", of + over
 
 
 def _all(figures: Figures) -> Iterator[Row]:
@@ -137,17 +155,22 @@ def _all(figures: Figures) -> Iterator[Row]:
         yield "steps", f"{figures['steps']:,}", f"trainer.max_steps={figures['steps']}"
         yield "tokens", amount(figures["tokens"]), ""
         yield "FLOPs", amount(figures["flops"]), ""
-        yield "time", duration(figures["train_seconds"]), f"{figures['train_seconds'] / 86400:.3g} days"
-        cost = (
-            "set hardware.price_per_hour=" if figures["cost"] is None else "of all devices, while they train"
-        )
-        yield "cost", "?" if figures["cost"] is None else f"{figures['cost']:,.2f}", cost
+        days = figures["train_seconds"] / 86400
         yield (
-            "best for these FLOPs",
-            amount(figures["optimal_tokens"]),
-            f"tokens, for {amount(figures['optimal_parameters'])} parameters (arXiv 2203.15556)",
+            "time",
+            f"{days:,.1f} days" if days >= 1 else duration(figures["train_seconds"]),
+            "training alone",
         )
-    yield "best for this model", amount(wanted), f"tokens, {OPTIMAL_TOKENS} a parameter (arXiv 2203.15556)"
+        if figures["cost"] is None:
+            yield "cost", "?", "state hardware.price_per_hour=… for a cost"
+        else:
+            yield "cost", f"{figures['cost']:,.2f}", "of all devices, while they train"
+        yield (
+            "these FLOPs suit",
+            amount(figures["optimal_parameters"]),
+            f"parameters and {amount(figures['optimal_tokens'])}tokens, for the lowest loss (Chinchilla, arXiv 2203.15556)",
+        )
+    yield "this model suits", amount(wanted), f"tokens: {OPTIMAL_TOKENS} a parameter (the same)"
 
 
 def _advice(figures: Figures) -> Iterator[str]:

@@ -16,7 +16,8 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     if config["dry_run"]:
         return _show(config)
     spec = build.tokenizer_spec(config)
-    corpus = build.corpus(config, spec, show=True, processes=config["processes"])
+    executor = build.instantiate(config["executor"], config)
+    corpus = build.corpus(config, spec, show=True, processes=config["processes"], executor=executor)
     for part in corpus.parts.values():
         print(render(part.report))
         print(f"\nReport: {part.folder / 'report.html'}\nShards: {part.folder}")
@@ -24,8 +25,11 @@ def run(config: Config, choices: dict[str, Any]) -> int:
 
 
 def _show(config: Config) -> int:
-    losses = Losses()
-    plan = build.source(config["data"], config).plan(InputFiles())
-    previews = preview.preview(plan, Pipeline(build.steps(config["data"], config)), losses)
-    print(preview.render(previews, losses))
+    """Print what steps would do to some documents of the data, or of each source of a mixture."""
+    sources = build.sources_of(config["data"], config)
+    for name, node in (sources or {"": config["data"]}).items():
+        losses = Losses()
+        plan = build.source(node, config).plan(InputFiles())
+        previews = preview.preview(plan, Pipeline(build.steps(node, config)), losses)
+        print(*([f"data.sources.{name}"] if name else []), preview.render(previews, losses), sep="\n")
     return 0

@@ -17,11 +17,14 @@ from llm.data.words import LabelledWords
 from llm.generation import Sampling, answer, complete, goes_on, show_hidden, template_of
 from llm.model import Transformer
 from llm.redaction import redacted_text
-from llm.tokenizer import hiding_tokens
+from llm.tokenizer import MASK, hiding_tokens
 from llm.train.callbacks import Samples
 from llm.train.metrics import Pause
 from llm.train.parallel import gathered
 from llm.train.run import Run
+
+# Windows for each that is shown.
+LOOKED_AT = 16
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ class Writer:
     continues: bool
 
     def first(self) -> str:
-        """The first text, with its prompt."""
+        """The first text, with its prompt; nothing where there is no prompt."""
+        if not self.prompts:
+            return ""
         text = self.write()[0]
         return self.prompts[0] + text if self.continues else text
 
@@ -142,10 +147,13 @@ def _held_out_prompts(config: Config, net: Transformer, text: Corpus | Mixture) 
         collate = build.collator(config, text.tokenizer, shorter)
     stream = text.validation if len(text.validation) > length else text.train
     view = stream.cut(collate.view, length, config["seed"])
-    numbers = np.arange(min(keys["num_samples"], view.n_held_out))
+    # Of a short window nothing may be hidden.
+    hides = collate.view is Windows
+    numbers = np.arange(min(keys["num_samples"] * (LOOKED_AT if hides else 1), view.n_held_out))
     if isinstance(view, LabelledWords):
         return [view.shown(number, text.tokenizer) for number in numbers.tolist()]
     batch = collate(view.held_out(numbers), numbers)
     shown_bs = batch.tokens_bt if batch.source_bs is None else batch.source_bs
     marks = hiding_tokens(text.tokenizer)
-    return [show_hidden(text.tokenizer, ids, marks) for ids in shown_bs.tolist()]
+    shown = [show_hidden(text.tokenizer, ids, marks) for ids in shown_bs.tolist()]
+    return [one for one in shown if MASK in one or not hides][: keys["num_samples"]]

@@ -6,13 +6,16 @@ from itertools import combinations
 import numpy as np
 
 from llm.evaluation import Row
-from llm.evaluation.significance import difference, metrics_of, same_examples, scores_of
+from llm.evaluation.result import metrics_of, scores_of
+from llm.evaluation.significance import differences, same_examples
 from llm.jobs.judged import Judged
 from llm.jobs.runs import table
 from llm.jobs.show import number
 from llm.train.scores import Board, Figure, Pair
 
 SURE = 0.05
+# Figures over what a model told: each model has a denominator of its own, and all mean the same.
+OF_WHAT_IS_TOLD = ("precision", "f1")
 
 
 def boards(judged: Mapping[str, Sequence[Judged]]) -> list[Board]:
@@ -74,17 +77,17 @@ def _pairs(judged: Mapping[str, Judged]) -> tuple[list[Pair], list[str]]:
 def _differences(first: tuple[str, Sequence[Row]], second: tuple[str, Sequence[Row]]) -> list[Pair]:
     (one, rows), (other, others) = first, second
     shared = [metric for metric in metrics_of(rows) if metric in metrics_of(others)]
-    pairs = {metric: (scores_of(rows, metric), scores_of(others, metric)) for metric in shared}
-    return [
-        Pair(metric, one, other, *difference(*scores))
-        for metric, scores in pairs.items()
-        if len(rows) > 1 and _comparable(*scores)
-    ]
+    scores = {metric: (scores_of(rows, metric), scores_of(others, metric)) for metric in shared}
+    told = [metric for metric in shared if len(rows) > 1 and _comparable(metric, *scores[metric])]
+    if not told:
+        return []
+    found = differences(*(np.stack(side, 1) for side in zip(*map(scores.get, told), strict=True)))
+    return [Pair(metric, one, other, *each) for metric, each in zip(told, found, strict=True)]
 
 
-def _comparable(one_n2: np.ndarray, other_n2: np.ndarray) -> bool:
+def _comparable(metric: str, one_n2: np.ndarray, other_n2: np.ndarray) -> bool:
     """Whether a metric means the same of both: a loss per token does not where their tokenizers differ."""
-    return bool((one_n2[:, 1] == other_n2[:, 1]).all())
+    return metric.startswith(OF_WHAT_IS_TOLD) or bool((one_n2[:, 1] == other_n2[:, 1]).all())
 
 
 def show_board(board: Board) -> None:

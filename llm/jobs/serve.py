@@ -11,7 +11,7 @@ from typing import Any
 from llm import build
 from llm.build import Config
 from llm.errors import ConfigError
-from llm.generation import goes_on, rows_within
+from llm.generation import goes_on, rows_within, writes
 from llm.train.metrics import precision_dtype
 
 KEY_VARIABLE = "LLM_API_KEY"
@@ -51,19 +51,47 @@ def _models(config: Config) -> list[Any]:
     names = [Path(folder).expanduser().resolve().name for folder in folders]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"run: two models would be called {sorted(twice)[0]}; rename one of the folders.")
-    return [_served(name, folder, config) for name, folder in zip(names, folders, strict=True)]
+    draft = _draft(config)
+    found: list[Any] = []
+    first: dict[int, Any] = {}
+    for name, usable in zip(names, build.usable_models(folders, config["checkpoint"]), strict=True):
+        found.append(_served(name, usable, first.get(id(usable.net)), draft, config))
+        first.setdefault(id(usable.net), found[-1])
+    return found
 
 
-def _served(name: str, folder: str, config: Config) -> Any:
+def _served(name: str, usable: build.Usable, beside: Any, draft: build.Usable | None, config: Config) -> Any:
+    """What is served under a name, `beside` another one whose net it shares."""
     from llm.serve import Served
 
-    net, tokenizer = build.usable_model(folder, config["checkpoint"])
+    net, tokenizer = usable.net, usable.tokenizer
+    if beside is not None:
+        return Served(name, usable.make(net), tokenizer, beside.rows, beside.waiting, beside=beside)
     net = net.to(precision_dtype(config["precision"]))  # the cache is of the same type
     rows = config["max_batch_size"]
-    if goes_on(net):
+    if writes(net):
         rows = rows_within(net, rows, config["cache_gib"])
     net = build.for_inference(net, config["precision"], rows)
-    return Served(name, net, tokenizer, rows, config["max_waiting"], config["speculate"])
+    guesses = draft.net if draft is not None and goes_on(net) else None
+    if guesses is not None and draft is not None and draft.tokenizer.hash != tokenizer.hash:
+        raise ConfigError(f"draft={config['draft']}: its tokenizer is another than that of {name}.")
+    return Served(
+        name, usable.make(net), tokenizer, rows, config["max_waiting"], config["speculate"], guesses
+    )
+
+
+def _draft(config: Config) -> build.Usable | None:
+    """The model whose guesses are checked, laid out for one text.
+
+    Raises:
+        ConfigError: how many tokens it guesses isn't said.
+    """
+    if config["draft"] is None:
+        return None
+    if not config["speculate"]:
+        raise ConfigError("draft: say how many tokens it guesses each time, such as speculate=4.")
+    net, tokenizer = build.usable_model(config["draft"], None)
+    return build.Usable(build.for_inference(net, config["precision"], 1), tokenizer)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,7 @@
 """`llm train`: prepare, begin or go on, fit, and sum up."""
 
 import contextlib
+import itertools
 import logging
 import os
 import shlex
@@ -11,19 +12,22 @@ import textwrap
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 
 from llm import build
+from llm.adapter import frozen_bytes, n_values
 from llm.build import Config, Origin
 from llm.data import Corpus, CorpusDataModule
-from llm.data.collate import Collator, Samples
+from llm.data.collate import Batch, Collator, Samples, load
 from llm.data.conversations import Conversations
 from llm.data.mixture import Mixture, open_text
+from llm.data.module import TrainingSet, TrainSampler
 from llm.data.pairs import Pairs
 from llm.data.preferences import PreferenceCollator, Preferences
 from llm.data.words import LabelledWords
@@ -36,13 +40,13 @@ from llm.jobs.samples import samples, writer
 from llm.jobs.show import amount, show_entries
 from llm.jobs.yardstick import HARNESS
 from llm.model import ModelConfig, Transformer, parameter_count
-from llm.plan import step_flops, trace, training_seconds
-from llm.redaction import redacted
+from llm.plan import blank_like, step_flops, trace, training_seconds
+from llm.redaction import redacted, redacted_text
 from llm.train import checkpoint, launch, resume
 from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
 from llm.train.hardware import keep_freed_memory, place
-from llm.train.memory import MemoryUse
+from llm.train.memory import MEASURED_STEPS, MemoryUse
 from llm.train.metrics import Pause, together
 from llm.train.module import LanguageModule
 from llm.train.parallel import gathered, is_sharded
@@ -112,8 +116,12 @@ def run(config: Config, choices: Choices) -> int:
 
 def _trained_share(net: Transformer) -> str:
     trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
-    whole = sum(parameter.numel() for parameter in net.parameters())
-    return f"The adapter trains {trained:,} of {whole:,} parameters, {trained / whole:.2%}."
+    whole = sum(n_values(*named) for named in net.named_parameters())
+    told = f"The adapter trains {trained:,} of {whole:,} parameters, {trained / whole:.2%}."
+    in_codes, as_floats = frozen_bytes(net)
+    if not in_codes:
+        return told
+    return f"{told} Frozen matrices take {amount(in_codes)}B, and {amount(as_floats)}B in float32."
 
 
 def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], None]) -> Corpus | Mixture:
@@ -189,14 +197,15 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
 
 def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[str, Any]) -> None:
     """Write what the run is and from where it goes on; run.json first, since it alone makes the folder a run."""
-    run, corpus = job.run, job.corpus
+    run, corpus, start = job.run, job.corpus, job.config["init_from"]
     resumes = known["resumes"] if known else []
     run.update(
         id=known["id"] if known else uuid.uuid4().hex[:8],
         name=job.config["name"],
         created=known["created"] if known else now(),
         status="running",
-        choices=job.choices,
+        choices=_acting(job),
+        **({"init_from": redacted_text(start)} if start else {}),
         identity={"data": corpus.fingerprint, "tokenizer": corpus.tokenizer_hash},
         data=corpus.record(),
         model=job.shape.to_dict(),
@@ -209,6 +218,14 @@ def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[s
     run.write_config(job.config)
 
 
+def _acting(job: Job) -> Choices:
+    """The choices without those that are none, and without what init_from brings in their place."""
+    brought = ("model", "tokenizer") if job.config["init_from"] else ()
+    return {
+        group: choice for group, choice in job.choices.items() if choice is not None and group not in brought
+    }
+
+
 def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
     if derived.accelerator == "cpu":
         rows = max(job.shape.d_model, derived.micro_batch_size * job.shape.context_length)
@@ -216,7 +233,7 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
     net = build.model(job.config, job.shape)
     stop, memory = StopRequest(), MemoryUse()
-    planned = expected(job, derived) if launch.rank() == 0 else {}
+    planned = expected(job, derived, decision["step"]) if launch.rank() == 0 else {}
     try:
         trainer, module, data = _trainer(job, derived, decision, net, stop, memory)
         stop.listen()
@@ -241,12 +258,18 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
     return 0
 
 
-def expected(job: Job, derived: Derived) -> dict[str, float]:
-    """What the plan says of this run, by the names of results.json; nothing where no plan can be made."""
-    work = job.collate.work(job.samples)
+def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
+    """What the plan says of this run behind `done` steps, by the names of results.json; nothing where there is none.
+
+    The memory is that of the batches whose memory is measured, which need not be the longest.
+    """
+    asked = load(job.collate, job.samples)
     try:
-        layout = build.layout(job.config, job.choices["strategy"], derived.world_size)
-        step = build.step(job.config, job.shape, layout, derived.precision, work, derived.micro_batch_size)
+        layout = build.layout(job.config, job.choices["strategy"], derived)
+        step = build.step(job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size)
+        if asked.most != asked.work:
+            largest = _largest(job, derived, layout.readers, done)
+            step = replace(step, batch=lambda size: blank_like(largest))
         peak = trace(step).peak.total
     except Exception:
         # Whatever an objective or optimizer of someone's own does to tensors without values: training goes on.
@@ -257,8 +280,22 @@ def expected(job: Job, derived: Derived) -> dict[str, float]:
     )
     return {
         "planned_peak_bytes": peak,
-        "planned_tokens_per_second": batch_size * work.tokens / seconds,
+        "planned_tokens_per_second": batch_size * asked.work.tokens / seconds,
     }
+
+
+def _largest(job: Job, derived: Derived, readers: int, done: int) -> Batch:
+    """The largest of the first process's micro-batches in the steps whose memory is measured."""
+    sizes = (job.config["data"]["batch_size"], derived.micro_batch_size)
+    numbers = TrainSampler(done * sizes[0], *sizes, rank=0, world_size=readers)
+    batches = map(TrainingSet(job.samples, job.collate, sizes[0]).__getitems__, numbers)
+    largest = max(
+        itertools.islice(batches, MEASURED_STEPS * derived.accumulation),
+        key=lambda batch: sum(t.numel() for t in batch if t is not None),
+    )
+    if "reference_b2" in job.collate.marks and largest.reference_b2 is None:
+        return largest._replace(reference_b2=torch.zeros(derived.micro_batch_size, 2))
+    return largest
 
 
 def measured(run: Run, peak_bytes: int | None) -> dict[str, float]:

@@ -7,17 +7,27 @@ from pathlib import Path
 
 from llm import build
 from llm.build import Config
-from llm.data.documents import Losses, Source
+from llm.data.bio import words_and_tags
+from llm.data.documents import Document, Losses, Source
 from llm.data.inputs import InputFiles
 from llm.errors import ConfigError
+from llm.evaluation import Result
 from llm.evaluation.api import Endpoint
-from llm.evaluation.google import GoogleLanguage, judged_labels, label_of_categories, label_of_sentiment
+from llm.evaluation.google import (
+    GoogleLanguage,
+    judged_labels,
+    kinds_of,
+    label_of_categories,
+    label_of_sentiment,
+    tags_of_entities,
+)
 from llm.evaluation.harness import Tasks, check, run_tasks
+from llm.evaluation.tagging import tag_result
 from llm.jobs.judged import Judged, judged
 from llm.train.run import Run
 
 HARNESS = "lm_eval"
-LABELS = "classification"
+LABELS, TAGS = "classification", "tagging"
 BY_LETTER = "choices are named by their letters, since endpoints tell no likelihoods"
 
 
@@ -73,25 +83,36 @@ def _endpoint(config: Config, folder: Path) -> Yardstick:
 
 
 def _google(config: Config, folder: Path) -> Yardstick:
-    _check_names(config, LABELS, "labels of texts alone")
+    keys = dict(config["google_nl"])
+    task, within, named = (keys.pop(name) for name in ("task", "neutral_within", "kinds"))
+    evaluation = TAGS if task == "entities" else LABELS
+    _check_names(config, evaluation, "tags of words alone" if task == "entities" else "labels of texts alone")
     if config["data"] is None:
         raise ConfigError("model=google_nl: it needs texts with labels: data=jsonl data.paths= data.label=.")
-    keys = dict(config["google_nl"])
-    task, within = keys.pop("task"), keys.pop("neutral_within")
     meant = {name: keys.pop(name) for name in ("positive", "negative", "neutral")}
     service = GoogleLanguage(answers=folder / "kept", **keys)
 
-    def asked() -> list[Judged]:
+    def result() -> Result:
+        if task == "entities":
+            sentences, tags = _tagged_sentences(config)
+            labels = {tag for some in tags for tag in some}
+            kinds = kinds_of(labels, named)
+            texts = [" ".join(words) for words in sentences]
+            answers = service.entities(texts)
+            told = [tags_of_entities(*pair, kinds) for pair in zip(sentences, answers, strict=True)]
+            return tag_result(sorted(labels), texts, tags, told)
         texts, targets = _labelled_texts(config)
         if task == "sentiment":
             _check_labels(targets, [label for label in meant.values() if label])
             answers = service.sentiment(texts)
-            told = [label_of_sentiment(answer, meant, within) for answer in answers]
+            labels_told = [label_of_sentiment(answer, meant, within) for answer in answers]
         else:
             answers = service.categories(texts)
-            told = [label_of_categories(answer, sorted({*targets})) for answer in answers]
-        data = _source(config).corpus_name
-        return [judged(LABELS, data, "all", "google_nl", judged_labels(texts, targets, told, answers))]
+            labels_told = [label_of_categories(answer, sorted({*targets})) for answer in answers]
+        return judged_labels(texts, targets, labels_told, answers)
+
+    def asked() -> list[Judged]:
+        return [judged(evaluation, _source(config).corpus_name, "all", "google_nl", result())]
 
     return Yardstick("google_nl", Run(folder / "google_nl"), asked, service.cost)
 
@@ -114,10 +135,28 @@ def _source(config: Config) -> Source:
     return build.source(config["data"], {**config, "task": {"template": None}})
 
 
-def _labelled_texts(config: Config) -> tuple[list[str], list[str]]:
-    """The texts of the config's `data` and their labels, in the order of its files."""
+def _documents(config: Config) -> list[Document]:
+    """The documents of the config's `data` in the order of its files, each once, as a run reads them."""
     pieces = _source(config).plan(InputFiles()).pieces
-    sides = [document.sides for piece in pieces for document in piece.documents(Losses())]
+    found = (document for piece in pieces for document in piece.documents(Losses()) if document.data)
+    return list({document.digest: document for document in found}.values())
+
+
+def _tagged_sentences(config: Config) -> tuple[list[list[str]], list[list[str]]]:
+    """The sentences of the config's `data`, as words, and their tags."""
+    found = [words_and_tags(document.data) for document in _documents(config)]
+    pairs = [pair for pair in found if pair is not None]
+    if not pairs or len(pairs) < len(found):
+        raise ConfigError(
+            "google_nl.task=entities: it needs words with tags: data=conll, or data=jsonl with lists in data.text and data.label."
+        )
+    sentences, tags = zip(*pairs, strict=True)
+    return list(sentences), list(tags)
+
+
+def _labelled_texts(config: Config) -> tuple[list[str], list[str]]:
+    """The texts of the config's `data` and their labels."""
+    sides = [document.sides for document in _documents(config)]
     if not sides or any(len(one) != 2 for one in sides):
         raise ConfigError(
             "model=google_nl: it needs texts with labels; data.label= names the field with the label."

@@ -115,13 +115,14 @@ class Stack(nn.Module):
         cache: Cache | None = None,
         documents_bt: Tensor | None = None,
         memory: Memory | None = None,
+        prefix_b: Tensor | None = None,
     ) -> Tensor:
         """Return the hidden states of `x_btd`, which follows what `cache` holds; the cache grows by it."""
         length = x_btd.shape[1]
-        everywhere = self._view(x_btd, cache, documents_bt, None, self.rotary)
+        everywhere = self._view(x_btd, cache, documents_bt, prefix_b, None, self.rotary)
         nearby = everywhere
         if any(self.is_local):
-            nearby = self._view(x_btd, cache, documents_bt, self.window, self.local_rotary)
+            nearby = self._view(x_btd, cache, documents_bt, prefix_b, self.window, self.local_rotary)
         crossing = None if memory is None else cross_mask(documents_bt, memory.documents_bs)
         for index, block in enumerate(self.blocks):
             source = None if memory is None else (memory.layers[index], crossing)
@@ -140,6 +141,7 @@ class Stack(nn.Module):
         x_btd: Tensor,
         cache: Cache | None,
         documents_bt: Tensor | None,
+        prefix_b: Tensor | None,
         window: int | None,
         rotary: Rotary | None,
     ) -> View:
@@ -157,6 +159,7 @@ class Stack(nn.Module):
             documents_bs=documents_bt,
             bias_hts=None if relative is None else relative(distances(t, s, x_btd.device, start_b)),
             start_b=start_b,
+            prefix_b=prefix_b,
             sparse=works_sparse(x_btd.device) and not self.drops,
         )
         return View(masking, None if rotary is None else rotary(start, t))

@@ -157,6 +157,16 @@ class SlotCache:
         """As many rows from `first` on as there are `starts`, each filled up to its own."""
         return RaggedCache(self._buffers[:, :, first : first + len(starts)], starts)
 
+    def filled(self, first: int, lengths: Sequence[int]) -> Tensor:
+        """The keys and values (layers, 2, b, h, s, e) of as many rows as there are `lengths`, up to the longest."""
+        return self._buffers[:, :, first : first + len(lengths), :, : max(lengths)]
+
+    def fill(self, row: int, layers: Sequence[Sequence[Tensor]]) -> None:
+        """Put keys and values (h, s, e) of each layer at the beginning of `row`."""
+        for kept, layer in zip(self._buffers, layers, strict=True):
+            for buffer, given_hse in zip(kept, layer, strict=True):
+                buffer[row, :, : given_hse.shape[1]] = given_hse
+
     def copy(self, source: int, target: int, length: int) -> None:
         """Give `target` the first `length` positions of `source`."""
         self._buffers[:, :, target, :, :length] = self._buffers[:, :, source, :, :length]

@@ -98,6 +98,7 @@ class ModelConfig(_Checked):
     d_ff: int | None = None  # 4 * d_model, or 8/3 of it up to a multiple of 64 when gated
     context_length: int = 256  # the most tokens that one forward pass may see, cache included
     vocab_size: int | None = None  # the tokenizer's; must be known before the model is built
+    prefix_lm: bool = False  # a decoder reads a prompt on both sides; the task's
     dropout: float = 0.0  # on embeddings, attention weights and what each sublayer adds
     norm: NormKind = "rms"
     norm_eps: float = 1e-6
@@ -279,6 +280,11 @@ class ModelConfig(_Checked):
             self.n_encoder_layers is None or self.architecture == "encoder_decoder",
             "n_encoder_layers",
             f"is for architecture=encoder_decoder, not {self.architecture}; n_layers counts an encoder's",
+        )
+        self._require(
+            not self.prefix_lm or self.architecture == "decoder",
+            "prefix_lm",
+            f"is for architecture=decoder, not {self.architecture}",
         )
         self._require(
             not self.labels or self.architecture != "encoder_decoder",

@@ -35,30 +35,39 @@ def attention_mask(
     documents_bs: Tensor | None = None,
     bias_hts: Tensor | None = None,
     start_b: Tensor | None = None,
+    prefix_b: Tensor | None = None,
     sparse: bool = False,
 ) -> Masking:
     """Return what lets `t` of `s` positions see what they may: the last ones, or those from `start_b` on.
 
     Args:
-        causal: no position sees a later one.
+        causal: no position sees a later one, but for those of a prefix.
         window: a position sees only those less than this far away.
         documents_bs: the document that each position belongs to, or PADDING; it sees its own document alone. A
             padding position sees all that the rest allows, since a row of nothing seen has no softmax.
         bias_hts: what is added to the scores.
         start_b: the first position of each row, where they differ; keys beyond a row's end are for other rows.
+        prefix_b: so many of each row's first positions are seen by all, whatever the order.
         sparse: whether blocks of positions that see nothing of each other may be left out of the work; else the mask is
             dense. It says the same.
     """
     if window is not None and window >= s:
         window = None
-    if documents_bs is None and bias_hts is None and start_b is None and window is None:
+    if not causal:
+        prefix_b = None
+    if all(extra is None for extra in (documents_bs, bias_hts, start_b, prefix_b, window)):
         return _plain(t, s, device, causal)
     if sparse and t == s and bias_hts is None and start_b is None:
-        return {"block_mask": block_mask(t, device, causal=causal, window=window, documents_bt=documents_bs)}
+        blocks = block_mask(
+            t, device, causal=causal, window=window, documents_bt=documents_bs, prefix_b=prefix_b
+        )
+        return {"block_mask": blocks}
     distance_ts = distances(t, s, device, start_b)
     if start_b is not None:
         distance_ts = distance_ts[:, None]  # alike for all heads
     seen = distance_ts >= 0 if causal else torch.ones_like(distance_ts, dtype=torch.bool)
+    if prefix_b is not None:
+        seen = seen | (torch.arange(s, device=device) < prefix_b[:, None, None, None])
     if window is not None:
         seen = seen & (distance_ts.abs() < window)
     if documents_bs is not None:
@@ -74,12 +83,20 @@ def works_sparse(device: torch.device) -> bool:
 
 
 def block_mask(
-    t: int, device: torch.device, *, causal: bool, window: int | None, documents_bt: Tensor | None
+    t: int,
+    device: torch.device,
+    *,
+    causal: bool,
+    window: int | None,
+    documents_bt: Tensor | None,
+    prefix_b: Tensor | None,
 ) -> BlockMask:
     """Return what `attention_mask` says of `t` positions that see each other, block by block."""
 
     def seen(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
         seen = query >= key if causal else query == query
+        if prefix_b is not None:
+            seen = seen | (key < prefix_b[b])
         if window is not None:
             seen = seen & ((query - key).abs() < window)
         if documents_bt is not None:
@@ -87,7 +104,7 @@ def block_mask(
             seen = seen & ((own == documents_bt[b, key]) | (own == PADDING))
         return seen
 
-    rows = None if documents_bt is None else documents_bt.shape[0]
+    rows = next((len(each) for each in (documents_bt, prefix_b) if each is not None), None)
     return create_block_mask(seen, rows, None, t, t, device=device)
 
 

@@ -2,6 +2,7 @@
 
 # Shape legend: b batch, t time, s time of a source, k scored positions, d width, v vocabulary.
 
+import torch
 from torch import Tensor, nn
 
 from llm.errors import ConfigError
@@ -42,6 +43,7 @@ class Transformer(nn.Module):
         source_bs: Tensor | None = None,
         source_documents_bs: Tensor | None = None,
         memory: Memory | None = None,
+        prefix_b: Tensor | None = None,
         positions_bk: Tensor | None = None,
     ) -> Tensor:
         """Return logits (b, t, v), or (b, k, v) of some positions.
@@ -54,11 +56,13 @@ class Transformer(nn.Module):
             segments_bt: the segment of each token.
             source_bs: what an encoder-decoder reads, with its documents.
             memory: in place of the source, what `read` made of it.
+            prefix_b: how many of each text's first tokens a decoder reads on both sides. Under `model.prefix_lm` None
+                is for all of them where a cache begins, since that is a prompt.
             positions_bk: the positions that are scored; None for all.
         """
         if source_bs is not None:
             memory = self.read(source_bs, source_documents_bs)
-        hidden_btd = self.encode(tokens_bt, cache, documents_bt, segments_bt, memory)
+        hidden_btd = self.encode(tokens_bt, cache, documents_bt, segments_bt, memory, prefix_b)
         if positions_bk is not None:
             hidden_btd = hidden_btd.take_along_dim(positions_bk[..., None], dim=1)
         return self.head(hidden_btd)
@@ -70,6 +74,7 @@ class Transformer(nn.Module):
         documents_bt: Tensor | None = None,
         segments_bt: Tensor | None = None,
         memory: Memory | None = None,
+        prefix_b: Tensor | None = None,
     ) -> Tensor:
         """Return the hidden states (b, t, d) that `head` reads; the arguments are those of `forward`."""
         if (memory is None) != (self.encoder is None):
@@ -78,7 +83,10 @@ class Transformer(nn.Module):
         held = 0 if cache is None else cache.length
         self._check_room(held + tokens_bt.shape[1], cache)
         start = 0 if cache is None else cache.start
-        return self.stack(self.embedding(tokens_bt, start, segments_bt), cache, documents_bt, memory)
+        if self.config.prefix_lm and prefix_b is None and cache is not None and not held:
+            prefix_b = torch.full_like(tokens_bt[:, 0], tokens_bt.shape[1])
+        x_btd = self.embedding(tokens_bt, start, segments_bt)
+        return self.stack(x_btd, cache, documents_bt, memory, prefix_b)
 
     def read(self, source_bs: Tensor, documents_bs: Tensor | None = None) -> Memory:
         """Return what the decoder may look at of a source (b, s), once for all that it writes."""

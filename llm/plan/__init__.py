@@ -9,12 +9,13 @@ from llm.plan.time import (
     OPTIMAL_TOKENS,
     TYPICAL_MFU,
     compute_optimal,
-    link,
+    data_link,
     messages,
     step_flops,
+    tensor_link,
     training_seconds,
 )
-from llm.plan.trace import Trace, TrainingStep, trace, whole_context
+from llm.plan.trace import Trace, TrainingStep, blank, blank_like, trace, whole_context
 
 __all__ = [
     "OPTIMAL_TOKENS",
@@ -27,12 +28,15 @@ __all__ = [
     "Planner",
     "Trace",
     "TrainingStep",
+    "blank",
+    "blank_like",
     "checkpoint_bytes",
     "compute_optimal",
+    "data_link",
     "kept_checkpoints",
-    "link",
     "messages",
     "step_flops",
+    "tensor_link",
     "trace",
     "training_seconds",
     "whole_context",

@@ -21,6 +21,7 @@ class Hardware:
     fp32_tflops: Positive | None = None  # the same in float32; null: this machine's
     memory_gb_per_s: Positive | None = None  # GB/s of a device's memory; null: not counted
     node_gb_per_s: Positive | None = None  # GB/s that a device sends within its node; null: not counted
+    host_gb_per_s: Positive | None = None  # GB/s between a device and its host; null: not counted
     network_gb_per_s: Positive | None = None  # GB/s that a device sends to other nodes; null: not counted
     devices_per_node: Several = 8  # devices that the faster links join
     price_per_hour: Positive | None = None  # of one device, in whatever currency; null: no cost is given

@@ -16,7 +16,8 @@ from llm.train.parallel import shard
 from llm.train.strategies import HALF, policy_for
 from llm.train.tensor_parallel import split_tensors
 
-STRATEGIES = ("single", "ddp", "fsdp", "fsdp_tp")
+ZERO = {"deepspeed_zero1": 1, "deepspeed_zero2": 2, "deepspeed_zero3": 3}
+STRATEGIES = ("single", "ddp", "fsdp", "fsdp_tp", *ZERO)
 
 
 class Meshes(NamedTuple):
@@ -30,6 +31,13 @@ class Meshes(NamedTuple):
 class Layout:
     """A strategy, how many processes it has, and how many of them share each matrix product.
 
+    Args:
+        strategy: its name as in `strategy=`.
+        world_size: processes in all.
+        tensor_parallel_size: processes that share each matrix product.
+        offload: whether DeepSpeed keeps what it can in the host's memory.
+        accelerator: what kind of device they are for.
+
     Raises:
         ConfigError: nothing is known of the strategy.
     """
@@ -37,6 +45,8 @@ class Layout:
     strategy: str
     world_size: int = 1
     tensor_parallel_size: int = 1
+    offload: bool = False
+    accelerator: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -50,8 +60,18 @@ class Layout:
         return self.world_size // self.tensor_parallel_size
 
     @property
+    def others(self) -> float:
+        """The share of what all processes hold that a process gets from the others, or sends them, by a ring."""
+        return (self.world_size - 1) / self.world_size
+
+    @property
+    def zero_stage(self) -> int:
+        """What DeepSpeed splits: nothing (0), the optimizer's state (1), gradients too (2), weights too (3)."""
+        return ZERO.get(self.strategy, 0)
+
+    @property
     def is_split(self) -> bool:
-        """Whether each process holds a share of the weights alone."""
+        """Whether FSDP2 leaves each process a share of the weights alone."""
         return self.strategy in ("fsdp", "fsdp_tp")
 
     @contextmanager
@@ -81,6 +101,6 @@ class Layout:
         shard(net, meshes.data, policy_for(precision))
 
     def autocast(self, precision: str) -> Any:
-        """What a forward pass runs in: a split model is gathered in half precision as it is."""
-        half = None if self.is_split else HALF.get(precision)
+        """What a forward pass runs in: FSDP2 gathers in half precision, and DeepSpeed's weights are in it, or not at all."""
+        half = None if self.is_split or self.zero_stage else HALF.get(precision)
         return nullcontext() if half is None else torch.autocast("cpu", half)

@@ -22,7 +22,8 @@ SHARDING = ("fsdp", "c10d")
 class Memory:
     """Bytes in one process, by what they are for.
 
-    `buffers` are weights that are gathered while they are used, messages, and what the update itself takes.
+    `buffers` are weights that are gathered while they are used, messages, and what the update itself takes; `host` is
+    what an accelerator's host holds for it.
     """
 
     weights: int = 0
@@ -31,11 +32,12 @@ class Memory:
     activations: int = 0
     logits: int = 0
     buffers: int = 0
+    host: int = 0
 
     @property
     def total(self) -> int:
-        """All of it: what the program itself takes is not counted."""
-        return sum(astuple(self))
+        """All that lies on the device: what the program itself takes is not counted."""
+        return sum(astuple(self)) - self.host
 
 
 KINDS = tuple(field.name for field in fields(Memory))
@@ -45,7 +47,8 @@ class Ledger(TorchDispatchMode):
     """Books the storages that operators make within, until they are freed, whether they hold anything or not.
 
     What is made is of the present `kind` until it is `mark`ed as another, and counts at the present `moment`. `peaks`
-    has the most that lived at each moment, `sent` the bytes that this process sends, by the parallelism that wants it.
+    has the most that lived at each moment, `sent` the bytes that this process sends in its passes, by the parallelism that
+    wants it, and `sent_once` those of the step's end.
     """
 
     def __init__(self) -> None:
@@ -54,8 +57,10 @@ class Ledger(TorchDispatchMode):
         self.moment = ""
         self.peaks: dict[str, Memory] = {}
         self.sent: Counter[str] = Counter()
+        self.sent_once: Counter[str] = Counter()
         self._held: dict[int, tuple[weakref.ref, str, int]] = {}
         self._live: Counter[str] = Counter()
+        self._ignored: set[int] = set()
         self._most: dict[str, int] = {}
 
     def __enter__(self) -> "Ledger":
@@ -108,11 +113,27 @@ class Ledger(TorchDispatchMode):
                 self._live[before] -= size
                 self._live[kind] += size
 
+    def ignore(self, tensors: Iterable[Tensor]) -> None:
+        """Book these no more, as long as this ledger is in use."""
+        for tensor in tensors:
+            key = tensor.untyped_storage()._cdata
+            self._drop(key)
+            self._ignored.add(key)
+
     def forget_peaks(self) -> None:
         """Begin anew to look for the most, from what lives now; what was sent is forgotten too."""
         self.peaks.clear()
         self._most.clear()
         self.sent.clear()
+        self.sent_once.clear()
+
+    def send(self, size: float) -> None:
+        """Note bytes of weights or gradients that go to other processes in a pass, which no operator tells of."""
+        self.sent["data"] += size  # type: ignore[assignment]
+
+    def send_once(self, size: float) -> None:
+        """Note those that go once a step."""
+        self.sent_once["data"] += size  # type: ignore[assignment]
 
     def _book(self, result: Any) -> None:
         for tensor in tree_leaves(result):
@@ -121,6 +142,8 @@ class Ledger(TorchDispatchMode):
 
     def _measure(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
+        if key in self._ignored:
+            return
         reference, kind, before = self._held.get(key, (None, self.kind, 0))
         if reference is not None and before == size:
             return
@@ -130,11 +153,12 @@ class Ledger(TorchDispatchMode):
         self._note_peak()
 
     def _drop(self, key: int) -> None:
-        _, kind, size = self._held.pop(key)
-        self._live[kind] -= size
+        if key in self._held:
+            _, kind, size = self._held.pop(key)
+            self._live[kind] -= size
 
     def _note_peak(self) -> None:
-        total = sum(self._live.values())
+        total = sum(self._live.values()) - self._live["host"]
         if total > self._most.get(self.moment, -1):
             self._most[self.moment] = total
             self.peaks[self.moment] = self.live

@@ -1,18 +1,29 @@
 """Other ways to lay out the same training: which of them fit, and which is the fastest."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 from llm.errors import ConfigError
 from llm.plan.hardware import Hardware
-from llm.plan.time import Pace, pace
+from llm.plan.layout import ZERO
+from llm.plan.time import Pace, pace, step_flops, twice_flops
 from llm.plan.trace import Trace, TrainingStep, trace
 from llm.train.recompute import Recomputed
 
 TENSOR_SIZES = (2, 4, 8, 16)
 RECOMPUTED: tuple[Recomputed, ...] = (None, "selective", 1)
 ENOUGH = 3  # ways to make it fit
+
+
+class Split(NamedTuple):
+    """A strategy, how many processes share a matrix product, and whether what can lies on the host."""
+
+    strategy: str
+    tensor_parallel_size: int = 1
+    offload: bool = False
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,7 @@ class Choice:
     tensor_parallel_size: int
     micro_batch_size: int
     recomputed: Recomputed
+    offload: bool = False
 
     def overrides(self) -> dict[str, str]:
         """The words that say so, by their keys."""
@@ -33,6 +45,8 @@ class Choice:
         }
         if self.tensor_parallel_size > 1:
             words["trainer.strategy.tensor_parallel_size"] = str(self.tensor_parallel_size)
+        if self.offload:
+            words["trainer.strategy.offload"] = "true"
         return words
 
     def beside(self, other: "Choice") -> list[str]:
@@ -61,7 +75,8 @@ class Planner:
         hardware: what it is for.
         room: bytes of a device that training may take.
         batch_size: sequences in a step, by all processes.
-        peak_flops: of one device.
+        peak_flops: of one device, in the precision of the command.
+        float32_flops: of it in float32; None where nobody knows.
         mfu: the share of it that matrix products reach while they run.
     """
 
@@ -70,6 +85,7 @@ class Planner:
     room: float
     batch_size: int
     peak_flops: float
+    float32_flops: float | None
     mfu: float
 
     @cache  # noqa: B019  a planner lives as long as its command
@@ -81,9 +97,9 @@ class Planner:
         """
         step = self.make(choice)
         traced = trace(step)
-        paced = pace(
-            step, traced, self.batch_size, choice.recomputed, self.peak_flops, self.mfu, self.hardware
-        )
+        full = self.float32_flops if step.is_full_precision else None
+        peak = full or self.peak_flops
+        paced = pace(step, traced, self.batch_size, choice.recomputed, peak, self.mfu, self.hardware)
         return Planned(choice, step, traced, paced, traced.peak.total <= self.room)
 
     def ways(self, present: Choice, world_size: int) -> list[Planned]:
@@ -99,9 +115,35 @@ class Planner:
 
     def fastest(self, world_size: int) -> Planned | None:
         """The choice of the shortest step among those that fit; None where none does."""
-        found = (self._largest(choice) for choice in combinations(self.batch_size, world_size, self.hardware))
-        # Of equals, the first one is the simplest.
-        return min((one for one in found if one is not None), key=lambda one: one.pace.seconds, default=None)
+        # What is on the host has to travel: it is tried where nothing else fits.
+        best = None
+        for layouts in (splits(world_size, self.hardware), offloads(world_size)):
+            if best is None:
+                for layout in layouts:
+                    best = self._faster(layout, best)
+        return best
+
+    def _faster(self, layout: Split, best: Planned | None) -> Planned | None:
+        """The faster of `best` and what a layout can do; of equals, `best`, which is simpler."""
+        for recomputed in RECOMPUTED:
+            choice = Choice(*layout[:2], self.batch_size, recomputed, layout.offload)
+            if best is not None and self._least_seconds(choice) >= best.pace.seconds:
+                continue
+            one = self._largest(choice)
+            if one is not None and (best is None or one.pace.seconds < best.pace.seconds):
+                best = one
+            if one is not None and one.step.accumulation == 1:
+                break  # to keep less would only take more time
+        return best
+
+    def _least_seconds(self, choice: Choice) -> float:
+        """What a choice takes at least, known without tracing it."""
+        try:
+            step = self.make(choice)
+        except ConfigError:
+            return math.inf
+        flops = step_flops(step, self.batch_size) + twice_flops(step, self.batch_size, choice.recomputed)
+        return flops / (self.peak_flops * step.layout.world_size * self.mfu)
 
     def _largest(self, choice: Choice) -> Planned | None:
         """The choice with the largest micro-batch that fits, up to its own; None where none does, or it can't be."""
@@ -139,23 +181,28 @@ def changes(present: Choice, world_size: int, hardware: Hardware) -> Iterator[Ch
     """Smaller micro-batches, then less kept for the backward pass, then a share of the model, then of each product."""
     for recomputed in dict.fromkeys((present.recomputed, *RECOMPUTED[1:])):
         yield replace(present, recomputed=recomputed)
-    layouts = splits(world_size, hardware)
-    own = (present.strategy, present.tensor_parallel_size)
-    for strategy, size in layouts[layouts.index(own) + 1 if own in layouts else 1 :]:
+    layouts = [*splits(world_size, hardware), *offloads(world_size)]
+    own = Split(present.strategy, present.tensor_parallel_size, present.offload)
+    for layout in layouts[layouts.index(own) + 1 if own in layouts else 1 :]:
         for recomputed in dict.fromkeys((present.recomputed, 1)):
-            yield replace(present, strategy=strategy, tensor_parallel_size=size, recomputed=recomputed)
+            yield Choice(
+                layout.strategy,
+                layout.tensor_parallel_size,
+                present.micro_batch_size,
+                recomputed,
+                layout.offload,
+            )
 
 
-def combinations(batch_size: int, world_size: int, hardware: Hardware) -> Iterator[Choice]:
-    """Every strategy for so many devices, with each way to keep less; micro-batches of any size."""
-    for strategy, size in splits(world_size, hardware):
-        for recomputed in RECOMPUTED:
-            yield Choice(strategy, size, batch_size, recomputed)
-
-
-def splits(world_size: int, hardware: Hardware) -> list[tuple[str, int]]:
-    """The strategies for so many devices, each with its processes to a matrix product, none of these beyond a node."""
+def splits(world_size: int, hardware: Hardware) -> list[Split]:
+    """The strategies for so many devices, those that need no extra first; no matrix product goes beyond a node."""
     if world_size == 1:
-        return [("single", 1)]
+        return [Split("single")]
     sizes = [n for n in TENSOR_SIZES if world_size % n == 0 and n <= hardware.devices_per_node]
-    return [("ddp", 1), ("fsdp", 1), *(("fsdp_tp", n) for n in sizes)]
+    tensor = [Split("fsdp_tp", n) for n in sizes]
+    return [Split("ddp"), Split("fsdp"), *tensor, *map(Split, ZERO)]
+
+
+def offloads(world_size: int) -> list[Split]:
+    """Those that keep on the host what they can."""
+    return [] if world_size == 1 else [Split(strategy, offload=True) for strategy in ZERO]

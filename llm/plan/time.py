@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from llm.model import sequence_flops
 from llm.plan.hardware import Hardware
 from llm.plan.layout import Layout
+from llm.plan.ledger import Memory
 from llm.plan.trace import Trace, TrainingStep
 from llm.train.recompute import Recomputed
 
@@ -33,7 +34,7 @@ class Pace:
 
     Args:
         compute: forward, backward, and what is computed twice.
-        update: the optimizer's, which waits for memory.
+        update: the optimizer's, which waits for memory; where it is offloaded, for the way to the host and back.
         data: messages of weights and gradients.
         tensor: messages within matrix products.
     """
@@ -76,20 +77,44 @@ def pace(
     """How fast a step is where matrix products reach `mfu` of their peak while they run."""
     layout, memory = step.layout, trace.peak
     flops = step_flops(step, batch_size) + twice_flops(step, batch_size, recomputed)
-    # The update reads gradients, and reads and writes weights and state.
-    moved = memory.gradients + 2 * (memory.weights + memory.optimizer)
     sent = messages(step, trace)
     return Pace(
         compute=flops / (peak_flops * layout.world_size * mfu),
-        update=_seconds(moved, hardware.memory_gb_per_s),
-        data=_seconds(sent["data"], link(hardware, layout.world_size)),
-        tensor=_seconds(sent["tensor"], link(hardware, layout.tensor_parallel_size)),
+        update=update_seconds(layout, memory, hardware),
+        data=_seconds(sent["data"], data_link(hardware, layout)),
+        tensor=_seconds(sent["tensor"], tensor_link(hardware, layout)),
     )
 
 
-def link(hardware: Hardware, processes: int) -> float | None:
-    """GB/s of the slowest link between so many neighbouring devices."""
-    return hardware.node_gb_per_s if processes <= hardware.devices_per_node else hardware.network_gb_per_s
+def update_seconds(layout: Layout, memory: Memory, hardware: Hardware) -> float:
+    """What the optimizer takes of a step; the host's own arithmetic is not counted."""
+    if layout.offload and layout.accelerator != "cpu":
+        # A float32 share each of weights, gradients and two moments lies on the host, of which the first two travel.
+        return _seconds(memory.host / 2, hardware.host_gb_per_s)
+    # The update reads gradients, and reads and writes weights and state.
+    moved = memory.gradients + 2 * (memory.weights + memory.optimizer)
+    return _seconds(moved, hardware.memory_gb_per_s)
+
+
+def tensor_link(hardware: Hardware, layout: Layout) -> float | None:
+    """GB/s at which a device sends to those that share its matrix products, which are neighbours."""
+    if layout.tensor_parallel_size <= hardware.devices_per_node:
+        return hardware.node_gb_per_s
+    return hardware.network_gb_per_s
+
+
+def data_link(hardware: Hardware, layout: Layout) -> float | None:
+    """GB/s at which a device sends to those that have other data.
+
+    A ring over several nodes enters each of them once, so that the devices of a node that are in it share what goes
+    through their network cards: this is the bus bandwidth of NVIDIA's nccl-tests (PERFORMANCE.md), which for eight H100
+    with a card of 400 Gb/s each is near that of NVLink.
+    """
+    within, outside = hardware.node_gb_per_s, hardware.network_gb_per_s
+    if layout.world_size <= hardware.devices_per_node or outside is None:
+        return within
+    outside *= max(1, hardware.devices_per_node // layout.tensor_parallel_size)
+    return outside if within is None else min(within, outside)
 
 
 def _seconds(size: float, gb_per_s: float | None) -> float:
@@ -99,13 +124,7 @@ def _seconds(size: float, gb_per_s: float | None) -> float:
 def messages(step: TrainingStep, trace: Trace) -> dict[str, float]:
     """Bytes that a process sends in an optimizer step, by the parallelism that wants it."""
     sent = {what: step.accumulation * trace.sent.get(what, 0.0) for what in ("data", "tensor")}
-    return sent | {"data": sent["data"] + summed_gradients(step.layout, trace)}
-
-
-def summed_gradients(layout: Layout, trace: Trace) -> float:
-    """Bytes that a process sends to sum whole gradients once a step, by a ring: twice (n - 1) / n of them."""
-    whole = 0 if layout.is_split else trace.peak.gradients
-    return 2 * whole * (layout.world_size - 1) / layout.world_size
+    return {what: size + trace.sent_once.get(what, 0.0) for what, size in sent.items()}
 
 
 def tokens_per_second(tokens_per_step: float, paced: Pace) -> float:

@@ -1,26 +1,25 @@
 """One training step on tensors without storage: what lives at its peak, and what each process sends."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from itertools import accumulate
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.optim import Optimizer
 
-from llm.data.collate import Batch, Work
+from llm.data.collate import Batch, Load, Work
 from llm.model import ModelConfig, Transformer
 from llm.objective import Loss
+from llm.plan.attention import attention_of
 from llm.plan.layout import Layout
 from llm.plan.ledger import KINDS, Ledger, Memory
+from llm.plan.replica import Buckets, OptimizerFactory, Replica
+from llm.plan.zero import Gathering, WholeWeights, ZeroShares, with_gathered
 from llm.train.parallel import blocks, local
-
-OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
+from llm.train.strategies import HALF
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class TrainingStep:
         objective: scores a batch by the model.
         optimizer: makes the optimizer of named parameters.
         precision: Lightning's name of it.
-        work: what a sample takes.
+        work: what the average sample takes.
+        batch: gives a micro-batch of so many sequences, of whose values nothing depends.
         micro_batch_size: sequences in a forward pass.
         accumulation: forward passes of a process in a step.
         period: after how many blocks the next ones keep for the backward pass what those before them kept.
@@ -47,14 +47,27 @@ class TrainingStep:
     optimizer: OptimizerFactory
     precision: str
     work: Work
+    batch: Callable[[int], Batch]
     micro_batch_size: int
     accumulation: int = 1
     period: int = 1
 
     @property
     def dtype(self) -> torch.dtype:
-        """What weights are kept in."""
+        """What weights are kept in; those of ZeRO's first stages in half precision, beside the shares in float32."""
+        if self.layout.zero_stage in (1, 2) and self.precision in HALF:
+            return HALF[self.precision]
         return parameter_dtype(self.precision)
+
+    @property
+    def is_full_precision(self) -> bool:
+        """Whether matrix products are in float32, as ZeRO's third stage has them in a mixed precision too."""
+        return self.precision == "32-true" or (self.layout.zero_stage == 3 and "mixed" in self.precision)
+
+    @property
+    def turns(self) -> int:
+        """How many forward passes of a step are traced: from the second on all are alike."""
+        return min(self.accumulation, 2)
 
 
 @dataclass(frozen=True)
@@ -64,10 +77,12 @@ class Trace:
     Args:
         peaks: the most that lived at each moment.
         sent: bytes that a process sends in a micro-batch, by the parallelism (data, tensor) that wants it.
+        sent_once: bytes that it sends once a step.
     """
 
     peaks: Mapping[str, Memory]
     sent: Mapping[str, float]
+    sent_once: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def moment(self) -> str:
@@ -84,6 +99,33 @@ def whole_context(shape: ModelConfig) -> Work:
     """What a sample takes that fills the context, and the source's where there is one."""
     length = float(shape.context_length)
     return Work(length, length, length, length if shape.architecture == "encoder_decoder" else 0.0)
+
+
+def blank(load: Load, size: int) -> Batch:
+    """A batch of the `size` longest samples of a load, all zeros."""
+    most, marks = load.most, load.marks
+    # A preference has two rows.
+    rows = 2 if "reference_b2" in marks else 1
+    written, scored, read = (round(length / rows) for length in (most.written, most.scored, most.read))
+
+    def ids(length: int) -> Tensor:
+        return torch.zeros(size * rows, length, dtype=torch.long)
+
+    return Batch(
+        tokens_bt=ids(written),
+        targets_bk=ids(scored),
+        ids=torch.zeros(size, dtype=torch.long),
+        documents_bt=ids(written) if "documents_bt" in marks else None,
+        positions_bk=None if scored == written else ids(scored),
+        source_bs=ids(read) if read else None,
+        source_documents_bs=ids(read) if read and "source_documents_bs" in marks else None,
+        reference_b2=torch.zeros(size, 2) if rows == 2 else None,
+    )
+
+
+def blank_like(batch: Batch) -> Batch:
+    """A batch of the shapes of another, all zeros."""
+    return Batch(*(None if t is None else torch.zeros(t.shape, dtype=t.dtype) for t in batch))  # type: ignore[arg-type]
 
 
 def parameter_dtype(precision: str) -> torch.dtype:
@@ -109,6 +151,19 @@ def trace(step: TrainingStep) -> Trace:
 
     What a block more takes is the same at each end of the stack, wherever the peak may be.
     """
+    traced = _trace(step)
+    if step.layout.zero_stage < 3:
+        return traced
+    gathering = Gathering(step.model(step.shape))
+    gathered = step.layout.others * step.dtype.itemsize * gathering.fetched
+    return Trace(
+        with_gathered(traced.peaks, gathering, step.dtype.itemsize),
+        {**traced.sent, "data": traced.sent["data"] + gathered},
+        traced.sent_once,
+    )
+
+
+def _trace(step: TrainingStep) -> Trace:
     shape, period = step.shape, step.period
     few = 2 * (period + 1)
     few += (shape.n_layers - few) % period
@@ -128,8 +183,11 @@ def _continued(less: Trace, more: Trace, few: int, step: TrainingStep) -> Trace:
     times = (n_layers - few) / period
     near, far = (_by_end(one.peaks, few + extra, ends) for one, extra in ((less, 0), (more, period)))
     peaks = {moment: _line(near[moment], far[moment], times) for moment in near if moment in far}
-    sent = {what: less.sent[what] + times * (more.sent[what] - less.sent[what]) for what in less.sent}
-    return Trace(peaks, sent)
+    sent, once = (
+        {what: size + times * (two[what] - size) for what, size in one.items()}
+        for one, two in ((less.sent, more.sent), (less.sent_once, more.sent_once))
+    )
+    return Trace(peaks, sent, once)
 
 
 def _by_end(peaks: Mapping[str, Memory], n_layers: int, ends: int) -> dict[str, Memory]:
@@ -155,7 +213,8 @@ def _line(near: Memory, far: Memory, times: float) -> Memory:
 
 def trace_all(step: TrainingStep) -> Trace:
     """Trace every block of a step."""
-    with step.layout.processes() as meshes, default_dtype(step.dtype):
+    attention = attention_of(step.layout.accelerator)
+    with step.layout.processes() as meshes, default_dtype(step.dtype), attention:
         net = step.model(step.shape)
         step.layout.split(net, meshes, step.precision)
         # Only now, since FSDP2 takes every parameter apart into as many pieces as there are processes.
@@ -164,8 +223,8 @@ def trace_all(step: TrainingStep) -> Trace:
             ledger.mark(map(local, net.parameters()), "weights")
             _follow(net, ledger)
             _Training(step, net, ledger).run()
-        turns = min(step.accumulation, 2)
-        return Trace(dict(ledger.peaks), {what: size / turns for what, size in ledger.sent.items()})
+        sent = {what: size / step.turns for what, size in ledger.sent.items()}
+        return Trace(dict(ledger.peaks), sent, dict(ledger.sent_once))
 
 
 def _give_storage(net: nn.Module) -> None:
@@ -175,7 +234,9 @@ def _give_storage(net: nn.Module) -> None:
             for name, tensor in named.items():
                 if tensor is not None:
                     placed = torch.empty_like(tensor.detach(), device="cpu")
-                    named[name] = nn.Parameter(placed) if isinstance(tensor, nn.Parameter) else placed  # type: ignore[assignment]
+                    if isinstance(tensor, nn.Parameter):
+                        placed = nn.Parameter(placed, tensor.requires_grad)
+                    named[name] = placed  # type: ignore[assignment]
 
 
 def _follow(net: Transformer, ledger: Ledger) -> None:
@@ -185,7 +246,7 @@ def _follow(net: Transformer, ledger: Ledger) -> None:
         _at_gradient(ledger, block, "activations", f"backward {index}")
     _at(ledger, net.stack.register_forward_hook, "logits", "head")
     _at_gradient(ledger, net.stack, "activations", "backward")
-    for parameter in net.parameters():
+    for parameter in (p for p in net.parameters() if p.requires_grad):
         parameter.register_post_accumulate_grad_hook(lambda p: ledger.mark([local(p.grad)], "gradients"))
 
 
@@ -197,7 +258,8 @@ def _at_gradient(ledger: Ledger, module: nn.Module, kind: str, moment: str) -> N
     """Note the moment at which the gradient of a module's result is there."""
 
     def follow(module: nn.Module, args: Any, result: Tensor) -> None:
-        result.register_hook(lambda gradient: ledger.at(kind, moment))
+        if result.requires_grad:
+            result.register_hook(lambda gradient: ledger.at(kind, moment))
 
     module.register_forward_hook(follow)
 
@@ -207,65 +269,32 @@ class _Training:
 
     def __init__(self, step: TrainingStep, net: Transformer, ledger: Ledger) -> None:
         self.step, self.net, self.ledger = step, net, ledger
-        self.parameters = list(net.parameters())
-        self.optimizer = step.optimizer(net.named_parameters())
-        self.turns = min(step.accumulation, 2)
-        self.bucket: Tensor | None = None
-        self.is_last = False
-        places = accumulate((p.numel() for p in self.parameters), initial=0)
-        for place, parameter in zip(places, self.parameters, strict=False):
-            parameter.register_post_accumulate_grad_hook(partial(self._into_bucket, place))
+        self.replica = replica_of(step.layout)(net, step.optimizer, step.layout, ledger)
 
     def run(self) -> None:
         """Take both steps."""
         self.ledger.at("buffers", "batch")
-        batch = self._batch()
+        batch = self.step.batch(self.step.micro_batch_size)
         for _ in range(2):
             self.ledger.forget_peaks()
-            self._begin()
-            for turn in range(self.turns):
-                self._pass(batch, first=turn == 0, last=turn == self.turns - 1)
-            self._update()
+            self.replica.begin()
+            for turn in range(self.step.turns):
+                self._pass(batch, is_first=turn == 0, is_last=turn == self.step.turns - 1)
+            self.ledger.at("buffers", "update")
+            self.replica.update()
 
-    def _batch(self) -> Batch:
-        b, work = self.step.micro_batch_size, self.step.work
-
-        def ids(length: float) -> Tensor:
-            return torch.zeros(b, round(length), dtype=torch.long)
-
-        return Batch(
-            tokens_bt=ids(work.written),
-            targets_bk=ids(work.scored),
-            ids=torch.zeros(b, dtype=torch.long),
-            positions_bk=None if work.scored == work.written else ids(work.scored),
-            source_bs=ids(work.read) if work.read else None,
-        )
-
-    def _begin(self) -> None:
-        """Make DDP's buckets, which stay: gradients lie in them."""
-        if self.step.layout.strategy == "ddp" and self.bucket is None:
-            size = sum(p.numel() for p in self.parameters)
-            self.bucket = torch.empty(size, dtype=self.parameters[0].dtype)
-            self.ledger.mark([self.bucket], "gradients")
-
-    def _pass(self, batch: Batch, first: bool, last: bool) -> None:
-        self.is_last = last
+    def _pass(self, batch: Batch, is_first: bool, is_last: bool) -> None:
         self.ledger.at("activations", "embedding")
         with self.step.layout.autocast(self.step.precision):
             loss = self.step.objective(self.net, batch).mean
-        if first:
-            # Lightning forgets the last step's gradients behind the next one's forward pass.
-            self.optimizer.zero_grad()
+        self.replica.backward(is_first, is_last)
         self.ledger.at("logits", "loss")
         loss.backward()
+        self.replica.close()
 
-    def _into_bucket(self, place: int, parameter: Tensor) -> None:
-        """Let DDP's bucket hold a gradient once it goes to the other processes."""
-        if self.bucket is not None and self.is_last:
-            parameter.grad = self.bucket[place : place + parameter.numel()].view_as(parameter)
 
-    def _update(self) -> None:
-        self.ledger.at("buffers", "update")
-        self.optimizer.step()
-        states = (value for state in self.optimizer.state.values() for value in state.values())
-        self.ledger.mark((local(value) for value in states if isinstance(value, Tensor)), "optimizer")
+def replica_of(layout: Layout) -> type[Replica]:
+    """What a process does under a strategy beside its passes."""
+    if layout.zero_stage:
+        return ZeroShares if layout.zero_stage == 3 else WholeWeights
+    return Buckets if layout.strategy == "ddp" else Replica

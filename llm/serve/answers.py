@@ -4,9 +4,11 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llm.generation import Token
+from llm.generation.text import token_text
 from llm.serve.served import Served
 from llm.serve.writing import Answer, Piece
 
@@ -43,7 +45,7 @@ class CompletionShape:
         told = [(token, token.logprobs) for token in tokens if token.logprobs is not None]
         if not told:
             return None
-        name = self.served.token_text
+        name = partial(token_text, self.served.tokenizer)
         texts = [name(token.id) for token, _ in told]
         return {
             "tokens": texts,
@@ -105,7 +107,7 @@ class ChatShape:
 
     def _token(self, id_: int, logprob: float) -> Object:
         exact = list(self.served.tokenizer.decode_bytes([id_]))
-        return {"token": self.served.token_text(id_), "logprob": logprob, "bytes": exact}
+        return {"token": token_text(self.served.tokenizer, id_), "logprob": logprob, "bytes": exact}
 
 
 Shape = CompletionShape | ChatShape

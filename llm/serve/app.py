@@ -34,11 +34,12 @@ def create_app(models: Sequence[Served], guarding: Guarding) -> FastAPI:
 @asynccontextmanager
 async def _working(app: FastAPI) -> AsyncIterator[None]:
     """Let every model's worker run inside."""
-    for served in app.state.registry:
-        served.worker.start()
+    workers = dict.fromkeys(served.worker for served in app.state.registry)
+    for worker in workers:
+        worker.start()
     yield
-    for served in app.state.registry:
-        served.worker.stop()
+    for worker in workers:
+        worker.stop()
 
 
 async def _to_nobody(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 # Shape legend: v vocabulary.
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from llm.tokenizer import Tokenizer
 
 MOST_BYTES = 32_000
 CHECK = Path(__file__).with_name("grammar_check.py")
-CHECK_SECONDS = 0.7
+BUSY_SECONDS = 10.0  # after which not the schema is to blame, which may take 0.6 s of CPU time
 # A model may put a space after a comma or colon, but not end its days writing spaces.
 SPACE = " ?"
 KEPT = 64  # schemas
@@ -68,10 +69,13 @@ def _check(grammar: str) -> None:
             input=grammar,
             capture_output=True,
             text=True,
-            timeout=CHECK_SECONDS,
+            timeout=BUSY_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise _refused("it takes too long to prepare") from None
+        message = "This machine has too much to do to prepare the schema; try again."
+        raise ApiError(429, message, param="response_format", code="busy", Retry_After="10") from None
+    if tried.returncode == -signal.SIGPROF:
+        raise _refused("it takes too long to prepare")
     if tried.returncode:
         raise _refused(tried.stdout.strip() or "it takes too much memory to prepare")
 

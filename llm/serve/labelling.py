@@ -1,14 +1,18 @@
 """What models with labels say of texts, some at a time, so that others have their turn between."""
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from starlette.requests import Request
 
-from llm.generation import classify
+from llm.generation import Mention, classify, mentions, tagged_words
+from llm.model import Transformer
 from llm.serve.served import Served
-from llm.serve.writing import Gone, refused_when_full
+from llm.serve.writing import Gone, called
+from llm.tokenizer import Tokenizer
 
+Found = TypeVar("Found")
 AT_A_TIME = 16
 
 
@@ -19,15 +23,25 @@ async def labelled(served: Served, texts: Sequence[str], http: Request) -> list[
         Gone: the client has left.
         ApiError: too much waits already.
     """
-    found: list[dict[str, float]] = []
+    return await _each(served, texts, http, classify)
+
+
+async def mentioned(served: Served, texts: Sequence[str], http: Request) -> list[list[Mention]]:
+    """What each text mentions, by the tags of its words; errors as those of `labelled`."""
+    tagged = await _each(served, texts, http, tagged_words)
+    return [mentions(words) for words in tagged]
+
+
+async def _each(
+    served: Served,
+    texts: Sequence[str],
+    http: Request,
+    tell: Callable[[Transformer, Tokenizer, Sequence[str]], list[Found]],
+) -> list[Found]:
+    found: list[Found] = []
     for start in range(0, len(texts), AT_A_TIME):
         if await http.is_disconnected():
             raise Gone
-        found += await _some(served, texts[start : start + AT_A_TIME])
+        some = texts[start : start + AT_A_TIME]
+        found += await called(served, partial(tell, served.model, served.tokenizer, some))
     return found
-
-
-async def _some(served: Served, texts: Sequence[str]) -> list[dict[str, float]]:
-    with refused_when_full(served):
-        future = served.worker.call(lambda: classify(served.model, served.tokenizer, texts))
-    return await asyncio.wrap_future(future)

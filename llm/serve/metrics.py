@@ -1,7 +1,7 @@
 """What Prometheus is told: requests, tokens, who runs and waits, and how long the first and the next tokens take."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import Scope
@@ -40,9 +40,9 @@ class Metrics:
         """A clock that starts now, for one text."""
         return TokenClock(self, model)
 
-    def text(self, workers: Iterable[tuple[str, Worker]]) -> bytes:
-        """All figures in Prometheus' text format."""
-        for name, worker in workers:
+    def text(self, workers: Mapping[Worker, str]) -> bytes:
+        """All figures in Prometheus' text format; `workers` have the names that they are counted by."""
+        for worker, name in workers.items():
             self.running.labels(name).set(worker.running)
             self.waiting.labels(name).set(worker.in_flight - worker.running)
         return generate_latest(self._registry)

@@ -8,26 +8,29 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from llm.adapter import Adapted
 from llm.errors import DataError
 from llm.generation import (
     BatchEngine,
     Bias,
+    Draft,
     Penalties,
     Request,
     Sampling,
     answer,
     goes_on,
     inference,
-    translate,
+    writes,
 )
 from llm.generation.rules import Rule
-from llm.generation.template import PlainTemplate, Template, template_of
+from llm.generation.speculation import looked_up
+from llm.generation.template import PlainTemplate, Template, Turn, template_of
 from llm.model import Transformer
 from llm.serve.errors import ApiError
 from llm.serve.grammar import Grammars
 from llm.serve.schema import SEEDS, Asked, ChatRequest
 from llm.serve.worker import Worker
-from llm.tokenizer import MASK, Tokenizer
+from llm.tokenizer import MASK, Tokenizer, start_token
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 
@@ -36,7 +39,9 @@ DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 class Served:
     """A model under its name.
 
-    `rows` texts are written at a time, and `waiting` more may wait; `speculate` tokens are guessed while one is written.
+    `rows` texts are written at a time, and `waiting` more may wait; `speculate` tokens are guessed while one is written, by
+    `draft` where it is given. `beside` is one that has the same layers in memory, each changed by an adapter or neither:
+    their texts are written in one batch, and the keys before are those of the first.
     """
 
     name: str
@@ -45,18 +50,37 @@ class Served:
     rows: int = 16
     waiting: int = 64
     speculate: int = 0
+    draft: Transformer | None = None
+    beside: "Served | None" = None
     template: Template = field(init=False)
     worker: Worker = field(init=False)
 
     def __post_init__(self) -> None:
         self.template = template_of(self.tokenizer)
-        engine = BatchEngine(self.model, rows=self.rows, speculate=self.speculate) if self.writes_on else None
-        self.worker = Worker(engine, rows=self.rows, waiting=self.waiting)
+        self.worker = self._worker() if self.beside is None else self.beside.worker
+
+    def _worker(self) -> Worker:
+        shared = self.model.shared if isinstance(self.model, Adapted) else self.model
+        engine = None
+        if writes(shared):
+            guess = looked_up if self.draft is None else Draft(self.draft)
+            engine = BatchEngine(shared, rows=self.rows, speculate=self.speculate, guess=guess)
+        return Worker(engine, rows=self.rows, waiting=self.waiting)
+
+    @property
+    def adapter(self) -> int | None:
+        """The number of the adapter that changes the layers for it."""
+        return self.model.number if isinstance(self.model, Adapted) else None
 
     @property
     def writes_on(self) -> bool:
         """Whether it goes on from a prompt; the others read a text whole."""
         return goes_on(self.model)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it writes token by token: on from a prompt, or the target of a source."""
+        return writes(self.model)
 
     @property
     def chats(self) -> bool:
@@ -65,8 +89,13 @@ class Served:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels that it tells texts apart by, if it does."""
+        """The labels that it tells, if it does: of what, `labelled` says."""
         return tuple(self.model.config.labels)
+
+    @property
+    def labelled(self) -> str | None:
+        """What its labels are of: a text, its words, the edges of an answer or a number; None without labels."""
+        return self.model.config.labelled if self.labels else None
 
     def about(self) -> dict[str, Any]:
         """What /v1/models says."""
@@ -79,6 +108,7 @@ class Served:
             "context_length": self.model.config.context_length,
             "continues": self.writes_on,
             "labels": list(self.labels),
+            "labelled": self.labelled,
             "chat_template": self.chats,
         }
 
@@ -102,10 +132,30 @@ class Served:
         Raises:
             ApiError: the model's template takes no such chat.
         """
+        return self._chat_ids([(message.role, message.text) for message in body.messages], "messages")
+
+    def _chat_ids(self, turns: Sequence[Turn], param: str) -> list[int]:
         try:
-            return self.template.encode([(message.role, message.text) for message in body.messages])
+            return self.template.encode(turns)
         except DataError as error:
-            raise ApiError(400, f"This model can't read these messages: {error}", param="messages") from error
+            raise ApiError(400, f"This model can't read these messages: {error}", param=param) from error
+
+    def task_ids(self, text: str) -> list[int]:
+        """The ids of a text that a model makes something of: a chat's first turn, where it was trained to chat.
+
+        Raises:
+            ApiError: the model's template takes no such turn.
+        """
+        if not (self.writes_on and self.chats):
+            return self.ids(text)
+        return self._chat_ids([("user", text)], "inputs")
+
+    def room(self, prompt: Sequence[int]) -> int:
+        """How many tokens the context leaves for a text.
+
+        Of an encoder-decoder, whose prompt is a source, the target has it whole but for its first token.
+        """
+        return self.model.config.context_length - (len(prompt) if self.writes_on else 1)
 
     def length(self, asked: Asked, prompt: Sequence[int]) -> int:
         """How many tokens a text may have.
@@ -113,16 +163,15 @@ class Served:
         Raises:
             ApiError: prompt and text don't fit into the context.
         """
-        context = self.model.config.context_length
-        room = context - len(prompt)
+        context, room = self.model.config.context_length, self.room(prompt)
         if isinstance(asked, ChatRequest):
             length = asked.max_completion_tokens or asked.max_tokens or max(1, room)
         else:
-            length = asked.max_tokens or max(1, min(DEFAULT_TOKENS, room))
+            length = asked.max_tokens or max(1, min(DEFAULT_TOKENS, room) if self.writes_on else room)
         if length > room:
             raise ApiError(
                 400,
-                f"This model's context is {context} tokens; the prompt has {len(prompt)}, and {length} are asked for.",
+                f"This model's context is {context} tokens; the prompt has {context - room}, and {length} are asked for.",
                 param="messages" if isinstance(asked, ChatRequest) else "prompt",
                 code="context_length_exceeded",
             )
@@ -134,6 +183,7 @@ class Served:
         Raises:
             ApiError: the model can't do as asked.
         """
+        sources = [self._source(prompt) for prompt in prompts]
         stop_ids = [self.tokenizer.end_of_text]
         if isinstance(asked, ChatRequest):
             stop_ids = self.template.stop_ids
@@ -145,32 +195,49 @@ class Served:
 
         return [
             Request(
-                prompt,
+                [start_token(self.tokenizer)] if source else prompt,
                 length,
                 sampling(asked),
                 seed_of(asked, number),
                 stop_ids,
                 top_logprobs,
                 rules_of_one(),
+                source,
+                self.adapter,
             )
-            for prompt, length in zip(prompts, lengths, strict=True)
+            for prompt, source, length in zip(prompts, sources, lengths, strict=True)
             for number in range(asked.n or 1)
         ]
 
-    def answer(self, text: str, asked: Asked, number: int) -> str:
+    def _source(self, prompt: list[int]) -> list[int]:
+        """What an encoder-decoder reads of a prompt; a decoder has no source.
+
+        Raises:
+            ApiError: it is longer than the context.
+        """
+        if self.writes_on:
+            return []
+        source = [*prompt, self.tokenizer.end_of_text]
+        self._check_length(len(source), "prompt")
+        return source
+
+    def _check_length(self, length: int, param: str) -> None:
+        context = self.model.config.context_length
+        if length > context:
+            raise ApiError(
+                400,
+                f"The text has {length} tokens, and the model sees {context}.",
+                param=param,
+                code="context_length_exceeded",
+            )
+
+    def hides(self, text: str) -> bool:
+        """Whether `text` asks an encoder-decoder for what it hides, rather than for a target."""
+        return not self.writes_on and MASK in text
+
+    def answer(self, text: str, asked: Asked) -> str:
         """What a model that reads a text whole makes of it; to be called in the worker."""
-        length = asked.max_tokens or self.model.config.context_length
-        config = self.model.config
-        if config.labels or config.architecture == "encoder" or MASK in text:
-            return answer(self.model, self.tokenizer, text, length)
-        return translate(
-            self.model,
-            self.tokenizer,
-            [text],
-            sampling=sampling(asked),
-            max_new_tokens=length,
-            seed=seed_of(asked, number),
-        )[0]
+        return answer(self.model, self.tokenizer, text, asked.max_tokens or self.model.config.context_length)
 
     def embedding(self, prompt: Sequence[int]) -> list[float]:
         """The mean of the last hidden states, of unit length; to be called in the worker.
@@ -178,11 +245,7 @@ class Served:
         Raises:
             ApiError: the text is longer than the context.
         """
-        context = self.model.config.context_length
-        if len(prompt) > context:
-            raise ApiError(
-                400, f"The text has {len(prompt)} tokens, and the model sees {context}.", param="input"
-            )
+        self._check_length(len(prompt), "input")
         with inference(self.model):
             tokens_1t = torch.tensor([prompt], device=next(self.model.parameters()).device)
             encoder = self.model.encoder
@@ -191,11 +254,6 @@ class Served:
             )
             mean: list[float] = F.normalize(hidden[0].float().mean(0), dim=0).tolist()
         return mean
-
-    def token_text(self, id_: int) -> str:
-        """A token as a reader is shown it."""
-        special = {token: name for name, token in self.tokenizer.special_tokens.items()}
-        return special.get(id_) or self.tokenizer.decode([id_])
 
     @cached_property
     def _grammars(self) -> Grammars:

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
@@ -15,6 +16,8 @@ from llm.serve.metrics import Metrics, TokenClock
 from llm.serve.schema import Asked
 from llm.serve.served import Served
 from llm.serve.worker import Full
+
+Result = TypeVar("Result")
 
 
 class Gone(Exception):
@@ -165,17 +168,18 @@ def refused_when_full(served: Served) -> Iterator[None]:
         ) from None
 
 
+async def called(served: Served, function: Callable[[], Result]) -> Result:
+    """What `function` gives, which a model's worker runs between two steps; an ApiError where too much waits."""
+    with refused_when_full(served):
+        future = served.worker.call(function)
+    return await asyncio.wrap_future(future)
+
+
 async def whole_answers(served: Served, texts: Sequence[str], asked: Asked) -> AsyncIterator[Piece]:
     """What a model that reads a text whole makes of `texts`, `n` of each, one after the other."""
     number = asked.n or 1
     for index in range(len(texts) * number):
-        text, turn = texts[index // number], index % number
-
-        def work(text: str = text, turn: int = turn) -> str:
-            return served.answer(text, asked, turn)
-
-        with refused_when_full(served):
-            future = served.worker.call(work)
+        text = await called(served, partial(served.answer, texts[index // number], asked))
         writer = TextWriter(served.tokenizer, asked.stops)
-        said = writer.say(await asyncio.wrap_future(future), final=True)
+        said = writer.say(text, final=True)
         yield Piece(index, said, [], "stop")

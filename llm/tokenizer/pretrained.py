@@ -230,16 +230,20 @@ def _read_with_transformers(path: str) -> Found:
         ) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        source = tokenizer.backend_tokenizer.to_str()
+        backend = getattr(tokenizer, "backend_tokenizer", None)
     except Exception as error:
         raise ConfigError(
             f"tokenizer.path={path} is neither a folder with {TOKENIZER_FILE} nor a tokenizer that transformers "
             f"can load: {error}"
         ) from error
+    if backend is None:
+        raise ConfigError(
+            f"tokenizer.path={path}: a {type(tokenizer).__name__} is code of transformers alone, and has no {TOKENIZER_FILE}."
+        )
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
     names = {role: name for role in ("bos_token", "eos_token") if (name := getattr(tokenizer, role))}
     return (
-        source,
+        backend.to_str(),
         [names["eos_token"]] if "eos_token" in names else [],
         template and with_names(template, **names),
     )

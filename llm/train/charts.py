@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 Point = tuple[float, float]
 
-WIDTH, HEIGHT = 420, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 28
+WIDTH, HEIGHT = 420, 244
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 42
 MOST_POINTS = 600
 LETTER = 6.5  # the width of one in a label, about
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))

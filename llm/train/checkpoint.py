@@ -12,7 +12,7 @@ Whatever strategy wrote it, any other goes on from it: tensors are found by name
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from llm.adapter import Lora, merged
+from llm.adapter import Lora, merged, n_values
 from llm.errors import CheckpointError, ConfigError
 from llm.files import read_object, read_tensors, sha256, sync, write_json
 from llm.model import ModelConfig, least_parameters
@@ -261,12 +261,18 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         CheckpointError: it is damaged, or holds too little for its shape.
         ConfigError: its shape is none.
     """
+    shape, tensors = read_parts(folder)
+    return shape, _merged(folder, tensors)
+
+
+def read_parts(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """As `read_model`, but what was trained beside the weights stays beside them."""
     shape = ModelConfig.from_dict(verify(folder)["model"])
     stored = Stored(folder, WEIGHTS)
     # Before anybody makes a model of that size.
-    if sum(tensor.numel() for tensor in stored.tensors.values()) < least_parameters(shape):
+    if sum(n_values(*named) for named in stored.tensors.items()) < least_parameters(shape):
         raise CheckpointError(f"{folder / MODEL} holds too little for the model that {MANIFEST} describes.")
-    return shape, _merged(folder, stored.read_whole())
+    return shape, stored.read_whole()
 
 
 def adapter_of(folder: Path) -> Lora | None:
@@ -312,7 +318,7 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> 
     """
     own = dict(model.named_parameters())
     check_names({n: p.shape for n, p in own.items()}, {n: t.shape for n, t in tensors.items()}, origin)
-    _check_finite(tensors, origin)
+    _check_values(own, tensors, origin)
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(sharded_like(tensors[name], parameter))
@@ -331,8 +337,13 @@ def check_names(own: dict[str, torch.Size], found: dict[str, torch.Size], origin
         )
 
 
-def _check_finite(tensors: dict[str, Tensor], origin: Path) -> None:
-    strange = sorted(name for name, tensor in tensors.items() if not _is_finite(tensor))
+def _check_values(own: Mapping[str, Tensor], tensors: dict[str, Tensor], origin: Path) -> None:
+    """Refuse what is no finite number, and what is no code where `own` holds codes."""
+    strange = sorted(
+        name
+        for name, tensor in tensors.items()
+        if not (_is_finite(tensor) if own[name].is_floating_point() else tensor.dtype == own[name].dtype)
+    )
     if strange:
         raise CheckpointError(f"{origin} is damaged: {', '.join(strange[:4])} hold what is no finite number.")
 

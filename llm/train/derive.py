@@ -100,7 +100,7 @@ def derive(
         ConfigError: devices, batch sizes or steps that cannot be.
     """
     trainer, data = config["trainer"], config["data"]
-    _check_recomputed(config["activation_checkpointing"], strategy)
+    check_recomputed(config["activation_checkpointing"], strategy)
     machine = machine or this_machine(trainer["accelerator"])
     accelerator = machine.accelerator
     devices = _devices(trainer, strategy, machine)
@@ -126,7 +126,12 @@ def derive(
     )
 
 
-def _check_recomputed(blocks: int | str | None, strategy: str) -> None:
+def check_recomputed(blocks: int | str | None, strategy: str) -> None:
+    """Refuse activation checkpointing that a strategy can't do.
+
+    Raises:
+        ConfigError: it can't.
+    """
     if strategy == WEIGHTS_IN_HOOKS and blocks == "selective":
         raise ConfigError(
             f"activation_checkpointing=selective: under strategy={strategy} the gradients were not those of one process. "

@@ -1,5 +1,6 @@
 """How our HTML pages are made: one file each, offline, with everything in it that isn't ours escaped."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ def render_page(template: str, **content: Any) -> str:
 
 
 def figure(value: Any) -> str:
-    """A value for reading: numbers with separators or five significant digits, all else as it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """A value for reading: numbers with separators or five significant digits, all else as a config has it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int) or (abs(value) >= 1e4 and value == value and abs(value) != float("inf")):
         return f"{value:,.0f}"

@@ -16,9 +16,16 @@ from llm.train.summary import read, read_record
 
 FILE = "report.html"
 TEMPLATE = "report.html.j2"
+# What a loss is of where a model has labels, by what they tell.
+LOSSES = {
+    "text": "nats per text",
+    "words": "nats per word",
+    "answer": "nats per edge of an answer",
+    "number": "squared error",
+}
 # Title, the columns by the names of their lines, and whether the axis begins at zero.
 CHARTS: tuple[tuple[str, dict[str, str], bool], ...] = (
-    ("Loss (nats per token)", {"training": "train/loss", "validation": "val/loss"}, False),
+    ("Loss ({loss})", {"training": "train/loss", "validation": "val/loss"}, False),
     ("Bits per byte", {"training": "train/bits_per_byte", "validation": "val/bits_per_byte"}, False),
     ("Learning rate", {"learning rate": "lr"}, True),
     ("Gradient norm", {"before clipping": "grad_norm"}, True),
@@ -50,7 +57,7 @@ def render(folder: Path) -> str:
         name=str(record.get("name", folder.resolve().name)),
         status=record.get("status"),
         tiles=tiles(rows),
-        charts=charts(rows),
+        charts=charts(rows, record),
         evaluations=unique([entry for entry in entries if entry["metrics"]]),
         samples=by_step(read(folder / "samples.jsonl", read_samples, notes) or []),
         tables=tables(record),
@@ -61,7 +68,7 @@ def render(folder: Path) -> str:
 
 def entries_of(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     """The entries of an evaluation.json or results.json, each with the keys that the report shows."""
-    blank = {"evaluation": "", "data": "", "split": "", "checkpoint": "", "metrics": {}}
+    blank = {"evaluation": "", "data": "", "split": "", "checkpoint": "", "metrics": {}, "intervals": {}}
     return read(path, lambda file: [{**blank, **entry} for entry in read_json(file)], notes) or []
 
 
@@ -95,10 +102,17 @@ def column(rows: Sequence[Row], name: str) -> list[tuple[float, float]]:
     return [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
 
 
-def charts(rows: Sequence[Row]) -> list[Chart]:
-    """The charts that have something to show."""
+def charts(rows: Sequence[Row], record: dict[str, Any]) -> list[Chart]:
+    """The charts that have something to show, of a run by what its run.json says."""
+    model = record.get("model")
+    labelled = str(model.get("labelled")) if isinstance(model, dict) and model.get("labels") else None
+    loss = LOSSES.get(labelled or "", "nats per token")
     drawn = (
-        chart(title, [Series(name, column(rows, key)) for name, key in lines.items()], from_zero)
+        chart(
+            title.replace("{loss}", loss),
+            [Series(name, column(rows, key)) for name, key in lines.items()],
+            from_zero,
+        )
         for title, lines, from_zero in (*CHARTS, *_by_source(rows))
     )
     return [one for one in drawn if one is not None]

@@ -14,7 +14,7 @@ Kind = Literal["safe", "needs allow_changes=true", "refused"]
 MISSING = "(not set)"
 
 # What the weights, the data or their order are made of: another value makes another run.
-REFUSED = ("model", "task", "adapter", "init_from")
+REFUSED = ("model", "task", "adapter", "init_from", "context_length")
 # What changes the course of training from here on.
 FLAGGED = (
     "optimizer",

@@ -118,6 +118,7 @@ WRONG_WORDS = {
     ("seed=1", "seed=2"): ["seed", "twice", "1", "2"],
     ("model=nano", "model=gpt_nano"): ["model", "twice"],
     ("init_from=runs/a", "model=nano"): ["init_from=runs/a brings its own model"],
+    ("init_from=runs/a", "model.context_length=64"): ["context_length=64 shortens it"],
     ("init_from=runs/a", "tokenizer=byte"): ["init_from=runs/a brings its own tokenizer"],
     ("data=text", "paths=x"): ["Did you mean data.paths?"],
     ("data=jsonl", "text=x"): ["Did you mean data.text?"],

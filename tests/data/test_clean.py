@@ -14,7 +14,7 @@ from test_preparation import Interrupted, Watch, full_after, hashes, stop_at, wa
 from llm.data import clean, cutting, prepare
 from llm.data.report import render
 from llm.data.sources import JsonLines, StandardLibrary, TextFiles
-from llm.data.steps import GopherQuality, Length, LowerCase, NearDuplicates
+from llm.data.steps import Contamination, DuplicateLines, GopherQuality, Length, LowerCase, NearDuplicates
 from llm.errors import ConfigError, DataError
 from llm.tokenizer import ByteSpec
 
@@ -148,6 +148,30 @@ def test_comparisons_stand_last(paths, tmp_path) -> None:
         )
 
 
+def test_lines_that_came_before_are_left_out_in_order(write, tmp_path, monkeypatch, documents_of) -> None:
+    monkeypatch.setattr(cutting, "MIN_PIECE_BYTES", 1 << 12)
+    menu = "Home\n\nNews and more"
+    texts = [f"{menu}\n{text_of(number, 150)}\n{text_of(number // 2, 20)}" for number in range(20)]
+    texts[3] = menu  # nothing is left of it
+    texts[5] = texts[4]  # a document that repeats another
+    folder = write({f"{number:02d}.txt": text for number, text in enumerate(texts)})
+    source, steps = TextFiles([f"{folder}/*.txt"], 0), {"lower": LowerCase(), "lines": DuplicateLines(2)}
+    corpus = prepare(source, ByteSpec(), tmp_path / "shards", steps=steps, processes=1)
+    seen, expected, gone = set(), [], 0
+    for text in dict.fromkeys(texts):
+        lines = text.lower().split("\n")
+        kept = [line for line in lines if len(line.split()) < 2 or line not in seen]
+        seen |= set(lines)
+        gone += len(lines) - len(kept)
+        if any(len(line.split()) >= 2 for line in kept):
+            expected.append("\n".join(kept).encode())
+    assert documents_of(corpus, corpus.train) == expected
+    tally = corpus.report["cleaning"]["steps"]["lines"]
+    assert tally["dropped"] == {"no line of its own": 1}
+    assert tally["remarks"] == {"lines as in an earlier place": gone}
+    assert tally["examples"]["lines as in an earlier place"][0] == [f"{folder}/01.txt", "news and more"]
+
+
 def test_pairs_take_no_steps(write, tmp_path) -> None:
     folder = write({"a.jsonl": '{"source": "a", "target": "b"}\n' * 3})
     with pytest.raises(ConfigError, match="pairs of texts"):
@@ -183,34 +207,38 @@ KILLED = """
 import os, sys
 from llm.data import cutting, prepare
 from llm.data.sources import TextFiles
-from llm.data.steps import Length, LowerCase, NearDuplicates
+from llm.data.steps import DuplicateLines, Length, LowerCase, NearDuplicates
 from llm.tokenizer import ByteSpec
 
 if __name__ == "__main__":
     cutting.MIN_PIECE_BYTES = 1 << 12
-    steps = {"length": Length(min_words=20), "lower": LowerCase(), "near": NearDuplicates()}
+    steps = {"length": Length(min_words=20), "lower": LowerCase(), "near": NearDuplicates(), "lines": DuplicateLines()}
     prepare(TextFiles([sys.argv[1]]), ByteSpec(), sys.argv[2], steps=steps, processes=int(sys.argv[3]))
 """
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_gives_the_same_shards(paths, tmp_path) -> None:
-    whole = hashes(prepare(TextFiles(paths), ByteSpec(), tmp_path / "clean", steps=STEPS))
-    script, draw, killed = tmp_path / "killed.py", random.Random(0), 0
+    steps = {**STEPS, "lines": DuplicateLines()}
+    whole = hashes(prepare(TextFiles(paths), ByteSpec(), tmp_path / "clean", steps=steps))
+    script, draw, killed, rounds = tmp_path / "killed.py", random.Random(0), 0, 0
     script.write_text(KILLED)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    for round_ in range(20):
-        shards = tmp_path / f"shards{round_}"
-        command = [sys.executable, script, paths[0], shards, str(1 + round_ % 2)]
+    while killed < 20:
+        rounds += 1
+        assert rounds <= 60, "it is done before it is killed"
+        shards = tmp_path / f"shards{rounds}"
+        command = [sys.executable, script, paths[0], shards, str(1 + rounds % 2)]
         child = subprocess.Popen(command, env=environment, start_new_session=True)
+        while not shards.exists() and child.poll() is None:
+            time.sleep(0.01)
         try:
-            child.wait(draw.uniform(0.3, 4.0))
+            child.wait(draw.uniform(0.0, 3.0))
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             killed += child.wait() == -signal.SIGKILL
         wait_for_end(child.pid)
-        assert hashes(prepare(TextFiles(paths), ByteSpec(), shards, steps=STEPS, processes=1)) == whole
-    assert killed >= 10
+        assert hashes(prepare(TextFiles(paths), ByteSpec(), shards, steps=steps, processes=1)) == whole
 
 
 class Loads(HTMLParser):
@@ -239,6 +267,23 @@ def test_the_page_tells_what_steps_did_and_loads_nothing(write, tmp_path) -> Non
     assert sum(corpus.report["lengths"].values()) == 30
     lines = render(corpus.report).splitlines()
     assert "  length             left out 1 of 31: 1 too short" in lines
+
+
+def test_the_page_tells_of_overlap_with_evaluation_sets(write, tmp_path) -> None:
+    texts = {f"{n}.txt": text_of(n, 60) for n in range(12)}
+    folder, sets = write(texts), write({"quiz.txt": texts["3.txt"]}, "sets")
+    (sets / "other.txt").write_text(text_of(99, 60))
+    pages = {}
+    for name, paths in {"both": ["quiz.txt", "other.txt"], "none": ["other.txt"]}.items():
+        steps = {"overlap": Contamination([f"{sets}/{path}" for path in paths])}
+        corpus = prepare(TextFiles([f"{folder}/*"]), ByteSpec(), tmp_path / name, steps=steps)
+        pages[name] = (corpus.folder / "report.html").read_text()
+    assert '<th scope="row">overlaps with quiz.txt</th><td>1</td>' in pages["both"]
+    assert f"{folder}/3.txt" in pages["both"]
+    assert "overlaps with other.txt" not in pages["both"]
+    assert "No document shares as many words" in pages["none"]
+    plain = prepare(TextFiles([f"{folder}/*"]), ByteSpec(), tmp_path / "plain")
+    assert "Not looked for" in (plain.folder / "report.html").read_text()
 
 
 def test_a_full_disk_is_named_and_what_was_finished_stays(paths, tmp_path, monkeypatch) -> None:

@@ -8,6 +8,7 @@ from llm.data.progress import Bar
 from llm.data.report import render
 from llm.data.sources import TextFiles
 from llm.tokenizer import ByteSpec, SentencePieceSpec
+from tests.browsing import PHONE, faults, width_beyond
 
 
 def test_the_report_counts_what_was_found(corpus) -> None:
@@ -52,3 +53,11 @@ def test_the_bar_follows_a_preparation(write, tmp_path, capsys) -> None:
         prepare(TextFiles([f"{folder}/*"]), ByteSpec(), tmp_path / "shards", progress=bar)
         task = bar._bar.tasks[0]
     assert (task.completed, task.total, task.fields["documents"]) == (500, 500, "1 documents")
+
+
+def test_the_page_can_be_read_on_a_phone_and_by_axe(corpus, browser) -> None:
+    page = browser.new_page(viewport=PHONE, color_scheme="dark")
+    page.goto((corpus.folder / "report.html").as_uri())
+    assert faults(page) == []
+    assert width_beyond(page) == 0
+    page.context.close()

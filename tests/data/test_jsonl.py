@@ -1,10 +1,13 @@
 import gzip
 import json
+import tracemalloc
 
 import pytest
 
 from llm.data import cutting, prepare
-from llm.data.sources import JsonLines
+from llm.data.documents import Losses
+from llm.data.sources import JsonLines, jsonl, record_files
+from llm.data.sources.csv import Tables
 from llm.errors import ConfigError, DataError
 from llm.tokenizer import ByteSpec
 
@@ -79,6 +82,46 @@ def test_a_cut_gzip_file_is_named(write, tmp_path) -> None:
     folder = write({"a.jsonl.gz": gzip.compress(lines([f"text {n}" for n in range(500)]).encode())[:-20]})
     with pytest.raises(DataError, match=r"a\.jsonl\.gz can't be read to its end"):
         prepare(JsonLines([f"{folder}/*"]), ByteSpec(), tmp_path / "shards")
+
+
+@pytest.mark.parametrize("size", [1500, 5000])
+def test_a_line_without_end_is_named_or_skipped(write, tmp_path, documents_of, monkeypatch, size) -> None:
+    monkeypatch.setattr(jsonl, "LARGEST_LINE", 1 << 10)
+    monkeypatch.setattr(record_files, "piece_bytes", lambda total: size)
+    folder = write({"a.jsonl": lines(["one", "x" * 3000, "two", "y" * 1000])})
+    paths = [f"{folder}/a.jsonl"]
+    with pytest.raises(DataError, match=r"a\.jsonl:2: this line is longer than"):
+        prepare(JsonLines(paths), ByteSpec(), tmp_path / "shards")
+    assert read_all(tmp_path, documents_of, paths, on_bad_file="skip") == ["one", "two", "y" * 1000]
+
+
+def unpacked(piece, losses: Losses) -> list[str]:
+    """The texts of a piece, read in a few megabytes of memory."""
+    tracemalloc.start()
+    try:
+        return [document.text for document in piece.documents(losses)]
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 8 << 20
+
+
+def test_a_bomb_takes_no_memory_without_end(write, monkeypatch) -> None:
+    monkeypatch.setattr(jsonl, "LARGEST_LINE", 1 << 18)
+    monkeypatch.setattr(record_files, "LARGEST_LINE", 1 << 18)
+    bomb = b"x" * (20 << 20)
+    packed = {
+        "a.jsonl.gz": lines(["one"]).encode() + b'{"text": "' + bomb,
+        "a.csv.gz": b'text\none\n"' + bomb,
+    }
+    folder = write({name: gzip.compress(data, 1) for name, data in packed.items()})
+    losses = Losses()
+    (piece,) = JsonLines([], on_bad_file="skip").pieces(f"{folder}/a.jsonl.gz", 0, 1)
+    assert unpacked(piece, losses) == ["one"]
+    assert losses.counts == {"bad": 1}
+    (piece,) = Tables([], on_bad_file="skip").pieces(f"{folder}/a.csv.gz", 0, 1)
+    with pytest.raises(DataError, match=r"a\.csv.* has a line of more than"):
+        unpacked(piece, losses)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,13 @@ def test_a_text_of_nothing_has_no_target():
     assert collator("encoder")([nothing], np.array([-1])).targets_bk.tolist() == [[IGNORED]]
 
 
+@pytest.mark.parametrize("labels", [("bad", "good"), (" bad", " good")])
+def test_the_space_that_wordpiece_sets_before_a_word_is_not_of_the_label(labels):
+    shape = ModelConfig(architecture="encoder", labels=labels)
+    batch = TextLabelCollator(Setting(TOKENIZER, 0, shape))([pair("abc", " good")], np.arange(1))
+    assert batch.targets_bk.tolist() == [[1]]
+
+
 def test_a_label_that_was_never_seen_is_named():
     with pytest.raises(
         DataError, match="the label 'fair', which the model never saw in training: it knows bad, good"

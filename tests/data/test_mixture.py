@@ -1,32 +1,69 @@
 """Mixtures: exact shares at every point, samples that follow from their number alone, sources that end."""
 
+import json
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.data import prepare
 from llm.data.collate import CausalCollator, Setting
+from llm.data.labels import LabelledTexts
 from llm.data.mixture import Interleaving, MixedSamples, Mixture, Share, open_text
 from llm.data.module import CorpusDataModule
-from llm.data.pairs import Pairs
-from llm.data.sources import TextFiles
+from llm.data.pairs import PairCollator
+from llm.data.sources import JsonLines, TextFiles
+from llm.data.turns import Turns
 from llm.data.windows import Windows
 from llm.errors import ConfigError, DataError
 from llm.model import ModelConfig
 from llm.tokenizer import ByteSpec
 
-WEIGHTS = st.lists(st.floats(0.01, 100), min_size=1, max_size=5)
+WEIGHTS = st.lists(st.floats(0.1, 10), min_size=1, max_size=5)
 
 
-@given(WEIGHTS, st.integers(1, 3000))
-def test_after_any_number_of_samples_each_source_has_its_share(weights, n):
-    sources, _ = Interleaving(weights, [None] * len(weights)).place(np.arange(n))
-    had = np.bincount(sources, minlength=len(weights))
-    wanted = n * np.array(weights) / sum(weights)
-    assert np.abs(had - wanted).max() <= 1 + 0.5 * len(weights)
+def shares_of(weights):
+    """Whole numbers in the ratio of the weights as they are written."""
+    parts = [Fraction(str(weight)) for weight in weights]
+    return [int(part * math.lcm(*(other.denominator for other in parts))) for part in parts]
 
 
+def check_shares(order, weights, start, count):
+    """From `start` on each sample is its source's next, and leaves all sources within one sample of their share."""
+    shares, had = shares_of(weights), order.counts(start).tolist()
+    total = sum(shares)
+    assert sum(had) == start
+    sources, own = order.place(np.arange(start, start + count))
+    for n, (source, number) in enumerate(zip(sources.tolist(), own.tolist(), strict=True), start + 1):
+        assert number == had[source]
+        had[source] += 1
+        assert all(abs(count * total - n * share) < total for count, share in zip(had, shares, strict=True))
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=24), st.integers(0, 2**40))
+def test_at_no_point_is_a_source_a_sample_away_from_its_share(weights, block):
+    order = Turns(weights)
+    check_shares(order, weights, 0, 400)
+    check_shares(order, weights, max(0, block * order.block - 200), 400)  # over the end of a block
+
+
+@pytest.mark.parametrize(
+    "weights", [[0.1, 0.2, 0.7], [1, 1e-4], [1 / 3, 2 / 3, 0.15, 5e-3], [1.0] * 20 + [60.5]]
+)
+def test_shares_of_any_kind_are_exact_over_blocks(weights):
+    order = Turns(weights)
+    check_shares(order, weights, 0, 9000)
+    for source in range(len(weights)):
+        at = order.find(source, 2)
+        assert [int(part[0]) for part in order.place(np.array([at]))] == [source, 2]
+        assert order.counts(at + 1)[source] == 3
+
+
+@settings(max_examples=25)
 @given(WEIGHTS, st.integers(0, 2**38))
 def test_a_source_gives_its_own_samples_in_order_wherever_one_looks(weights, start):
     order = Interleaving(weights, [None] * len(weights))
@@ -48,6 +85,7 @@ def test_every_sample_of_a_source_is_taken_from_its_first_on():
         assert own.tolist() == list(range(len(own)))
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.floats(0.05, 20), st.integers(1, 400)), min_size=2, max_size=4))
 def test_a_source_ends_after_its_epochs_and_the_others_go_on(parts):
     weights, limits = [weight for weight, _ in parts], [limit for _, limit in parts]
@@ -128,9 +166,53 @@ def test_its_record_opens_it_again_and_its_fingerprint_tells_its_shares(mixture)
     assert other.fingerprint != mixture.fingerprint
 
 
+@pytest.fixture
+def pairs(write, tmp_path):
+    """A mixture of two sources of pairs, one with longer targets, and what collates it."""
+    corpora = {}
+    for name, count in {"short": 1, "long": 9}.items():
+        lines = [{"source": f"{name} {n}", "target": f"{n} " * count} for n in range(60)]
+        folder = write({"a.jsonl": "\n".join(map(json.dumps, lines))}, name)
+        source = JsonLines([f"{folder}/a.jsonl"], text="source", label="target", validation_share=0.2)
+        corpora[name] = prepare(source, ByteSpec(), tmp_path / "shards")
+    mixed = Mixture(corpora, {"short": Share(3.0), "long": Share(1.0)})
+    return mixed, PairCollator(Setting(mixed.tokenizer, 0, ModelConfig(context_length=64)))
+
+
+def test_pairs_are_mixed_as_windows_are(pairs):
+    mixture, collate = pairs
+    mixed = mixture.train.cut(collate.view, 64, 7)
+    alone = [stream.cut(collate.view, 64, 7) for stream in mixture.train.streams.values()]
+    samples = np.arange(3 * mixed.size)
+    sources, numbers = mixed.order.place(samples)
+    for pair, source, number in zip(mixed.samples(samples), sources, numbers, strict=True):
+        (own,) = alone[source].samples(np.array([number]))
+        assert [side.tolist() for side in pair] == [side.tolist() for side in own]
+    lengths = [len(pair.target_k) for pair in mixed.samples(samples)]
+    assert mixed.n_targets(samples).tolist() == lengths
+    # Each source's average counts by its weight, which is what training sees.
+    assert collate.work(mixed).written == pytest.approx(np.mean(lengths), rel=0.05)
+    scored = mixture.validation.cut(collate.view, 64, 0)
+    first, last, none = scored.held_out(np.array([0, scored.n_held_out - 1, -1]))
+    assert [mixture.tokenizer.decode(pair.source_s[:5].tolist()) for pair in (first, last)] == [
+        "short",
+        "long ",
+    ]
+    assert len(none.source_s) == 0
+
+
+def test_a_batch_of_mixed_pairs_is_divided_by_the_targets_of_its_step(pairs):
+    mixture, collate = pairs
+    sizes = {"context_length": 64, "batch_size": 8, "micro_batch_size": 4, "seed": 0}
+    data = CorpusDataModule(mixture, collate, **sizes)
+    batches = [batch for batch, _ in zip(data.train_dataloader(), range(2), strict=False)]
+    targets = sum(int((batch.targets_bk >= 0).sum()) for batch in batches)
+    assert [batch.divisor.item() for batch in batches] == [targets / 2] * 2
+
+
 def test_what_cannot_be_mixed_is_refused(mixture):
     with pytest.raises(ConfigError, match="plain text"):
-        mixture.train.cut(Pairs, 16, 0)
+        mixture.train.cut(LabelledTexts, 16, 0)
     with pytest.raises(DataError, match=r"data\.sources\.\w+: its training text is shorter"):
         module(mixture, length=10**6)
     ends = MixedSamples(

@@ -3,16 +3,19 @@ import pickle
 import random
 import re
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm.data.repeats import find_repeats
 from llm.data.sources.stdlib import stdlib_folder
 from llm.data.steps import (
     C4,
     Contamination,
+    DuplicateLines,
     FineWeb,
     FixText,
     GopherQuality,
@@ -221,6 +224,32 @@ def test_bounded_memory_finds_the_same(monkeypatch) -> None:
     whole = step.repeats([marks])
     monkeypatch.setattr(module, "KEYS_AT_ONCE", 5)
     assert [part.tolist() for part in step.repeats([marks])] == [part.tolist() for part in whole]
+
+
+LINES = st.lists(
+    st.lists(st.sampled_from(["a b", " a b ", "a", "b c", "", "c"]), min_size=1, max_size=4), max_size=8
+)
+
+
+@given(LINES, st.integers(0, 8), st.sets(st.integers(0, 7)), st.integers(1, 2))
+def test_lines_repeat_what_stands_earlier_in_any_document_that_is_kept(documents, cut, left_out, min_words):
+    step, seen, expected = DuplicateLines(min_words), set(), []
+    for number, lines in enumerate(documents):
+        for line in map(str.strip, lines):
+            counts = number not in left_out and len(line.split()) >= min_words
+            expected.append(counts and line in seen)
+            seen |= {line} if counts else set()
+    marks = [step.marks("\n".join(lines)) for lines in documents]
+    pieces = [np.concatenate([np.zeros(0, np.uint64), *some]) for some in (marks[:cut], marks[cut:])]
+    found = np.concatenate(list(step.repeated_lines(pieces, np.array(sorted(left_out), np.int64))))
+    assert np.flatnonzero(expected).tolist() == sorted(found.tolist())
+
+
+@given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 60))
+def test_repeats_in_bounded_memory_are_those_of_all_at_once(hashes, at_once):
+    pieces = [partial(np.array, some, np.uint64) for some in (hashes[:20], hashes[20:])]
+    whole = [number for number, value in enumerate(hashes) if value and value in hashes[:number]]
+    assert find_repeats(pieces).tolist() == find_repeats(pieces, at_once).tolist() == whole
 
 
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40))

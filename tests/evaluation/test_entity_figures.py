@@ -10,7 +10,7 @@ import torch
 from seqeval import metrics as seqeval
 
 from llm.data.bio import entities
-from llm.evaluation.tagging import entity_figures, tag_figures
+from llm.evaluation.tagging import tag_result
 from llm.generation.tagging import best_tags
 
 TAGS = ("O", "B-person", "I-person", "B-place", "I-place")
@@ -25,6 +25,10 @@ def cases():
         yield wanted, told
 
 
+def figures_of_tags(wanted, told, labels=TAGS):
+    return tag_result(labels, ["text"] * len(wanted), wanted, told).metrics
+
+
 @pytest.fixture(autouse=True)
 def _quiet():
     with warnings.catch_warnings():
@@ -34,7 +38,7 @@ def _quiet():
 
 def test_figures_are_those_of_seqeval():
     for wanted, told in cases():
-        figures = entity_figures(wanted, told)
+        figures = figures_of_tags(wanted, told)
         theirs = (seqeval.precision_score, seqeval.recall_score, seqeval.f1_score)
         assert [figures[name] for name in ("precision", "recall", "f1")] == pytest.approx(
             [score(wanted, told) for score in theirs], abs=1e-12
@@ -46,11 +50,23 @@ def test_figures_are_those_of_seqeval():
 
 def test_accuracy_is_that_of_seqeval():
     for wanted, told in itertools.islice(cases(), 100):
-        assert tag_figures(wanted, told)["accuracy"] == pytest.approx(seqeval.accuracy_score(wanted, told))
+        assert figures_of_tags(wanted, told)["accuracy"] == pytest.approx(
+            seqeval.accuracy_score(wanted, told)
+        )
+
+
+def test_the_figures_of_sentences_are_what_their_scores_add_up_to():
+    wanted, told = next(cases())
+    found = tag_result(TAGS, ["a"] * len(wanted), wanted, told, [1.5] * len(wanted))
+    assert found.examples == len(found.rows) == len(wanted)
+    assert found.metrics["loss"] == pytest.approx(1.5 * len(wanted) / sum(map(len, wanted)))
+    assert [row["told"] for row in found.rows] == told
+    both = sum(row["scores"]["precision"][0] for row in found.rows)
+    assert found.metrics["precision"] == both / sum(len(entities(tags)) for tags in told)
 
 
 def test_tags_that_are_no_bio_have_no_entities():
-    assert tag_figures([["DT", "NN", "NN"]], [["DT", "NN", "DT"]]) == {
+    assert figures_of_tags([["DT", "NN", "NN"]], [["DT", "NN", "DT"]], ("DT", "NN")) == {
         "accuracy": pytest.approx(2 / 3),
         "majority": pytest.approx(2 / 3),
     }

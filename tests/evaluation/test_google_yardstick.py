@@ -1,9 +1,11 @@
 """Google's official client against a stand-in of the service's REST interface."""
 
 import json
+import re
 from collections import Counter
 
 import pytest
+from seqeval import metrics as seqeval
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from llm.cli.main import main
@@ -11,6 +13,7 @@ from llm.errors import ConfigError, DataError
 from llm.evaluation.google import (
     GoogleLanguage,
     judged_labels,
+    kinds_of,
     label_of_categories,
     label_of_sentiment,
 )
@@ -18,6 +21,10 @@ from tests.evaluation.stand_in import standing_in
 
 GOOD = ("good", "best", "love", "fun", "wit", "moving", "great")
 BAD = ("bad", "dull", "worst", "awful", "fail", "tire", "no ")
+
+
+# What the stand-in finds: PERSON, LOCATION and WORK_OF_ART by name, and a LOCATION by a common noun.
+ENTITIES = ((r"Ada( Byron)?", 1, 1), (r"New York|Rome", 2, 1), (r"Notes", 5, 1), (r"city", 2, 2))
 
 
 def score(text):
@@ -52,12 +59,17 @@ class Language:
 
     def analyzeEntities(self, text, body):
         assert body["encodingType"] == 3
-        place = text.index("Ada")
-        mention = {"text": {"content": "Ada", "beginOffset": place}, "type": 1}
-        return {
-            "entities": [{"name": "Ada", "type": 1, "salience": 0.9, "mentions": [mention]}],
-            "language": "en",
-        }
+        found = [
+            {
+                "name": found[0],
+                "type": type_,
+                "salience": 0.5,
+                "mentions": [{"text": {"content": found[0], "beginOffset": found.start()}, "type": by_name}],
+            }
+            for pattern, type_, by_name in ENTITIES
+            for found in re.finditer(pattern, text)
+        ]
+        return {"entities": found, "language": "en"}
 
     def classifyText(self, text, body):
         name = "/Arts & Entertainment/Movies" if "film" in text else "/Science/Physics"
@@ -71,7 +83,7 @@ def test_what_the_service_says_comes_through_its_client():
         (said,) = service.sentiment(["a good film, é"])
         assert said == {"score": pytest.approx(0.1), "magnitude": 0.5}
         (found,) = service.entities(["é by Ada"])
-        assert found == {"entities": [{"name": "Ada", "type": "PERSON", "mentions": [[5, "Ada"]]}]}
+        assert found == {"entities": [{"name": "Ada", "type": "PERSON", "mentions": [[5, "Ada", "PROPER"]]}]}
         (told,) = service.categories(["a film"])
         assert label_of_categories(told, ["movies", "physics"]) == "movies"
     assert set(language.asked) == {
@@ -136,7 +148,8 @@ def test_our_labelled_texts_are_scored(shared_data, tmp_path, monkeypatch, capsy
     path = shared_data / "labelled/sentiment.test.jsonl"
     if not path.is_file():
         pytest.skip(f"there is no {path}")
-    lines = [json.loads(line) for line in path.read_text().splitlines()][:150]
+    # A text that stands there twice is scored once.
+    lines = [json.loads(line) for line in dict.fromkeys(path.read_text().splitlines())][:150]
     small = tmp_path / "some.jsonl"
     small.write_text("\n".join(map(json.dumps, lines)))
     monkeypatch.chdir(tmp_path)
@@ -174,6 +187,58 @@ def test_it_stands_beside_ones_own_classifier(tiny, tmp_path, monkeypatch, capsy
     page = (tmp_path / "runs/evaluation.html").read_text()
     assert page.count("a column what it was told as") == 2
     assert "Share that is right" in page
+
+
+SENTENCES = [
+    (["Ada", "Byron", "saw", "New", "York", "."], ["B-per", "I-per", "O", "B-loc", "I-loc", "O"]),
+    (["é", "Rome", "is", "a", "city"], ["O", "B-loc", "O", "O", "O"]),
+    (["Byron", "read", "Notes"], ["B-per", "O", "B-work"]),
+    (["NotesAda", ",", "Rome's", "Ada"], ["O", "O", "B-loc", "O"]),
+]
+TOLD = [
+    ["B-per", "I-per", "O", "B-loc", "I-loc", "O"],
+    ["O", "B-loc", "O", "O", "O"],
+    ["O", "O", "B-work"],
+    ["B-work", "O", "B-loc", "B-per"],
+]
+
+
+def test_entities_are_scored_against_tags_as_seqeval_does(tmp_path, monkeypatch, capsys):
+    lines = ["\n".join(map(" ".join, zip(*sentence, strict=True))) for sentence in [*SENTENCES, SENTENCES[0]]]
+    (tmp_path / "a.conll").write_text("\n\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    with standing_in(Language()) as address:
+        words = [
+            "google_nl.task=entities",
+            f"google_nl.base_url={address}",
+            "data=conll",
+            "data.paths=a.conll",
+        ]
+        named = ["google_nl.kinds={WORK_OF_ART: work}"]
+        assert main(["evaluate", "model=google_nl", *words, *named]) == 0
+        assert main(["evaluate", "model=google_nl", *words, "google_nl.kinds={ART: work}"]) == 2
+        assert "google_nl.kinds: ART: work: the service's types are" in capsys.readouterr().err
+        assert main(["evaluate", "model=google_nl", *words, "eval=[classification]"]) == 2
+        assert "tags of words alone, eval=tagging" in capsys.readouterr().err
+    (entry,) = json.loads((tmp_path / "answers/google_nl/evaluation.json").read_text())
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "answers/google_nl" / entry["outputs"]).read_text().splitlines()
+    ]
+    # A sentence that comes twice is asked and counted once, as a run counts it.
+    assert [row["told"] for row in rows] == TOLD
+    assert [row["text"] for row in rows] == [" ".join(words) for words, _ in SENTENCES]
+    right = [tags for _, tags in SENTENCES]
+    for name in ("precision", "recall", "f1"):
+        assert entry["metrics"][name] == pytest.approx(getattr(seqeval, f"{name}_score")(right, TOLD))
+    assert entry["evaluation"] == "tagging"
+
+
+def test_a_kind_is_that_whose_name_a_type_begins_with():
+    kinds = kinds_of(["O", "B-PER", "I-organization"], {"EVENT": "PER"})
+    assert kinds == {"PERSON": "PER", "ORGANIZATION": "organization", "EVENT": "PER"}
+    with pytest.raises(ConfigError, match="mark no entities"):
+        kinds_of(["NN", "VB"], {})
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_what_outgrows_the_context_is_refused(task_folder):
         run_tasks(live, Tasks(["lines"], str(task_folder)), seed=0)
 
 
-@pytest.mark.parametrize("shape", [{"architecture": "encoder"}, {"labels": ("a", "b")}])
+@pytest.mark.parametrize("shape", [{"architecture": "encoder"}, {"labels": ("a", "b")}, {"prefix_lm": True}])
 def test_other_families_are_refused(shape):
     tokenizer = ByteSpec().build()
     with pytest.raises(ConfigError, match="decoders"):

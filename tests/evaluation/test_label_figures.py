@@ -6,6 +6,7 @@ from sklearn.metrics import confusion_matrix
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from llm.evaluation.classification import BINS, confusion, label_figures, reliability
+from llm.evaluation.examples import text_id
 
 
 def told(n=1000, labels=4, seed=0, sure=1.5):
@@ -36,3 +37,8 @@ def test_the_bins_give_torchmetrics_calibration_error(sure):
     theirs = multiclass_calibration_error(logits_nl, targets_n, n_bins=BINS, num_classes=4).item()
     assert error == pytest.approx(theirs, abs=1e-6)
     assert label_figures(logits_nl, targets_n)["calibration_error"] == pytest.approx(theirs)
+
+
+def test_a_text_is_the_same_whatever_a_tokenizer_keeps_of_it():
+    assert text_id("A café, well-known!") == text_id("a cafe , well - known !")
+    assert text_id("a cafe") != text_id("a cage")

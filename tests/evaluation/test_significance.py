@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llm.evaluation.significance import difference, interval, metrics_of, same_examples
+from llm.evaluation.result import metrics_of
+from llm.evaluation.significance import differences, intervals, same_examples
+
+
+def interval(scores_n2, **keys):
+    return tuple(intervals(scores_n2[:, None], **keys)[0])
+
+
+def difference(one_n2, other_n2, **keys):
+    (found,) = differences(one_n2[:, None], other_n2[:, None], **keys)
+    return found
 
 
 def ratio(values, weights, axis):

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from llm.errors import ConfigError, TrainingError
-from llm.generation import BatchEngine, Bias, Penalties, Request, Sampling, generate, rows_within
+from llm.generation import BatchEngine, Bias, Draft, Penalties, Request, Sampling, generate, rows_within
 from llm.generation.engine import GREEDY
 from llm.generation.speculation import looked_up
 from llm.hub import from_huggingface_state
@@ -272,6 +272,28 @@ def test_guesses_that_are_right_save_steps_and_stop_where_the_text_does(model):
     assert len(steps) <= 5
     stopped = Request(LOOP * 2, 20, stop_ids=[2], rules=[onwards])
     assert written(engine, {0: [stopped]})[stopped] == LOOP
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.7, top_k=4)], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("same", [True, False], ids=["the model itself", "another"])
+def test_a_drafts_guesses_change_nothing_but_the_steps(model, sampling, same):
+    draft = model if same else decoder(n_layers=1, context_length=32)
+    requests = [Request(prompt(length, 2), 22, sampling, seed=length) for length in (3, 9, 20)]
+    engine = BatchEngine(model, rows=2, speculate=4, guess=Draft(draft))
+    for request in requests:
+        engine.add(request)
+        found, steps = [], 0
+        while engine.busy:
+            found += [token.id for token in engine.step()]
+            steps += 1
+        assert found == alone(model, request)
+        if same and sampling is GREEDY:
+            assert steps <= 6  # the first token, then five at a time
+
+
+def test_a_draft_is_refused_where_it_cannot_write():
+    with pytest.raises(ConfigError, match="draft: it must be a decoder"):
+        Draft(Transformer(ModelConfig(**SHAPE, architecture="encoder")))
 
 
 def test_what_followed_the_last_time():

@@ -8,8 +8,8 @@ from test_packing import SHAPES
 from torch.nn import functional as F
 
 from llm.errors import ConfigError
-from llm.generation import BatchEngine, Request, quantize
-from llm.generation.quantization import _Int8Linear
+from llm.generation import BatchEngine, Request, Sampling, quantize
+from llm.generation.quantization import LARGEST, SCALES_ROWS, _Int8Linear
 from llm.model import ModelConfig, Transformer, init_weights
 
 CONFIG = ModelConfig(d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, context_length=64, vocab_size=61)
@@ -66,11 +66,13 @@ def test_a_layer_errs_by_no_more_than_its_rounding(outputs):
         torch.randn(outputs, generator=generator),
     )
     x_bi = 3 * torch.randn(5, 96, generator=generator) + 1
-    # Half a step of each input times its weight, and half a step of each weight times its input; twice, for a CPU whose
-    # kernel leaves out a bit.
-    x_step = (x_bi.max() - x_bi.min()) / 127
+    # Half a step of each input times its weight, and half a step of each weight times its input; the row's own step, of
+    # 63 on a CPU whose kernel leaves out a bit.
+    x_step_b1 = x_bi.abs().amax(1, keepdim=True) / LARGEST
     weight_step_o = weight_oi.abs().amax(1) / 127
-    bound_bo = x_step * weight_oi.abs().sum(1) + weight_step_o * (x_bi.abs() + x_step).sum(1, keepdim=True)
+    bound_bo = (
+        x_step_b1 * weight_oi.abs().sum(1) + weight_step_o * (x_bi.abs() + x_step_b1).sum(1, keepdim=True)
+    ) / 2 + 1e-5
     error_bo = (_Int8Linear(weight_oi, bias_o)(x_bi) - F.linear(x_bi, weight_oi, bias_o)).abs()
     assert (error_bo <= bound_bo).all()
     assert error_bo.max() > 0
@@ -89,10 +91,22 @@ def test_every_matrix_is_replaced_by_its_own(config):
     assert (whole(tokens_bt) - plain).norm() < 0.1 * plain.norm()
 
 
-def test_the_batched_engine_writes_with_it(trained):
-    requests = [Request(text(1, length, length)[0].tolist(), 12) for length in (3, 9, 20)]
-    tokens = list(BatchEngine(quantize(copy(trained)), rows=2).run(requests))
-    assert len(tokens) == 36
+@torch.no_grad()
+@pytest.mark.skipif(not SCALES_ROWS, reason="this CPU's kernel scales inputs over all rows")
+def test_no_row_depends_on_the_others(trained):
+    layer = _Int8Linear(torch.randn(40, 96), torch.randn(40))
+    x_bi = torch.randn(5, 96) * torch.tensor([[0.0], [1e-3], [1.0], [50.0], [1e4]])
+    assert torch.equal(layer(x_bi), torch.cat([layer(x_1i) for x_1i in x_bi.split(1)]))
+    model = quantize(copy(trained))
+    requests = [
+        Request(text(1, length, length)[0].tolist(), 20, Sampling(temperature=1.2), seed=length)
+        for length in (3, 9, 20, 5)
+    ]
+    found = {request: [] for request in requests}
+    for token in BatchEngine(model, rows=3).run(requests):
+        found[token.request].append(token.id)
+    for request in requests:
+        assert found[request] == [token.id for token in BatchEngine(model, rows=1).run([request])]
 
 
 def test_it_is_for_cpus():

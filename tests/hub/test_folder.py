@@ -4,8 +4,15 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from llm.errors import CheckpointError, ConfigError
 from llm.hub import from_huggingface, from_huggingface_state, to_huggingface
@@ -59,6 +66,28 @@ def test_the_first_gpt2_layout_is_read():
     old["lm_head.weight"] = old["wte.weight"].clone()
     config, state = from_huggingface_state(old, theirs.config.to_dict())
     Transformer(config).load_state_dict(state)
+
+
+def test_the_first_names_of_norms_are_read(tmp_path):
+    """As bert-base-uncased still has them; transformers takes both."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    theirs = BertForMaskedLM(BertConfig(**sizes, max_position_embeddings=8, vocab_size=11)).eval()
+    for parameter in theirs.parameters():
+        parameter.data.normal_()
+    theirs.save_pretrained(tmp_path)
+    wanted = from_huggingface(tmp_path)[1]
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
+        for name, tensor in load_file(tmp_path / "model.safetensors").items()
+    }
+    save_file(old, tmp_path / "model.safetensors", {"format": "pt"})
+    assert "cls.predictions.transform.LayerNorm.gamma" in old
+    state = from_huggingface(tmp_path)[1]
+    assert all(torch.equal(state[name], tensor) for name, tensor in wanted.items())
+    again = BertForMaskedLM.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in theirs.state_dict().items())
 
 
 def test_a_tied_head_that_differs_is_refused():

@@ -258,12 +258,13 @@ def requantised(path, kind):
     [
         ({"logit_soft_cap": 30.0}, "llama has no place for logit_soft_cap=30.0"),
         ({"attention_window": 8}, "llama has no place for attention_window=8"),
+        ({"prefix_lm": True}, "llama has no place for prefix_lm=True .it has False"),
         ({"position": "learned"}, "position=learned .it has rotary"),
         ({"labels": ("bad", "good")}, "labels=.'bad', 'good'. .it has ()"),
         ({"activation": "geglu"}, "activation=geglu .it has swiglu"),
         ({"head_dim": 32, "rotary_share": 0.5, "attention_scale": 1.0}, "attention_scale=1.0 .it has None"),
         ({"rope_scaling": RopeScaling(low_freq_factor=2.0)}, "the factors in rope_freqs.weight"),
-        ({"architecture": "encoder"}, "GGUF has no place for architecture=encoder, only for decoders"),
+        ({"architecture": "encoder"}, "architecture=encoder: format=gguf is written of decoders alone"),
     ],
 )
 def test_what_there_is_no_place_for_is_named_before_anything_is_written(changes, message, tmp_path):

@@ -8,6 +8,7 @@ import torch
 
 from llm.errors import ConfigError
 from llm.hub import onnx
+from llm.hub.bert import gives_states
 from llm.hub.export import About
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.model.mask import PADDING
@@ -47,6 +48,7 @@ CONFIGS = {
     ),
 }
 SLOW = {
+    "embedding model": dataclasses.replace(CONFIGS["bert"], head="linear", head_bias=False, pooler=True),
     "bert with labels": dataclasses.replace(
         CONFIGS["bert"], head="linear", head_bias=False, pooler=True, labels=("bad", "good")
     ),
@@ -101,7 +103,8 @@ def expected(model, inputs):
     with torch.no_grad():
         if "decoder_input_ids" in inputs:
             return model(inputs["decoder_input_ids"], source_bs=tokens_bt, source_documents_bs=documents_bt)
-        return model(tokens_bt, documents_bt=documents_bt, segments_bt=inputs.get("token_type_ids"))
+        score = model.encode if gives_states(model.config) else model
+        return score(tokens_bt, documents_bt=documents_bt, segments_bt=inputs.get("token_type_ids"))
 
 
 def check(config, folder):
@@ -110,6 +113,8 @@ def check(config, folder):
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     names = [node.name for node in session.get_inputs()]
     assert names == list(onnx.example(model))
+    (output,) = [node.name for node in session.get_outputs()]
+    assert output == ("last_hidden_state" if gives_states(config) else "logits")
     generator = torch.Generator().manual_seed(0)
     for lengths in ([1], [24], [7, 3, 5], [1, 20, 20, 2, 9]):
         shape = (len(lengths), max(lengths))
@@ -120,7 +125,7 @@ def check(config, folder):
         if "decoder_input_ids" in inputs:
             inputs["decoder_input_ids"] = inputs["decoder_input_ids"][:, : -(-max(lengths) // 2)]
         logits = expected(model, inputs)
-        (ours,) = session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
+        (ours,) = session.run([output], {name: value.numpy() for name, value in inputs.items()})
         assert ours.shape == logits.shape
         assert (torch.from_numpy(ours) - logits).abs().max().item() < 1e-5
         assert logits.abs().max() > 0.1
@@ -167,6 +172,7 @@ def test_what_is_not_written_is_said(tmp_path):
     for model, out, message in (
         (make(LLAMA).bfloat16(), tmp_path, "dtype=bfloat16: format=onnx is written in float32"),
         (make(LLAMA), tmp_path / "a.onnx", "format=onnx makes a folder"),
+        (make(dataclasses.replace(LLAMA, prefix_lm=True)), tmp_path, "has no input for where a prompt ends"),
     ):
         with pytest.raises(ConfigError, match=message):
             onnx.write(tmp_path, model, BYTES, About(name="spam", out=out))

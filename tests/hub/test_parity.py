@@ -11,6 +11,10 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     BertConfig,
     BertForMaskedLM,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertPreTrainedModel,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -140,6 +144,9 @@ CASES = {
         1e-6,
     ),
     "bert": (BertForMaskedLM, BertConfig(**SIZES), 1e-12),
+    "bert_labels": (BertForSequenceClassification, BertConfig(**SIZES, num_labels=3), 1e-12),
+    "bert_words": (BertForTokenClassification, BertConfig(**SIZES, num_labels=5), 1e-12),
+    "bert_answers": (BertForQuestionAnswering, BertConfig(**SIZES), 1e-12),
     "modernbert": (
         ModernBertForMaskedLM,
         ModernBertConfig(**SIZES, local_attention=10, global_attn_every_n_layers=2, **SPECIAL),
@@ -218,6 +225,9 @@ def our_logits(model, tokens_bt):
             return model(tokens_bt).flatten(0, 1)
         case ModelConfig(architecture="encoder", n_segments=0):
             return model(tokens_bt, documents_bt=DOCUMENTS)[PRESENT]
+        case ModelConfig(architecture="encoder", labelled="text", labels=labels):
+            scores = model(tokens_bt, documents_bt=DOCUMENTS, segments_bt=SEGMENTS)
+            return scores[:, 0] if labels else scores[PRESENT]
         case ModelConfig(architecture="encoder"):
             return model(tokens_bt, documents_bt=DOCUMENTS, segments_bt=SEGMENTS)[PRESENT]
     target_bt = tokens_bt.flip(1)[:, :30]
@@ -226,8 +236,13 @@ def our_logits(model, tokens_bt):
 
 def their_logits(model, tokens_bt):
     """The same of theirs."""
-    if isinstance(model, BertForMaskedLM):
-        return model(tokens_bt, attention_mask=PRESENT.long(), token_type_ids=SEGMENTS).logits[PRESENT]
+    if isinstance(model, BertPreTrainedModel):
+        out = model(tokens_bt, attention_mask=PRESENT.long(), token_type_ids=SEGMENTS)
+        if isinstance(model, BertForSequenceClassification):
+            return out.logits
+        if isinstance(model, BertForQuestionAnswering):
+            return torch.stack((out.start_logits, out.end_logits), dim=-1)[PRESENT]
+        return out.logits[PRESENT]
     if isinstance(model, ModernBertForMaskedLM):
         return model(tokens_bt, attention_mask=PRESENT.long()).logits[PRESENT]
     if isinstance(model, T5ForConditionalGeneration | MarianMTModel):
@@ -239,7 +254,7 @@ def their_logits(model, tokens_bt):
 
 def loss_of(logits_nv):
     """The cross-entropy of some labels, as good as any."""
-    return F.cross_entropy(logits_nv, torch.arange(len(logits_nv)) % 101)
+    return F.cross_entropy(logits_nv, torch.arange(len(logits_nv)) % logits_nv.shape[1])
 
 
 @pytest.fixture(scope="module")
@@ -324,6 +339,7 @@ def test_greedy_text_is_identical(converted, tokens_bt):
         wanted = theirs.generate(prompt_bt, **how)
         assert wanted.shape[1] == 59
         assert torch.equal(greedy(ours, prompt_bt, 50), wanted)
+        assert torch.equal(uncached(ours, prompt_bt, 50), wanted)
     else:
         with torch.no_grad():
             memory = ours.read(tokens_bt, DOCUMENTS)
@@ -331,11 +347,19 @@ def test_greedy_text_is_identical(converted, tokens_bt):
         assert wanted.shape[1] == 51
         start_b1 = torch.zeros(3, 1, dtype=torch.long)
         assert torch.equal(greedy(ours, start_b1, 50, memory), wanted)
+        assert torch.equal(uncached(ours, start_b1, 50, memory), wanted)
 
 
 def greedy(model, prompt_bt, count, memory=None):
     new_bt = torch.stack(list(generate(model, prompt_bt, max_new_tokens=count, memory=memory)), dim=1)
     return torch.cat((prompt_bt, new_bt), dim=1)
+
+
+@torch.no_grad()
+def uncached(model, tokens_bt, count, memory=None):
+    for _ in range(count):
+        tokens_bt = torch.cat((tokens_bt, model(tokens_bt, memory=memory)[:, -1:].argmax(-1)), dim=1)
+    return tokens_bt
 
 
 def test_weights_come_back_bit_for_bit(converted):
@@ -387,8 +411,28 @@ VASWANI = GPT.to_dict() | {
     "scale_embeddings": True,
     "norm_eps": 1e-5,
 }
+LLAMA_LIKE = NANO.to_dict() | {"qk_norm": False, "head_dim": 12, "tie_embeddings": False}
 WRITTEN = {
     "nano": (NANO, AutoModelForCausalLM, Qwen3ForCausalLM),
+    "llama": (ModelConfig(**LLAMA_LIKE), AutoModelForCausalLM, LlamaForCausalLM),
+    "mistral": (
+        ModelConfig(**LLAMA_LIKE | {"attention_window": 9}),
+        AutoModelForCausalLM,
+        MistralForCausalLM,
+    ),
+    "qwen2": (
+        ModelConfig(**LLAMA_LIKE | {"attention_bias": True, "attention_output_bias": False}),
+        AutoModelForCausalLM,
+        Qwen2ForCausalLM,
+    ),
+    "gpt_neox": (
+        ModelConfig(
+            **GPT.to_dict()
+            | {"residual": "parallel", "position": "rotary", "rotary_share": 0.5, "tie_embeddings": False}
+        ),
+        AutoModelForCausalLM,
+        GPTNeoXForCausalLM,
+    ),
     "gpt": (GPT, AutoModelForCausalLM, GPT2LMHeadModel),
     "bert": (ModelConfig(**BERT_LIKE), AutoModelForMaskedLM, BertForMaskedLM),
     "modern": (ModelConfig(**MODERN), AutoModelForMaskedLM, ModernBertForMaskedLM),

@@ -48,6 +48,7 @@ def test_the_family_follows_from_the_config(config, model_type):
     ("changes", "model_type", "message"),
     [
         ({"logit_soft_cap": 30.0}, None, "llama cannot express logit_soft_cap=30.0"),
+        ({"prefix_lm": True}, None, "llama cannot express prefix_lm=True .it has False"),
         ({"residual": "parallel"}, None, "residual=parallel .it has pre"),
         ({"activation": "gelu"}, "llama", "activation=gelu .it has swiglu"),
         ({"qk_norm": True}, "llama", "qk_norm=True"),

@@ -71,6 +71,9 @@ def test_better_answers_come_to_be_preferred(words, tmp_path, kind, extra):
     assert scored(folder)["reward_margin"] == pytest.approx(metrics["reward_margin"], rel=1e-4)
     sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[-1])
     assert sample["prompt"].startswith("user\nSay ")
+    outputs = json.loads((folder / "evaluation.json").read_text())[-1]["outputs"]
+    kept = [json.loads(line) for line in (folder / outputs).read_text().splitlines()]
+    assert all("yes" in row["better"] and "no" in row["worse"] for row in kept)
 
 
 def test_the_first_step_begins_at_the_logarithm_of_two(words, tmp_path):

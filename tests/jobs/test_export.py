@@ -1,5 +1,6 @@
 """`llm export format=hf`: trained by the commands, loaded by transformers' Auto classes, and the same in all that they give."""
 
+import errno
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from llm.hub import from_huggingface
 from llm.hub.formats import FORMATS
 from llm.tokenizer import load_tokenizer
 from llm.train.run import Run
+from tests.commands import changed, on_labels, without
 
 ROOT = Path(__file__).resolve().parents[2]
 # The task, how transformers loads what it gives, and a prompt.
@@ -133,14 +135,11 @@ def test_a_translation_model_writes_the_same(tiny, tmp_path, capsys):
     """The Transformer of 2017 as Marian, on pairs: our text of a source is theirs."""
     pairs = [{"source": f"number {n} and {n * 7}", "target": f"{n * 7}, {n}."} for n in range(400)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
-    kept = [
-        word
-        for word in words(tiny, "transformer_nano")
-        if not word.startswith(("data=", "data.paths", "tokenizer"))
-    ]
+    kept = without(words(tiny, "transformer_nano"), "tokenizer")
     told = ["data=pairs", f"data.paths={tmp_path}/pairs.jsonl", "tokenizer=byte"]
     run, out = tmp_path / "runs/pairs", tmp_path / "out"
-    assert main(["train", *kept, *told, "name=pairs", "trainer.max_steps=30", "optimizer.lr=1e-2"]) == 0
+    recipe = ["name=pairs", "trainer.max_steps=30", "optimizer.lr=1e-2"]
+    assert main(["train", *changed(kept, *told), *recipe]) == 0
     export(run, out)
     capsys.readouterr()
     model, info = transformers.AutoModelForSeq2SeqLM.from_pretrained(out, output_loading_info=True)
@@ -154,12 +153,9 @@ def test_a_translation_model_writes_the_same(tiny, tmp_path, capsys):
 
 
 def test_a_classifier_keeps_its_labels(tiny, tmp_path, capsys, monkeypatch):
-    rows = [{"body": f"{'so good' if n % 2 else 'too bad'} {n}", "stars": n % 2} for n in range(80)]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    labelled = ["data=jsonl", f"data.paths=[{tmp_path}/a.jsonl]", "data.text=body", "data.label=stars"]
-    kept = [word for word in tiny if not word.startswith(("data=", "data.paths", *OWN_HEADS[:2]))]
-    recipe = ["model=bert_nano", "task=classification", "data.validation_share=0.2", "trainer.max_steps=10"]
-    assert main(["train", *kept, *labelled, *recipe, "name=c", "optimizer.lr=1e-2"]) == 0
+    labelled = without(on_labels(tiny, tmp_path), *OWN_HEADS[:2])
+    recipe = ["task=classification", "trainer.max_steps=10", "optimizer.lr=1e-2"]
+    assert main(["train", *labelled, *recipe, "name=c", "model=bert_nano"]) == 0
     export(tmp_path / "runs/c", tmp_path / "c")
     model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "c", output_loading_info=True
@@ -181,7 +177,7 @@ def test_a_classifier_keeps_its_labels(tiny, tmp_path, capsys, monkeypatch):
     assert shape.labels == net.config.labels
     assert all(torch.equal(state[key], tensor) for key, tensor in net.state_dict().items())
     # A decoder's head for labels has a bias, and theirs has none.
-    assert main(["train", *kept, *labelled, *recipe[1:], "name=d", "model=gpt_nano"]) == 0
+    assert main(["train", *labelled, *recipe, "name=d", "model=gpt_nano"]) == 0
     export(tmp_path / "runs/d", tmp_path / "d", code=2)
     assert "gpt2 cannot express labels=('0', '1') (it has ())" in capsys.readouterr().err
 
@@ -387,17 +383,21 @@ BROKEN = {
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, text_folder, tiny_words):
+def whole(tmp_path_factory, tiny_in):
     folder = tmp_path_factory.mktemp("whole")
-    tiny = [
-        *tiny_words,
-        f"data.paths=[{text_folder}/*.txt]",
-        f"runs_dir={folder}/runs",
-        f"shards_dir={folder}/shards",
-    ]
-    assert main(["train", *words(tiny, "nano"), "name=nano", "trainer.max_steps=1"]) == 0
+    assert main(["train", *words(tiny_in(folder), "nano"), "name=nano", "trainer.max_steps=1"]) == 0
     export(folder / "runs/nano", folder / "out")
     return folder / "out"
+
+
+def test_an_export_that_fails_leaves_nothing(whole, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("llm.hub.huggingface.card", full)
+    export(whole.parent / "runs/nano", tmp_path / "out", code=1)
+    assert "The disk is full. Make room" in capsys.readouterr().err
+    assert beside(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("what", BROKEN)

@@ -1,4 +1,4 @@
-"""Chats with an adapter under several processes: the losses of one alone."""
+"""Fine-tuning under several processes: the losses of one alone."""
 
 import csv
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm.cli.main import main
+from tests.finetuning_data import classification, qa, summarization, tagging, words_of
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.distributed
@@ -25,13 +26,14 @@ def losses(python, words, folder):
 
 
 @pytest.mark.parametrize(
-    "adapter",
+    ("adapter", "strategies"),
     [
-        pytest.param(["adapter=lora", "adapter.dora=true"], id="dora"),
-        pytest.param([], id="whole", marks=pytest.mark.slow),
+        pytest.param(["adapter=lora", "adapter.dora=true"], ("ddp", "fsdp"), id="dora"),
+        pytest.param(["adapter=lora", "adapter.quantize=nf4"], ("ddp",), id="nf4", marks=pytest.mark.slow),
+        pytest.param([], ("ddp", "fsdp"), id="whole", marks=pytest.mark.slow),
     ],
 )
-def test_chats_have_the_losses_of_a_single_process(python, tiny, tmp_path, adapter):
+def test_chats_have_the_losses_of_a_single_process(python, tiny, tmp_path, adapter, strategies):
     longer = [word.replace("context_length=32", "context_length=96") for word in tiny]
     assert main(["train", *longer, "name=base", "trainer.max_steps=1"]) == 0
     rows = [
@@ -48,9 +50,25 @@ def test_chats_have_the_losses_of_a_single_process(python, tiny, tmp_path, adapt
     words = [*kept, *SAME, *adapter, "task=chat", "data=chat", f"data.paths=[{tmp_path}/chat.jsonl]"]
     words.append(f"init_from={tmp_path}/runs/base")
     alone = losses(python, [*words, "strategy=single"], tmp_path / "runs/single")
-    for strategy in ("ddp", "fsdp"):
+    for strategy in strategies:
         found = losses(
             python, [*words, f"strategy={strategy}", "trainer.devices=2"], tmp_path / "runs" / strategy
         )
         assert found == pytest.approx(alone, rel=0, abs=2e-6)
         assert main(["evaluate", f"run={tmp_path}/runs/{strategy}"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [classification, tagging, qa, summarization], ids=lambda task: task.__name__)
+def test_each_task_has_the_losses_of_a_single_process(python, tiny, tmp_path, task):
+    words = [*words_of(task, tiny, tmp_path), *SAME, "model.dropout=0"]
+    alone = losses(python, [*words, "strategy=single"], tmp_path / "runs/single")
+    for strategy in ("ddp", "fsdp"):
+        found = losses(
+            python, [*words, f"strategy={strategy}", "trainer.devices=2"], tmp_path / "runs" / strategy
+        )
+        assert found == pytest.approx(alone, rel=0, abs=2e-6)
+    metrics = [
+        json.loads((tmp_path / f"runs/{name}/evaluation.json").read_text())[-1] for name in ("single", "fsdp")
+    ]
+    assert metrics[0]["metrics"] == pytest.approx(metrics[1]["metrics"], abs=1e-3)

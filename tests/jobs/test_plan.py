@@ -47,7 +47,7 @@ def test_the_figures_add_up(plan, tmp_path):
     hours = figures["steps"] * figures["step_seconds"]["total"] / 3600
     assert figures["cost"] == pytest.approx(hours * 16 * 2)
     assert figures["flops"] == pytest.approx(figures["tokens"] * figures["flops_per_token"])
-    assert figures["links"]["data"] == 50  # two nodes of eight
+    assert figures["links"]["data"] == 400  # two nodes of eight, each with eight network cards
     assert "it fits" in shown
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
@@ -88,6 +88,25 @@ def test_the_fastest_is_no_slower_than_what_was_asked_for(plan):
     assert way["tokens_per_second"] > figures["tokens_per_second"]
     assert " ".join(way["overrides"]) in shown
     assert shlex.split(" ".join(way["overrides"])) == way["overrides"]
+
+
+def test_deepspeed_is_planned_without_being_installed(plan):
+    words = ("trainer.devices=4", "hardware.host_gb_per_s=50")
+    on_device, shown = plan(*words, "strategy=deepspeed_zero2")
+    assert on_device["memory"]["host"] == 0
+    assert "state hardware.price_per_hour=" in shown
+    away, shown = plan(*words, "strategy=deepspeed_zero2", "trainer.strategy.offload=true")
+    assert away["choice"]["trainer.strategy.offload"] == "true"
+    assert away["memory"]["total"] < on_device["memory"]["total"]
+    assert "the host's" in shown
+
+
+def test_a_task_is_planned_before_its_text_is_read(plan):
+    masked, _ = plan("model.architecture=encoder", "task=masked_lm", "trainer.devices=1")
+    causal, _ = plan("trainer.devices=1")
+    # Scores are wanted of 15% of the tokens.
+    assert masked["memory"]["logits"] < causal["memory"]["logits"]
+    assert masked["flops_per_token"] < causal["flops_per_token"]
 
 
 def test_a_batch_that_nobody_asked_for_suits_the_devices(plan):

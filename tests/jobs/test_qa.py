@@ -44,6 +44,14 @@ def test_a_run_answers_what_is_plain_to_see(words, tmp_path, capsys, name):
     assert entry["evaluation"] == "qa"
     assert entry["metrics"]["exact_match"] > 0.9
     assert entry["metrics"]["unanswerable"] == 0.5
+    kept = [json.loads(line) for line in (folder / entry["outputs"]).read_text().splitlines()]
+    assert len(kept) == entry["examples"]
+    assert {row["text"].partition("\n")[0] for row in kept} == {"what number?", "who?"}
+    assert sum(row["told"] in (row["target"] or [""]) for row in kept) / len(kept) == pytest.approx(
+        entry["metrics"]["exact_match"]
+    )
+    low, high = entry["intervals"]["has_answer_f1"]
+    assert low <= entry["metrics"]["has_answer_f1"] <= high
     sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[-1])
     assert "\nbox " in sample["prompt"]
     capsys.readouterr()

@@ -82,8 +82,11 @@ def test_figures_are_those_of_scipy(monkeypatch):
     monkeypatch.setattr(classification, "told_labels", lambda *_, **__: (told[:, None].float(), right))
     model = torch.nn.Module()
     model.config = ModelConfig(labels=("number",), labelled="number", number_mean=1.0)
-    figures, n = classification.score_numbers(model, None, None)
-    assert n == 200
+    monkeypatch.setattr(classification, "read_texts", lambda *_: list(map(str, range(200))))
+    found = classification.score_numbers(model, None, None, None)
+    figures = found.metrics
+    assert found.examples == len(found.rows) == 200
+    assert sum(row["scores"]["mse"][0] for row in found.rows) / 200 == pytest.approx(figures["mse"], rel=1e-5)
     assert figures["pearson"] == pytest.approx(stats.pearsonr(told, right)[0], abs=1e-5)
     assert figures["spearman"] == pytest.approx(stats.spearmanr(told, right)[0], abs=1e-5)
     assert figures["mse"] == pytest.approx(float(((told - right) ** 2).mean()), rel=1e-5)

@@ -1,28 +1,21 @@
-"""The Transformer of 2017 by the same commands: train on pairs, go on, see targets written, evaluate, ask."""
+"""The Transformer of 2017 by the same commands: train on pairs, see targets written, evaluate, ask."""
 
 import json
 
 import pytest
-import torch
 
 from llm.cli.main import main
-from llm.train import checkpoint
-
-SHAPE = ("data=", "model.n_kv_heads", "model.head_dim", "data.paths")
+from tests.commands import changed, on_pairs
 
 
 @pytest.fixture
 def words(tiny, tmp_path):
-    pairs = [{"de": f"{n} und {m}", "en": f"{n} and {m}"} for n in range(12) for m in range(12)]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
-    kept = [word for word in tiny if not word.startswith(SHAPE)]
-    data = ["data=pairs", f"data.paths=[{tmp_path}/pairs.jsonl]", "data.text=de", "data.label=en"]
-    return [*kept, *data, "model=transformer_nano", "task=seq2seq"]
+    return changed(on_pairs(tiny, tmp_path), "model=transformer_nano", "task=seq2seq")
 
 
 def test_a_run_is_trained_scored_and_asked(words, tmp_path, capsys):
-    kept = [word for word in words if not word.startswith("samples.every_n_steps")]
-    assert main(["train", *kept, "samples.every_n_steps=2", "name=s", "trainer.max_steps=4"]) == 0
+    shown = changed(words, "samples.every_n_steps=2")
+    assert main(["train", *shown, "name=s", "trainer.max_steps=4"]) == 0
     folder = tmp_path / "runs/s"
     likelihood, pairs = json.loads((folder / "evaluation.json").read_text())
     assert set(likelihood["metrics"]) == {"loss", "perplexity", "bits_per_byte", "tokens", "bytes"}
@@ -37,21 +30,8 @@ def test_a_run_is_trained_scored_and_asked(words, tmp_path, capsys):
     assert main(["generate", f"run={folder}", "prompt=3 und 4", "max_new_tokens=8"]) == 0
 
 
-def test_going_on_gives_the_weights_of_one_run(words, tmp_path):
-    words = [*words, "schedule=inverse_sqrt", "model.dropout=0.1"]
-    assert main(["train", *words, "name=whole", "trainer.max_steps=8"]) == 0
-    assert main(["train", *words, "name=parts", "trainer.max_steps=4"]) == 0
-    assert main(["train", *words, "name=parts", "trainer.max_steps=8"]) == 0
-    whole, parted = (
-        checkpoint.read_model(checkpoint.find(tmp_path / "runs" / name / "checkpoints", None))[1]
-        for name in ("whole", "parts")
-    )
-    assert all(torch.equal(whole[name], parted[name]) for name in whole)
-
-
 def test_texts_without_targets_are_refused_before_anything_is_written(tiny, tmp_path, capsys):
-    kept = [word for word in tiny if not word.startswith(SHAPE[1:3])]
-    assert main(["train", *kept, "model=transformer_nano", "task=seq2seq", "name=x"]) != 0
+    assert main(["train", *tiny, "model=transformer_nano", "task=seq2seq", "name=x"]) != 0
     assert "no pairs of source and target" in capsys.readouterr().err
     assert not (tmp_path / "runs/x").exists()
 
@@ -63,20 +43,15 @@ def test_a_model_of_texts_is_not_asked_for_pairs(tiny, tmp_path, capsys):
 
 
 def test_a_copy_is_learnt(words, tmp_path):
-    changes = {
-        "model.d_model": 64,
-        "model.d_ff": 128,
-        "model.context_length": 16,
-        "data.batch_size": 32,
-        "data.micro_batch_size": 32,
-        "trainer.val_check_interval": "null",
-        "checkpoint.every_n_steps": 300,
-        "trainer.log_every_n_steps": 50,
-    }
-    kept = [word for word in words if word.partition("=")[0] not in changes]
-    changed = [f"{key}={value}" for key, value in changes.items()]
-    recipe = ["model.dropout=0", "model.residual=pre", "optimizer.lr=3e-3", "data.validation_share=0.2"]
-    assert main(["train", *kept, *changed, *recipe, "name=c", "trainer.max_steps=300"]) == 0
+    sizes = ["model.d_model=64", "model.d_ff=128", "model.context_length=16"]
+    batches = ["data.batch_size=32", "data.micro_batch_size=32", "data.validation_share=0.2"]
+    quiet = [
+        "trainer.val_check_interval=null",
+        "checkpoint.every_n_steps=300",
+        "trainer.log_every_n_steps=50",
+    ]
+    recipe = ["model.dropout=0", "model.residual=pre", "optimizer.lr=3e-3", "trainer.max_steps=300"]
+    assert main(["train", *changed(words, *sizes, *batches, *quiet, *recipe), "name=c"]) == 0
     pairs = json.loads((tmp_path / "runs/c/evaluation.json").read_text())[1]["metrics"]
     assert pairs["exact_match"] > 0.5
     assert pairs["chrf"] > 80

@@ -1,6 +1,7 @@
 """Words tagged by the same commands: from CoNLL files or lists, on from a pretrained run, scored, shown, asked."""
 
 import json
+import shutil
 
 import pytest
 
@@ -66,9 +67,18 @@ def test_lists_of_json_lines_are_the_same_sentences(words, tmp_path, capsys):
     (tmp_path / "b.jsonl").write_text("\n".join(dict.fromkeys(rows)))
     shards = next(word for word in words if word.startswith("shards_dir="))
     keys = ["data=jsonl", f"data.paths={tmp_path}/b.jsonl", "data.text=words", "data.label=ner"]
-    assert main(["evaluate", f"run={tmp_path}/runs/c", *keys, shards]) == 0
+    # A second run, of the same weights.
+    shutil.copytree(tmp_path / "runs/c", tmp_path / "runs/d")
+    capsys.readouterr()
+    assert main(["evaluate", f"run=[{tmp_path}/runs/c,{tmp_path}/runs/d]", *keys, shards]) == 0
+    assert "f1_place: c less d is 0 (0 to 0), p = 1, which may be chance" in capsys.readouterr().out
     entry = json.loads((tmp_path / "runs/c/evaluation.json").read_text())[-1]
     assert (entry["evaluation"], entry["split"], entry["examples"]) == ("tagging", "all", 8)
+    kept = [json.loads(line) for line in (tmp_path / "runs/c" / entry["outputs"]).read_text().splitlines()]
+    assert {row["text"]: row["target"] for row in kept} == {
+        " ".join(words): tags for words, tags in sentences(100)
+    }
+    assert set(entry["intervals"]) == set(entry["metrics"])
 
 
 def test_a_tag_that_training_never_saw_is_named(words, tmp_path, capsys):

@@ -66,21 +66,31 @@ def test_several_queries_take_it_under_the_compiler_alone(monkeypatch):
 
 
 DOCUMENTS_BT = torch.tensor([[0] * 10 + [1] * 14, [0] * 15 + [PADDING] * 9])
+PREFIX_B = torch.tensor([3, 12])
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("window", [None, 4, 40])
 @pytest.mark.parametrize("documents_bt", [None, DOCUMENTS_BT], ids=["one document", "documents"])
-def test_a_sparse_mask_says_what_the_dense_one_says(causal, window, documents_bt):
+@pytest.mark.parametrize("prefix_b", [None, PREFIX_B], ids=["no prefix", "prefixes"])
+def test_a_sparse_mask_says_what_the_dense_one_says(causal, window, documents_bt, prefix_b):
     query, key, value = (x.detach() for x in inputs(3, 24, 24, torch.float32))
     mixed = []
     for sparse in (False, True):
         masking = attention_mask(
-            24, 24, query.device, causal=causal, window=window, documents_bs=documents_bt, sparse=sparse
+            24,
+            24,
+            query.device,
+            causal=causal,
+            window=window,
+            documents_bs=documents_bt,
+            prefix_b=prefix_b,
+            sparse=sparse,
         )
         kernel = flex_attention if "block_mask" in masking else F.scaled_dot_product_attention
-        assert ("block_mask" in masking) == (sparse and (window == 4 or documents_bt is not None))
+        is_masked = window == 4 or documents_bt is not None or (causal and prefix_b is not None)
+        assert ("block_mask" in masking) == (sparse and is_masked)
         mixed.append(kernel(query, key, value, enable_gqa=True, **masking))
     torch.testing.assert_close(mixed[1], mixed[0], rtol=0, atol=2e-6)
 

@@ -7,6 +7,8 @@ from small_server import TOKENIZER, serving, small
 from llm.serve import Served
 from llm.tokenizer.chat import CHATML
 
+TAGS = ("O", "B-PER", "I-PER", "B-disease", "I-disease")
+
 
 @pytest.fixture(scope="session")
 def models():
@@ -20,6 +22,16 @@ def models():
         "topics": Served(
             "topics",
             small(5, architecture="encoder", pooler=True, labels=("arts", "politics", "sports")),
+            TOKENIZER,
+        ),
+        "namer": Served(
+            "namer",
+            small(6, architecture="encoder", labels=TAGS, labelled="words"),
+            TOKENIZER,
+        ),
+        "reader": Served(
+            "reader",
+            small(7, architecture="encoder", labels=("start", "end"), labelled="answer"),
             TOKENIZER,
         ),
         "translator": Served(

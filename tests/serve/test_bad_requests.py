@@ -110,6 +110,12 @@ def cases():
     yield "chat/completions", {**CHAT, "model": "filler"}
     yield "completions", {"model": "filler", "prompt": "nothing hidden"}
     yield "completions", {"model": "translator", "prompt": "a" * 500}
+    yield "completions", {"model": "translator", "prompt": "a", "max_tokens": 256}
+    yield (
+        "completions",
+        {"model": "translator", "prompt": "a <mask>", "response_format": {"type": "json_object"}},
+    )
+    yield "completions", {"model": "reader", "prompt": "a question without a passage"}
     for body in ({}, {"model": "tiny"}, {"prompt": "a"}, [], [GOOD], "text", 5, True):
         yield "completions", body
 

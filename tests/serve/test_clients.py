@@ -9,7 +9,8 @@ import torch
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
-from llm.generation import Sampling, classify, complete, fill, translate
+from llm.generation import Sampling, classify, complete, fill, mentions, tagged_words, tell, translate
+from llm.generation.answering import answer_question
 from llm.tokenizer import MASK
 
 PROMPT = "What is the capital of France?"
@@ -44,7 +45,7 @@ def test_everybodys_first_program(client):
 
 def test_the_models_are_listed(client):
     assert [model.id for model in client.models.list()] == [
-        "tiny", "chatty", "filler", "judge", "topics", "translator",
+        "tiny", "chatty", "filler", "judge", "topics", "namer", "reader", "translator",
     ]  # fmt: skip
     assert client.models.retrieve("chatty").chat_template is True
 
@@ -245,6 +246,67 @@ def test_hugging_faces_tasks_at_a_models_own_address(server, models):
     assert theirs.translation("one two", **at_once).translation_text == wanted
 
 
+def test_hugging_faces_token_classification(server, models):
+    theirs, served = InferenceClient(model=f"{server}/models/namer", token="none"), models["namer"]
+    text = "Ann met Bob, and Carl.  Who is 😀?"
+    (words,) = tagged_words(served.model, served.tokenizer, [text])
+    found = theirs.token_classification(text)
+    assert [(one.entity_group, one.start, one.end) for one in found] == [one[:3] for one in mentions(words)]
+    assert all(one.word == text[one.start : one.end] and 0 < one.score <= 1 for one in found)
+    kept = theirs.token_classification(text, ignore_labels=["O", "PER"])
+    assert [one.word for one in kept] == [one.word for one in found if one.entity_group != "PER"]
+    assert theirs.token_classification(" ") == []
+
+
+def test_hugging_faces_question_answering(server, models):
+    theirs, served = InferenceClient(model=f"{server}/models/reader", token="none"), models["reader"]
+    ask = {"question": "Who is it?", "context": "A long story. It was Ann, they said; or Bob?"}
+    told = tell(served.model, served.tokenizer, ask["question"], ask["context"])
+    found = theirs.question_answering(**ask)
+    assert (found.start, found.end, found.answer) == (*told[:2], ask["context"][told.start : told.end])
+    assert found.answer
+    assert found.score == pytest.approx(told.probability, abs=1e-6)
+    assert len(theirs.question_answering(**ask, top_k=3)) == 1
+    short = theirs.question_answering(**ask, max_answer_len=1)
+    assert " " not in short.answer
+    maybe = theirs.question_answering(**ask, handle_impossible_answer=True)
+    assert maybe.answer == (found.answer if told.probability > 0.5 else "")
+    text = f"{ask['question']}\n{ask['context']}"
+    written = answer_question(served.model, served.tokenizer, text)
+    assert written == (found.answer if told.probability > 0.5 else "")
+
+
+def test_hugging_faces_summaries_by_decoders(server, client, models):
+    at_once = {"generate_parameters": {"max_new_tokens": 12}}
+    chat = client.chat.completions.create(
+        model="chatty", messages=[{"role": "user", "content": "a text"}], max_tokens=12, temperature=0
+    )
+    theirs = InferenceClient(model=f"{server}/models/chatty", token="none")
+    assert theirs.summarization("a text", **at_once).summary_text == chat.choices[0].message.content
+    theirs = InferenceClient(model=f"{server}/models/tiny", token="none")
+    assert theirs.summarization("a text", **at_once).summary_text == expected(
+        models, "tiny", "a text", 12, temperature=0
+    )
+
+
+def test_targets_are_streamed_sampled_and_told_with_their_probabilities(client, models):
+    served, ask = models["translator"], {"model": "translator", "prompt": "one two", "max_tokens": 12}
+    wanted = [
+        translate(
+            served.model, served.tokenizer, ["one two"], sampling=Sampling(), max_new_tokens=12, seed=seed
+        )[0]
+        for seed in (7, 8)
+    ]
+    answer = client.completions.create(**ask, n=2, seed=7, logprobs=2)
+    assert [choice.text for choice in answer.choices] == wanted
+    assert len(answer.choices[0].logprobs.top_logprobs[0]) == 2
+    chunks = list(client.completions.create(**ask, seed=7, stream=True))
+    assert len(chunks) > 4
+    assert "".join(chunk.choices[0].text for chunk in chunks) == wanted[0]
+    stop = wanted[0][2:4]
+    assert client.completions.create(**ask, seed=7, stop=stop).choices[0].text == wanted[0].partition(stop)[0]
+
+
 def test_hugging_faces_errors(server, http):
     for name, status in (("filler", 400), ("other", 404)):
         with pytest.raises(HfHubHTTPError, match=r"no labels|no model") as caught:
@@ -256,9 +318,14 @@ def test_hugging_faces_errors(server, http):
         {"inputs": []},
         {"inputs": "a", "options": {}},
         {"inputs": "a", "parameters": {"top_k": 0}},
+        {"inputs": {"question": "a", "context": "b"}},
+        {"inputs": {"question": "a"}},
     ):
         answer = http.post("/models/topics", json=body)
         assert answer.status_code == 400
         assert answer.json().keys() == {"error"}
+    for inputs in ("a", {"question": " ", "context": "b"}, {"question": "a", "context": " "}, {"question": "a", "context": "b" * 100_001}):  # fmt: skip
+        assert http.post("/models/reader", json={"inputs": inputs}).status_code == 400
+    assert http.post("/models/namer", json={"inputs": "b" * 100_001}).status_code == 400
     many = http.post("/models/topics", json={"inputs": ["a", "b"], "parameters": {"top_k": 2}}).json()
     assert [len(one) for one in many] == [2, 2]

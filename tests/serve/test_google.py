@@ -11,7 +11,7 @@ from small_server import TOKENIZER, serving, small
 
 from llm import build
 from llm.cli.main import main
-from llm.generation import classify
+from llm.generation import classify, mentions, tagged_words
 from llm.serve import Guarding, Served
 from llm.serve.google.schema import Document, DocumentType, EncodingType
 from llm.serve.google.text import PlainText, Sentence
@@ -127,13 +127,63 @@ def test_annotations_come_from_the_model_that_can(client, service):
     assert (list(only.sentences), bool(only.categories)) == ([], True)
 
 
-def test_what_is_not_served_says_so(client, service):
-    with pytest.raises(BadRequest, match="analyzeEntities needs a kind of model"):
-        client.analyze_entities(document=document(service), **CLOSED)
-    with pytest.raises(BadRequest, match="moderateText needs"):
+@pytest.mark.parametrize(("encoding", "unit"), [("UTF8", 1), ("UTF16", 2), ("UTF32", 4), ("NONE", None)])
+@pytest.mark.parametrize("kind", ["PLAIN_TEXT", "HTML"])
+def test_a_texts_entities_are_what_its_tags_name(client, service, models, encoding, unit, kind):
+    sent = TEXT if kind == "PLAIN_TEXT" else f"<p>😀</p>{TEXT} &amp; <b>Ann</b>"
+    ask = {"document": document(service, sent, kind), "encoding_type": service.EncodingType[encoding]}
+    answer = client.analyze_entities(request=ask, **CLOSED)
+    plain = PlainText.of(Document(type=DocumentType[kind], content=sent))
+    namer, wanted = models["namer"], []
+    for sentence in plain.sentences():
+        (words,) = tagged_words(namer.model, namer.tokenizer, [sentence.text])
+        wanted += [(one.kind, sentence.text[one.start : one.end]) for one in mentions(words)]
+    found = [
+        (entity.metadata["label"], mention.text.content)
+        for entity in answer.entities
+        for mention in entity.mentions
+    ]
+    assert sorted(found) == sorted(wanted)
+    assert len(found) > 3
+    codec = {1: "utf-8", 2: "utf-16-le", 4: "utf-32-le", None: None}[unit]
+    for entity in answer.entities:
+        person = entity.metadata["label"] == "PER"
+        assert entity.type_ == (service.Entity.Type.PERSON if person else service.Entity.Type.OTHER)
+        for mention in entity.mentions:
+            assert mention.text.content == entity.name
+            if codec is None:
+                assert mention.text.begin_offset == -1
+            elif "&" not in entity.name:
+                assert sent.encode(codec)[mention.text.begin_offset * unit :].startswith(
+                    entity.name.encode(codec)
+                )
+    if service is language_v1:
+        assert sum(entity.salience for entity in answer.entities) == pytest.approx(1, abs=1e-5)
+    else:
+        assert all(0 < mention.probability <= 1 for entity in answer.entities for mention in entity.mentions)
+
+
+def test_entities_among_the_annotations(client, service):
+    ask = {"document": document(service), "encoding_type": service.EncodingType.UTF8}
+    alone = client.analyze_entities(request=ask, **CLOSED)
+    features = {"extract_entities": True, "classify_text": True}
+    answer = client.annotate_text(request={**ask, "features": features}, **CLOSED)
+    assert answer.entities == alone.entities
+    assert answer.categories == client.classify_text(document=ask["document"], **CLOSED).categories
+    empty = client.analyze_entities(document=document(service, " \n"), **CLOSED)
+    assert list(empty.entities) == []
+
+
+def test_what_is_not_served_says_so(client, service, server):
+    with pytest.raises(BadRequest, match="moderateText needs a kind of model"):
         client.moderate_text(document=document(service), **CLOSED)
-    with pytest.raises(BadRequest, match="analyzeEntities needs"):
-        client.annotate_text(document=document(service), features={"extract_entities": True}, **CLOSED)
+    with pytest.raises(BadRequest, match="moderateText needs"):
+        client.annotate_text(document=document(service), features={"moderate_text": True}, **CLOSED)
+    with pytest.raises(BadRequest, match="tags that name things"):
+        client_of(service, f"{server}/models/topics").analyze_entities(document=document(service), **CLOSED)
+    for name in ("namer", "reader"):  # whose labels are of words, and of no text
+        with pytest.raises(BadRequest, match="needs a model with labels"):
+            client_of(service, f"{server}/models/{name}").classify_text(document=document(service), **CLOSED)
 
 
 def test_documents_without_text(client, service):
@@ -239,7 +289,7 @@ def test_html_is_read_as_a_reader_sees_it():
     assert text.sentences()[0] == Sentence("<h1>A &amp; B</h1>\n<p>One <b>two</b>.", 0)
     read = PlainText.of(Document(type=DocumentType.HTML, content=source))
     assert [sentence.text for sentence in read.sentences()] == ["A & B", "One two.", "Three", "four 😀"]
-    offsets = read.offsets(read.sentences(), EncodingType.UTF32)
+    offsets = read.offsets([sentence.start for sentence in read.sentences()], EncodingType.UTF32)
     assert [source[offset:][:5] for offset in offsets] == ["A &am", "One <", "Three", "four<"]
     assert html.unescape("&amp;") in read.text
 

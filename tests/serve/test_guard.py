@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -135,13 +136,28 @@ def test_a_full_queue_says_when_to_come_again(slow, slow_http):
     assert len(many.json()["choices"]) == 128  # alone, even more than all the room is served
 
 
+@contextlib.contextmanager
+def asking(http, **changes):
+    """A connection that has sent its request, and reads nothing."""
+    body = json.dumps(long(**changes)).encode()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least that the system gives
+        connection.connect((http.base_url.host, http.base_url.port))
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % (http.base_url.netloc, len(body)) + body)
+        yield
+
+
+def test_a_client_that_reads_nothing_holds_no_row(slow, slow_http):
+    with asking(slow_http, stream=True, max_tokens=60, logprobs=20), asking(slow_http, stream=True, max_tokens=60, logprobs=20):  # fmt: skip
+        wait_until(lambda: slow.worker.in_flight == 2)
+        wait_until(lambda: slow.worker.in_flight == 0, 3.0)  # both rows, by then written to the end
+        assert slow_http.post("/v1/completions", json=long(max_tokens=3)).status_code == 200
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_vanishes_frees_its_row(slow, slow_http, stream):
-    body = json.dumps(long(stream=stream)).encode()
-    host = slow_http.base_url.netloc
-    with socket.create_connection((slow_http.base_url.host, slow_http.base_url.port)) as connection:
-        head = b"POST /v1/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        connection.sendall(head % (host, len(body)) + body)
+    with asking(slow_http, stream=stream):
         wait_until(lambda: slow.worker.in_flight == 1)
         time.sleep(0.1)
     began = time.monotonic()

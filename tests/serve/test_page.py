@@ -1,19 +1,19 @@
-"""The chat page: it says what models say as text and nothing else, streams, stops, regenerates and remembers."""
+"""The chat page in a real browser: it streams, stops, regenerates and remembers, and says what models say as text alone."""
 
 import base64
 import hashlib
 import json
 import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
+from small_server import TOKENIZER, serving, small
 
+from llm.serve import Served
 from llm.serve.page import PAGE, page
+from llm.tokenizer.chat import CHATML
+from tests.browsing import DESK, PHONE, faults, width_beyond
 
 HTML = PAGE.read_text(encoding="utf-8")
-MODELS = [{"id": "tiny", "continues": True, "chat_template": True}]
 CORPUS = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -28,10 +28,62 @@ CORPUS = [
     "</script><script>alert(1)</script>",
     "<!--<img src=--><img src=x onerror=alert(1)//>",
     "<math><mtext></form><form><mglyph><style></math><img src onerror=alert(1)>",
+    "<link rel=stylesheet href=//example.org/x.css><base href=//example.org>",
+    "<meta http-equiv=refresh content='0;url=//example.org'>",
     "data: {\"error\": 1}\n\ndata: [DONE]\n\n",
     "__proto__",
-    "\u202e\u0000\ufeff\u2028",
+    "\u202e\ufeff\u2028",
 ]  # fmt: skip
+# Stops an answer as soon as it has three tokens, which no hand is quick enough for.
+STOP_AT_THREE = """new MutationObserver((_, observer) => {
+  if (document.querySelectorAll('.assistant .token').length >= 3) { observer.disconnect(); document.querySelector('.stop').click(); }
+}).observe(document.getElementById('log'), { childList: true, subtree: true })"""
+
+
+@pytest.fixture(scope="module")
+def long_winded():
+    """A server of a chat model whose answers may be long."""
+    chat = Served("chat", small(7, context_length=1024), TOKENIZER.with_chat_template(CHATML))
+    with serving(chat) as address:
+        yield address
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Opens the page, and notes what a page must not do: dialogs, requests elsewhere, errors."""
+    contexts, wrong = [], []
+
+    def visit(path="/", answers=None, address=server, stored=None, models=None, **settings):
+        context = browser.new_context(base_url=address, **{"viewport": DESK, **settings})
+        context.set_default_timeout(5_000)
+        contexts.append(context)
+        if models is not None:
+            context.route("**/v1/models", lambda route: route.fulfill(json={"data": models}))
+        if answers is not None:
+            left = iter(answers)
+            context.route(re.compile("completions$|/models/"), lambda route: route.fulfill(**next(left)))
+        page = context.new_page()
+        page.posted = []
+        page.on("request", lambda request: request.method == "POST" and page.posted.append(request))
+        page.on("request", lambda request: request.url.startswith(address) or wrong.append(request.url))
+        page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        if stored is not None:
+            page.add_init_script(f"for (const [k, v] of {json.dumps(stored)}) localStorage.setItem(k, v)")
+        page.goto(path)
+        page.locator("#model option").first.wait_for(state="attached")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def events(*values):
+    """The stream of these events, as the server sends it."""
+    lines = [f"data: {json.dumps(value)}\n\n" for value in values]
+    return {"content_type": "text/event-stream", "body": "".join([*lines, "data: [DONE]\n\n"])}
 
 
 def deltas(*texts, top=()):
@@ -39,19 +91,26 @@ def deltas(*texts, top=()):
     return [{"choices": [{"delta": {"content": text}, "logprobs": told}]} for text in texts]
 
 
-def visit(*steps, answers=(), stored=None, models=MODELS):
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node isn't installed")
-    given = {"html": HTML, "models": models, "answers": list(answers), "stored": stored, "steps": steps}
-    done = subprocess.run(
-        [node, str(Path(__file__).with_name("page.mjs"))],
-        input=json.dumps(given),
-        capture_output=True,
-        text=True,
+def idle(page):
+    """Waits until nothing is being written. The page's policy keeps Playwright's own waiting for functions out."""
+    page.locator("#stop:disabled").wait_for(state="attached")
+
+
+def send(page, text):
+    page.get_by_label("Message").fill(text)
+    page.keyboard.press("Enter")
+    idle(page)
+
+
+def said(page):
+    """What the conversation shows: who, and what."""
+    return page.locator(".turn").evaluate_all(
+        "turns => turns.map(turn => [turn.querySelector('h2').textContent, turn.querySelector('p').textContent])"
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+
+
+def bodies(page):
+    return [request.post_data_json for request in page.posted]
 
 
 def test_it_is_served_with_a_policy_that_lets_nothing_else_run(http):
@@ -85,94 +144,386 @@ def test_it_needs_nothing_from_elsewhere_and_writes_no_markup():
     assert not re.search(r"<[^>]+\sstyle=", HTML)
 
 
-def test_it_can_be_used_without_seeing_it():
-    labels = set(re.findall(r'<label class="hidden" for="(\w+)"', HTML))
-    controls = re.findall(r"<(input|select|textarea)([^>]*)>", HTML)
-    assert controls
-    for _, attributes in controls:
-        name = re.search(r'id="(\w+)"', attributes)[1]
-        inside = re.search(rf"<label>[^<]*\n?\s*<\w+ id=\"{name}\"", HTML)
-        assert name in labels or inside, name
-    assert '<html lang="en">' in HTML
-    assert 'role="log" aria-live="polite"' in HTML
-    assert "prefers-color-scheme: dark" in HTML
-    assert "width=device-width" in HTML
-
-
-@pytest.mark.parametrize("text", CORPUS)
-def test_what_a_model_writes_is_text(text):
-    top = [{"token": text, "logprob": -1.0}]
-    found = visit(["send", text], answers=[{"events": deltas(text, "!", top=top)}])
-    assert found["shown"][-1] == [f"You{text}", f"tiny{text}!"]
-    assert text in "".join(json.loads(line.rsplit(" ", 1)[0]) for line in found["titles"][:1])
-    assert set(found["made"]) <= {"article", "span", "p", "li", "button", "option"}
-
-
-def test_a_stream_is_shown_and_stored_and_goes_on_as_a_chat():
-    top = [{"token": "Hel", "logprob": -0.5}, {"token": "Hi", "logprob": -1.2}]
-    answers = [{"events": deltas("Hel", "", "lo", top=top)}, {"events": deltas("again")}]
-    found = visit(["send", "hey"], ["send", "more"], answers=answers)
-    assert found["shown"][0] == [
-        "Write something below. What you write stays between this browser and the server."
+def test_what_a_model_writes_is_text(visit):
+    answers = [
+        events(*deltas(text, "!", top=[{"token": text, "logprob": -1.0}]))
+        for text in CORPUS
+        if "\n" not in text
     ]
-    assert found["shown"][-1] == ["Youhey", "tinyHello", "Youmore", "tinyagain"]
-    path, body = found["posted"][1]
-    assert path == "/v1/chat/completions"
+    page = visit(answers=answers)
+    elements = page.evaluate(
+        "document.querySelectorAll('script, style, link, meta, base, iframe, img').length"
+    )
+    shown = []
+    for text in CORPUS:
+        if "\n" in text:
+            continue
+        send(page, text)
+        shown += [["You", text], ["tiny", f"{text}!"]]
+        page.locator(".token").last.hover()
+        assert json.dumps(text, ensure_ascii=False) in page.get_by_role("tooltip").inner_text()
+    assert said(page) == shown
+    page.reload()
+    assert said(page) == shown
+    assert (
+        page.evaluate("document.querySelectorAll('script, style, link, meta, base, iframe, img').length")
+        == elements
+    )
+
+
+@pytest.mark.parametrize("text", CORPUS[:3])
+def test_names_labels_and_errors_are_text_too(text, visit):
+    model = {"id": text, "continues": False, "labels": [text], "labelled": "text", "context_length": 32}
+    told = [
+        {"json": [[{"label": text, "score": 0.5}]]},
+        {"status": 400, "json": {"error": {"message": text}}},
+    ]
+    page = visit(answers=told, models=[model])
+    assert page.url.endswith("#playground")
+    assert page.get_by_label("Model").inner_text() == text
+    page.get_by_label("Text to classify").fill("a")
+    page.get_by_role("button", name="Classify").click()
+    assert page.get_by_role("region", name="Result").get_by_role("rowheader").inner_text() == text
+    page.get_by_role("button", name="Classify").click()
+    assert page.get_by_role("alert").inner_text() == text
+    assert page.locator("script").count() == 1
+
+
+def test_a_typed_message_is_answered_in_pieces_and_goes_on_as_a_chat(visit, long_winded):
+    page = visit(address=long_winded)
+    page.evaluate("""() => { window.seen = new Set(); new MutationObserver(() =>
+      seen.add(document.querySelector('.assistant p')?.textContent.length)).observe(
+      document.getElementById('log'), { childList: true, subtree: true }) }""")
+    page.get_by_label("Tokens at most").fill("40")
+    send(page, "hey")
+    assert page.evaluate("seen.size") > 10
+    (_, (who, first)) = said(page)
+    assert who == "chat"
+    assert re.fullmatch(r"\d+ tokens, \d+ a second", page.get_by_role("status").first.inner_text())
+    send(page, "more")
+    assert page.posted[1].url.endswith("/v1/chat/completions")
+    body = bodies(page)[1]
     assert body["messages"] == [
         {"role": "user", "content": "hey"},
-        {"role": "assistant", "content": "Hello"},
+        {"role": "assistant", "content": first},
         {"role": "user", "content": "more"},
     ]
-    assert (body["temperature"], body["max_tokens"], body["stream"]) == (0.8, 50, True)
-    assert found["titles"][0] == '"Hel" 60.7%\n"Hi" 30.1%'
-    again = visit(stored=found["kept"])
-    assert again["shown"][0] == found["shown"][-1]
+    assert (body["temperature"], body["max_tokens"], body["stream"]) == (0.8, 40, True)
+    shown = said(page)
+    page.reload()
+    assert said(page) == shown
 
 
-def test_stop_keeps_what_came_and_regenerate_asks_anew():
-    answers = [{"events": deltas("half"), "hang": True}, {"events": deltas("whole")}]
-    found = visit(["send", "hey"], ["click", "stop"], ["click", "again"], answers=answers)
-    assert found["shown"][1:] == [["Youhey", "tinyhalf"], ["Youhey", "tinyhalf"], ["Youhey", "tinywhole"]]
-    assert found["posted"][0] == found["posted"][1]
-    found = visit(["send", "hey"], ["escape", ""], answers=[{"events": deltas("half"), "hang": True}])
-    assert found["stop"] is True
-    assert found["status"] == "Stopped."
+def test_stop_keeps_what_came_and_regenerate_asks_anew(visit, long_winded):
+    page = visit(address=long_winded)
+    page.get_by_label("Tokens at most").fill("900")
+    page.evaluate(STOP_AT_THREE)
+    send(page, "hey")
+    assert page.get_by_role("status").first.inner_text() == "Stopped."
+    assert page.evaluate("document.activeElement.id") == "text"
+    half = said(page)
+    assert 3 <= page.locator(".token").count() < 900
+    page.reload()
+    assert said(page) == half
+    page.get_by_label("Tokens at most").fill("5")
+    page.get_by_role("button", name="Regenerate").click()
+    idle(page)
+    ((you, asked), (_, whole)) = said(page)
+    assert (you, asked) == ("You", "hey")
+    assert len(whole.encode()) <= 5 * 3  # a byte that is no UTF-8 is shown as three
+    first, again = bodies(page)
+    assert first["messages"] == again["messages"]
 
 
-def test_several_conversations():
-    answers = [{"events": deltas("one")}, {"events": deltas("two")}]
-    found = visit(
-        ["send", "first"], ["click", "new"], ["send", "second"], ["open", 1], ["drop", 1], answers=answers
+def test_leaving_in_the_middle_keeps_what_came(visit, long_winded):
+    page = visit(address=long_winded)
+    page.get_by_label("Tokens at most").fill("900")
+    page.get_by_label("Message").fill("hey")
+    page.keyboard.press("Enter")
+    page.locator(".token").nth(2).wait_for(state="attached")
+    page.reload()
+    assert [who for who, _ in said(page)] == ["You", "chat"]
+    assert page.locator(".token").count() >= 3
+
+
+def test_several_conversations_are_kept_in_two_tabs(visit):
+    page = visit(answers=[events(*deltas(text)) for text in ("one", "two", "three")])
+    send(page, "first")
+    page.get_by_role("button", name="New conversation").click()
+    send(page, "second")
+    other = page.context.new_page()
+    other.goto("/")
+    talks = other.get_by_role("navigation", name="Conversations").get_by_role("listitem")
+    assert [text.rstrip("×") for text in talks.all_inner_texts()] == ["second\n", "first\n"]
+    other.get_by_role("button", name="first", exact=True).click()
+    assert said(other) == [["You", "first"], ["tiny", "one"]]
+    send(page, "more")
+    assert said(other) == [["You", "first"], ["tiny", "one"]]
+    page.get_by_role("button", name="Delete conversation: first").click()
+    other.get_by_text("Write something below.").wait_for()
+    page.reload()
+    assert said(page) == [["You", "second"], ["tiny", "two"], ["You", "more"], ["tiny", "three"]]
+
+
+def test_what_else_a_token_might_have_been_is_shown_to_pointers_and_keys(visit):
+    top = [{"token": "Hel", "logprob": -0.5}, {"token": "Hi", "logprob": -1.2}]
+    told = {"content": [{"token": "Hel", "logprob": -0.5, "top_logprobs": top}]}
+    page = visit(
+        answers=[
+            events(*({"choices": [{"delta": {"content": text}, "logprobs": told}]} for text in ("Hel", "lo")))
+        ]
     )
-    assert found["shown"][3] == ["Yousecond", "tinytwo"]
-    assert found["shown"][4] == ["Youfirst", "tinyone"]
-    assert found["talks"] == ["second"]
+    send(page, "hey")
+    tooltip = page.get_by_role("tooltip")
+    assert not tooltip.is_visible()
+    page.locator(".token").first.hover()
+    assert tooltip.inner_text().split() == ['"Hel"', "60.7%", '"Hi"', "30.1%"]
+    page.get_by_label("Message").hover()
+    assert not tooltip.is_visible()
+    page.get_by_role("log").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Hel"
+    assert tooltip.is_visible()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.textContent") == "lo"
+    assert page.locator("#heard").inner_text() == '"Hel" 60.7%; instead: "Hi" 30.1%'
+    page.keyboard.press("Escape")
+    assert not tooltip.is_visible()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "text"
 
 
-def test_shift_enter_and_nothing_send_nothing():
-    assert visit(["write", "line"], ["send", "  "])["posted"] == []
+def test_keys_alone_are_enough(visit, long_winded):
+    page = visit(address=long_winded)
+    page.get_by_label("Tokens at most").fill("900")
+    page.get_by_label("Message").focus()
+    page.keyboard.type("a")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("b")
+    assert not page.posted
+    page.keyboard.press("Enter")
+    page.locator(".token").first.wait_for(state="attached")
+    page.keyboard.press("Escape")
+    idle(page)
+    assert bodies(page)[0]["messages"] == [{"role": "user", "content": "a\nb"}]
+    page.keyboard.press("Enter")
+    assert len(page.posted) == 1
+    # Every control can be reached by Tab, in the order that it stands in.
+    page.evaluate("document.activeElement.blur(); document.querySelector('.views a').focus()")
+    reached = []
+    for _ in range(20):
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        page.keyboard.press("Tab")
+    for one in ("model", "temperature", "length", "system", "look", "new", "log", "text", "again", "send"):
+        assert one in reached
+    assert reached.index("model") < reached.index("new") < reached.index("text") < reached.index("send")
 
 
-def test_errors_are_said_in_words():
-    refused = {"status": 400, "events": {"error": {"message": "too <b>long</b>"}}}
-    broken = {"events": [*deltas("some"), {"error": {"message": "it failed"}}]}
-    found = visit(["send", "a"], ["send", "b"], answers=[refused, broken])
-    assert found["shown"][-1] == ["Youa", "Errortoo <b>long</b>", "Youb", "tinysome", "Errorit failed"]
+def test_errors_are_said_in_words(visit):
+    refused = {"status": 400, "json": {"error": {"message": "too <b>long</b>"}}}
+    broken = events(*deltas("some"), {"error": {"message": "it failed"}})
+    short = {"content_type": "text/event-stream", "body": f"data: {json.dumps(deltas('cut')[0])}\n\n"}
+    proxy = {"status": 502, "content_type": "text/html", "body": "<h1>Bad gateway</h1>"}
+    page = visit(answers=[refused, broken, short, proxy])
+    for text in "abcd":
+        send(page, text)
+    page.context.unroute_all()
+    page.context.set_offline(True)
+    send(page, "e")
+    assert said(page) == [
+        ["You", "a"],
+        ["Error", "too <b>long</b>"],
+        ["You", "b"],
+        ["tiny", "some"],
+        ["Error", "it failed"],
+        ["You", "c"],
+        ["tiny", "cut"],
+        ["Error", "The answer broke off: the server ended it early."],
+        ["You", "d"],
+        ["Error", "The server answered 502 Bad Gateway"],
+        ["You", "e"],
+        ["Error", "The server can't be reached."],
+    ]
+    assert "too <b>long</b>" not in json.dumps(bodies(page)[-1]["messages"])
 
 
-def test_going_on_from_a_text_and_models_that_read_it_whole():
-    event = {"choices": [{"text": "def", "logprobs": {"top_logprobs": [{"def": -0.1}]}}]}
-    found = visit(["set", ["mode", "complete"]], ["send", "abc"], answers=[{"events": [event]}])
-    assert found["posted"][0][0] == "/v1/completions"
-    assert found["posted"][0][1]["prompt"] == "abc"
-    encoder = [{"id": "bert", "continues": False, "chat_template": False}]
-    found = visit(["send", "a <mask>"], answers=[{"events": [event]}], models=encoder)
-    assert found["posted"][0][0] == "/v1/completions"
+def test_a_chat_takes_what_the_context_leaves(visit):
+    page = visit()
+    page.get_by_label("Tokens at most").fill("200")
+    send(page, "x" * 150)
+    assert [who for who, _ in said(page)] == ["You", "tiny"]
+    assert [body.get("max_tokens") for body in bodies(page)] == [200, None]
 
 
-@pytest.mark.parametrize(
-    "stored",
-    ["{", "null", "5", '[{"turns": 5}]', '[{"turns": [{"role": "x"}]}]', "[]", '[{"turns": [null]}]'],
-)
-def test_what_is_stored_may_be_damaged(stored):
-    assert len(visit(stored=stored)["talks"]) == 1
+def test_numbers_out_of_bounds_are_brought_back_and_settings_kept(visit):
+    page = visit()
+    for name, typed, becomes in [
+        ("Temperature", "7", "2"),
+        ("Temperature", "", "0.8"),
+        ("Tokens at most", "99999", "255"),
+        ("Tokens at most", "-3", "1"),
+        ("Tokens at most", "7.6", "7"),
+    ]:
+        page.get_by_label(name).fill(typed)
+        page.get_by_label(name).blur()
+        assert page.get_by_label(name).input_value() == becomes
+    page.get_by_label("Model").select_option("chatty")
+    page.get_by_label("Instructions").fill("Be brief.")
+    page.get_by_label("Colours").select_option("dark")
+    page.reload()
+    assert page.get_by_label("Model").input_value() == "chatty"
+    assert page.get_by_label("Tokens at most").input_value() == "7"
+    assert page.evaluate("document.documentElement.dataset.look") == "dark"
+    send(page, "hey")
+    assert bodies(page)[0]["messages"][0] == {"role": "system", "content": "Be brief."}
+
+
+def test_the_playground_goes_on_from_a_text(visit):
+    page = visit()
+    assert page.get_by_role("note").inner_text().startswith("tiny was not trained to chat")
+    page.get_by_role("link", name="Playground").click()
+    page.get_by_label("Tokens at most").fill("20")
+    page.get_by_label("Text to go on from").fill("def f(")
+    page.get_by_role("button", name="Write on").click()
+    idle(page)
+    result = page.get_by_role("region", name="Result")
+    assert result.locator("p").text_content().startswith("def f(")
+    assert result.locator(".token").count() > 3
+    result.locator(".token").first.hover()
+    assert page.get_by_role("tooltip").locator("tr").count() >= 2  # bytes that are no UTF-8 look alike
+    assert page.posted[0].url.endswith("/v1/completions")
+    assert bodies(page)[0]["prompt"] == "def f("
+    page.get_by_label("Text to go on from").press("Control+Enter")
+    assert len(page.posted) == 2
+
+
+def test_the_playground_asks_each_model_for_what_it_does(visit):
+    page = visit("/#playground")
+    page.get_by_label("Model").select_option("topics")
+    page.get_by_label("Text to classify").fill("a game of football")
+    page.get_by_role("button", name="Classify").click()
+    rows = page.get_by_role("region", name="Result").get_by_role("row")
+    rows.nth(2).wait_for()
+    shares = [float(text.split()[-1].rstrip("%")) for text in rows.all_inner_texts()]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    assert shares == sorted(shares, reverse=True)
+    assert rows.first.get_by_role("meter").get_attribute("value")
+    page.get_by_label("Model").select_option("filler")
+    page.get_by_label("Text with <mask>").fill("a <mask> c")
+    page.get_by_role("button", name="Fill in").click()
+    page.locator("#result p").filter(has_text="a").wait_for()
+    assert not page.get_by_label("Temperature").is_visible()
+    page.get_by_label("Model").select_option("translator")
+    page.get_by_label("Source text").fill("a text")
+    page.get_by_role("button", name="Write", exact=True).click()
+    idle(page)
+    assert bodies(page)[-1]["prompt"] == "a text"
+
+
+def test_tags_answers_and_numbers_are_shown_where_they_stand(visit):
+    def model(kind, *labels):
+        return {"id": kind, "continues": False, "labels": labels, "labelled": kind, "context_length": 64}
+
+    answers = [
+        {"json": [{"entity_group": "name", "word": "Bob", "score": 0.75, "start": 10, "end": 13}]},
+        {"json": []},
+        {"json": {"answer": "Bob", "score": 0.5, "start": 10, "end": 13}},
+        {"json": {"answer": "", "score": 0.9, "start": 0, "end": 0}},
+        {"json": [[{"label": "stars", "score": 3.14159265}]]},
+    ]
+    models = [model("words", "B-name", "O"), model("answer", "start", "end"), model("number", "stars")]
+    page = visit("/#playground", answers=answers, models=models)
+    result = page.get_by_role("region", name="Result")
+    text = "\U0001f600 Ada met Bob."  # whose places JavaScript would count otherwise
+    page.get_by_label("Text to tag").fill(text)
+    page.get_by_role("button", name="Tag").click()
+    assert result.locator("mark").inner_text() == "Bobname"
+    assert result.get_by_role("row").nth(1).inner_text().split() == ["name", "Bob", "75.0%"]
+    page.get_by_role("button", name="Tag").click()
+    result.get_by_text("(nothing found)").wait_for()
+    page.get_by_label("Model").select_option("answer")
+    page.get_by_label("Question").fill("Who?")
+    page.get_by_label("Text that holds the answer").fill(text)
+    page.get_by_role("button", name="Answer").click()
+    assert result.locator("mark").inner_text() == "Bob"
+    assert result.locator("strong").inner_text() == "Bob"
+    page.get_by_role("button", name="Answer").click()
+    result.get_by_text("(no answer)").wait_for()
+    page.get_by_label("Model").select_option("number")
+    page.get_by_label("Text to rate").fill("a")
+    page.get_by_role("button", name="Rate").click()
+    result.get_by_text("stars: 3.14159").wait_for()
+    assert bodies(page)[2]["inputs"] == {"question": "Who?", "context": text}
+    assert faults(page) == []
+
+
+def test_models_that_read_a_text_whole_are_not_chatted_with(visit):
+    page = visit()
+    page.get_by_label("Model").select_option("filler")
+    assert (
+        page.get_by_role("note").inner_text()
+        == "filler reads a text whole and doesn't chat: use the playground."
+    )
+    assert page.get_by_label("Message").is_disabled()
+    assert page.get_by_role("button", name="Send").is_disabled()
+
+
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", DESK), ("dark", PHONE)], ids=["desk", "phone"])
+def test_axe_finds_nothing_and_nothing_is_too_wide(scheme, viewport, visit):
+    wide = events(*deltas("word " * 30, "x" * 300, top=[{"token": "y" * 80, "logprob": -1.0}]))
+    refused = {"status": 400, "json": {"error": {"message": "no"}}}
+    page = visit(answers=[wide, refused], color_scheme=scheme, viewport=viewport)
+    assert faults(page) == []
+    send(page, "hey")
+    send(page, "hey " * 40)
+    page.locator(".token").last.focus()
+    assert page.get_by_role("tooltip").is_visible()
+    assert faults(page) == []
+    assert width_beyond(page) == 0
+    if viewport is PHONE:
+        page.get_by_role("button", name="Menu").click()
+        assert page.get_by_role("button", name="Menu", expanded=True).is_visible()
+        assert faults(page) == []
+        page.keyboard.press("Escape")
+        assert not page.get_by_label("Model").is_visible()
+    page.goto("/#playground")
+    assert faults(page) == []
+    assert width_beyond(page) == 0
+    red, green, blue = map(
+        int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    )
+    assert (red + green + blue < 200) == (scheme == "dark")
+
+
+def test_what_is_stored_may_be_damaged(visit):
+    whole = json.dumps({"id": "b", "turns": [{"role": "user", "text": "kept"}]})
+    damaged = [
+        "{",
+        "null",
+        "5",
+        '{"turns": 5}',
+        '{"id": 5, "turns": [{"role": "user", "text": "x"}]}',
+        '{"id": "a", "turns": [{"role": "x"}]}',
+        '{"id": "a", "turns": [null]}',
+        '{"id": "a", "turns": [{"role": "assistant", "text": "x", "parts": [null]}]}',
+        '{"id": "a", "turns": [{"role": "assistant", "text": "x", "parts": [{"text": "y", "others": [5]}]}]}',
+    ]
+    keys = [[f"llm-talk-{number}", value] for number, value in enumerate(damaged)]
+    page = visit(stored=[*keys, ["llm-talk-b", whole], ["llm-settings", "[null]"]])
+    assert said(page) == [["You", "kept"]]
+    assert page.get_by_role("navigation", name="Conversations").get_by_role("listitem").count() == 1
+
+
+def test_a_full_storage_loses_the_alternatives_first_and_then_says_so(visit):
+    page = visit(
+        answers=[
+            events(*deltas("one", top=[{"token": "z" * 5000, "logprob": -1.0}])),
+            events(*deltas("y" * 9000)),
+        ]
+    )
+    page.evaluate("""() => { for (let size = 1 << 20; size > 900; size >>= 1)
+      try { for (;;) localStorage.setItem("else" + Math.random(), "x".repeat(size)) } catch {} }""")
+    send(page, "a")
+    assert page.evaluate("Object.keys(localStorage).some(key => key.startsWith('llm-talk-'))")
+    send(page, "b")
+    assert "storage is full" in page.get_by_role("status").first.inner_text()

@@ -5,7 +5,7 @@ import json
 import pytest
 import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CanineTokenizer
 
 from llm.errors import ConfigError, DataError
 from llm.tokenizer import PretrainedSpec, load_tokenizer
@@ -152,4 +152,13 @@ def test_what_does_not_load_is_refused_with_its_place(tmp_path, monkeypatch):
     write(tmp_path, metaspace())
     (tmp_path / "tokenizer.json").write_text('{"model": ')
     with pytest.raises(DataError, match=str(tmp_path)):
+        PretrainedSpec(str(tmp_path)).build()
+
+
+def test_a_tokenizer_that_is_code_alone_is_refused(tmp_path):
+    """As the OPUS translation models' is."""
+    CanineTokenizer().save_pretrained(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"a CanineTokenizer is code of transformers alone, and has no tokenizer\.json"
+    ):
         PretrainedSpec(str(tmp_path)).build()

@@ -22,6 +22,7 @@ from llm.errors import ConfigError, TrainingError
 from llm.train.loggers import COLUMNS, LoggedRun, MetricsCSV, TensorBoard, WandB
 from llm.train.loggers import wandb as wandb_logger
 from llm.train.loggers.metrics_csv import read_metrics_rows
+from tests.fake_wandb import FakeRun
 
 FIGURES = {"tokens": 4096, "train/loss": 1 / 3, "train/bits_per_byte": 0.1, "lr": 1e-4, "mfu": 0.5}
 
@@ -254,25 +255,6 @@ def test_a_server_that_is_not_there_is_found_out_quickly(monkeypatch):
     began = time.monotonic()
     assert "didn't answer within 0.2 s" in wandb_logger.unreachable("http://nowhere.invalid", 0.2)
     assert time.monotonic() - began < 2
-
-
-class FakeRun:
-    """Does with rows what W&B does: those below its own step are dropped."""
-
-    def __init__(self, step=0):
-        self.step = step
-        self.rows = {}
-
-    def log(self, figures, step):
-        if step >= self.step:
-            self.step = step
-            self.rows.setdefault(step, {}).update(figures)
-
-    def define_metric(self, *_, **__):
-        pass
-
-    def finish(self, **_):
-        pass
 
 
 @pytest.mark.parametrize("server_step", [51, 0], ids=["online", "offline"])

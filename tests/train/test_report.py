@@ -11,6 +11,7 @@ import yaml
 from llm.train.loggers import LoggedRun, MetricsCSV
 from llm.train.pages import figure
 from llm.train.report import read_samples, render, unique, write_report
+from tests.browsing import PHONE, faults, width_beyond
 
 EVIL = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028{{ 7*7 }}&amp;"
 
@@ -79,6 +80,7 @@ def folder(tmp_path):
         "data": "stdlib",
         "split": "validation",
         "metrics": {"bits_per_byte": 0.987654},
+        "intervals": {"bits_per_byte": [0.912, 1.0625]},
         "examples": 3,
         "checkpoint": "step_00000100",
     }
@@ -107,13 +109,21 @@ def test_everything_is_there(folder):
         "d_model: 256",
         "f00d",
         "2.x",
-        "0.98765",
+        "0.98765 0.912 to 1.0625",
         "finished",
     ):
         assert part in page.text, part
     assert page.tags.count("svg") == 6
     assert page.text.count("perplexity") == 1
     assert page.text.index("prompt100") < page.text.index("prompt50")
+
+
+def test_the_loss_is_of_what_the_model_tells(folder):
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(
+        json.dumps({**record, "model": {"labels": ["O", "B-x"], "labelled": "words"}})
+    )
+    assert "Loss (nats per word)" in Page(render(folder)).text
 
 
 def test_nothing_of_the_run_is_ever_markup(folder):
@@ -198,9 +208,25 @@ def test_unique_keeps_the_first_of_equals():
         (1234567, "1,234,567"),
         (0.123456789, "0.12346"),
         (123456.7, "123,457"),
-        (True, "True"),
+        (True, "true"),
+        (None, "null"),
         (math.nan, "nan"),
     ],
 )
 def test_figures_for_reading(value, text):
     assert figure(value) == text
+
+
+def test_it_can_be_read_on_a_phone_by_keys_and_by_axe(folder, browser):
+    page = browser.new_page(viewport=PHONE, color_scheme="dark")
+    page.goto(write_report(folder).as_uri())
+    assert faults(page) == []
+    assert width_beyond(page) == 0
+    chart = page.locator(".chart").first
+    chart.get_by_role("img").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert chart.locator(".read").inner_text() == "step 20: training 5"
+    page.keyboard.press("ArrowLeft")
+    assert chart.locator(".read").inner_text() == "step 10: training 10"
+    page.context.close()

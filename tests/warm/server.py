@@ -48,7 +48,7 @@ def warm() -> None:
     # Hydra looks for its plugins once a process.
     compose("train", [])
     # As in the fixture `tiny`: a tiny run's plan takes longer than the run.
-    train.expected = lambda job, derived: {}
+    train.expected = lambda job, derived, step: {}
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         sys.exit(f"{threads - 1} threads run after the imports: a fork would not have them.")

@@ -8,7 +8,7 @@ from typing import TextIO
 from llm.data.bio import tagged
 from llm.data.documents import Document, Losses
 from llm.data.inputs import OnBadFile
-from llm.data.sources.record_files import RecordFiles, open_text
+from llm.data.sources.record_files import RecordFiles, bounded_lines, open_text
 from llm.errors import ConfigError, DataError
 
 OR_SKIP = "Leave such sentences out by data.on_bad_file=skip."
@@ -71,7 +71,7 @@ def _sentences(file: TextIO) -> Iterator[tuple[int, list[str]]]:
     """The lines of each sentence, and the number of the first one."""
     lines: list[str] = []
     number = 0
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(bounded_lines(file), 1):
         line = line.rstrip("\r\n")
         if line.strip() and not line.startswith("-DOCSTART-"):
             lines.append(line)

@@ -8,8 +8,8 @@ from typing import TextIO
 
 from llm.data.documents import Document, Losses
 from llm.data.inputs import OnBadFile
-from llm.data.sources.record_files import RecordFiles, open_text
-from llm.data.sources.records import pair_of
+from llm.data.sources.record_files import RecordFiles, bounded_lines, open_text
+from llm.data.sources.records import Fields
 from llm.errors import DataError, UserError
 
 # The largest cell: far above any text that is meant, and below what a runaway quote would swallow.
@@ -22,8 +22,7 @@ class TablePiece:
     """All rows of a file: a row may span lines, so that none can be found from the middle."""
 
     path: str
-    text: str
-    label: str | None
+    fields: Fields
     on_bad_file: OnBadFile
 
     def documents(self, losses: Losses) -> Iterator[Document]:
@@ -39,14 +38,14 @@ class TablePiece:
 
     def _documents(self, file: TextIO, losses: Losses) -> Iterator[Document]:
         tabs = self.path.removesuffix(".gz").endswith((".tsv", ".tab"))
-        rows = csv.DictReader(file, delimiter="\t" if tabs else ",", strict=True)
+        rows = csv.DictReader(bounded_lines(file), delimiter="\t" if tabs else ",", strict=True)
         for row in rows:
             try:
                 if None in row or None in row.values():
                     raise DataError(
                         f"the row has another number of cells than the {len(rows.fieldnames or ())} columns."
                     )
-                data = pair_of(row, self.text, self.label)
+                data = self.fields.read(row)
             except UserError as error:
                 if self.on_bad_file == "skip":
                     losses.add("bad", f"{self.path}:{rows.line_num}", str(error))
@@ -63,4 +62,4 @@ class Tables(RecordFiles):
 
     def pieces(self, path: str, size: int, limit: int) -> Iterator[TablePiece]:
         """The whole file, since a quoted cell may hold line ends."""
-        yield TablePiece(path, self.text, self.label, self.on_bad_file)
+        yield TablePiece(path, self.fields, self.on_bad_file)

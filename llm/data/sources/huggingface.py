@@ -12,8 +12,8 @@ from typing import Any
 from llm.data.cutting import piece_bytes
 from llm.data.documents import Document, Losses, Piece, Plan, fingerprint
 from llm.data.inputs import InputFiles
-from llm.data.sources.records import missing_field, text_of
-from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents
+from llm.data.sources.records import Fields
+from llm.data.split import DEFAULT_SHARE, check_share, first_documents
 from llm.errors import ConfigError, DataError, UserError
 from llm.redaction import redacted_text
 
@@ -24,16 +24,20 @@ SAVED_MARKS = ("state.json", "dataset_dict.json")
 
 @dataclass(frozen=True)
 class HuggingFace:
-    """Source: the column `text` of a split of a dataset.
+    """Source: the rows of a split of a dataset, a document each; `text`, `label`, `rejected`, `passage`: see `Fields`.
 
     `path` is an id on the hub or a local folder, `name` its configuration, `revision` a commit, tag or branch.
-    With `streaming` nothing is stored but the tokens. `limit` takes the first so many rows (None: all).
+    With `streaming` nothing is stored but the tokens. `limit` takes the first so many rows (None: all). Numbers that the
+    dataset has names for are read by these; a row whose label is -1 has none, and is left out.
     """
 
     path: str
     name: str | None = None
     split: str = "train"
     text: str = "text"
+    label: str | None = None
+    rejected: str | None = None
+    passage: str | None = None
     streaming: bool = False
     limit: int | None = None
     revision: str | None = None
@@ -45,6 +49,11 @@ class HuggingFace:
             raise ConfigError(f"data.limit={self.limit} must be at least 1, or null for all rows.")
 
     @property
+    def fields(self) -> Fields:
+        """What makes a document of a row."""
+        return Fields(self.text, self.label, self.rejected, self.passage)
+
+    @property
     def corpus_name(self) -> str:
         """The last part of the path, and the configuration."""
         parts = [Path(redacted_text(self.path)).name, self.name or ""]
@@ -53,16 +62,19 @@ class HuggingFace:
     def plan(self, files: InputFiles) -> Plan:
         """Load the dataset (or its beginning, streamed) and cut it into pieces."""
         dataset = load(self)
-        _check_column(dataset, self.text)
-        n_bytes = None if self.streaming else dataset.select_columns([self.text]).data.nbytes
+        columns = dataset.column_names
+        names = self.fields.names if columns is None else self.fields.among(columns)
+        n_bytes = None if self.streaming else dataset.select_columns(names).data.nbytes
         pieces = _shards(self, dataset) if n_bytes is None else _row_ranges(self, len(dataset), n_bytes)
         contents = list(
             _streamed_contents(self, files) if self.streaming else _stored_contents(dataset, files)
         )
         files.save()
-        split = choose_split(first_documents(pieces), self.validation_share)
-        settings = {"kind": "huggingface", "text": self.text, "limit": self.limit, "split": split.settings()}
+        split = self.fields.split(first_documents(pieces), self.validation_share)
+        settings = {"kind": "huggingface", **self.fields.settings()}
         settings |= {
+            "limit": self.limit,
+            "split": split.settings(),
             "path": Path(self.path).name,
             "name": self.name,
             "rows": self.split,
@@ -82,11 +94,14 @@ class RowsPiece:
 
     def documents(self, losses: Losses) -> Iterator[Document]:
         """Read the rows in order."""
-        rows = load(self.source).select(range(self.start, self.stop)).select_columns([self.source.text])
+        dataset = load(self.source)
+        names = self.source.fields.among(dataset.column_names)
+        rows = dataset.select(range(self.start, self.stop)).select_columns(names)
         number = self.start
         for batch in rows.iter(self.batch):
-            for value in batch[self.source.text]:
-                yield _document(self.source, {self.source.text: value}, f"row {number}")
+            for values in zip(*(batch[name] for name in names), strict=True):
+                row = dict(zip(names, values, strict=True))
+                yield _document(self.source, row, dataset.features, f"row {number}")
                 number += 1
 
 
@@ -104,7 +119,7 @@ class ShardPiece:
         shard = dataset.shard(self.count, self.index) if self.count > 1 else dataset
         try:
             for number, row in enumerate(islice(shard, self.source.limit)):
-                yield _document(self.source, row, f"file {self.index} row {number}")
+                yield _document(self.source, row, dataset.features, f"file {self.index} row {number}")
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f"{self.source.path} can't be streamed any further: {error}. What was finished is kept: run the "
@@ -112,12 +127,24 @@ class ShardPiece:
             ) from error
 
 
-def _document(source: HuggingFace, row: dict[str, Any], where: str) -> Document:
+def _document(source: HuggingFace, row: dict[str, Any], features: Any, where: str) -> Document:
     id_ = f"{source.path} {where}"
+    if source.label in row:
+        row = {**row, source.label: _named(row[source.label], (features or {}).get(source.label))}
     try:
-        return Document(id_, text_of(row, source.text))
+        return source.fields.document(id_, row)
     except UserError as error:
         raise type(error)(f"{id_}: {error}") from error
+
+
+def _named(value: Any, feature: Any) -> Any:
+    """A label, or a list of them, by the names that the dataset has for its numbers."""
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    if names is None or value is None:
+        return value
+    if isinstance(value, list):
+        return [_named(one, feature) for one in value]
+    return names[value] if value >= 0 else None
 
 
 def _datasets() -> ModuleType:
@@ -156,12 +183,6 @@ def _limited(dataset: Any, source: HuggingFace) -> Any:
     if source.streaming or source.limit is None:
         return dataset
     return dataset.select(range(min(source.limit, len(dataset))))
-
-
-def _check_column(dataset: Any, text: str) -> None:
-    columns = dataset.column_names
-    if columns is not None and text not in columns:
-        raise missing_field(text, columns)
 
 
 def _row_ranges(source: HuggingFace, rows: int, n_bytes: int) -> Sequence[Piece]:

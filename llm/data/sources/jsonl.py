@@ -3,17 +3,16 @@
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, BinaryIO, cast
 
 from llm.data.cutting import BLOCK_BYTES
 from llm.data.documents import Document, Losses
 from llm.data.inputs import OnBadFile
-from llm.data.sources.record_files import RecordFiles
-from llm.data.sources.records import pair_of, preference_of
+from llm.data.sources.record_files import LARGEST_LINE, RecordFiles
+from llm.data.sources.records import Fields
 from llm.errors import DataError, UserError
 
 OR_SKIP = "Leave such lines out by data.on_bad_file=skip."
@@ -24,7 +23,7 @@ class LinesPiece:
     """The lines of a file that start in its bytes [start, end), which are of the text once unpacked."""
 
     path: str
-    read: Callable[[dict[str, Any]], bytes]
+    fields: Fields
     on_bad_file: OnBadFile
     start: int = 0
     end: float = float("inf")
@@ -55,22 +54,26 @@ class LinesPiece:
         if offset > 0:
             # The line that reaches into this piece belongs to the one before.
             file.seek(offset - 1)
-            offset += len(file.readline()) - 1
-        while offset < self.end and (line := file.readline()):
+            offset += _skip_line(file) - 1
+        while offset < self.end and (line := file.readline(LARGEST_LINE)):
             if line.strip():
                 yield offset, line
             offset += len(line)
+            if _is_cut(line):
+                offset += _skip_line(file)
 
     def _text(self, line: bytes, offset: int) -> bytes:
+        if _is_cut(line):
+            raise DataError(f"this line is longer than {LARGEST_LINE >> 20} MiB.")
         try:
-            record = json.loads(line.decode("utf-8-sig" if offset == 0 else "utf-8"))
+            record: Any = json.loads(line.decode("utf-8-sig" if offset == 0 else "utf-8"))
         except UnicodeDecodeError as error:
             raise DataError(f"byte {offset + error.start} of the file is not UTF-8.") from error
         except (ValueError, RecursionError) as error:
             raise DataError(f"this line is no JSON ({error}).") from error
         if not isinstance(record, dict):
             raise DataError(f"this line is no JSON object but {type(record).__name__}.")
-        return self.read(record)
+        return self.fields.read(record)
 
     def _line_number(self, offset: int) -> int:
         """Counted from 1, and only when it is to be shown."""
@@ -80,6 +83,20 @@ class LinesPiece:
                 lines += block.count(b"\n")
                 left -= len(block)
         return lines
+
+
+def _is_cut(line: bytes) -> bool:
+    return len(line) == LARGEST_LINE and not line.endswith(b"\n")
+
+
+def _skip_line(file: BinaryIO) -> int:
+    """Read to the end of a line, of any length; returns how many bytes that were."""
+    length = 0
+    while part := file.readline(BLOCK_BYTES):
+        length += len(part)
+        if part.endswith(b"\n"):
+            break
+    return length
 
 
 def _open(path: str) -> BinaryIO:
@@ -92,17 +109,13 @@ class JsonLines(RecordFiles):
 
     kind = "jsonl"
 
-    def read(self) -> Callable[[dict[str, Any]], bytes]:
-        """What makes a document of a record; it can be pickled."""
-        return partial(pair_of, text=self.text, label=self.label)
-
     def pieces(self, path: str, size: int, limit: int) -> Iterator[LinesPiece]:
         """Stretches of lines; a packed file is one piece."""
         if path.endswith(".gz"):
-            yield LinesPiece(path, self.read(), self.on_bad_file)
+            yield LinesPiece(path, self.fields, self.on_bad_file)
             return
         for start in range(0, size, limit):
-            yield LinesPiece(path, self.read(), self.on_bad_file, start, start + limit)
+            yield LinesPiece(path, self.fields, self.on_bad_file, start, start + limit)
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,7 @@ class PreferenceLines(JsonLines):
 
     kind = "preferences"
 
-    def read(self) -> Callable[[dict[str, Any]], bytes]:
-        """What makes a document of a record; it can be pickled."""
-        return partial(preference_of, prompt=self.text, chosen=self.label or "chosen", rejected=self.rejected)
+    @property
+    def fields(self) -> Fields:
+        """What makes a preference of a record."""
+        return Fields(self.text, self.label, self.rejected)

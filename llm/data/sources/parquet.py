@@ -9,8 +9,8 @@ from llm.data.addresses import InputFile, find_inputs, open_address
 from llm.data.cutting import piece_bytes
 from llm.data.documents import Document, Losses, Plan, fingerprint
 from llm.data.inputs import InputFiles
-from llm.data.sources.records import missing_field, needed, text_of
-from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents
+from llm.data.sources.records import Fields, needed
+from llm.data.split import DEFAULT_SHARE, check_share, first_documents
 from llm.errors import DataError
 
 ROWS_AT_ONCE = 256
@@ -18,14 +18,17 @@ ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """Source: the column `text` of Parquet files.
+    """Source: the rows of Parquet files, a document each; `text`, `label`, `rejected`, `passage`: see `Fields`.
 
-    `paths` are files, patterns or addresses of fsspec. A file that is damaged and a row that holds no text are left
-    out and told in the report.
+    `paths` are files, patterns or addresses of fsspec. A file that is damaged and a row that holds no such document are
+    left out and told in the report.
     """
 
     paths: str | Sequence[str]
     text: str = "text"
+    label: str | None = None
+    rejected: str | None = None
+    passage: str | None = None
     validation_share: float = DEFAULT_SHARE
 
     corpus_name = "parquet"
@@ -34,18 +37,23 @@ class ParquetFiles:
         check_share(self.validation_share)
         needed("data=parquet", "pyarrow")
 
+    @property
+    def fields(self) -> Fields:
+        """What makes a document of a row."""
+        return Fields(self.text, self.label, self.rejected, self.passage)
+
     def plan(self, files: InputFiles) -> Plan:
         """Find the files, read their footers, and put row groups together to pieces."""
         inputs = find_inputs(self.paths, files)
         total = sum(file.size or 0 for file in inputs)
-        pieces = [piece for file in inputs for piece in _pieces(file, self.text, piece_bytes(total))]
-        split = choose_split(first_documents(pieces), self.validation_share)
-        settings = {"kind": "parquet", "text": self.text, "split": split.settings()}
+        pieces = [piece for file in inputs for piece in _pieces(file, self.fields, piece_bytes(total))]
+        split = self.fields.split(first_documents(pieces), self.validation_share)
+        settings = {"kind": "parquet", **self.fields.settings(), "split": split.settings()}
         return Plan(fingerprint(settings, (file.identity for file in inputs)), pieces, split, total or None)
 
 
-def _pieces(file: InputFile, field: str, limit: int) -> Iterator["RowGroups"]:
-    """The row groups of a file, together up to about `limit` bytes of the column unpacked; a damaged file whole."""
+def _pieces(file: InputFile, fields: Fields, limit: int) -> Iterator["RowGroups"]:
+    """The row groups of a file, together up to about `limit` bytes of the columns unpacked; a damaged file whole."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -54,19 +62,19 @@ def _pieces(file: InputFile, field: str, limit: int) -> Iterator["RowGroups"]:
             about = parquet.ParquetFile(opened).metadata
     except (pa.ArrowException, OSError):
         # What is wrong with it is told when it is read.
-        yield RowGroups(file.address, field, (0,))
+        yield RowGroups(file.address, fields, (0,))
         return
-    names = list(dict.fromkeys(about.schema.column(i).path.split(".")[0] for i in range(about.num_columns)))
-    if field not in names:
-        raise missing_field(field, names)
-    column = next(i for i in range(about.num_columns) if about.schema.column(i).path.split(".")[0] == field)
+    names = [about.schema.column(number).path.split(".")[0] for number in range(about.num_columns)]
+    wanted = fields.among(list(dict.fromkeys(names)))
+    columns = [number for number, name in enumerate(names) if name in wanted]
     waiting: list[int] = []
     size = 0
     for number in range(about.num_row_groups):
         waiting.append(number)
-        size += about.row_group(number).column(column).total_uncompressed_size
+        group = about.row_group(number)
+        size += sum(group.column(column).total_uncompressed_size for column in columns)
         if size >= limit or number == about.num_row_groups - 1:
-            yield RowGroups(file.address, field, tuple(waiting))
+            yield RowGroups(file.address, fields, tuple(waiting))
             waiting, size = [], 0
 
 
@@ -75,7 +83,7 @@ class RowGroups:
     """Some row groups of a file."""
 
     address: str
-    field: str
+    fields: Fields
     groups: tuple[int, ...]
 
     def documents(self, losses: Losses) -> Iterator[Document]:
@@ -84,20 +92,21 @@ class RowGroups:
 
         where = f"{self.address}, row group {self.groups[0]}"
         try:
-            for number, value in enumerate(self._values()):
+            for number, row in enumerate(self._rows()):
                 try:
-                    data = text_of({self.field: value}, self.field)
+                    document = self.fields.document(f"{where}, row {number}", row)
                 except DataError as error:
                     losses.add("bad", f"{where}, row {number}", str(error))
                     continue
-                yield Document(f"{where}, row {number}", data)
+                yield document
         except (pa.ArrowException, OSError) as error:
             losses.add("bad", where, f"the file is damaged: {error}")
 
-    def _values(self) -> Iterator[Any]:
+    def _rows(self) -> Iterator[dict[str, Any]]:
         from pyarrow import parquet
 
         with closing(open_address(self.address)) as opened:
             file = parquet.ParquetFile(opened)
-            for batch in file.iter_batches(ROWS_AT_ONCE, self.groups, [self.field]):
-                yield from batch.column(0).to_pylist()
+            columns = self.fields.among(file.schema_arrow.names)
+            for batch in file.iter_batches(ROWS_AT_ONCE, self.groups, columns):
+                yield from batch.to_pylist()

@@ -9,7 +9,12 @@ from typing import ClassVar, TextIO, cast
 from llm.data.cutting import piece_bytes
 from llm.data.documents import Document, Piece, Plan, Split, fingerprint
 from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
-from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents, split_by_hash
+from llm.data.sources.records import Fields
+from llm.data.split import DEFAULT_SHARE, check_share, first_documents
+from llm.errors import DataError
+
+# Far above any record that is meant, and held in memory a few times over.
+LARGEST_LINE = 1 << 27
 
 
 def open_text(path: str) -> TextIO:
@@ -17,6 +22,18 @@ def open_text(path: str) -> TextIO:
     if path.endswith(".gz"):
         return cast(TextIO, io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline=""))
     return open(path, encoding="utf-8-sig", newline="")
+
+
+def bounded_lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file.
+
+    Raises:
+        DataError: one is longer than `LARGEST_LINE` characters, as what unpacks without end has them.
+    """
+    while line := file.readline(LARGEST_LINE):
+        if len(line) == LARGEST_LINE and not line.endswith("\n"):
+            raise DataError(f"{file.name} has a line of more than {LARGEST_LINE >> 20} Mi characters.")
+        yield line
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,11 @@ class RecordFiles:
         check_on_bad_file(self.on_bad_file)
 
     @property
+    def fields(self) -> Fields:
+        """What makes a document of a record."""
+        return Fields(self.text, self.label)
+
+    @property
     def corpus_name(self) -> str:
         """What its documents are."""
         return self.kind if self.label is None else "pairs"
@@ -61,18 +83,15 @@ class RecordFiles:
         split = self.split(first_documents(pieces))
         settings = {
             "kind": self.kind,
-            "text": self.text,
+            **self.fields.settings(),
             "on_bad_file": self.on_bad_file,
             "split": split.settings(),
         }
-        if self.label is not None:
-            settings["label"] = self.label
         return Plan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, n_bytes)
 
     def split(self, first: Sequence[Document]) -> Split:
-        """What is held out, by the first documents: no pair is cut."""
-        choose = choose_split if self.label is None else split_by_hash
-        return choose(first, self.validation_share)
+        """What is held out, by the first documents."""
+        return self.fields.split(first, self.validation_share)
 
     def pieces(self, path: str, size: int, limit: int) -> Iterator[Piece]:
         """The pieces of a file of `size` bytes, of about `limit` where it can be cut."""

@@ -1,16 +1,75 @@
-"""What sources of records share: the text field, text made tidy, and the libraries that a source needs."""
+"""What sources of records share: which fields make a document, text made tidy, and the libraries that a source needs."""
 
 import difflib
+import hashlib
 import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from llm.data.answers import Answer, asked
 from llm.data.bio import tagged
-from llm.data.documents import BETWEEN
+from llm.data.documents import BETWEEN, Document, Split
 from llm.data.messages import conversation, preference
+from llm.data.split import IdSplit, choose_split, split_by_hash
 from llm.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which fields of a record make its document, and so of what kind that is.
+
+    Args:
+        text: the text, or messages; words, where they are labelled; a question, or what is asked.
+        label: what belongs to it: a label or a target, the tags of words, right answers, or a better answer; None for text
+            alone.
+        rejected: a worse answer; None where the documents are no preferences.
+        passage: the passage that a question is asked of; None where the documents are no questions.
+    """
+
+    text: str
+    label: str | None = None
+    rejected: str | None = None
+    passage: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        return [name for name in asdict(self).values() if name is not None]
+
+    def settings(self) -> dict[str, Any]:
+        """Those that are there, for a fingerprint."""
+        return {key: name for key, name in asdict(self).items() if name is not None}
+
+    def among(self, columns: Sequence[str]) -> list[str]:
+        """Those that are columns; a ConfigError where one is needed and missing."""
+        for key, name in self.settings().items():
+            # Answers that are whole conversations need no prompt.
+            if name not in columns and not (key == "text" and self.rejected):
+                raise missing_field(name, columns, f"data.{key}")
+        return [name for name in self.names if name in columns]
+
+    def read(self, record: Mapping[str, Any]) -> bytes:
+        """The bytes of a record's document; raises what `text_of` raises, and what its kind does."""
+        if self.passage is not None:
+            return question_of(record, self.text, self.passage, self.label or "answers")
+        if self.rejected is not None:
+            return preference_of(record, self.text, self.label or "chosen", self.rejected)
+        return pair_of(record, self.text, self.label)
+
+    def document(self, id_: str, record: Mapping[str, Any]) -> Document:
+        """A record's document; all questions of a passage have the passage's id."""
+        if self.passage is not None:
+            return Document(passage_id(record.get(self.passage)), self.read(record))
+        return Document(id_, self.read(record))
+
+    def split(self, first: Sequence[Document], share: float) -> Split:
+        """What is held out, by the first documents: text may be cut, and the questions of a passage stay together."""
+        if self.passage is not None:
+            return by_passage(first, share)
+        return (choose_split if self.label is None else split_by_hash)(first, share)
 
 
 def missing_field(field: str, fields: Sequence[str], key: str = "data.text") -> ConfigError:
@@ -70,6 +129,35 @@ def preference_of(record: Mapping[str, Any], prompt: str, chosen: str, rejected:
     if prompt not in record and not isinstance(record[chosen], list):
         raise missing_field(prompt, list(record))
     return preference(record.get(prompt), record[chosen], record[rejected])
+
+
+def question_of(record: Mapping[str, Any], question: str, passage: str, answers: str) -> bytes:
+    """The bytes of a record's question, see `llm.data.answers.asked`; raises what that does, and ConfigError.
+
+    Answers are texts and where each starts, in two lists as the hub's SQuAD has them: {"text": [...], "answer_start": [...]}.
+    """
+    for field, key in ((question, "data.text"), (answers, "data.label"), (passage, "data.passage")):
+        if field not in record:
+            raise missing_field(field, list(record), key)
+    given = record[answers]
+    try:
+        found = [Answer(*one) for one in zip(given["text"], given["answer_start"], strict=True)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the field {answers!r} (data.label) must hold two lists, text and answer_start "
+            f"({type(error).__name__}: {error})."
+        ) from error
+    return asked(record[question], record[passage], found)
+
+
+def passage_id(passage: Any) -> str:
+    """The same for all questions of a passage, wherever it is read from."""
+    return f"passage {hashlib.sha256(str(passage).encode('utf-8', 'replace')).hexdigest()}"
+
+
+def by_passage(first: Sequence[Document], share: float) -> Split:
+    """What is held out of questions: whole passages."""
+    return IdSplit(share, min(first, key=IdSplit.hash).id)
 
 
 def _texts_of(record: Mapping[str, Any], field: str, key: str) -> list[str]:

@@ -1,6 +1,5 @@
 """Files in SQuAD's format: questions on passages, answered by a stretch of them or not at all."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from llm.data.answers import Answer, asked
 from llm.data.documents import Document, Losses, Split
 from llm.data.inputs import OnBadFile
 from llm.data.sources.record_files import RecordFiles
-from llm.data.split import IdSplit
+from llm.data.sources.records import by_passage, passage_id
 from llm.errors import DataError
 
 OR_SKIP = "Leave such questions out by data.on_bad_file=skip."
@@ -40,18 +39,13 @@ class SquadPiece:
 
     def _document(self, context: Any, question: Any, losses: Losses) -> Iterator[Document]:
         try:
-            yield Document(_passage_id(context), _data(context, question))
+            yield Document(passage_id(context), _data(context, question))
         except DataError as error:
             name = question.get("id") if isinstance(question, Mapping) else None
             where = f"{self.path}, question {name}"
             if self.on_bad_file != "skip":
                 raise DataError(f"{where}: {error} {OR_SKIP}") from error
             losses.add("bad", where, str(error))
-
-
-def _passage_id(context: Any) -> str:
-    """The same for all questions of a passage, wherever its file is."""
-    return f"passage {hashlib.sha256(str(context).encode('utf-8', 'replace')).hexdigest()}"
 
 
 def _data(context: Any, asked_of_it: Any) -> bytes:
@@ -86,7 +80,7 @@ class Squad(RecordFiles):
 
     def split(self, first: Sequence[Document]) -> Split:
         """By the passage."""
-        return IdSplit(self.validation_share, min(first, key=IdSplit.hash).id)
+        return by_passage(first, self.validation_share)
 
     def pieces(self, path: str, size: int, limit: int) -> Iterator[SquadPiece]:
         """The whole file."""

@@ -2,7 +2,7 @@
 
 from llm.data.steps.base import Result, Step, TextStep
 from llm.data.steps.contamination import Contamination
-from llm.data.steps.duplicates import NearDuplicates
+from llm.data.steps.duplicates import DuplicateLines, NearDuplicates
 from llm.data.steps.language import Language
 from llm.data.steps.rules import C4, FineWeb, GopherQuality, GopherRepetition, Length
 from llm.data.steps.text import FixText, LowerCase, NoSpecialCharacters, PlainPunctuation
@@ -10,6 +10,7 @@ from llm.data.steps.text import FixText, LowerCase, NoSpecialCharacters, PlainPu
 __all__ = [
     "C4",
     "Contamination",
+    "DuplicateLines",
     "FineWeb",
     "FixText",
     "GopherQuality",

@@ -3,14 +3,16 @@
 Shapes: d documents, k hash functions, n runs of words, l lines.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from llm.data.order import mix
+from llm.data.repeats import repeats_by_part
 from llm.data.steps.base import TextStep
 from llm.data.steps.hashing import UInts, runs, word_hashes
 from llm.errors import ConfigError
@@ -49,6 +51,77 @@ class Comparison(Protocol):
     def settings(self) -> dict[str, Any]:
         """All that decides what it finds, for the fingerprint."""
         ...
+
+
+@runtime_checkable
+class LineComparison(Protocol):
+    """A step that sees the lines of all documents: a mark of each is written down, and compared at the end."""
+
+    def marks(self, text: str) -> np.ndarray:
+        """A mark of each line of a document (l,), uint64: `STARTS` is set in the first alone."""
+        ...
+
+    def repeated_lines(self, marks: Sequence[np.ndarray], left_out: np.ndarray) -> Iterator[np.ndarray]:
+        """Which lines repeat earlier ones, by their numbers over the marks (l,) of all pieces in order, some at a time.
+
+        Lines of the documents whose sorted numbers are `left_out` are no earlier ones.
+        """
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides what it finds, for the fingerprint."""
+        ...
+
+
+# The bit of a line's mark that says that a document begins with it; the others are its hash, 0 where it always stays.
+STARTS = np.uint64(1)
+
+
+def document_numbers(marks_l: np.ndarray) -> np.ndarray:
+    """The document (l,) of each line, counted from the first of the piece."""
+    return np.cumsum(marks_l & STARTS, dtype=np.int64) - 1
+
+
+@dataclass(frozen=True)
+class DuplicateLines(TextStep):
+    """Of lines that are the same the first stays, whichever document it is in, as CCNet does (Wenzek et al., 2020).
+
+    Lines are compared as they are, but for white space around them, by 63 bits of their SHA-256. Those of fewer than
+    `min_words` words always stay, blank ones too. A document of which no other line is left is left out.
+    """
+
+    min_words: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_words < 1:
+            raise ConfigError("DuplicateLines: min_words is at least 1.")
+
+    def marks(self, text: str) -> np.ndarray:
+        """A mark of each line."""
+        marks_l = np.array([self._hash(line) for line in text.split("\n")], np.uint64) & ~STARTS
+        marks_l[0] |= STARTS
+        return marks_l
+
+    def _hash(self, line: str) -> int:
+        if len(line.split()) < self.min_words:
+            return 0
+        return int.from_bytes(hashlib.sha256(line.strip().encode()).digest()[:8], "little")
+
+    def repeated_lines(self, marks: Sequence[np.ndarray], left_out: np.ndarray) -> Iterator[np.ndarray]:
+        """The repeats, in the memory of a part of the hashes."""
+        ends = np.cumsum([0, *(int((some & STARTS).sum()) for some in marks)])
+        return repeats_by_part(
+            [
+                partial(_hashes, some, left_out - first)
+                for some, first in zip(marks, ends[:-1].tolist(), strict=True)
+            ]
+        )
+
+
+def _hashes(marks_l: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """The hashes of lines, 0 for those of documents that are left out."""
+    return np.where(np.isin(document_numbers(marks_l), left_out), 0, marks_l & ~STARTS)
 
 
 @dataclass(frozen=True)

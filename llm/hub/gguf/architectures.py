@@ -276,7 +276,9 @@ ARCHITECTURES = {
 def architecture_for(config: ModelConfig) -> Architecture:
     """Return the first that can express `config`; a ConfigError names the keys and values that each has no place for."""
     if config.architecture != "decoder":
-        raise ConfigError(f"GGUF has no place for architecture={config.architecture}, only for decoders")
+        raise ConfigError(
+            f"architecture={config.architecture}: format=gguf is written of decoders alone; format=hf and format=onnx hold it"
+        )
     config = seen_alike(config)
     problems = {name: entry.problems(config) for name, entry in ARCHITECTURES.items()}
     for name, found in problems.items():

@@ -61,11 +61,14 @@ class PlainText:
         """The sentences: up to ., !, ? or … before a space, or 。, or an empty line."""
         return list(_sentences(self.text))
 
-    def offsets(self, sentences: Sequence[Sentence], encoding: EncodingType) -> list[int]:
-        """Where `sentences` begin in what was sent, in the client's units; -1 where it named none."""
+    def offsets(self, places: Sequence[int], encoding: EncodingType) -> list[int]:
+        """Where the characters at `places`, in their order, stand in what was sent, in the client's units.
+
+        They are -1 where it named none.
+        """
         if encoding == EncodingType.NONE:
-            return [-1] * len(sentences)
-        starts = [self.origins[sentence.start] for sentence in sentences]
+            return [-1] * len(places)
+        starts = [self.origins[place] for place in places]
         between = (self.source[a:b] for a, b in zip([0, *starts], starts, strict=False))
         return list(accumulate(map(_UNITS[encoding], between)))
 

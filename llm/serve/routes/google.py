@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
+from llm.data.bio import is_bio
 from llm.serve.errors import ApiError
 from llm.serve.google import answers
 from llm.serve.google.schema import AnalyzeRequest, AnnotateRequest, ClassifyRequest, EncodingType, Version
-from llm.serve.google.text import PlainText
-from llm.serve.labelling import labelled
+from llm.serve.google.text import PlainText, Sentence
+from llm.serve.labelling import labelled, mentioned
 from llm.serve.registry import Models
 from llm.serve.schema import Name
 from llm.serve.sentiment import polarities, score
@@ -18,7 +19,6 @@ from llm.serve.served import Served
 MOST_SENTENCES = 1000
 # What is asked of a kind of model that this server doesn't have, as a method or as a feature of annotateText.
 UNSERVED = {
-    "analyzeEntities": "extract_entities",
     "analyzeEntitySentiment": "extract_entity_sentiment",
     "analyzeSyntax": "extract_syntax",
     "moderateText": "moderate_text",
@@ -51,6 +51,15 @@ async def analyze_sentiment(
     return {**found, **answers.language(version, body.document)}
 
 
+@router.post("/documents:analyzeEntities")
+async def analyze_entities(
+    version: Version, body: AnalyzeRequest, meant: Meant, http: Request
+) -> answers.Object:
+    """What a text mentions: people, places, whatever the model's tags name."""
+    found = await _entities(version, meant, PlainText.of(body.document), body.encoding_type, http)
+    return {**found, **answers.language(version, body.document)}
+
+
 @router.post("/documents:classifyText")
 async def classify_text(
     version: Version, body: ClassifyRequest, meant: Meant, http: Request
@@ -72,6 +81,8 @@ async def annotate_text(
     found: answers.Object = {}
     if body.features.extract_document_sentiment:
         found |= await _sentiment(meant, text, body.encoding_type, http)
+    if body.features.extract_entities:
+        found |= await _entities(version, meant, text, body.encoding_type, http)
     if body.features.classify_text:
         found |= await _categories(meant, text, http)
     return {**found, **answers.language(version, body.document)}
@@ -88,20 +99,41 @@ async def others(version: Version, method: str) -> answers.Object:
 async def _sentiment(
     meant: Sequence[Served], text: PlainText, encoding: EncodingType, http: Request
 ) -> answers.Object:
-    able = [served for served in meant if polarities(served.labels)]
+    able = [served for served in _of_texts(meant) if polarities(served.labels)]
     served = _only(able, "labels that tell a sentiment, such as negative and positive")
-    sentences = text.sentences()
-    if len(sentences) > MOST_SENTENCES:
-        raise ApiError(400, f"The document has {len(sentences)} sentences; {MOST_SENTENCES} are allowed.")
+    sentences = _sentences(text)
     if not sentences:
         return answers.sentiment(0.0, [], [], [])
     told = await labelled(served, [text.text.strip(), *(sentence.text for sentence in sentences)], http)
     whole, *each = [score(probabilities, polarities(served.labels) or {}) for probabilities in told]
-    return answers.sentiment(whole, sentences, text.offsets(sentences, encoding), each)
+    offsets = text.offsets([sentence.start for sentence in sentences], encoding)
+    return answers.sentiment(whole, sentences, offsets, each)
+
+
+async def _entities(
+    version: Version, meant: Sequence[Served], text: PlainText, encoding: EncodingType, http: Request
+) -> answers.Object:
+    able = [served for served in meant if served.labelled == "words" and is_bio(served.labels)]
+    served = _only(able, "tags that name things, such as B-PER and I-PER")
+    sentences = _sentences(text)
+    told = await mentioned(served, [sentence.text for sentence in sentences], http)
+    found = [
+        one._replace(start=sentence.start + one.start, end=sentence.start + one.end)
+        for sentence, each in zip(sentences, told, strict=True)
+        for one in each
+    ]
+    offsets = text.offsets([one.start for one in found], encoding)
+    return answers.entities(
+        version,
+        [
+            answers.Mentioned(text.text[one.start : one.end], one.kind, offset, one.probability)
+            for one, offset in zip(found, offsets, strict=True)
+        ],
+    )
 
 
 async def _categories(meant: Sequence[Served], text: PlainText, http: Request) -> answers.Object:
-    labelling = [served for served in meant if served.labels]
+    labelling = _of_texts(meant)
     # Next to a model that tells sentiments, one of other labels is meant.
     others = [served for served in labelling if not polarities(served.labels)]
     served = _only(others or labelling, "labels")
@@ -109,6 +141,18 @@ async def _categories(meant: Sequence[Served], text: PlainText, http: Request) -
         raise ApiError(400, "The document has no text to classify.")
     (told,) = await labelled(served, [text.text.strip()], http)
     return answers.categories(told)
+
+
+def _of_texts(meant: Sequence[Served]) -> list[Served]:
+    """The models whose labels are of texts."""
+    return [served for served in meant if served.labelled == "text"]
+
+
+def _sentences(text: PlainText) -> list[Sentence]:
+    sentences = text.sentences()
+    if len(sentences) > MOST_SENTENCES:
+        raise ApiError(400, f"The document has {len(sentences)} sentences; {MOST_SENTENCES} are allowed.")
+    return sentences
 
 
 def _only(able: Sequence[Served], what: str) -> Served:
@@ -126,5 +170,6 @@ def _only(able: Sequence[Served], what: str) -> Served:
 
 def _unserved(method: str) -> ApiError:
     return ApiError(
-        400, f"{method} needs a kind of model that this server doesn't serve; texts' labels it has."
+        400,
+        f"{method} needs a kind of model that this server doesn't serve; labels of texts and words it has.",
     )

@@ -1,6 +1,5 @@
 """OpenAI's routes: models, completions, chats and embeddings."""
 
-import asyncio
 import base64
 from array import array
 from contextlib import AsyncExitStack
@@ -16,7 +15,7 @@ from llm.serve.registry import Figures, Models
 from llm.serve.responding import responded
 from llm.serve.schema import Asked, ChatRequest, CompletionRequest, EmbeddingRequest, listed
 from llm.serve.served import Served
-from llm.serve.writing import Answer, Writing, refused_when_full, whole_answers
+from llm.serve.writing import Answer, Writing, called, whole_answers
 
 router = APIRouter(prefix="/v1")
 
@@ -44,12 +43,12 @@ async def complete(http: Request, body: CompletionRequest, models: Models, metri
     served, given = models.named(body.model), listed(body.prompt)
     envelope = Envelope.of(CompletionShape(served))
     prompts = await run_in_threadpool(lambda: [served.ids(one) for one in given])
-    if served.writes_on:
+    texts = [served.tokenizer.decode(one) if isinstance(one, list) else one for one in given]
+    if served.writes and not any(map(served.hides, texts)):
         return await _written(http, served, body, prompts, envelope, metrics)
     if body.schema_given is not None:
         message = f"{served.name} reads texts whole; only models that go on from a prompt write JSON."
         raise ApiError(400, message, param="response_format")
-    texts = [served.tokenizer.decode(one) if isinstance(one, list) else one for one in given]
     answer = Answer.empty(len(texts) * (body.n or 1), sum(map(len, prompts)))
     return await responded(whole_answers(served, texts, body), answer, body, envelope, AsyncExitStack())
 
@@ -70,9 +69,7 @@ async def embed(body: EmbeddingRequest, models: Models) -> dict[str, Any]:
     """The mean of the last hidden states of each text, of unit length."""
     served, given = models.named(body.model), listed(body.input)
     prompts = await run_in_threadpool(lambda: [served.ids(one) for one in given])
-    with refused_when_full(served):
-        future = served.worker.call(lambda: [served.embedding(prompt) for prompt in prompts])
-    vectors = await asyncio.wrap_future(future)
+    vectors = await called(served, lambda: [served.embedding(prompt) for prompt in prompts])
     read = sum(map(len, prompts))
     return {
         "object": "list",

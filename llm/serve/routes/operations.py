@@ -24,5 +24,6 @@ async def health() -> dict[str, str]:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def figures(models: Models, metrics: Figures) -> Response:
     """Prometheus' figures."""
-    workers = [(served.name, served.worker) for served in models]
+    # Models that share a worker are counted by the first of them.
+    workers = {served.worker: served.name for served in reversed(list(models))}
     return Response(metrics.text(workers), media_type="text/plain; version=0.0.4; charset=utf-8")

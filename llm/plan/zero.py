@@ -1,0 +1,322 @@
+"""DeepSpeed's ZeRO, imitated: the tensors that its engine makes of a model, as deepspeed 0.19 with Lightning's settings."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from llm.model import Transformer
+from llm.plan.layout import Layout
+from llm.plan.ledger import Ledger, Memory
+from llm.plan.replica import OptimizerFactory, Replica
+from llm.train.parallel import blocks
+
+# Lightning's reduce_bucket_size; on an accelerator a bucket is there as a whole, on a CPU as far as it is written to.
+BUCKET = 200_000_000
+# DeepSpeed's stage3_param_persistence_threshold, _max_reuse_distance and _prefetch_bucket_size: weights of fewer values
+# stay whole, others as long as they are used again within so many, and so many are gathered ahead.
+PERSISTENT, REUSED, PREFETCHED = 100_000, 1_000_000_000, 50_000_000
+
+
+class Zero(Replica):
+    """What all stages do: gradients go through buckets, and each process updates its share of float32 weights."""
+
+    n_buckets: int
+
+    def __init__(self, net: nn.Module, optimizer: OptimizerFactory, layout: Layout, ledger: Ledger) -> None:
+        super().__init__(net, optimizer, layout, ledger)
+        self.groups: list[list[Tensor]] = [list(group["params"]) for group in self.optimizer.param_groups]
+        self.dtype = self.groups[0][0].dtype
+        self.pending: list[Tensor] = []
+        self.waiting: list[Tensor] = []
+        self.buffers: list[Tensor] = []
+        for parameter in (p for group in self.groups for p in group):
+            parameter.register_post_accumulate_grad_hook(self._reduce)
+
+    @property
+    def n_pending(self) -> int:
+        """The values in the bucket."""
+        return sum(parameter.numel() for parameter in self.pending)
+
+    def make(self, numel: int, kind: str, dtype: torch.dtype | None = None) -> Tensor:
+        """A flat tensor on the device."""
+        tensor = torch.empty(numel, dtype=dtype or self.dtype)
+        self.ledger.mark([tensor], kind)
+        return tensor
+
+    def make_offloaded(self, numel: int, kind: str, dtype: torch.dtype = torch.float32) -> Tensor:
+        """One that lies on the host where the strategy offloads; a CPU is its own host."""
+        is_away = self.layout.offload and self.layout.accelerator != "cpu"
+        return self.make(numel, "host" if is_away else kind, dtype)
+
+    def share_of(self, numel: int) -> int:
+        """The values of a process of so many."""
+        return math.ceil(numel / self.layout.world_size)
+
+    def share_out(self) -> None:
+        """Let the optimizer work on this process's shares in float32, a flat one a group."""
+        for group, parameters in zip(self.optimizer.param_groups, self.groups, strict=True):
+            numel = sum(self.share_of(p.numel()) for p in parameters)
+            group["params"] = [nn.Parameter(self.make_offloaded(numel, "weights"))]
+
+    def make_buckets(self) -> None:
+        """Where a bucket is there as a whole, make it."""
+        if self.layout.accelerator != "cpu" and not self.buffers:
+            self.buffers = [self.make(BUCKET, "buffers") for _ in range(self.n_buckets)]
+
+    def _reduce(self, parameter: Tensor) -> None:
+        if not self.reduces_now():
+            return
+        self.make_buckets()
+        if self.pending and self.n_pending + parameter.numel() > BUCKET:
+            self.flush()
+        self.pending.append(parameter)
+        if self.buffers and parameter.numel() <= BUCKET:
+            parameter.grad = None  # it is in the bucket
+
+    def reduces_now(self) -> bool:
+        """Whether this pass's gradients go to the other processes."""
+        return True
+
+    def flush(self) -> None:
+        """Send the bucket and keep this process's share."""
+        raise NotImplementedError
+
+    def update_groups(self) -> None:
+        """Update one group after the other, each from gradients in float32 that are made for it."""
+        groups = self.optimizer.param_groups
+        for group in groups:
+            share = group["params"][0]
+            if self.layout.offload:
+                share.grad = self.host_gradient(share)
+            else:
+                flat = self.make(share.numel(), "gradients")
+                share.grad = flat.to(share.dtype)
+                self.ledger.mark([share.grad], "gradients")
+                del flat
+            self.optimizer.param_groups = [group]
+            self.optimizer.step()
+            share.grad = None
+        self.optimizer.param_groups = groups
+        self.mark_states()
+
+    def host_gradient(self, share: Tensor) -> Tensor:
+        """The float32 gradient of a share that is there all the time."""
+        raise NotImplementedError
+
+    def mark_states(self) -> None:
+        """The optimizer's state lies where its weights do."""
+        super().mark_states()
+        if self.layout.offload and self.layout.accelerator != "cpu":
+            states = (value for state in self.optimizer.state.values() for value in state.values())
+            self.ledger.mark((value for value in states if isinstance(value, Tensor)), "host")
+
+
+class WholeWeights(Zero):
+    """Stages 1 and 2: the weights are whole, in a flat tensor a group; of gradients a process keeps its share."""
+
+    n_buckets = 2
+
+    def __init__(self, net: nn.Module, optimizer: OptimizerFactory, layout: Layout, ledger: Ledger) -> None:
+        super().__init__(net, optimizer, layout, ledger)
+        self.flat = [self._flatten(group) for group in self.groups]
+        self.share_out()
+        self.own = [self._own(group) for group in self.groups]
+        self.shares: list[Tensor] = []
+        self.kept: Tensor | None = None
+        if layout.offload:
+            largest = max(p.numel() for group in self.groups for p in group)
+            for group in self.optimizer.param_groups:
+                numel = group["params"][0].numel()
+                self.waiting += [
+                    self.make_offloaded(numel, "gradients"),
+                    self.make_offloaded(numel, "buffers", self.dtype),
+                ]
+            self.waiting += [
+                self.make_offloaded(largest, "buffers", self.dtype),
+                self.make(largest, "buffers"),
+            ]
+
+    def _flatten(self, group: list[Tensor]) -> Tensor:
+        flat = self.make(sum(p.numel() for p in group), "weights")
+        begin = 0
+        for parameter in group:
+            parameter.data = flat[begin : begin + parameter.numel()].view_as(parameter)
+            begin += parameter.numel()
+        return flat
+
+    def _own(self, group: list[Tensor]) -> list[Tensor]:
+        """Those whose beginning at least is in the first process's share."""
+        room = self.share_of(sum(p.numel() for p in group))
+        begins, begin = [], 0
+        for parameter in group:
+            begins.append(begin)
+            begin += parameter.numel()
+        return [p for p, begin in zip(group, begins, strict=True) if begin < room]
+
+    def reduces_now(self) -> bool:
+        """Stage 1 sends whole gradients, once a step."""
+        return self.layout.zero_stage > 1 or self.is_last
+
+    def flush(self) -> None:
+        """Sum the bucket over all processes, in a copy of it."""
+        copied = self.make(self.n_pending, "buffers")
+        # Stage 1 does so once a step.
+        send = self.ledger.send if self.layout.zero_stage > 1 else self.ledger.send_once
+        send(2 * self.layout.others * copied.nbytes)
+        del copied
+        if not self.shares and not self.layout.offload:
+            own = sum(p.numel() for group in self.own for p in group)
+            self.shares = [self.make(own, "gradients")]
+        if self.layout.zero_stage > 1:
+            for parameter in self.pending:
+                parameter.grad = None
+        self.pending = []
+
+    def close(self) -> None:
+        """Send what is left, and add up this process's share."""
+        if not self.reduces_now():
+            return
+        self.flush()
+        for group in self.groups:
+            for parameter in group:
+                parameter.grad = None
+        self.buffers = []
+        if self.shares and self.kept is None:
+            self.kept = self.shares[0]
+        self.shares = []
+
+    def host_gradient(self, share: Tensor) -> Tensor:
+        """Made at the beginning."""
+        return next(t for t in self.waiting if t.numel() == share.numel() and t.dtype == share.dtype)
+
+    def update(self) -> None:
+        """Take the norm in float64, a gradient at a time; update; gather the weights."""
+        if not self.layout.offload:
+            room = [self.share_of(sum(p.numel() for p in group)) for group in self.groups]
+            self.make(
+                max(min(p.numel(), most) for own, most in zip(self.own, room, strict=True) for p in own),
+                "buffers",
+                torch.float64,
+            )
+        self.update_groups()
+        self.kept = None
+        self.ledger.send_once(self.layout.others * sum(flat.nbytes for flat in self.flat))
+
+
+class ZeroShares(Zero):
+    """Stage 3: a process has its share of each weight, and gathers the others' while it needs them (`with_gathered`)."""
+
+    n_buckets = 1
+
+    def __init__(self, net: nn.Module, optimizer: OptimizerFactory, layout: Layout, ledger: Ledger) -> None:
+        super().__init__(net, optimizer, layout, ledger)
+        ledger.ignore(self.parameters)
+        numel = sum(self.share_of(p.numel()) for p in self.parameters)
+        self.share_out()
+        trained = sum(group["params"][0].numel() for group in self.optimizer.param_groups)
+        self.waiting = [
+            self.make_offloaded(numel, "weights", self.dtype),
+            self.make_offloaded(trained, "gradients", self.dtype),
+        ]
+        if layout.offload:
+            self.waiting += [
+                self.make_offloaded(group["params"][0].numel(), "gradients")
+                for group in self.optimizer.param_groups
+            ]
+        self.make_buckets()
+
+    def flush(self) -> None:
+        """Sum the bucket over all processes, in a copy of it that has each one's share together."""
+        copied = self.make(self.n_pending, "buffers")
+        self.ledger.send(self.layout.others * copied.nbytes)
+        if self.layout.accelerator == "cpu":
+            self.make(self.n_pending, "buffers")  # gloo scatters the sum of a copy
+        for parameter in self.pending:
+            parameter.grad = None
+        self.pending = []
+
+    def close(self) -> None:
+        """Send what is left."""
+        if self.pending:
+            self.flush()
+
+    def host_gradient(self, share: Tensor) -> Tensor:
+        """Made at the beginning."""
+        return next(t for t in self.waiting[2:] if t.numel() == share.numel())
+
+    def update(self) -> None:
+        """Take the norm in float64, a share at a time, and update."""
+        largest = max(p.numel() for group in self.groups for p in group)
+        self.make(self.share_of(largest), "buffers", torch.float64)
+        self.update_groups()
+
+
+class Gathering:
+    """What stage 3 has gathered of a model at a moment of a pass, in values.
+
+    Args:
+        net: the whole model, without storage.
+    """
+
+    def __init__(self, net: Transformer) -> None:
+        self.blocks = [_large(block.parameters()) for block in blocks(net)]
+        self.rest = _large(net.parameters()) - sum(self.blocks)
+        self.small = sum(p.numel() for p in net.parameters()) - self.rest - sum(self.blocks)
+
+    def stays(self, index: int) -> bool:
+        """Whether a block stays from its forward pass to its backward pass."""
+        return 2 * (sum(self.blocks[index + 1 :]) + self.rest) < REUSED
+
+    @property
+    def staying(self) -> int:
+        """The values of all blocks that do."""
+        return sum(size for index, size in enumerate(self.blocks) if self.stays(index))
+
+    def at(self, moment: str) -> int:
+        """The values that are whole."""
+        what, _, number = moment.partition(" ")
+        if what in ("batch", "update"):
+            return self.small
+        if what == "embedding":
+            return self.small + self.rest + self._ahead(self.blocks)
+        if not number:
+            return self.small + self.rest + self.staying
+        index = int(number) % len(self.blocks)
+        before = sum(size for i, size in enumerate(self.blocks[:index]) if self.stays(i))
+        coming = self.blocks[index + 1 :] if what == "forward" else self._to_fetch(index)
+        rest = self.rest if 2 * sum(self.blocks) < REUSED else 0
+        return self.small + rest + before + self.blocks[index] + self._ahead(coming)
+
+    def _to_fetch(self, index: int) -> list[int]:
+        """The blocks before this one that have to be gathered anew, the next first."""
+        return [self.blocks[i] for i in range(index - 1, -1, -1) if not self.stays(i)]
+
+    def _ahead(self, coming: list[int]) -> int:
+        """What is gathered of the blocks that come."""
+        total = 0
+        for size in coming:
+            if total + size > PREFETCHED:
+                break
+            total += size
+        return total
+
+    @property
+    def fetched(self) -> int:
+        """The values that are gathered in a forward and a backward pass."""
+        whole = self.rest + sum(self.blocks)
+        return 2 * whole - self.staying - (self.rest if 2 * sum(self.blocks) < REUSED else 0)
+
+
+def _large(parameters: object) -> int:
+    return sum(p.numel() for p in parameters if p.numel() >= PERSISTENT)  # type: ignore[attr-defined]
+
+
+def with_gathered(peaks: Mapping[str, Memory], gathering: Gathering, itemsize: int) -> dict[str, Memory]:
+    """What lived at each moment, and the weights that stage 3 has gathered by then."""
+    return {
+        moment: replace(memory, buffers=memory.buffers + itemsize * gathering.at(moment))
+        for moment, memory in peaks.items()
+    }
