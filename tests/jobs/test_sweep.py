@@ -167,7 +167,8 @@ def test_two_processes_a_job(python, tiny, tmp_path):
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_sweep_saves_its_job_and_goes_on(python, tiny, tmp_path, signum, code):
     once = [word for word in tiny if not word.startswith("checkpoint.")]
-    words = ["-m", *once, "checkpoint.every_n_steps=100000", "seed=1,2", "name=s"]
+    # A long run on a CPU would be compiled.
+    words = ["-m", *once, "checkpoint.every_n_steps=100000", "compile=false", "seed=1,2", "name=s"]
     # In the warm one's place, no signal would reach the whole group.
     first = sys.executable if signum == signal.SIGINT else python
     process = subprocess.Popen(

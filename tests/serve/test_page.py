@@ -96,6 +96,12 @@ def idle(page):
     page.locator("#stop:disabled").wait_for(state="attached")
 
 
+def write_at_most(page, tokens):
+    """Takes the likeliest tokens from now on, so that a model says the same each time."""
+    page.get_by_label("Temperature").fill("0")
+    page.get_by_label("Tokens at most").fill(str(tokens))
+
+
 def send(page, text):
     page.get_by_label("Message").fill(text)
     page.keyboard.press("Enter")
@@ -160,7 +166,7 @@ def test_what_a_model_writes_is_text(visit):
             continue
         send(page, text)
         shown += [["You", text], ["tiny", f"{text}!"]]
-        page.locator(".token").last.hover()
+        page.locator(".token").last.focus()
         assert json.dumps(text, ensure_ascii=False) in page.get_by_role("tooltip").inner_text()
     assert said(page) == shown
     page.reload()
@@ -194,12 +200,12 @@ def test_a_typed_message_is_answered_in_pieces_and_goes_on_as_a_chat(visit, long
     page.evaluate("""() => { window.seen = new Set(); new MutationObserver(() =>
       seen.add(document.querySelector('.assistant p')?.textContent.length)).observe(
       document.getElementById('log'), { childList: true, subtree: true }) }""")
-    page.get_by_label("Tokens at most").fill("40")
+    write_at_most(page, 40)
     send(page, "hey")
     assert page.evaluate("seen.size") > 10
     (_, (who, first)) = said(page)
     assert who == "chat"
-    assert re.fullmatch(r"\d+ tokens, \d+ a second", page.get_by_role("status").first.inner_text())
+    assert re.fullmatch(r"40 tokens, \d+(\.\d)? a second", page.get_by_role("status").first.inner_text())
     send(page, "more")
     assert page.posted[1].url.endswith("/v1/chat/completions")
     body = bodies(page)[1]
@@ -208,7 +214,7 @@ def test_a_typed_message_is_answered_in_pieces_and_goes_on_as_a_chat(visit, long
         {"role": "assistant", "content": first},
         {"role": "user", "content": "more"},
     ]
-    assert (body["temperature"], body["max_tokens"], body["stream"]) == (0.8, 40, True)
+    assert (body["temperature"], body["max_tokens"], body["stream"]) == (0, 40, True)
     shown = said(page)
     page.reload()
     assert said(page) == shown
@@ -216,7 +222,7 @@ def test_a_typed_message_is_answered_in_pieces_and_goes_on_as_a_chat(visit, long
 
 def test_stop_keeps_what_came_and_regenerate_asks_anew(visit, long_winded):
     page = visit(address=long_winded)
-    page.get_by_label("Tokens at most").fill("900")
+    write_at_most(page, 900)
     page.evaluate(STOP_AT_THREE)
     send(page, "hey")
     assert page.get_by_role("status").first.inner_text() == "Stopped."
@@ -225,7 +231,7 @@ def test_stop_keeps_what_came_and_regenerate_asks_anew(visit, long_winded):
     assert 3 <= page.locator(".token").count() < 900
     page.reload()
     assert said(page) == half
-    page.get_by_label("Tokens at most").fill("5")
+    write_at_most(page, 5)
     page.get_by_role("button", name="Regenerate").click()
     idle(page)
     ((you, asked), (_, whole)) = said(page)
@@ -237,7 +243,7 @@ def test_stop_keeps_what_came_and_regenerate_asks_anew(visit, long_winded):
 
 def test_leaving_in_the_middle_keeps_what_came(visit, long_winded):
     page = visit(address=long_winded)
-    page.get_by_label("Tokens at most").fill("900")
+    write_at_most(page, 900)
     page.get_by_label("Message").fill("hey")
     page.keyboard.press("Enter")
     page.locator(".token").nth(2).wait_for(state="attached")
@@ -295,7 +301,7 @@ def test_what_else_a_token_might_have_been_is_shown_to_pointers_and_keys(visit):
 
 def test_keys_alone_are_enough(visit, long_winded):
     page = visit(address=long_winded)
-    page.get_by_label("Tokens at most").fill("900")
+    write_at_most(page, 900)
     page.get_by_label("Message").focus()
     page.keyboard.type("a")
     page.keyboard.press("Shift+Enter")
@@ -349,7 +355,7 @@ def test_errors_are_said_in_words(visit):
 
 def test_a_chat_takes_what_the_context_leaves(visit):
     page = visit()
-    page.get_by_label("Tokens at most").fill("200")
+    write_at_most(page, 200)
     send(page, "x" * 150)
     assert [who for who, _ in said(page)] == ["You", "tiny"]
     assert [body.get("max_tokens") for body in bodies(page)] == [200, None]
@@ -382,15 +388,20 @@ def test_the_playground_goes_on_from_a_text(visit):
     page = visit()
     assert page.get_by_role("note").inner_text().startswith("tiny was not trained to chat")
     page.get_by_role("link", name="Playground").click()
-    page.get_by_label("Tokens at most").fill("20")
+    write_at_most(page, 20)
     page.get_by_label("Text to go on from").fill("def f(")
     page.get_by_role("button", name="Write on").click()
     idle(page)
     result = page.get_by_role("region", name="Result")
     assert result.locator("p").text_content().startswith("def f(")
     assert result.locator(".token").count() > 3
-    result.locator(".token").first.hover()
-    assert page.get_by_role("tooltip").locator("tr").count() >= 2  # bytes that are no UTF-8 look alike
+    # Bytes that are no UTF-8 look alike, so that a single token may have one way alone.
+    ways = []
+    for number in range(result.locator(".token").count()):
+        result.locator(".token").nth(number).focus()
+        ways.append(page.get_by_role("tooltip").locator("tr").count())
+    assert min(ways) >= 1
+    assert max(ways) > 1
     assert page.posted[0].url.endswith("/v1/completions")
     assert bodies(page)[0]["prompt"] == "def f("
     page.get_by_label("Text to go on from").press("Control+Enter")
