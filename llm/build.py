@@ -21,10 +21,12 @@ from llm.adapter import Adapted, Lora, attach, begun, without_adapters
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
 from llm.data.collate import Collator, Load, Setting
-from llm.data.conversations import Conversations, Conversing, bytes_per_target
+from llm.data.conversations import Conversing
 from llm.data.documents import fingerprint
+from llm.data.joined import pair_collator
 from llm.data.labels import LabelCollator
 from llm.data.mixture import Mixed, MixedSamples, Mixture, Share
+from llm.data.packed import Packed, PackedCollator, bytes_per_target
 from llm.data.pipeline import AnyStep
 from llm.data.pool import Executor
 from llm.data.preferences import PreferenceCollator
@@ -49,8 +51,9 @@ from llm.tokenizer import (
     TokenizerSpec,
     default_template,
     load_tokenizer,
+    writes_targets,
 )
-from llm.tokenizer.chat import CHATML
+from llm.tokenizer.chat import CHATML, PAIR, with_end
 from llm.train import checkpoint, launch
 from llm.train.derive import TENSOR_PARALLEL, Derived
 from llm.train.hang import HangWatch
@@ -64,7 +67,7 @@ from llm.train.progress import TrainingProgress
 from llm.train.recompute import recompute
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
-from llm.train.strategies import SPLITTING, ZeroStrategy, check_deepspeed
+from llm.train.strategies import ZeroStrategy, check_deepspeed
 from llm.train.tensor_parallel import check_divides
 
 Config = dict[str, Any]
@@ -128,7 +131,8 @@ class ChattingSpec:
     def build(self, texts: Any) -> Tokenizer:
         """The tokenizer with its template."""
         tokenizer = self.spec.build(texts)
-        return tokenizer.with_chat_template(self.template or default_template(tokenizer))
+        given = self.template and with_end(self.template, tokenizer)
+        return tokenizer.with_chat_template(given or default_template(tokenizer))
 
     def fingerprint(self) -> str:
         """That of the spec below, and of what is added to it."""
@@ -181,7 +185,7 @@ def origin(config: Config, run: Run) -> Origin:
     found = _origin(config, run)
     if config["context_length"] is not None:
         found = found.shortened(config["context_length"])
-    found = dataclasses.replace(found, tokenizer=chatting(config, found.tokenizer))
+    found = dataclasses.replace(found, tokenizer=_templated(config, found))
     has, wanted = found.shape.architecture, config["task"]["architectures"]
     if has not in wanted:
         raise ConfigError(
@@ -189,6 +193,17 @@ def origin(config: Config, run: Run) -> Origin:
             f"{TASKS[has]} trains such a model."
         )
     return found
+
+
+def _templated(config: Config, found: Origin) -> TokenizerSpec:
+    """The way to the tokenizer with the task's template: of a decoder on pairs that of pairs, which no task of texts keeps."""
+    if found.shape.architecture == "decoder" and _collator_class(config) is pair_collator:
+        return ChattingSpec(found.tokenizer, PAIR)
+    if found.weights and config["task"]["template"] is None:
+        tokenizer = found.tokenizer.build(())
+        if writes_targets(tokenizer):
+            return FixedTokenizer(tokenizer.with_chat_template(None))
+    return chatting(config, found.tokenizer)
 
 
 def _origin(config: Config, run: Run) -> Origin:
@@ -503,10 +518,10 @@ def adapter(config: Config) -> Lora | None:
             "adapter: strategy=fsdp_tp splits the matrices that it stands beside; take strategy=fsdp."
         )
     make = resolve(strategy["_target_"], config["packages"])
-    if beside.quantize is not None and isinstance(make, type) and issubclass(make, SPLITTING):
+    if beside.quantize is not None and isinstance(make, type) and issubclass(make, ZeroStrategy):
         raise ConfigError(
-            f"adapter.quantize={beside.quantize}: matrices in few bits can't be split over processes; take strategy=single or "
-            "strategy=ddp, or no adapter.quantize."
+            f"adapter.quantize={beside.quantize}: DeepSpeed splits no matrices in few bits; take strategy=fsdp, which does, "
+            "strategy=single or strategy=ddp, or no adapter.quantize."
         )
     return beside
 
@@ -681,8 +696,8 @@ def meter(
 
 def _bytes_per_target(text: Corpus | Mixture, net: Transformer, data: CorpusDataModule) -> float | None:
     """The bytes of text that a scored token stands for, where the bits of all of them add up to the text's."""
-    if isinstance(data.samples, Conversations):
-        return bytes_per_target(text.tokenizer, data.samples)
+    if isinstance(data.collate, PackedCollator):
+        return bytes_per_target(text.tokenizer, data.samples) if isinstance(data.samples, Packed) else None
     return text.bytes_per_token if goes_on(net) else None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from llm.data.collate import Samples
 from llm.data.documents import fingerprint
+from llm.data.joined import JoinedPairCollator
 from llm.data.pairs import PairCollator
 from llm.data.shards import Corpus, TokenStream
 from llm.data.turns import Turns
@@ -144,6 +145,11 @@ class MixedSamples:
         return self._mean("written")
 
     @property
+    def targets(self) -> float:
+        """Of pairs in rows, the scored tokens of a row, on average."""
+        return self._mean("targets")
+
+    @property
     def most_read(self) -> int:
         """Of pairs, the tokens of the longest source."""
         return max(view.most_read for view in self.views)  # type: ignore[attr-defined]
@@ -237,7 +243,8 @@ class MixedStream:
         Raises:
             ConfigError: the task is neither one of plain text nor one of pairs.
         """
-        if view is not Windows and getattr(view, "__func__", None) is not PairCollator.view:
+        pairs = (PairCollator.view, JoinedPairCollator.view)
+        if view is not Windows and getattr(view, "__func__", None) not in pairs:
             raise ConfigError("data=mixture mixes plain text, or pairs of texts; this task wants other data.")
         return MixedSamples(
             {name: stream.cut(view, length, seed) for name, stream in self.streams.items()}, self.shares

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from llm.data.collate import Batch, Setting, Work
-from llm.data.conversations import Conversation, TooLong, check_too_long, targets_of
+from llm.data.conversations import TooLong, check_too_long
 from llm.data.order import EpochOrder
+from llm.data.packed import Conversation, targets_of
 from llm.data.pairs import padded_length
 from llm.data.shards import TokenStream
 from llm.data.spans import filled

@@ -1,14 +1,13 @@
 """What models write for sources that they never saw, beside their targets: an encoder-decoder, or a decoder in a chat."""
 
 import re
+from collections.abc import Sequence
 
-import numpy as np
-
-from llm.data.conversations import Conversations
+from llm.data.packed import Packed
 from llm.data.pairs import Pairs
 from llm.evaluation.examples import text_id
 from llm.evaluation.result import Result, Row, figures_of
-from llm.generation import complete, translate
+from llm.generation import BatchEngine, Request, TextWriter, translate
 from llm.model import Transformer
 from llm.tokenizer import ChatTemplate, Tokenizer
 
@@ -36,31 +35,42 @@ def written_beside_targets(
 
 
 def answered_beside_targets(
-    model: Transformer, conversations: Conversations, tokenizer: Tokenizer, *, limit: int
+    model: Transformer, packed: Packed, tokenizer: Tokenizer, *, limit: int, batch_size: int = 16
 ) -> tuple[list[str], list[str], list[str]]:
-    """The same of a decoder that was trained on pairs as questions and answers.
+    """The same of a decoder that was trained on pairs, or on conversations, of which the first answer is asked.
 
-    A source is the first question of a conversation, of the first `limit`; those that leave no room for an
-    answer within the context are left out.
+    Of the first `limit` those are left out that leave no room for an answer within the context.
     """
     template = ChatTemplate(tokenizer)
     before, _, after = tokenizer.decode(template.prompt([{"role": "user", "content": MARK}])).partition(MARK)
-    read: list[str] = []
-    written: list[str] = []
-    targets: list[str] = []
-    for number in range(min(limit, len(conversations.lengths))):
-        ids_t, turn_t = conversations.transcripts.read(number)
-        # The last id that is given before the first answer, and the last of that.
-        edges = np.flatnonzero(np.diff(turn_t % 2 == 1, append=False))
-        asked, answered = ids_t[: edges[0] + 1].tolist(), ids_t[edges[0] + 1 : edges[1] + 1].tolist()
-        room = conversations.length - len(asked)
-        if room < 1:
-            continue
-        stops = template.stop_ids
-        written += complete(model, tokenizer, asked, max_new_tokens=room, stop_ids=stops)
-        read.append(tokenizer.decode(asked).removeprefix(before).removesuffix(after))
-        targets.append(tokenizer.decode(answered[:-1] if answered[-1] in stops else answered))
-    return read, written, targets
+    stops = template.stop_ids
+    exchanges = (packed.exchange(number) for number in range(min(limit, packed.n_conversations)))
+    pairs = [
+        (given_t.tolist(), written_t.tolist())
+        for given_t, written_t in exchanges
+        if len(given_t) < packed.length
+    ]
+    requests = [Request(given, packed.length - len(given), stop_ids=stops) for given, _ in pairs]
+    read = [tokenizer.decode(given).removeprefix(before).removesuffix(after) for given, _ in pairs]
+    targets = [tokenizer.decode(written[:-1] if written[-1] in stops else written) for _, written in pairs]
+    return read, _texts(model, requests, tokenizer, batch_size), targets
+
+
+def _texts(
+    model: Transformer, requests: Sequence[Request], tokenizer: Tokenizer, batch_size: int
+) -> list[str]:
+    """The text that is written for each request, so many at a time."""
+    if not requests:
+        return []
+    engine = BatchEngine(model, rows=min(batch_size, len(requests)))
+    writers = {request: TextWriter(tokenizer) for request in requests}
+    texts = dict.fromkeys(requests, "")
+    for token in engine.run(requests):
+        if token.finish != "stop":
+            texts[token.request] += writers[token.request].add(token.id)
+        if token.finish is not None:
+            texts[token.request] += writers[token.request].finish()
+    return list(texts.values())
 
 
 def match_figures(written: list[str], targets: list[str]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from llm.data import TokenStream
 from llm.data.collate import Collator
-from llm.data.conversations import ConversationCollator, Conversations
+from llm.data.packed import Packed, PackedCollator
 from llm.data.pairs import Pairs
 from llm.data.preferences import PreferenceCollator
 from llm.data.prefix import PrefixCollator
@@ -66,7 +66,7 @@ class Subject:
 def perplexity(subject: Subject) -> Result:
     """How well held-out text is predicted, by what the model's architecture predicts; the examples are documents.
 
-    A decoder's next tokens, of conversations the assistant's, those behind a prefix: loss, perplexity and bits per byte.
+    A decoder's next tokens, of conversations the assistant's, of pairs the target's, those behind a prefix: loss, perplexity and bits per byte.
     An encoder's hidden tokens: loss, pseudo-perplexity and accuracy. An encoder-decoder's targets: loss, perplexity and
     bits per byte.
     """
@@ -74,7 +74,7 @@ def perplexity(subject: Subject) -> Result:
     if isinstance(collate := subject.collator(), PreferenceCollator):
         raise ConfigError("eval=perplexity: of preferences no text is told. eval=preferences scores them.")
     if subject.model.config.architecture == "encoder_decoder" or isinstance(
-        collate, ConversationCollator | PrefixCollator
+        collate, PackedCollator | PrefixCollator
     ):
         metrics = score_targets(
             subject.model,
@@ -145,8 +145,10 @@ def pairs(subject: Subject) -> Result:
 def _written(name: str, subject: Subject) -> tuple[list[str], list[str], list[str]]:
     """The first `MOST_PAIRS` held-out sources, what is written for them, and their targets."""
     view = subject.collator().view(subject.stream, subject.model.config.context_length, subject.seed)
-    if isinstance(view, Conversations):
-        return answered_beside_targets(subject.model, view, subject.tokenizer, limit=MOST_PAIRS)
+    if isinstance(view, Packed) and not subject.model.config.labels:
+        return answered_beside_targets(
+            subject.model, view, subject.tokenizer, limit=MOST_PAIRS, batch_size=subject.batch_size
+        )
     if not isinstance(view, Pairs) or subject.model.config.labels:
         raise ConfigError(f"eval={name}: it is for models of pairs of texts, such as task=seq2seq trains.")
     return written_beside_targets(

@@ -7,13 +7,13 @@ from llm.generation.answering import answer_question
 from llm.generation.classifying import classify, estimate
 from llm.generation.filling import fill, restore
 from llm.generation.tagging import tag, told_tags
-from llm.generation.text import translate
+from llm.generation.text import continue_source, translate
 from llm.model import Transformer
 from llm.tokenizer import MASK, Tokenizer
 
 
 def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> str:
-    """`text` with what each <mask> hides; an encoder-decoder writes the target of a text that hides nothing.
+    """`text` with what each <mask> hides; what was trained on pairs writes the target of a text that hides nothing.
 
     A model with labels tells by them what the text is, a line each: the labels' probabilities, the words' tags, a number, or the
     answer to a question that stands before the text, in a line of its own.
@@ -27,6 +27,8 @@ def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: 
         if MASK not in text:
             raise ConfigError(f"prompt={text}: an encoder fills in what a prompt hides; put {MASK} into it.")
         return fill(model, tokenizer, text)
+    if model.config.architecture == "decoder":
+        return continue_source(model, tokenizer, text, max_new_tokens)
     if MASK in text:
         return restore(model, tokenizer, text, max_new_tokens)
     return translate(model, tokenizer, [text], max_new_tokens=max_new_tokens)[0]

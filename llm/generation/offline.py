@@ -8,7 +8,7 @@ from typing import NamedTuple
 from llm.generation.batching import BatchEngine, Request, goes_on
 from llm.generation.sampling import Sampling
 from llm.generation.text import TextWriter
-from llm.tokenizer import Tokenizer, start_token
+from llm.tokenizer import Tokenizer, start_token, writes_targets
 
 
 class Prompt(NamedTuple):
@@ -32,7 +32,7 @@ class Writer:
 
     Text j of prompt i draws from `seed + i * num_samples + j`, so that it doesn't matter what is written beside it. Of a
     prompt that leaves too little of the context, its end is taken: at least half the context is for the prompt. Of a
-    source that an encoder-decoder can't see whole, its beginning is.
+    source that can't be seen whole, its beginning is.
     """
 
     tokenizer: Tokenizer
@@ -65,8 +65,9 @@ class Writer:
     def _requests(self, engine: BatchEngine, prompt: Prompt) -> list[Request]:
         context, end = engine.model.config.context_length, self.tokenizer.end_of_text
         ids, source = self.tokenizer.encode(prompt.text) or [end], list[int]()
+        room = max(1, context - min(self.max_new_tokens, context // 2))
         if goes_on(engine.model):
-            ids = ids[-max(1, context - min(self.max_new_tokens, context // 2)) :]
+            ids = [*ids[: room - 1], end] if writes_targets(self.tokenizer) else ids[-room:]
         else:
             ids, source = [start_token(self.tokenizer)], [*ids[: context - 1], end]
         length = min(self.max_new_tokens, context - len(ids))

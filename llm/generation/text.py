@@ -120,19 +120,22 @@ def complete(
 def translate(
     model: Transformer,
     tokenizer: Tokenizer,
-    sources: Sequence[str],
+    sources: Sequence[str | Sequence[int]],
     *,
     sampling: Sampling = GREEDY,
     max_new_tokens: int,
     seed: int | None = None,
 ) -> list[str]:
-    """What an encoder-decoder writes for each of `sources`, as one batch.
+    """What an encoder-decoder writes for each of `sources`, texts or ids up to their ends of text, as one batch.
 
     Raises:
         ConfigError: a source is longer than the model's context.
     """
     device = next(model.parameters()).device
-    rows = [torch.tensor([*tokenizer.encode(source), tokenizer.end_of_text]) for source in sources]
+    rows = [
+        torch.tensor(source_ids(tokenizer, source) if isinstance(source, str) else source)
+        for source in sources
+    ]
     source_bs = pad_sequence(rows, batch_first=True, padding_value=PADDING).to(device)
     documents_bs = torch.where(source_bs == PADDING, PADDING, 0)
     with inference(model):
@@ -149,6 +152,25 @@ def translate(
         memory=memory,
     )
     return _texts(tokenizer, steps, stop_ids, len(sources))
+
+
+def continue_source(model: Transformer, tokenizer: Tokenizer, source: str, max_new_tokens: int) -> str:
+    """What a decoder that was trained on pairs writes for a source, greedily.
+
+    Raises:
+        ConfigError: the source leaves no room within the model's context.
+    """
+    ids, context = source_ids(tokenizer, source), model.config.context_length
+    if len(ids) >= context:
+        raise ConfigError(
+            f"The text has {len(ids)} tokens, and the model sees {context} of it and its target."
+        )
+    return complete(model, tokenizer, ids, max_new_tokens=min(max_new_tokens, context - len(ids)))[0]
+
+
+def source_ids(tokenizer: Tokenizer, source: str) -> list[int]:
+    """The ids of a source as a model reads them that was trained on pairs: an end of text stands behind it."""
+    return [*tokenizer.encode(source), tokenizer.end_of_text]
 
 
 def _texts(tokenizer: Tokenizer, steps: Iterable[Tensor], stop_ids: Sequence[int], n_rows: int) -> list[str]:

@@ -13,7 +13,7 @@ from llm.hub import to_huggingface
 from llm.hub.bert import gives_states
 from llm.hub.export import About, card
 from llm.model import Transformer
-from llm.tokenizer import ChatTemplate, Tokenizer, ends_of, sentinels, start_token
+from llm.tokenizer import ChatTemplate, Tokenizer, ends_of, sentinels, start_token, writes_targets
 from llm.tokenizer.huggingface import to_backend, tokenizer_config
 
 
@@ -122,7 +122,7 @@ def _kind(model: Transformer, tokenizer: Tokenizer) -> Kind:
     if model.config.architecture == "encoder_decoder":
         return SPANS if sentinels(tokenizer) else PAIRS
     if model.config.architecture == "decoder":
-        return CAUSAL
+        return replace(CAUSAL, text=PAIRS.text) if writes_targets(tokenizer) else CAUSAL
     if model.config.labels:
         return _marked(TELLING[model.config.labelled], tokenizer)
     return STATES if gives_states(model.config) else MASKED

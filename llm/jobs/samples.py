@@ -11,13 +11,14 @@ import numpy as np
 from llm import build
 from llm.build import Config
 from llm.data import Corpus
+from llm.data.joined import JoinedPairCollator
 from llm.data.mixture import Mixture
 from llm.data.windows import Windows
 from llm.data.words import LabelledWords
 from llm.generation import Sampling, answer, complete, goes_on, show_hidden, template_of
 from llm.model import Transformer
 from llm.redaction import redacted_text
-from llm.tokenizer import MASK, hiding_tokens
+from llm.tokenizer import MASK, hiding_tokens, writes_targets
 from llm.train.callbacks import Samples
 from llm.train.metrics import Pause
 from llm.train.parallel import gathered
@@ -70,7 +71,7 @@ def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     """
     if config["task"]["template"] is not None:
         return _partner(config, net, text)
-    if goes_on(net):
+    if goes_on(net) and not writes_targets(text.tokenizer):
         return _author(config, net, text)
     keys, tokenizer = config["samples"], text.tokenizer
     prompts = keys["prompts"] or _held_out_prompts(config, net, text)
@@ -126,7 +127,7 @@ def _partner(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer
 
 
 def _held_out_questions(config: Config, net: Transformer, text: Corpus | Mixture) -> list[list[int]]:
-    """The ids of held-out conversations up to their first answers."""
+    """The ids of held-out conversations up to their first answers, or of held-out sources."""
     collate, length = build.collator(config, text.tokenizer, net.config), net.config.context_length
     stream = text.validation if len(text.validation) else text.train
     view = stream.cut(collate.view, length, config["seed"])
@@ -152,6 +153,8 @@ def _held_out_prompts(config: Config, net: Transformer, text: Corpus | Mixture) 
     numbers = np.arange(min(keys["num_samples"] * (LOOKED_AT if hides else 1), view.n_held_out))
     if isinstance(view, LabelledWords):
         return [view.shown(number, text.tokenizer) for number in numbers.tolist()]
+    if isinstance(collate, JoinedPairCollator):
+        return [text.tokenizer.decode(ids) for ids in _held_out_questions(config, net, text)]
     batch = collate(view.held_out(numbers), numbers)
     shown_bs = batch.tokens_bt if batch.source_bs is None else batch.source_bs
     marks = hiding_tokens(text.tokenizer)

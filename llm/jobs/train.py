@@ -26,6 +26,7 @@ from llm.build import Config, Origin
 from llm.data import Corpus, CorpusDataModule
 from llm.data.collate import Batch, Collator, Samples, load
 from llm.data.conversations import Conversations
+from llm.data.joined import JoinedPairs
 from llm.data.mixture import Mixture, open_text
 from llm.data.module import TrainingSet, TrainSampler
 from llm.data.pairs import Pairs
@@ -477,7 +478,7 @@ def _prompt(job: Job) -> str:
     """What the next command asks the model; a chat asks nothing yet."""
     if isinstance(job.samples, CHATS):
         return ""
-    if isinstance(job.samples, Pairs | LabelledWords):
+    if isinstance(job.samples, Pairs | JoinedPairs | LabelledWords):
         return "a text of yours"
     return "def main():" if job.shape.architecture == "decoder" else "for <mask> in"
 

@@ -25,12 +25,13 @@ from llm.generation import (
 from llm.generation.rules import Rule
 from llm.generation.speculation import looked_up
 from llm.generation.template import PlainTemplate, Template, Turn, template_of
+from llm.generation.text import source_ids
 from llm.model import Transformer
 from llm.serve.errors import ApiError
 from llm.serve.grammar import Grammars
 from llm.serve.schema import SEEDS, Asked, ChatRequest
 from llm.serve.worker import Worker
-from llm.tokenizer import MASK, Tokenizer, start_token
+from llm.tokenizer import MASK, Tokenizer, start_token, writes_targets
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 
@@ -83,6 +84,11 @@ class Served:
         return writes(self.model)
 
     @property
+    def joins(self) -> bool:
+        """Whether it is a decoder that writes the target of a prompt, rather than go on from it."""
+        return self.writes_on and writes_targets(self.tokenizer)
+
+    @property
     def chats(self) -> bool:
         """Whether it was trained to chat."""
         return not isinstance(self.template, PlainTemplate)
@@ -106,25 +112,28 @@ class Served:
             "owned_by": "you",
             "architecture": self.model.config.architecture,
             "context_length": self.model.config.context_length,
-            "continues": self.writes_on,
+            "continues": self.writes_on and not self.joins,
             "labels": list(self.labels),
             "labelled": self.labelled,
             "chat_template": self.chats,
         }
 
     def ids(self, given: str | list[int]) -> list[int]:
-        """The ids of a prompt; an empty one begins a document.
+        """The ids of a prompt, or of a source where a decoder was trained on pairs; an empty prompt begins a document.
 
         Raises:
             ApiError: an id is not of this vocabulary.
         """
         if isinstance(given, str):
-            return self.tokenizer.encode(given) or [self.tokenizer.end_of_text]
+            return source_ids(self.tokenizer, given) if self.joins else self._plain_ids(given)
         if max(given) >= self.tokenizer.vocab_size:
             raise ApiError(
                 400, f"Token {max(given)} is not of this model's {self.tokenizer.vocab_size}.", param="prompt"
             )
         return given
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text) or [self.tokenizer.end_of_text]
 
     def chat_ids(self, body: ChatRequest) -> list[int]:
         """The ids of a chat.
@@ -167,7 +176,8 @@ class Served:
         if isinstance(asked, ChatRequest):
             length = asked.max_completion_tokens or asked.max_tokens or max(1, room)
         else:
-            length = asked.max_tokens or max(1, min(DEFAULT_TOKENS, room) if self.writes_on else room)
+            goes_on = self.writes_on and not self.joins
+            length = asked.max_tokens or max(1, min(DEFAULT_TOKENS, room) if goes_on else room)
         if length > room:
             raise ApiError(
                 400,

@@ -17,7 +17,7 @@ from llm.tokenizer.base import (
     start_token,
 )
 from llm.tokenizer.byte import ByteSpec, ByteTokenizer
-from llm.tokenizer.chat import ChatTemplate, default_template
+from llm.tokenizer.chat import ChatTemplate, default_template, writes_targets
 from llm.tokenizer.load import load_tokenizer
 from llm.tokenizer.pretrained import PretrainedSpec, PretrainedTokenizer
 from llm.tokenizer.sentencepiece import SentencePieceSpec, SentencePieceTokenizer
@@ -46,4 +46,5 @@ __all__ = [
     "mask_token",
     "sentinels",
     "start_token",
+    "writes_targets",
 ]

@@ -43,8 +43,8 @@ class Tokenizer(Protocol):
     def hash(self) -> str:
         """SHA-256 of what determines the ids."""
 
-    def with_chat_template(self, template: str) -> "Tokenizer":
-        """The same tokenizer with this template."""
+    def with_chat_template(self, template: str | None) -> "Tokenizer":
+        """The same tokenizer with this template, or with none."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, no special one among them; DataError on a lone surrogate."""
@@ -161,11 +161,11 @@ class TableTokenizer:
         template = self.files.get(CHAT_TEMPLATE)
         return None if template is None else template.decode()
 
-    def with_chat_template(self, template: str) -> Self:
-        """The same tokenizer with this template."""
-        return type(self)(
-            {**self.files, CHAT_TEMPLATE: template.encode()}, self.special_tokens, self.end_of_text
-        )
+    def with_chat_template(self, template: str | None) -> Self:
+        """The same tokenizer with this template, or with none."""
+        others = {name: content for name, content in self.files.items() if name != CHAT_TEMPLATE}
+        own = {} if template is None else {CHAT_TEMPLATE: template.encode()}
+        return type(self)(others | own, self.special_tokens, self.end_of_text)
 
     @cached_property
     def hash(self) -> str:

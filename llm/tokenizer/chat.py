@@ -41,6 +41,17 @@ PLAIN = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
+# Of decoders that write the target of a source: the two, an end of text behind each. By the remark it is told from chats.
+SOURCE_AND_TARGET = "{# a source and its target #}"
+PAIR = (
+    SOURCE_AND_TARGET + "{% if messages | length > 2 or messages[0]['role'] != 'user' %}"
+    "{{ raise_exception('this model writes the target of one text, a message of the user; nothing else goes before') }}"
+    "{% endif %}"
+    "{{ messages[0]['content'] + eos_token }}"
+    "{% if messages | length == 2 %}"
+    "{% generation %}{{ messages[1]['content'] + eos_token }}{% endgeneration %}"
+    "{% endif %}"
+)
 GENERATION = re.compile(r"{%(-?)\s*(end)?generation\s*(-?)%}")
 PRIVATE = range(0xE000, 0xF900)  # characters that Unicode keeps for whoever wants them
 
@@ -51,8 +62,18 @@ def default_template(tokenizer: Tokenizer) -> str:
         return tokenizer.chat_template
     if {IM_START, IM_END} <= tokenizer.special_tokens.keys():
         return CHATML
+    return with_end(PLAIN, tokenizer)
+
+
+def writes_targets(tokenizer: Tokenizer) -> bool:
+    """Whether a decoder with this tokenizer was trained to write the targets of sources."""
+    return tokenizer.chat_template is not None and SOURCE_AND_TARGET in tokenizer.chat_template
+
+
+def with_end(template: str, tokenizer: Tokenizer) -> str:
+    """A template that knows how the tokenizer spells the end of a text."""
     names = {id_: name for name, id_ in tokenizer.special_tokens.items()}
-    return with_names(PLAIN, eos_token=names[tokenizer.end_of_text])
+    return with_names(template, eos_token=names[tokenizer.end_of_text])
 
 
 def with_names(template: str, **names: str) -> str:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from llm.data import TokenStream, prepare
 from llm.data.collate import Setting
-from llm.data.conversations import ConversationCollator, Conversing, bytes_per_target, pack
+from llm.data.conversations import ConversationCollator, Conversing
 from llm.data.encode import join_stretches
+from llm.data.packed import bytes_per_target, pack
 from llm.data.sources import DocstringChats, JsonLines
 from llm.data.windows import IGNORED
 from llm.errors import DataError
@@ -126,7 +127,7 @@ def test_packed_rows_score_as_conversations_alone(corpus):
     collate = collator()
     view = collate.view(corpus.train, 128, 0)
     batch = collate(view.samples(np.arange(4)), np.arange(4))
-    assert view.size < len(view.lengths)
+    assert view.size < view.n_conversations
     model = Transformer(ModelConfig(**SHAPE, context_length=128)).eval()
     init_weights(model, 0)
     with torch.no_grad():
@@ -146,7 +147,7 @@ def test_packed_rows_score_as_conversations_alone(corpus):
 @pytest.mark.parametrize(("too_long", "kept"), [("cut", 60), ("drop", 30)])
 def test_what_is_too_long_is_cut_or_left_out_and_counted(corpus, too_long, kept):
     stream = corpus.train
-    lengths = collator().view(stream, 128, 0).lengths
+    lengths = collator().view(stream, 128, 0).kept_lengths
     length = int(np.median(lengths))
     view = collator(length, too_long=too_long).view(stream, length, 0)
     n_long = int((lengths > length + 1).sum())
@@ -212,12 +213,12 @@ def test_few_conversations_are_held_out_whole(tmp_path):
         written(tmp_path, [{"messages": one} for one in TALKS[:12]]), Chatting(), tmp_path / "shards"
     )
     views = [collator().view(stream, 128, 0) for stream in (corpus.train, corpus.validation)]
-    assert [len(view.lengths) for view in views] in ([11, 1], [10, 2])
+    assert [view.n_conversations for view in views] in ([11, 1], [10, 2])
 
 
 def test_bytes_of_a_target(corpus):
     view = collator().view(corpus.train, 128, 0)
-    ones = [view.conversation(number) for number in range(len(view.lengths))]
+    ones = [view.conversation(number) for number in range(view.n_conversations)]
     n_bytes = sum(len(TOKENIZER.decode_bytes(one.ids_t[one.is_written_t].tolist())) for one in ones)
     assert bytes_per_target(TOKENIZER, view) == pytest.approx(n_bytes / view.n_written.sum())
 

@@ -43,9 +43,11 @@ def test_sources_and_targets_are_the_pairs_and_answers_those_of_a_chat(tmp_path)
     read, written, targets = answered_beside_targets(model, collate.view(stream, 64, 0), TOKENIZER, limit=5)
     assert list(zip(read, targets, strict=True)) == PAIRS[:5]
     template = ChatTemplate(TOKENIZER)
-    asked = template.prompt([{"role": "user", "content": PAIRS[0][0]}])
-    wanted = complete(model, TOKENIZER, asked, max_new_tokens=64 - len(asked), stop_ids=template.stop_ids)
-    assert written[:1] == wanted
+    # Together as each alone.
+    for source, text in zip(read, written, strict=True):
+        asked = template.prompt([{"role": "user", "content": source}])
+        how = {"max_new_tokens": 64 - len(asked), "stop_ids": template.stop_ids}
+        assert [text] == complete(model, TOKENIZER, asked, **how)
     subject = Subject(model, TOKENIZER, stream, lambda: collate, lambda: None, 4, 0)
     with torch.no_grad():
         found = EVALUATIONS["summarization"](subject)

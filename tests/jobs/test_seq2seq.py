@@ -1,11 +1,13 @@
-"""The Transformer of 2017 by the same commands: train on pairs, see targets written, evaluate, ask."""
+"""Pairs by the same commands, on the Transformer of 2017 and on a decoder: train, see targets written, evaluate, ask, export."""
 
 import json
 
 import pytest
 
 from llm.cli.main import main
-from tests.commands import changed, on_pairs
+from llm.generation.text import continue_source
+from llm.tokenizer import load_tokenizer, writes_targets
+from tests.commands import changed, on_pairs, without
 
 
 @pytest.fixture
@@ -42,7 +44,83 @@ def test_a_model_of_texts_is_not_asked_for_pairs(tiny, tmp_path, capsys):
     assert "eval=pairs: it is for models of pairs" in capsys.readouterr().err
 
 
-def test_a_copy_is_learnt(words, tmp_path):
+@pytest.fixture(scope="module")
+def decoder(tiny_in, tmp_path_factory):
+    """The words and the folder of a decoder that was trained on pairs."""
+    folder = tmp_path_factory.mktemp("decoder")
+    words = changed(on_pairs(tiny_in(folder), folder), "task=seq2seq", "samples.every_n_steps=2")
+    assert main(["train", *words, "name=s", "trainer.max_steps=4"]) == 0
+    return words, folder / "runs/s"
+
+
+def test_a_decoder_is_trained_on_pairs_scored_and_asked(decoder, capsys, tmp_path):
+    _, folder = decoder
+    likelihood, pairs = json.loads((folder / "evaluation.json").read_text())
+    assert set(likelihood["metrics"]) == {"loss", "perplexity", "bits_per_byte", "tokens", "bytes"}
+    assert set(pairs["metrics"]) == {"exact_match", "chrf"}
+    rows = [json.loads(line) for line in (folder / pairs["outputs"]).read_text().splitlines()]
+    assert all(" and " in row["target"] for row in rows)
+    # Scored are the targets, with their ends of text, and nothing of the sources.
+    assert likelihood["metrics"]["bytes"] == sum(len(row["target"]) for row in rows)
+    assert likelihood["metrics"]["tokens"] > len(rows)
+    sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[0])
+    assert " und " in sample["prompt"]
+    assert sample["prompt"].endswith("\n")
+    assert main(["evaluate", f"run={folder}", "eval=[perplexity,pairs,summarization]"]) == 0
+    again = json.loads((folder / "evaluation.json").read_text())[-3:]
+    assert [entry["metrics"] for entry in again[:2]] == [likelihood["metrics"], pairs["metrics"]]
+    assert "copy_rouge1" in again[2]["metrics"]
+    capsys.readouterr()
+    assert main(["generate", f"run={folder}", "prompt=3 und 4", "max_new_tokens=8"]) == 0
+    alone = capsys.readouterr().out.removesuffix("\n")
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "3 und 4"}))
+    many = [f"data.paths={tmp_path}/prompts.jsonl", f"out={tmp_path}/out.jsonl", "temperature=0"]
+    assert main(["generate", f"run={folder}", *many, "max_new_tokens=8"]) == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text())["texts"] == [alone]
+
+
+def test_a_decoder_of_pairs_is_asked_alike_by_transformers(decoder, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from llm import build
+
+    assert main(["export", f"run={decoder[1]}", f"out={tmp_path}/hf"]) == 0
+    net, tokenizer = build.usable_model(str(decoder[1]), None)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    ask = theirs.apply_chat_template(
+        [{"role": "user", "content": "3 und 4"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    assert ask["input_ids"][0].tolist() == [*tokenizer.encode("3 und 4"), tokenizer.end_of_text]
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    written = model.generate(**ask, max_new_tokens=8, do_sample=False)[0, ask["input_ids"].shape[1] :]
+    assert theirs.decode(written, skip_special_tokens=True) == continue_source(net, tokenizer, "3 und 4", 8)
+    assert '"a source of yours" + tokenizer.eos_token' in (tmp_path / "hf/README.md").read_text()
+    # What comes back from there is a model of pairs still.
+    assert writes_targets(build.usable_model(str(tmp_path / "hf"), None)[1])
+
+
+def test_a_decoder_goes_on_from_a_run_of_texts_to_pairs_and_back(tiny, tmp_path):
+    assert main(["train", *tiny, "name=base", "trainer.max_steps=1"]) == 0
+    start = [*without(tiny, "model", "tokenizer"), f"init_from={tmp_path}/runs/base"]
+    words = changed(on_pairs(start, tmp_path), "task=summarization")
+    assert main(["train", *words, "name=pairs", "trainer.max_steps=2"]) == 0
+    base, pairs = (load_tokenizer(tmp_path / "runs" / name / "tokenizer") for name in ("base", "pairs"))
+    assert writes_targets(pairs)
+    assert not writes_targets(base)
+    back = changed(start, f"init_from={tmp_path}/runs/pairs", "name=back", "trainer.max_steps=1")
+    assert main(["train", *back]) == 0
+    assert not writes_targets(load_tokenizer(tmp_path / "runs/back/tokenizer"))
+
+
+def test_a_source_that_fills_a_decoders_context_is_refused(decoder, capsys):
+    assert main(["generate", f"run={decoder[1]}", f"prompt={'3 und ' * 60}"]) != 0
+    assert "of it and its target" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["transformer_nano", "nano"])
+def test_a_copy_is_learnt(words, tmp_path, model):
     sizes = ["model.d_model=64", "model.d_ff=128", "model.context_length=16"]
     batches = ["data.batch_size=32", "data.micro_batch_size=32", "data.validation_share=0.2"]
     quiet = [
@@ -50,7 +128,13 @@ def test_a_copy_is_learnt(words, tmp_path):
         "checkpoint.every_n_steps=300",
         "trainer.log_every_n_steps=50",
     ]
-    recipe = ["model.dropout=0", "model.residual=pre", "optimizer.lr=3e-3", "trainer.max_steps=300"]
+    recipe = [
+        f"model={model}",
+        "model.dropout=0",
+        "model.residual=pre",
+        "optimizer.lr=3e-3",
+        "trainer.max_steps=300",
+    ]
     assert main(["train", *changed(words, *sizes, *batches, *quiet, *recipe), "name=c"]) == 0
     pairs = json.loads((tmp_path / "runs/c/evaluation.json").read_text())[1]["metrics"]
     assert pairs["exact_match"] > 0.5

@@ -5,7 +5,7 @@ import pytest
 from small_server import TOKENIZER, serving, small
 
 from llm.serve import Served
-from llm.tokenizer.chat import CHATML
+from llm.tokenizer.chat import CHATML, PAIR, with_end
 
 TAGS = ("O", "B-PER", "I-PER", "B-disease", "I-disease")
 
@@ -15,6 +15,7 @@ def models():
     return {
         "tiny": Served("tiny", small(), TOKENIZER, rows=4),
         "chatty": Served("chatty", small(1), TOKENIZER.with_chat_template(CHATML), rows=4),
+        "joiner": Served("joiner", small(8), TOKENIZER.with_chat_template(with_end(PAIR, TOKENIZER)), rows=4),
         "filler": Served("filler", small(2, architecture="encoder"), TOKENIZER),
         "judge": Served(
             "judge", small(4, architecture="encoder", pooler=True, labels=("good", "bad")), TOKENIZER

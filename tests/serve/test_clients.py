@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from llm.generation import Sampling, classify, complete, fill, mentions, tagged_words, tell, translate
 from llm.generation.answering import answer_question
+from llm.generation.text import continue_source
 from llm.tokenizer import MASK
 
 PROMPT = "What is the capital of France?"
@@ -45,7 +46,7 @@ def test_everybodys_first_program(client):
 
 def test_the_models_are_listed(client):
     assert [model.id for model in client.models.list()] == [
-        "tiny", "chatty", "filler", "judge", "topics", "namer", "reader", "translator",
+        "tiny", "chatty", "joiner", "filler", "judge", "topics", "namer", "reader", "translator",
     ]  # fmt: skip
     assert client.models.retrieve("chatty").chat_template is True
 
@@ -287,6 +288,21 @@ def test_hugging_faces_summaries_by_decoders(server, client, models):
     assert theirs.summarization("a text", **at_once).summary_text == expected(
         models, "tiny", "a text", 12, temperature=0
     )
+
+
+def test_a_decoder_of_pairs_writes_targets_at_every_address(server, client, models):
+    served = models["joiner"]
+    wanted = continue_source(served.model, served.tokenizer, "a text", 12)
+    theirs = InferenceClient(model=f"{server}/models/joiner", token="none")
+    at_once = {"generate_parameters": {"max_new_tokens": 12}}
+    assert theirs.summarization("a text", **at_once).summary_text == wanted
+    ask = {"model": "joiner", "max_tokens": 12, "temperature": 0}
+    assert client.completions.create(prompt="a text", **ask).choices[0].text == wanted
+    said = [{"role": "user", "content": "a text"}]
+    assert client.chat.completions.create(messages=said, **ask).choices[0].message.content == wanted
+    assert served.about()["continues"] is False
+    with pytest.raises(openai.BadRequestError, match="writes the target of one text"):
+        client.chat.completions.create(messages=[{"role": "system", "content": "b"}, *said], **ask)
 
 
 def test_targets_are_streamed_sampled_and_told_with_their_probabilities(client, models):
