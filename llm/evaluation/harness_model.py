@@ -182,12 +182,14 @@ class LiveModel(TemplateLM):
 
     def _translated(self, contexts: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
         texts = []
+        sources = [self.tok_encode(context) for context in contexts]
+        self.n_cut += sum(len(source) > self.max_length for source in sources)
         for first in range(0, len(contexts), self.batch_size):
             keys = settings[first : first + self.batch_size]
             written = translate(
                 self.model,
                 self.ids,
-                contexts[first : first + self.batch_size],
+                [source[-self.max_length :] for source in sources[first : first + self.batch_size]],
                 sampling=_sampling(keys[0]),
                 max_new_tokens=min(max(one["max_gen_toks"] for one in keys), self.max_length),
                 seed=self.seed + first,

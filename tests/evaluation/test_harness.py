@@ -103,9 +103,19 @@ def test_an_encoder_decoder_scores_as_the_harness_scores_its_export(task_folder,
     exported.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"$A {end}", special_tokens=[(end, tokenizer.end_of_text)]
     )
-    ours = evaluated(LiveModel(net, tokenizer, batch_size=4, seed=0), task_folder, ["kinds"])
-    their = evaluated(theirs(tmp_path, backend="seq2seq", tokenizer=exported), task_folder, ["kinds"])
+    live, names = LiveModel(net, tokenizer, batch_size=4, seed=0), ["kinds", "lines"]
+    ours = evaluated(live, task_folder, names)
+    their = evaluated(theirs(tmp_path, backend="seq2seq", tokenizer=exported), task_folder, names)
     assert_same(ours, their, ["kinds"])
+    # Theirs lets it write as many tokens beyond max_gen_toks as its source has.
+    texts = [
+        (one[0][0], two[0][0])
+        for one, two in zip(answers(ours, "lines"), answers(their, "lines"), strict=True)
+    ]
+    assert all(two.startswith(one.rstrip("\ufffd")) for one, two in texts)
+    assert len({one for one, _ in texts}) > 5
+    # Sources beyond the context are among them.
+    assert live.n_cut > 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
