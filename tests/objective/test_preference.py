@@ -1,6 +1,7 @@
 """Preferences: log-probabilities of answers alone, and the losses of the papers on fixed numbers."""
 
 import math
+from collections import defaultdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,18 +48,72 @@ def test_the_losses_are_the_papers(beta):
     )
 
 
-@pytest.mark.parametrize(("kind", "theirs"), [("dpo", "sigmoid"), ("ipo", "ipo"), ("simpo", "simpo")])
-def test_the_losses_are_those_of_trl(kind, theirs):
-    cpo = pytest.importorskip("trl.experimental.cpo")
-    device = SimpleNamespace(device="cpu")
-    settings = {"alpha": 0.0, "beta": 0.2, "simpo_gamma": 0.4, "label_smoothing": 0.0, "accelerator": device}
-    ratios = SCORES if kind == "simpo" else SCORES - REFERENCE
-    scores = ratios if kind == "dpo" else ratios / LENGTHS
-    # What CPO is to log-probabilities, DPO and IPO are to their ratios with the first model's.
-    found = cpo.CPOTrainer.cpo_loss(
-        SimpleNamespace(loss_type=theirs, **settings), scores[:, 0], scores[:, 1]
-    )[0]
-    assert losses(kind, 0.2, 0.4) == pytest.approx(found.tolist(), rel=1e-12)
+# What TRL 1.16.0 gives of the same numbers, beta 0.2 and a margin of 0.4, by
+# python -c "from tests.objective.test_preference import of_trl; print({kind: of_trl(kind) for kind in ('dpo', 'ipo', 'simpo')})"
+OF_TRL = {
+    "dpo": [0.5543552444685271, 0.8259394198788436, 0.5543552444685271],
+    "ipo": [4.913611111111112, 8.33765625, 3.3611111111111116],
+    "simpo": [0.9130152523999526, 0.6918979618097418, 0.9740769841801067],
+}
+
+
+def of_trl(kind):
+    """The loss of each pair by TRL's own code: its DPO trainer's for DPO and IPO, its CPO trainer's for SimPO."""
+    if kind == "simpo":
+        from trl.experimental.cpo import CPOTrainer
+
+        settings = {"alpha": 0.0, "beta": 0.2, "simpo_gamma": 0.4, "label_smoothing": 0.0}
+        trainer = SimpleNamespace(loss_type=kind, accelerator=SimpleNamespace(device="cpu"), **settings)
+        return CPOTrainer.cpo_loss(trainer, *(SCORES / LENGTHS).unbind(1))[0].tolist()
+    return [_of_dpo_trainer(kind, *pair) for pair in zip(SCORES, REFERENCE, LENGTHS, strict=True)]
+
+
+def _of_dpo_trainer(kind, scores_2, reference_2, lengths_2):
+    """The loss of one pair; what a model would say of each token is its answer's score over the length."""
+    from trl import DPOTrainer
+
+    longest = int(lengths_2.max()) + 1
+    is_answer = torch.zeros(2, longest, dtype=torch.long)
+    for row, length in enumerate(lengths_2.tolist()):
+        is_answer[row, 1 : length + 1] = 1
+    each = (scores_2 / lengths_2)[:, None] * is_answer[:, 1:]
+    told = SimpleNamespace(
+        log_probs=each, **dict.fromkeys(("entropy", "mean_logits"), each), is_top1=each > 0
+    )
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=False),
+        accelerator=SimpleNamespace(device="cpu", gather=lambda x: x, gather_for_metrics=lambda x: x),
+        aux_loss_enabled=False,
+        ld_alpha=None,
+        precompute_ref_logps=True,
+        f_divergence_type="reverse_kl",
+        loss_types=[{"dpo": "sigmoid"}.get(kind, kind)],
+        loss_weights=[1.0],
+        beta=0.2,
+        use_weighting=False,
+        _metrics={"eval": defaultdict(list)},
+        _total_train_tokens=0,
+    )
+    inputs = {
+        "input_ids": torch.zeros_like(is_answer),
+        "attention_mask": torch.ones_like(is_answer),
+        "completion_mask": is_answer,
+        "ref_chosen_logps": reference_2[:1],
+        "ref_rejected_logps": reference_2[1:],
+    }
+    return DPOTrainer._compute_loss(trainer, lambda **_: told, inputs, return_outputs=False).item()
+
+
+@pytest.mark.parametrize("kind", OF_TRL)
+def test_the_losses_are_those_of_trl(kind):
+    assert losses(kind, 0.2, 0.4) == pytest.approx(OF_TRL[kind], rel=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OF_TRL)
+def test_trl_gives_these_losses_still(kind):
+    pytest.importorskip("trl", reason="pip install trl: it is compared with, and not among what this needs")
+    assert of_trl(kind) == pytest.approx(OF_TRL[kind], rel=1e-12)
 
 
 @given(st.floats(-50, 50), st.floats(-50, 50), st.floats(0.01, 2))
