@@ -2,10 +2,14 @@
 
 import csv
 import gzip
+import re
 
 import pytest
 
 from llm.data import prepare
+from llm.data.bio import tagged
+from llm.data.documents import Losses
+from llm.data.inputs import InputFiles
 from llm.data.pairs import Pairs
 from llm.data.sources import Tables
 from llm.errors import ConfigError, DataError
@@ -75,3 +79,64 @@ def test_broken_rows_can_be_left_out(tmp_path):
     source = Tables(f"{tmp_path}/a.csv", text="review", label="stars", on_bad_file="skip")
     corpus = prepare(source, ByteSpec(), tmp_path / "shards")
     assert sorted(pairs_of(corpus)) == [("a", "1"), ("c", "2"), ("d", "1")]
+
+
+WORDS = [
+    ("1", "Ann", "B-PER"),
+    ("", "met", "O"),
+    ("", 'the, "boss"', "O"),
+    ("2", "Bob", "B-PER"),
+    ("3", "Go", "O"),
+]
+
+
+def words_table(path, rows, header=("id", "word", "tag")):
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return Tables(str(path), text="word", label="tag", sentence="id", validation_share=0)
+
+
+@pytest.mark.parametrize("named", ["at the first word", "at each word"])
+def test_rows_are_words_of_sentences(tmp_path, named):
+    full = [(number, *rest) for number, (_, *rest) in zip("11123", WORDS, strict=True)]
+    rows = WORDS if named == "at the first word" else full
+    source = words_table(tmp_path / "a.csv", rows)
+    assert source.corpus_name == "tagged"
+    documents = [one for piece in source.plan(InputFiles()).pieces for one in piece.documents(Losses())]
+    wanted = [
+        tagged(["Ann", "met", 'the, "boss"'], ["B-PER", "O", "O"]),
+        tagged(["Bob"], ["B-PER"]),
+        tagged(["Go"], ["O"]),
+    ]
+    assert [one.data for one in documents] == wanted
+    assert [one.id.rpartition(", ")[2] for one in documents] == ["line 2", "line 5", "line 6"]
+
+
+def test_a_sentence_with_a_broken_row_is_named_or_left_out(tmp_path):
+    (tmp_path / "a.csv").write_text("id,word,tag\n1,a,O\n1,b\n2,c,O\n")
+    keys = {"text": "word", "label": "tag", "sentence": "id"}
+    with pytest.raises(DataError, match=r"a\.csv:2: the row has another number of cells"):
+        prepare(Tables(f"{tmp_path}/a.csv", **keys), ByteSpec(), tmp_path / "shards")
+    losses = Losses()
+    (piece,) = Tables(f"{tmp_path}/a.csv", on_bad_file="skip", **keys).pieces(f"{tmp_path}/a.csv", 0, 0)
+    assert [one.data for one in piece.documents(losses)] == [tagged(["c"], ["O"])]
+    assert losses.counts["bad"] == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"sentence": "ids"}, "Did you mean data.sentence=id?"),
+        ({"text": "words"}, "Did you mean data.text=word?"),
+        ({"label": "tags"}, "Did you mean data.label=tag?"),
+        ({"label": None}, "data.label names their tags"),
+    ],
+)
+def test_a_column_that_is_not_there_is_named(tmp_path, keys, message):
+    words_table(tmp_path / "a.csv", WORDS)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        prepare(
+            Tables(f"{tmp_path}/a.csv", **{"text": "word", "label": "tag", "sentence": "id", **keys}),
+            ByteSpec(),
+            tmp_path / "shards",
+        )

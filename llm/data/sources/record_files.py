@@ -4,7 +4,7 @@ import gzip
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TextIO, cast
+from typing import Any, ClassVar, TextIO, cast
 
 from llm.data.cutting import piece_bytes
 from llm.data.documents import Document, Piece, Plan, Split, fingerprint
@@ -81,13 +81,13 @@ class RecordFiles:
             for piece in self.pieces(path, fact.size, limit)
         ]
         split = self.split(first_documents(pieces))
-        settings = {
-            "kind": self.kind,
-            **self.fields.settings(),
-            "on_bad_file": self.on_bad_file,
-            "split": split.settings(),
-        }
+        settings = {**self.settings, "split": split.settings()}
         return Plan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, n_bytes)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides which documents its files give."""
+        return {"kind": self.kind, **self.fields.settings(), "on_bad_file": self.on_bad_file}
 
     def split(self, first: Sequence[Document]) -> Split:
         """What is held out, by the first documents."""
