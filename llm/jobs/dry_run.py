@@ -69,6 +69,15 @@ class Outlook:
         return trace(self.step).peak
 
     @property
+    def weight_bytes(self) -> int:
+        """What all weights take together, with those that are trained beside others, and codes where weights are kept in them."""
+        floats = self.step.dtype.itemsize
+        return sum(
+            p.numel() * (floats if p.is_floating_point() else p.element_size())
+            for p in self.step.model(self.shape).parameters()
+        )
+
+    @property
     def tokens_per_step(self) -> int:
         """Tokens in a global batch."""
         return round(self.config["data"]["batch_size"] * self.work.tokens)
@@ -234,7 +243,7 @@ def _memory(outlook: Outlook) -> list[Line]:
 
 
 def _disk(outlook: Outlook) -> list[Line]:
-    memory, whole = outlook.memory, parameter_count(outlook.shape) * outlook.step.dtype.itemsize
+    memory, whole = outlook.memory, outlook.weight_bytes
     size = checkpoint_bytes(whole, round(memory.optimizer * whole / memory.weights))
     lines = [("a checkpoint", f"{amount(size)}B", "weights and optimizer state")]
     if outlook.steps is not None:

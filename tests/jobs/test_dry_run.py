@@ -2,9 +2,12 @@
 
 import re
 
+import pytest
 import yaml
+from safetensors.torch import load_file
 
 from llm.cli.main import main
+from tests.commands import without
 
 
 def files(folder):
@@ -54,15 +57,25 @@ def test_prepared_text_gives_every_figure(tiny, tmp_path, capsys):
     assert {path: path.read_bytes() for path in files(tmp_path / "runs")} == before
 
 
-def test_the_parts_of_memory_and_disk_are_those_of_the_run(tiny, tmp_path, capsys):
+LORA = ["adapter=lora", "adapter.rank=4"]
+
+
+@pytest.mark.parametrize("beside", [[], LORA, [*LORA, "adapter.quantize=nf4"]], ids=["whole", "lora", "nf4"])
+def test_a_checkpoint_is_as_large_as_is_said(tiny, tmp_path, capsys, beside):
+    if beside:
+        main(["train", *tiny, "name=start", "trainer.max_steps=1"])
+        tiny = [*without(tiny, "model", "tokenizer"), *beside, f"init_from={tmp_path}/runs/start"]
     main(["train", *tiny, "name=a", "trainer.max_steps=4"])
+    capsys.readouterr()
     _, said = dry(tiny, capsys, "trainer.max_steps=4", "name=a")
     folder = tmp_path / "runs/a/checkpoints/step_00000004"
-    real = sum((folder / f"{name}.safetensors").stat().st_size for name in ("model", "optimizer"))
+    tensors = [
+        *load_file(folder / "model.safetensors").values(),
+        *load_file(folder / "optimizer.safetensors").values(),
+    ]
     value, letter, _ = re.match(r"([\d.]+) (\w?)(B)", figures(said.out)["a checkpoint"]).groups()
     said_bytes = float(value) * {"k": 1e3, "M": 1e6, "": 1}[letter]
-    # Names and shapes stand in the files too, and this model is tiny.
-    assert said_bytes < real < 1.2 * said_bytes
+    assert said_bytes == pytest.approx(sum(tensor.nbytes for tensor in tensors), rel=0.01)
 
 
 def test_the_composed_config_comes_first(tiny, capsys):
