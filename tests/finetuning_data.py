@@ -13,14 +13,28 @@ SHAPE = (
 )
 
 
-def words_of(task, tiny, folder):
-    """The words that train a tiny model on a small set of the task of a function below."""
+def words_of(task, tiny, folder, start=None):
+    """The words that train a tiny model on a small set of the task of a function below, on from the run `start` if any."""
     kept = [word for word in tiny if not word.startswith(OWN)]
-    return [*kept, f"task={task.__name__}", *task(folder), *SHAPE]
+    words = [*kept, f"task={task.__name__}", *task(folder), *SHAPE]
+    if start is None:
+        return words
+    return [*(word for word in words if not word.startswith(("model", "tokenizer"))), f"init_from={start}"]
+
+
+def start_of(task, tiny, folder):
+    """The words that train what `task` goes on from: a model of texts of the same shape."""
+    brought = [word for word in task(folder) if word.startswith("model")]
+    return [*(word for word in tiny if not word.startswith("model")), *brought, *SHAPE]
 
 
 def classification(folder):
     rows = [{"text": f"{'so good' if n % 2 else 'too bad'} {n}", "label": n % 2} for n in range(60)]
+    return ["model=bert_nano", "data=jsonl", "data.label=label", jsonl(folder, rows)]
+
+
+def regression(folder):
+    rows = [{"text": f"{'so good' if n % 2 else 'too bad'} {n}", "label": n % 7} for n in range(60)]
     return ["model=bert_nano", "data=jsonl", "data.label=label", jsonl(folder, rows)]
 
 
@@ -47,6 +61,30 @@ def qa(folder):
 def summarization(folder):
     rows = [{"source": f"{n} and more of it", "target": f"{n}"} for n in range(60)]
     return ["model=t5_nano", "data=pairs", jsonl(folder, rows)]
+
+
+def seq2seq(folder):
+    # On a decoder: several pairs in a row.
+    rows = [{"source": f"{n} of it", "target": f"{n}"} for n in range(80)]
+    return ["model=nano", "model.n_kv_heads=1", "model.head_dim=16", "data=pairs", jsonl(folder, rows)]
+
+
+def chat(folder):
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{n}?"},
+                {"role": "assistant", "content": "a" * (n % 9 + 1)},
+            ]
+        }
+        for n in range(80)
+    ]
+    return ["model=nano", "model.n_kv_heads=1", "model.head_dim=16", "data=chat", jsonl(folder, rows)]
+
+
+def dpo(folder):
+    rows = [{"prompt": f"{n}?", "chosen": "a" * (n % 9 + 1), "rejected": f"{n}"} for n in range(80)]
+    return ["model=nano", "model.n_kv_heads=1", "model.head_dim=16", "data=preferences", jsonl(folder, rows)]
 
 
 def jsonl(folder, rows):

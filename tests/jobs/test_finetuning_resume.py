@@ -1,30 +1,86 @@
-"""Fine-tuning goes on where it stopped, whatever the task: the weights of a run that was never stopped."""
+"""Fine-tuning goes on where it stopped or was killed, whatever the task: the weights of a run that was never stopped."""
+
+import os
+import signal
 
 import pytest
 import torch
 
 from llm.cli.main import main
 from llm.train import checkpoint
-from tests.finetuning_data import classification, qa, summarization, tagging, words_of
-
-
-@pytest.mark.parametrize(
-    "task",
-    [
-        tagging,
-        pytest.param(classification, marks=pytest.mark.slow),
-        pytest.param(qa, marks=pytest.mark.slow),
-        pytest.param(summarization, marks=pytest.mark.slow),
-    ],
-    ids=lambda task: task.__name__,
+from tests.commands import changed, weights
+from tests.finetuning_data import (
+    chat,
+    classification,
+    dpo,
+    qa,
+    regression,
+    seq2seq,
+    start_of,
+    summarization,
+    tagging,
+    words_of,
 )
-def test_a_resumed_run_equals_one_that_was_never_stopped(tiny, tmp_path, task):
-    words = ["train", *words_of(task, tiny, tmp_path), "model.dropout=0.1", "eval=[]", "trainer.max_steps=8"]
+from tests.training import finish, start, wait_for_steps
+
+LORA = ("adapter=lora", "adapter.rank=4", "adapter.dropout=0.1")
+# A task, and what is trained beside the model that it starts from; without that it starts from one where it must.
+CASES = {
+    "tagging": (tagging, ()),
+    "classification": (classification, ()),
+    "regression": (regression, ()),
+    "qa": (qa, ()),
+    "summarization": (summarization, ()),
+    "seq2seq": (seq2seq, ()),
+    "chat": (chat, ()),
+    "dpo": (dpo, ()),
+    "lora": (chat, LORA),
+    "nf4": (seq2seq, (*LORA, "adapter.quantize=nf4")),
+}
+
+
+def slow_but(*names):
+    return [pytest.param(name, marks=() if name in names else pytest.mark.slow) for name in CASES]
+
+
+def words_for(name, tiny, folder):
+    task, beside = CASES[name]
+    run = None
+    if task is dpo or beside:
+        assert (
+            main(["train", *start_of(task, tiny, folder), "name=start", "trainer.max_steps=1", "eval=[]"])
+            == 0
+        )
+        run = folder / "runs/start"
+    else:
+        beside = ("model.dropout=0.1",)
+    return [*words_of(task, tiny, folder, run), *beside, "eval=[]"]
+
+
+def assert_same(one, other):
+    ours, theirs = (weights(folder) for folder in (one, other))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("name", slow_but("tagging", "seq2seq"))
+def test_a_resumed_run_equals_one_that_was_never_stopped(tiny, tmp_path, name):
+    words = ["train", *words_for(name, tiny, tmp_path), "trainer.max_steps=8"]
     assert main([*words, "name=whole"]) == 0
     middle = tmp_path / "runs/whole/checkpoints/step_00000004"
     assert main([*words, "name=again", f"resume={middle}"]) == 0
-    whole, again = (
-        checkpoint.read_model(checkpoint.find(tmp_path / f"runs/{name}/checkpoints", None))[1]
-        for name in ("whole", "again")
-    )
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert_same(tmp_path / "runs/whole", tmp_path / "runs/again")
+
+
+@pytest.mark.parametrize("name", slow_but("seq2seq"))
+def test_a_killed_run_ends_with_the_weights_of_one_that_never_was(python, tiny, tmp_path, name):
+    longer = ("trainer.max_steps=150", "checkpoint.every_n_steps=10", "trainer.val_check_interval=null")
+    words = changed(words_for(name, tiny, tmp_path), *longer)
+    finish(python, words, "name=whole")
+    process = start(python, words, "name=killed")
+    wait_for_steps(tmp_path / "runs/killed", process, 25)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert 20 <= checkpoint.step_of(checkpoint.steps(tmp_path / "runs/killed/checkpoints")[0]) < 150
+    assert "Resuming from step" in finish(python, words, "name=killed")
+    assert_same(tmp_path / "runs/whole", tmp_path / "runs/killed")

@@ -4,10 +4,7 @@ import csv
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,34 +12,9 @@ from safetensors.torch import load_file
 
 from llm.train import checkpoint
 from llm.train.run import Run
+from tests.training import finish, start, wait_for_steps
 
-ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.distributed
-
-
-def command(tiny, *overrides):
-    # What is to be stopped is told to go on for long, and a long run on a CPU would be compiled.
-    overrides = (*overrides, "compile=false")
-    given = {word.partition("=")[0] for word in overrides}
-    kept = [word for word in tiny if word.partition("=")[0] not in given]
-    return [str(ROOT / "train.py"), *kept, *overrides]
-
-
-def finish(python, tiny, *overrides):
-    done = subprocess.run([python, *command(tiny, *overrides)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def start(python, tiny, *overrides):
-    """A command that goes on for long, in a group of its own."""
-    return subprocess.Popen(
-        [python, *command(tiny, *overrides)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def losses(folder):
@@ -142,18 +114,6 @@ def test_a_signal_saves_and_the_same_command_goes_on(python, tiny, tmp_path, lay
 
     words[1] = f"trainer.max_steps={step + 2}"
     assert f"Resuming from step {step}" in finish(python, tiny, *words)
-
-
-def wait_for_steps(folder, process, n_steps):
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.stdout.read()
-        metrics = folder / "metrics.csv"
-        if metrics.exists() and metrics.read_text().count("\n") > n_steps:
-            return
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    pytest.fail("no steps within two minutes")
 
 
 def test_a_killed_run_loses_no_more_than_the_save_interval(python, tiny, tmp_path):
