@@ -520,7 +520,7 @@ def adapter(config: Config) -> Lora | None:
     make = resolve(strategy["_target_"], config["packages"])
     if beside.quantize is not None and isinstance(make, type) and issubclass(make, ZeroStrategy):
         raise ConfigError(
-            f"adapter.quantize={beside.quantize}: DeepSpeed splits no matrices in few bits; take strategy=fsdp, which does, "
+            f"adapter.quantize={beside.quantize}: matrices in few bits don't go with DeepSpeed; take strategy=fsdp, which splits them, "
             "strategy=single or strategy=ddp, or no adapter.quantize."
         )
     return beside

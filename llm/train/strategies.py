@@ -202,7 +202,3 @@ class ZeroStrategy(DeepSpeedStrategy):
     def _close_step(self, norm: Any) -> None:
         if self.module.is_open:
             self.module.close_step(self.optimizers[0], float(norm))
-
-
-# What gives each process a share of each weight, or its optimizer one.
-SPLITTING = (FSDPStrategy, ZeroStrategy)

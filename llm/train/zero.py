@@ -1,6 +1,7 @@
 """A DeepSpeed engine's weights and optimizer state by parameter name, in and out, one tensor at a time."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def full_shape(parameter: Tensor) -> torch.Size:
 class ZeroState:
     """The float32 weights of a model and the moments of its AdamW, both split over processes by DeepSpeed.
 
-    All processes call each method together.
+    Weights that are frozen are no part of its optimizer: they are as the model has them, and without moments. All
+    processes call each method together.
 
     Args:
         model: the network inside the engine.
@@ -32,6 +34,7 @@ class ZeroState:
 
     def __init__(self, model: nn.Module, optimizer: Any) -> None:
         self._parameters = dict(model.named_parameters())
+        self._trained = {name: p for name, p in self._parameters.items() if p.requires_grad}
         self._optimizer = optimizer
 
     def flat_states(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
@@ -55,14 +58,17 @@ class ZeroState:
 
         Each tensor is put together on all processes, and kept by one.
         """
-        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+        from deepspeed.utils import safe_get_full_optimizer_state
 
         step = next(state[STEP] for _, state in self.flat_states())
         weights: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}
         for number, (name, parameter) in enumerate(self._parameters.items()):
             mine = number % world_size == rank
-            _keep(weights, name, safe_get_full_fp32_param(parameter), mine)
+            with _weight(parameter) as weight:
+                _keep(weights, name, weight, mine)
+            if name not in self._trained:
+                continue
             for key in MOMENTS:
                 _keep(states, f"{name}/{key}", safe_get_full_optimizer_state(parameter, key), mine)
             _keep(states, f"{name}/{STEP}", step, mine)
@@ -80,10 +86,10 @@ class ZeroState:
         self._check(weights, states, folder)
         for name, parameter in self._parameters.items():
             self._set_weight(parameter, _read(weights, name, torch.isfinite))
-        step = _read(states, f"{next(iter(self._parameters))}/{STEP}", _is_number)
+        step = _read(states, f"{next(iter(self._trained))}/{STEP}", _is_number)
         for _, state in self.flat_states():
             state[STEP].copy_(step)
-        for name, parameter in self._parameters.items():
+        for name, parameter in self._trained.items():
             for key in MOMENTS:
                 value = _read(states, f"{name}/{key}", _is_number).to(_device(parameter))
                 if hasattr(parameter, "ds_id"):
@@ -94,8 +100,8 @@ class ZeroState:
     def _check(self, weights: Stored, states: Stored, folder: Path) -> None:
         shapes = {name: full_shape(p) for name, p in self._parameters.items()}
         checkpoint.check_names(shapes, {name: about.shape for name, about in weights.tensors.items()}, folder)
-        wanted = {f"{name}/{key}": shape for name, shape in shapes.items() for key in MOMENTS}
-        wanted |= {f"{name}/{STEP}": torch.Size() for name in shapes}
+        wanted = {f"{name}/{key}": shapes[name] for name in self._trained for key in MOMENTS}
+        wanted |= {f"{name}/{STEP}": torch.Size() for name in self._trained}
         found = {name: about.shape for name, about in states.tensors.items()}
         if found != wanted:
             wrong = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
@@ -110,10 +116,12 @@ class ZeroState:
         if hasattr(parameter, "ds_id"):
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
                 parameter.copy_(value)
-            self._set_share(parameter, value)
+            if parameter.requires_grad:
+                self._set_share(parameter, value)
         else:
             parameter.copy_(value)
-            safe_set_full_fp32_param(parameter, value)
+            if parameter.requires_grad:
+                safe_set_full_fp32_param(parameter, value)
 
     def _set_share(self, parameter: nn.Parameter, value: Tensor, key: str | None = None) -> None:
         """Put this process's share of `value` where ZeRO-3 keeps the parameter's weight or moment."""
@@ -124,6 +132,20 @@ class ZeroState:
         own = value.flatten()[begin : begin + share.numel()]
         # The last share is filled up.
         share.data[: own.numel()].copy_(own)
+
+
+@contextmanager
+def _weight(parameter: nn.Parameter) -> Iterator[Tensor]:
+    """Within, a parameter's weight whole: the optimizer's in float32, of a frozen one the model's."""
+    import deepspeed
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    if parameter.requires_grad:
+        yield safe_get_full_fp32_param(parameter)
+        return
+    split = [parameter] if hasattr(parameter, "ds_id") else []
+    with deepspeed.zero.GatheredParameters(split, enabled=bool(split)):
+        yield parameter
 
 
 def _keep(kept: dict[str, Tensor], name: str, tensor: Tensor, mine: bool) -> None:

@@ -9,6 +9,7 @@ import torch
 from llm.data import prepare
 from llm.data.collate import Setting
 from llm.data.joined import JoinedPairCollator, pair_collator
+from llm.data.mixture import MixedStream, Share
 from llm.data.pairs import PairCollator, Pairs
 from llm.data.sources import JsonLines
 from llm.data.windows import IGNORED
@@ -128,3 +129,14 @@ def test_a_pair_is_no_chat_of_several_turns():
         template.prompt(turns)
     with pytest.raises(DataError, match="writes the target of one text"):
         template.prompt([{"role": "system", "content": "a"}])
+
+
+def test_sources_of_pairs_are_mixed(stream):
+    collate = JoinedPairCollator(setting())
+    mixed = MixedStream({"a": stream, "b": stream}, {"a": Share(3.0), "b": Share(1.0)})
+    view, alone = mixed.cut(collate.view, 128, 0), collate.view(stream, 128, 0)
+    assert collate.work(view) == collate.work(alone)
+    numbers = np.arange(8)
+    batch = collate(view.samples(numbers), numbers)
+    assert (batch.targets_bk != IGNORED).sum() == view.n_targets(numbers).sum()
+    assert view.n_held_out == 2 * alone.n_held_out

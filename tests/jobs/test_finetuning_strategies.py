@@ -2,13 +2,25 @@
 
 import csv
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from llm.cli.main import main
-from tests.finetuning_data import classification, qa, summarization, tagging, words_of
+from tests.finetuning_data import (
+    chat,
+    classification,
+    dpo,
+    qa,
+    regression,
+    seq2seq,
+    start_of,
+    summarization,
+    tagging,
+    words_of,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.distributed
@@ -20,6 +32,10 @@ def losses(python, words, folder):
     command = [python, "train.py", *words, f"name={folder.name}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+    return rows_of(folder)
+
+
+def rows_of(folder):
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     return [float(row["train/loss"]) for row in rows if row["train/loss"]]
@@ -29,11 +45,22 @@ def losses(python, words, folder):
     ("adapter", "strategies"),
     [
         pytest.param(["adapter=lora", "adapter.dora=true"], ("ddp", "fsdp"), id="dora"),
-        pytest.param(["adapter=lora", "adapter.quantize=nf4"], ("ddp",), id="nf4", marks=pytest.mark.slow),
+        pytest.param(["adapter=lora", "adapter.quantize=nf4"], ("fsdp",), id="nf4"),
+        pytest.param(
+            ["adapter=lora"], ("deepspeed_zero1", "deepspeed_zero3"), id="lora", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ["adapter=lora", "adapter.quantize=int8", "adapter.dora=true"],
+            ("ddp", "fsdp"),
+            id="int8",
+            marks=pytest.mark.slow,
+        ),
         pytest.param([], ("ddp", "fsdp"), id="whole", marks=pytest.mark.slow),
     ],
 )
 def test_chats_have_the_losses_of_a_single_process(python, tiny, tmp_path, adapter, strategies):
+    if "deepspeed_zero1" in strategies:
+        pytest.importorskip("deepspeed")
     longer = [word.replace("context_length=32", "context_length=96") for word in tiny]
     assert main(["train", *longer, "name=base", "trainer.max_steps=1"]) == 0
     rows = [
@@ -56,12 +83,30 @@ def test_chats_have_the_losses_of_a_single_process(python, tiny, tmp_path, adapt
         )
         assert found == pytest.approx(alone, rel=0, abs=2e-6)
         assert main(["evaluate", f"run={tmp_path}/runs/{strategy}"]) == 0
+        middle = tmp_path / "runs" / strategy / "checkpoints/step_00000004"
+        assert main(["train", *words, "strategy=single", "name=again", f"resume={middle}"]) == 0
+        assert rows_of(tmp_path / "runs/again") == pytest.approx(alone[4:], rel=0, abs=2e-6)
+        middle = tmp_path / "runs/single/checkpoints/step_00000004"
+        again = [*words, f"strategy={strategy}", "trainer.devices=2", f"resume={middle}"]
+        found = losses(python, again, tmp_path / "runs" / f"{strategy}_again")
+        assert found == pytest.approx(alone[4:], rel=0, abs=2e-6)
+        shutil.rmtree(tmp_path / "runs/again")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("task", [classification, tagging, qa, summarization], ids=lambda task: task.__name__)
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, marks=() if task is seq2seq else pytest.mark.slow)
+        for task in (classification, regression, tagging, qa, summarization, seq2seq, chat, dpo)
+    ],
+    ids=lambda task: task.__name__,
+)
 def test_each_task_has_the_losses_of_a_single_process(python, tiny, tmp_path, task):
-    words = [*words_of(task, tiny, tmp_path), *SAME, "model.dropout=0"]
+    begun = None
+    if task is dpo:
+        assert main(["train", *start_of(task, tiny, tmp_path), "name=start", "trainer.max_steps=1"]) == 0
+        begun = tmp_path / "runs/start"
+    words = [*words_of(task, tiny, tmp_path, begun), *SAME, *([] if begun else ["model.dropout=0"])]
     alone = losses(python, [*words, "strategy=single"], tmp_path / "runs/single")
     for strategy in ("ddp", "fsdp"):
         found = losses(
