@@ -20,17 +20,17 @@ from torch import Tensor
 from llm.adapter import Adapted, Lora, attach, begun, without_adapters
 from llm.config import resolve
 from llm.data import Corpus, CorpusDataModule, Source, prepare
-from llm.data.collate import Collator, Load, Setting
-from llm.data.conversations import Conversations, Conversing, bytes_per_target
+from llm.data.collators.base import Collator, Load, Setting
+from llm.data.collators.conversations import Conversations, Conversing, bytes_per_target
+from llm.data.collators.labels import LabelCollator
+from llm.data.collators.preferences import PreferenceCollator
+from llm.data.collators.prefix import PrefixCollator
 from llm.data.documents import fingerprint
-from llm.data.labels import LabelCollator
+from llm.data.executors.processes import Executor
 from llm.data.mixture import Mixed, MixedSamples, Mixture, Share
-from llm.data.pipeline import AnyStep
-from llm.data.pool import Executor
-from llm.data.preferences import PreferenceCollator
-from llm.data.prefix import PrefixCollator
-from llm.data.preparation import shared_tokenizer
-from llm.data.progress import Bar
+from llm.data.preparation.pipeline import AnyStep
+from llm.data.preparation.prepare import shared_tokenizer
+from llm.data.preparation.progress import Bar
 from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors

@@ -24,13 +24,13 @@ from llm import build
 from llm.adapter import frozen_bytes, n_values
 from llm.build import Config, Origin
 from llm.data import Corpus, CorpusDataModule
-from llm.data.collate import Batch, Collator, Samples, load
-from llm.data.conversations import Conversations
+from llm.data.collators.base import Batch, Collator, Samples, load
+from llm.data.collators.conversations import Conversations
+from llm.data.collators.pairs import Pairs
+from llm.data.collators.preferences import PreferenceCollator, Preferences
+from llm.data.collators.words import LabelledWords
 from llm.data.mixture import Mixture, open_text
 from llm.data.module import TrainingSet, TrainSampler
-from llm.data.pairs import Pairs
-from llm.data.preferences import PreferenceCollator, Preferences
-from llm.data.words import LabelledWords
 from llm.errors import DataError, UserError
 from llm.files import read_json, write_json
 from llm.jobs import dry_run
