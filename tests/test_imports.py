@@ -29,7 +29,7 @@ OF_DATA = (
     *("collators", "mixture", "module"),
 )
 FRAMEWORKS = {
-    "lightning": ("llm/train/", "llm/data/module.py", "llm/build.py", "llm/jobs/"),
+    "lightning": ("llm/train/", "llm/data/module.py", "llm/build/", "llm/jobs/"),
     "hydra": ("llm/cli/",),
     "omegaconf": ("llm/cli/",),
     "pydantic": ("llm/config/", "llm/serve/"),
