@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from llm.cli.main import main
 from llm.train import checkpoint
+from llm.train.checkpoint import writer
 from llm.train.run import Run
 
 
@@ -128,7 +129,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tiny, tmp_path, capsy
 def test_a_full_disk_while_saving_stops_with_the_earlier_checkpoint_whole(
     tiny, tmp_path, capsys, monkeypatch
 ):
-    save_file, calls = checkpoint.save_file, []
+    save_file, calls = writer.save_file, []
 
     def full_at_the_second_save(tensors, path):
         calls.append(path)
@@ -136,7 +137,7 @@ def test_a_full_disk_while_saving_stops_with_the_earlier_checkpoint_whole(
             raise OSError(errno.ENOSPC, "No space left on device")
         save_file(tensors, path)
 
-    monkeypatch.setattr(checkpoint, "save_file", full_at_the_second_save)
+    monkeypatch.setattr(writer, "save_file", full_at_the_second_save)
     assert train(tiny, "name=a", "trainer.max_steps=12") == 1
     error = capsys.readouterr().err
     assert "No space left on device" in error
