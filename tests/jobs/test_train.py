@@ -153,7 +153,7 @@ def test_a_kill_before_the_sum_up_is_made_good_by_the_same_command(tiny, tmp_pat
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("llm.jobs.train.evaluations", killed)
+    monkeypatch.setattr("llm.jobs.job.evaluations", killed)
     assert train(tiny, "name=a", "trainer.max_steps=4") == 130
     folder = tmp_path / "runs/a"
     assert not (folder / "results.json").exists()
