@@ -13,7 +13,7 @@ _HYDRAS = ("_partial_", "_args_", "_recursive_", "_convert_")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+", re.ASCII)
 _OURS = ("llm.adapter", "llm.data", "llm.evaluation", "llm.objective", "llm.tokenizer", "llm.train")
-_OUR_FUNCTIONS = ("llm.data.joined", "llm.train.optimizers", "llm.train.schedules")
+_OUR_FUNCTIONS = ("llm.data.collators.joined", "llm.train.optimizers", "llm.train.schedules")
 _LIGHTNING = tuple(
     f"lightning.pytorch.{part}"
     for part in ("accelerators", "callbacks", "loggers", "plugins", "profilers", "strategies")

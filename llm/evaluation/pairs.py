@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from llm.data.packed import Packed
-from llm.data.pairs import Pairs
+from llm.data.collators.packed import Packed
+from llm.data.collators.pairs import Pairs
 from llm.evaluation.examples import text_id
 from llm.evaluation.result import Result, Row, figures_of
 from llm.generation import BatchEngine, Request, TextWriter, translate

@@ -1,0 +1,180 @@
+"""Conversations, a pair of texts being the shortest: of each, parts alone are scored; as many as fit stand in a row.
+
+Shapes: n conversations, r rows, b batch, t time.
+"""
+
+from abc import ABC, abstractmethod
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from llm.data.collators.base import Batch, Samples, Setting, Work
+from llm.data.collators.pairs import padded_length
+from llm.data.collators.spans import filled
+from llm.data.sampling.order import EpochOrder
+from llm.data.sampling.windows import IGNORED
+from llm.data.shards import TokenStream
+from llm.model.mask import PADDING
+from llm.tokenizer import Tokenizer
+
+
+class Conversation(NamedTuple):
+    """The ids of a conversation, or of a source and its target, and which of them the model is to write."""
+
+    ids_t: np.ndarray
+    is_written_t: np.ndarray
+
+
+class Exchange(NamedTuple):
+    """The ids that a model is given, and those that it is to write for them, as long as they are."""
+
+    given_t: np.ndarray
+    written_t: np.ndarray
+
+
+class Packed(ABC):
+    """Conversations in rows of at most `length` inputs, which are put together once; each comes once an epoch.
+
+    Args:
+        kept_lengths: the ids of each conversation, as far as they are read (n,).
+        n_written: how many of them are written (n,).
+        wanted: the numbers of the conversations that are taken.
+        length: the inputs that a row has room for.
+        seed: of the order of the rows.
+    """
+
+    def __init__(
+        self, kept_lengths: np.ndarray, n_written: np.ndarray, wanted: np.ndarray, length: int, seed: int
+    ) -> None:
+        self.length = length
+        self.kept_lengths, self.n_written = kept_lengths, n_written
+        self.rows = pack(kept_lengths - 1, wanted, length)
+        self.order = EpochOrder(len(self.rows), seed)
+
+    @abstractmethod
+    def conversation(self, number: int) -> Conversation:
+        """A conversation by its number in the stream, as far as it is read."""
+
+    @abstractmethod
+    def exchange(self, number: int) -> Exchange:
+        """What a conversation first gives and wants for it."""
+
+    @property
+    @abstractmethod
+    def note(self) -> str:
+        """What became of conversations that don't fit; empty where all do."""
+
+    @property
+    def n_conversations(self) -> int:
+        """The conversations of the stream, whether they are taken or not."""
+        return len(self.kept_lengths)
+
+    @property
+    def size(self) -> int:
+        """Rows in one pass over the conversations."""
+        return len(self.rows)
+
+    @property
+    def n_held_out(self) -> int:
+        """Every row once."""
+        return len(self.rows)
+
+    @property
+    def tokens(self) -> float:
+        """The inputs of a row, on average."""
+        used = sum(int((self.kept_lengths[row] - 1).sum()) for row in self.rows)
+        return used / max(1, len(self.rows))
+
+    @property
+    def targets(self) -> float:
+        """The scored tokens of a row, on average."""
+        return float(self._targets_r.mean()) if len(self.rows) else 0.0
+
+    @cached_property
+    def _targets_r(self) -> np.ndarray:
+        return np.array([self.n_written[row].sum() for row in self.rows], np.int64)
+
+    def samples(self, samples: np.ndarray) -> list[list[Conversation]]:
+        """The rows of training samples (n,)."""
+        return self.held_out(self.order.numbers(samples))
+
+    def held_out(self, numbers: np.ndarray) -> list[list[Conversation]]:
+        """The rows of these numbers (n,); -1 is a row of nothing."""
+        return [
+            [] if number < 0 else [self.conversation(one) for one in self.rows[number].tolist()]
+            for number in numbers.tolist()
+        ]
+
+    def n_targets(self, samples: np.ndarray) -> np.ndarray:
+        """The scored tokens (n,) of training samples."""
+        return self._targets_r[self.order.numbers(samples)]
+
+
+def pack(lengths: np.ndarray, numbers: np.ndarray, room: int) -> list[np.ndarray]:
+    """Put the things of these `numbers` (n,), of `lengths` by number, into rows of `room`, each where it fits best."""
+    rows: list[list[int]] = []
+    free: list[tuple[int, int]] = []  # how much room a row has left, and which it is
+    for number in numbers[np.argsort(-lengths[numbers], kind="stable")].tolist():
+        size = int(lengths[number])
+        found = bisect_left(free, (size, -1))
+        left, row = free.pop(found) if found < len(free) else (room, len(rows))
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(number)
+        insort(free, (left - size, row))
+    return [np.array(row) for row in rows]
+
+
+class PackedCollator(ABC):
+    """Each token that is to be written is told from what stands before it in its conversation, and nothing else is scored.
+
+    Args:
+        setting: the run's tokenizer, and the model, which says how much fits into a row.
+    """
+
+    marks = ("documents_bt",)
+
+    def __init__(self, setting: Setting) -> None:
+        self.tokenizer, self.longest = setting.tokenizer, setting.shape.context_length
+
+    @property
+    @abstractmethod
+    def view(self) -> Callable[[TokenStream, int, int], Samples]:
+        """Cuts a stream into rows for a context length and a seed."""
+
+    def work(self, samples: Packed) -> Work:
+        """The average row's."""
+        return Work(samples.tokens, samples.tokens, samples.targets)
+
+    def most(self, samples: Packed) -> Work:
+        """A full row's; each position gets scores, and those of what is to be written count."""
+        return Work(samples.length, samples.length, samples.length)
+
+    def __call__(self, rows: list[list[Conversation]], ids: np.ndarray) -> Batch:
+        """The batch of rows, padded to the longest."""
+        nothing = np.zeros(0, np.int64)
+        inputs = [np.concatenate([nothing, *(one.ids_t[:-1] for one in row)]) for row in rows]
+        targets = [np.concatenate([nothing, *map(targets_of, row)]) for row in rows]
+        documents = [np.repeat(np.arange(len(row)), [len(one.ids_t) - 1 for one in row]) for row in rows]
+        length = padded_length(inputs, self.longest)
+        return Batch.of(
+            tokens_bt=filled(inputs, length, self.tokenizer.end_of_text),
+            targets_bk=filled(targets, length, IGNORED),
+            ids=ids,
+            documents_bt=filled(documents, length, PADDING),
+        )
+
+
+def targets_of(conversation: Conversation) -> np.ndarray:
+    """What each input of a conversation is to be followed by, where the model is to write it."""
+    return np.where(conversation.is_written_t, conversation.ids_t, IGNORED)[1:]
+
+
+def bytes_per_target(tokenizer: Tokenizer, packed: Packed) -> float:
+    """The UTF-8 bytes of a scored token, on average over the first thousand conversations."""
+    some = [packed.conversation(n) for n in range(min(1000, packed.n_conversations))]
+    ids = np.concatenate([one.ids_t[one.is_written_t] for one in some])
+    return len(tokenizer.decode_bytes(ids.tolist())) / max(1, len(ids))
