@@ -3,8 +3,7 @@
 import re
 from contextlib import nullcontext
 
-from llm.build.nodes import Config, instantiate
-from llm.build.tasks import collator_class
+from llm.build.nodes import Config, collator_class, instantiate
 from llm.build.tokenizers import FixedTokenizer
 from llm.config import resolve
 from llm.data import Corpus, Source, prepare

@@ -15,3 +15,8 @@ def settings(node: Config) -> Config:
 def instantiate(node: Config, config: Config, **arguments: Any) -> Any:
     """Call what `node` names with its keys and `arguments`; nothing outside the allowlist is ever called."""
     return resolve(node["_target_"], config["packages"])(**settings(node), **arguments)
+
+
+def collator_class(config: Config) -> Any:
+    """The class of the task's collator, or whatever makes one."""
+    return resolve(config["task"]["collator"]["_target_"], config["packages"])

@@ -7,9 +7,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from llm.build.nodes import Config, instantiate, settings
+from llm.build.nodes import Config, collator_class, instantiate, settings
 from llm.build.origins import Origin
-from llm.config import resolve
 from llm.data import Corpus
 from llm.data.collators.base import Collator, Setting
 from llm.data.collators.labels import LabelCollator
@@ -23,11 +22,6 @@ from llm.objective.preference import PreferenceLoss
 from llm.tokenizer import Tokenizer
 from llm.train import checkpoint
 from llm.train.hardware import place
-
-
-def collator_class(config: Config) -> Any:
-    """The class of the task's collator, or whatever makes one."""
-    return resolve(config["task"]["collator"]["_target_"], config["packages"])
 
 
 def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collator:
