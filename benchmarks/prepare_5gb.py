@@ -130,14 +130,15 @@ def prepare_once(text: Path, shards: Path, processes: int, steps: bool, pieces: 
     print(json.dumps({"seconds": stages.seconds(), **report}))
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory that a process and its descendants hold now."""
+def held(pid: int) -> int:
+    """Bytes of memory that a process and its descendants hold now, what several share counted once (PSS)."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        shares = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (OSError, IndexError):
+    except OSError:
         return 0
-    return pages * 4096 + sum(resident(int(child)) for child in children)
+    kilobytes = sum(int(line.split()[1]) for line in shares if line.startswith("Pss:"))
+    return (kilobytes << 10) + sum(held(int(child)) for child in children)
 
 
 def measure(text: Path, processes: int, steps: bool, pieces: int) -> dict:
@@ -150,7 +151,7 @@ def measure(text: Path, processes: int, steps: bool, pieces: int) -> dict:
         peak = 0
         try:
             while child.poll() is None:
-                peak = max(peak, resident(child.pid))
+                peak = max(peak, held(child.pid))
                 time.sleep(SAMPLE_SECONDS)
             output = child.communicate()[0]
         finally:

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from functools import partial
 
+import ftfy
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,6 +28,7 @@ from llm.data.steps import (
     NoSpecialCharacters,
     PlainPunctuation,
 )
+from llm.data.steps.base import words_of
 from llm.data.steps.duplicates import Groups
 from llm.data.steps.hashing import runs, word_hashes
 from llm.data.steps.rules import _covered, _top, hash_of
@@ -125,6 +127,30 @@ def test_no_text_stops_a_step(text) -> None:
 
 # Against the plain definitions.
 
+MENDED = [
+    "schÃ¶n",
+    "&amp;",
+    "<b>",
+    "a",
+    "\n",
+    "\r\n",
+    "\x1b[31m",
+    "é",
+    "e\u0301",
+    "â€™",
+    "\u2028",
+    "œ",
+    "Â ",
+    " ",
+]
+
+
+@given(st.lists(st.sampled_from(MENDED), max_size=12).map("".join))
+def test_text_is_mended_as_ftfy_does(text) -> None:
+    options = {"uncurl_quotes": False, "fix_character_width": False, "fix_latin_ligatures": False}
+    assert FixText()(text).text == ftfy.fix_text(text, explain=False, **options)
+
+
 words = st.lists(st.sampled_from(["a", "bb", "c", "dd"]), min_size=5, max_size=40)
 
 
@@ -170,6 +196,31 @@ def test_runs_depend_on_the_order() -> None:
     one, other = (runs(word_hashes(text), 2) for text in ("a b c", "c b a"))
     assert len(one) == 2
     assert not set(one.tolist()) & set(other.tolist())
+
+
+LONG = st.lists(
+    st.sampled_from(["ΑΣ", "Σ'", "the", "of.", "学习", "a-b", "{", "•", "...", "\n"]), min_size=1, max_size=60
+)
+
+
+@given(LONG.map(" ".join), st.integers(1, 20))
+def test_what_is_held_at_once_changes_nothing(text, limit) -> None:
+    import llm.data.steps.base as base
+    import llm.data.steps.hashing as hashing
+
+    settings = {"max_symbols": 9.0, "min_words": 1, "min_mean_length": 0.0}
+    steps = [Length(max_words=30), GopherRepetition(), GopherQuality(**settings)]
+
+    def all_of_it() -> tuple:
+        words_of.cache_clear()
+        return word_hashes(text).tolist(), words_of(text).lengths.tolist(), [step(text) for step in steps]
+
+    whole = all_of_it()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (base, hashing):
+            patch.setattr(module, "CHARACTERS_AT_ONCE", limit)
+        assert all_of_it() == whole
+        assert sum(map(len, words_of(text).words())) == len(text.split())
 
 
 def library_texts() -> list[str]:
