@@ -226,7 +226,12 @@ def extraction(texts: list[str], python: str | None) -> Iterator[str]:
         found = readings(texts, Path(folder))
         others = ask(python, READERS, folder) if python else {}
         for name, megabytes, source, reader in found:
-            count, seconds = len(documents(source)), best(lambda source=source: documents(source))
+            pieces = source.plan(InputFiles()).pieces
+
+            def read(pieces=pieces) -> int:
+                return sum(1 for piece in pieces for _ in piece.documents(Losses()))
+
+            count, seconds = read(), best(read)
             theirs, speed = others.get(reader), f"{megabytes / seconds:.1f}"
             row = f"| {name} | {count} | {megabytes:.2f} | {speed} |"
             yield f"{row} {megabytes / theirs:.1f} | {theirs / seconds:.1f} |" if theirs else f"{row} | |"
