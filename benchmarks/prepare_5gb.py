@@ -1,13 +1,14 @@
 """How fast, and in how much memory, several gigabytes of text become shards, by one process and by two.
 
-    python benchmarks/prepare_5gb.py                    # 5 GB: writes benchmarks/prepare_5gb.md
+    python benchmarks/prepare_5gb.py --write            # 5 GB: writes benchmarks/prepare_5gb.md
     python benchmarks/prepare_5gb.py --gigabytes 0.1    # a quick look: prints only
-    python benchmarks/prepare_5gb.py --steps            # with all that cleans: writes benchmarks/prepare_5gb_steps.md
+    python benchmarks/prepare_5gb.py --steps --write    # with all that cleans: writes benchmarks/prepare_5gb_steps.md
     python benchmarks/prepare_5gb.py --steps --gigabytes 0.07 0.14 --pieces 32    # how memory grows with the text alone
 
 The steps are set so that each sees all of the text and leaves it in, but for lines that came before. `--pieces` makes
-pieces of so many MiB whatever there is of text; of 0.5 GB and more they have 32. The text is Python's standard library over and over, each copy with lines of its own so that no document
-repeats another: half of it in files as they are, half in one single file. Linux only (memory is read from /proc).
+pieces of so many MiB whatever there is of text; of 0.5 GB and more they have 32. The text is Python's standard library
+over and over, each copy with lines of its own so that no document repeats another: half of it in files as they are, half
+in one single file. Linux only (memory is read from /proc).
 """
 
 import argparse
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where to put the text for the time being (default: the system's)"
     )
+    parser.add_argument("--write", action="store_true", help="write the page")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -217,7 +219,7 @@ def main() -> None:
             ]
     shown = table(results)
     print(shown)
-    if arguments.steps or min(arguments.gigabytes) >= 5:
+    if arguments.write:
         command = "python benchmarks/prepare_5gb.py" + "".join(f" {argument}" for argument in sys.argv[1:])
         title = "# Preparing 5 GB of text\n\nBPE with 4,096 pieces, trained in each run."
         if arguments.steps:
