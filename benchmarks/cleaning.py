@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from llm.data import prepare
 from llm.data.documents import Losses, Source
-from llm.data.inputs import InputFiles
+from llm.data.files.inputs import InputFiles
 from llm.data.sources import CommonCrawl, JsonLines, ParquetFiles, TextFiles, Wikipedia
 from llm.data.steps import (
     C4,

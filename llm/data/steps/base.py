@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from llm.data.cutting import stretches
+from llm.data.files.cutting import stretches
 from llm.data.sources.records import needed, versions
 
 # Bound of memory: characters whose words are held at once. A list of words is twelve times as large as its text.

@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from llm.data.cutting import stretches
-from llm.data.order import mix
+from llm.data.files.cutting import stretches
+from llm.data.sampling.order import mix
 
 UInts = npt.NDArray[np.uint64]
 # Any odd number has powers that scatter and an inverse, by which a word's hash forgets where the word stands.
