@@ -8,6 +8,7 @@ process, the best of three.
 """
 
 import argparse
+import gzip
 import json
 import os
 import platform
@@ -20,15 +21,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow
+from pyarrow import parquet
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from llm.data import prepare
-from llm.data.documents import Losses
+from llm.data.documents import Losses, Source
 from llm.data.files.inputs import InputFiles
-from llm.data.sources import CommonCrawl, TextFiles, Wikipedia
+from llm.data.sources import CommonCrawl, JsonLines, ParquetFiles, TextFiles, Wikipedia
 from llm.data.steps import (
     C4,
     DuplicateLines,
@@ -45,6 +49,8 @@ from llm.data.steps import (
 from llm.tokenizer import ByteSpec
 
 SHARED = Path(os.environ.get("LLM_SHARED_DATA", Path(__file__).parents[2] / "shared/data"))
+RAW = SHARED / "raw"
+DUMP = str(RAW / "enwiki-pages-articles.xml.bz2")
 RESULT = Path(__file__).with_suffix(".md")
 STEPS = {
     "FixText": FixText(),
@@ -105,6 +111,27 @@ for name, step in steps.items():
         found[name] = f"{type(error).__name__}: {error}"
 print(json.dumps(found))
 """
+# Gives CPU seconds for each of datatrove's readers, over the files of a folder.
+READERS = """
+import json, sys, time
+from datatrove.pipeline.extractors import Trafilatura
+from datatrove.pipeline.readers import JsonlReader, ParquetReader, WarcReader
+found = {}
+for name, kind, pattern, extract in (
+    ("jsonl", JsonlReader, "*.jsonl", str),
+    ("jsonl, gzip", JsonlReader, "*.jsonl.gz", str),
+    ("parquet", ParquetReader, "*.parquet", str),
+    ("WET", WarcReader, "*.wet.gz", str),
+    ("WARC", WarcReader, "e.warc.gz", Trafilatura().extract),
+):
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        texts = [extract(document.text) for document in kind(sys.argv[1], glob_pattern=pattern).run()]
+        times.append(time.process_time() - start)
+    found[name] = min(times)
+print(json.dumps(found))
+"""
 
 
 def best(work: Callable[[], object]) -> float:
@@ -117,13 +144,22 @@ def best(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def documents(source: CommonCrawl | Wikipedia) -> list[str]:
+def documents(source: Source) -> list[str]:
     plan = source.plan(InputFiles())
     return [d.text for piece in plan.pieces for d in piece.documents(Losses()) if d.data]
 
 
 def articles() -> list[str]:
-    return documents(Wikipedia([str(SHARED / "raw/enwiki-pages-articles.xml.bz2")]))
+    return documents(Wikipedia([DUMP]))
+
+
+def ask(python: str, program: str, argument: str) -> dict[str, float | str]:
+    """What a program says, in JSON, that another Python runs."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "-c", program, argument], capture_output=True, text=True, check=True, env=environment
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def beside(texts: list[str], python: str | None) -> dict[str, float | str]:
@@ -132,11 +168,7 @@ def beside(texts: list[str], python: str | None) -> dict[str, float | str]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(texts, file)
         file.flush()
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        done = subprocess.run(
-            [python, "-c", DATATROVE, file.name], capture_output=True, text=True, check=True, env=environment
-        )
-    return json.loads(done.stdout.splitlines()[-1])
+        return ask(python, DATATROVE, file.name)
 
 
 def throughput(texts: list[str], python: str | None) -> Iterator[str]:
@@ -155,32 +187,65 @@ def throughput(texts: list[str], python: str | None) -> Iterator[str]:
             yield f"| {name} | {megabytes / ours:.1f} | {theirs or ''} | |"
 
 
-def extraction() -> Iterator[str]:
-    raw = SHARED / "raw"
-    yield "| source | what | documents | MB read | MB/s per core |"
-    yield "|---|---|---|---|---|"
-    for what, size, source in (
-        ("wikipedia, XML in bzip2", 6.089746, Wikipedia([str(raw / "enwiki-pages-articles.xml.bz2")])),
-        ("common_crawl, WARC (HTML)", 1.12, CommonCrawl([str(raw / "iana.warc.gz")])),
-    ):
-        plan = source.plan(InputFiles())
+class Reading(NamedTuple):
+    """What is read: MB of text or of HTML in it, by which source, and by which reader of datatrove's script."""
 
-        def read(plan=plan) -> int:
-            return sum(1 for piece in plan.pieces for _ in piece.documents(Losses()))
+    name: str
+    megabytes: float
+    source: Source
+    reader: str | None = None
 
-        count, seconds = read(), best(read)
-        yield f"| {what} | unpacked | {count} | {size:.2f} | {size / seconds:.1f} |"
+
+def readings(texts: list[str], folder: Path) -> list[Reading]:
+    """The dumps, and the articles as files of records."""
+    texts = texts * 5
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    lines = "".join(json.dumps({"text": text, "id": str(n)}) + "\n" for n, text in enumerate(texts))
+    (folder / "a.jsonl").write_text(lines)
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode(), 6))
+    table = pyarrow.table({"text": texts, "id": [str(n) for n in range(len(texts))]})
+    parquet.write_table(table, folder / "c.parquet", row_group_size=100)
+    page, pages = ((RAW / name).read_bytes() for name in ("common-crawl.warc.wet.gz", "iana.warc.gz"))
+    (folder / "d.warc.wet.gz").write_bytes(page * 1000)
+    (folder / "e.warc.gz").write_bytes(pages * 5)
+    read = [str(path) for path in sorted(folder.iterdir())]
+    return [
+        Reading("wikipedia, XML in bzip2", 6.089746, Wikipedia([DUMP])),
+        Reading("jsonl", size, JsonLines(read[0]), "jsonl"),
+        Reading("jsonl, gzip", size, JsonLines(read[1]), "jsonl, gzip"),
+        Reading("parquet", size, ParquetFiles(read[2]), "parquet"),
+        Reading("common_crawl, WET", 1000 * len(gzip.decompress(page)) / 1e6, CommonCrawl(read[3]), "WET"),
+        Reading("common_crawl, WARC (HTML), extracted", 5 * 1.12, CommonCrawl(read[4]), "WARC"),
+    ]
+
+
+def extraction(texts: list[str], python: str | None) -> Iterator[str]:
+    yield "| source | documents | MB unpacked | MB/s per core | datatrove's | ratio |"
+    yield "|---|---|---|---|---|---|"
+    with tempfile.TemporaryDirectory() as folder:
+        found = readings(texts, Path(folder))
+        others = ask(python, READERS, folder) if python else {}
+        for name, megabytes, source, reader in found:
+            pieces = source.plan(InputFiles()).pieces
+
+            def read(pieces=pieces) -> int:
+                return sum(1 for piece in pieces for _ in piece.documents(Losses()))
+
+            count, seconds = read(), best(read)
+            theirs, speed = others.get(reader), f"{megabytes / seconds:.1f}"
+            row = f"| {name} | {count} | {megabytes:.2f} | {speed} |"
+            yield f"{row} {megabytes / theirs:.1f} | {theirs / seconds:.1f} |" if theirs else f"{row} | |"
 
 
 def clean_articles() -> Iterator[str]:
     known: set[str] = set()
-    plan, losses = Wikipedia([str(SHARED / "raw/enwiki-pages-articles.xml.bz2")]).plan(InputFiles()), Losses()
+    plan, losses = Wikipedia([DUMP]).plan(InputFiles()), Losses()
     texts = [d.text for piece in plan.pieces for d in piece.documents(losses)]
     left = {pattern: sum(len(re.findall(pattern, text)) for text in texts) for pattern in MARKUP}
     yield f"- Wikipedia: {len(texts)} articles, {dict(losses.counts)}; markup left in all of them: {sum(left.values())}."
     for name in ("iana.warc.gz", "malformed.warc", "common-crawl.warc.gz", "common-crawl.warc.wet.gz"):
         losses = Losses()
-        plan = CommonCrawl([str(SHARED / "raw" / name)], main_content=False).plan(InputFiles())
+        plan = CommonCrawl([str(RAW / name)], main_content=False).plan(InputFiles())
         pages = [d for piece in plan.pieces for d in piece.documents(losses)]
         yield f"- {name}: {len(pages)} pages, {dict(losses.counts)}" + "".join(
             f"; {Path(id_).name}: {why}" for id_, why in losses.cases.get("bad", [])
@@ -267,7 +332,7 @@ def main() -> None:
     texts = articles()
     parts = {
         "Real dumps": clean_articles(),
-        "Reading and extracting": extraction(),
+        "Reading and extracting": extraction(texts, args.datatrove),
         "Steps": throughput(texts, args.datatrove),
         "Near-duplicates": near_duplicates(texts),
         "All of data=common_crawl's steps, with reading, byte tokens and shards": whole(texts, args.copies),

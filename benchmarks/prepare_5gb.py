@@ -1,13 +1,14 @@
 """How fast, and in how much memory, several gigabytes of text become shards, by one process and by two.
 
-    python benchmarks/prepare_5gb.py                    # 5 GB: writes benchmarks/prepare_5gb.md
+    python benchmarks/prepare_5gb.py --write            # 5 GB: writes benchmarks/prepare_5gb.md
     python benchmarks/prepare_5gb.py --gigabytes 0.1    # a quick look: prints only
-    python benchmarks/prepare_5gb.py --steps            # with all that cleans: writes benchmarks/prepare_5gb_steps.md
+    python benchmarks/prepare_5gb.py --steps --write    # with all that cleans: writes benchmarks/prepare_5gb_steps.md
     python benchmarks/prepare_5gb.py --steps --gigabytes 0.07 0.14 --pieces 32    # how memory grows with the text alone
 
 The steps are set so that each sees all of the text and leaves it in, but for lines that came before. `--pieces` makes
-pieces of so many MiB whatever there is of text; of 0.5 GB and more they have 32. The text is Python's standard library over and over, each copy with lines of its own so that no document
-repeats another: half of it in files as they are, half in one single file. Linux only (memory is read from /proc).
+pieces of so many MiB whatever there is of text; of 0.5 GB and more they have 32. The text is Python's standard library
+over and over, each copy with lines of its own so that no document repeats another: half of it in files as they are, half
+in one single file. Linux only (memory is read from /proc).
 """
 
 import argparse
@@ -131,14 +132,15 @@ def prepare_once(text: Path, shards: Path, processes: int, steps: bool, pieces: 
     print(json.dumps({"seconds": stages.seconds(), **report}))
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory that a process and its descendants hold now."""
+def held(pid: int) -> int:
+    """Bytes of memory that a process and its descendants hold now, what several share counted once (PSS)."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        shares = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (OSError, IndexError):
+    except OSError:
         return 0
-    return pages * 4096 + sum(resident(int(child)) for child in children)
+    kilobytes = sum(int(line.split()[1]) for line in shares if line.startswith("Pss:"))
+    return (kilobytes << 10) + sum(held(int(child)) for child in children)
 
 
 def measure(text: Path, processes: int, steps: bool, pieces: int) -> dict:
@@ -151,7 +153,7 @@ def measure(text: Path, processes: int, steps: bool, pieces: int) -> dict:
         peak = 0
         try:
             while child.poll() is None:
-                peak = max(peak, resident(child.pid))
+                peak = max(peak, held(child.pid))
                 time.sleep(SAMPLE_SECONDS)
             output = child.communicate()[0]
         finally:
@@ -199,6 +201,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where to put the text for the time being (default: the system's)"
     )
+    parser.add_argument("--write", action="store_true", help="write the page")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -217,7 +220,7 @@ def main() -> None:
             ]
     shown = table(results)
     print(shown)
-    if arguments.steps or min(arguments.gigabytes) >= 5:
+    if arguments.write:
         command = "python benchmarks/prepare_5gb.py" + "".join(f" {argument}" for argument in sys.argv[1:])
         title = "# Preparing 5 GB of text\n\nBPE with 4,096 pieces, trained in each run."
         if arguments.steps:

@@ -1,5 +1,6 @@
-"""Where UTF-8 text may be cut: at the end of a line, or else between two characters."""
+"""Where text may be cut: UTF-8 at the end of a line, or else between two characters; words behind white space."""
 
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -8,6 +9,7 @@ CHUNK_BYTES = 1 << 18
 MIN_PIECE_BYTES = 1 << 20
 MAX_PIECE_BYTES = 1 << 25
 PIECES_WANTED = 16
+SPACE = re.compile(r"\s")
 
 
 def piece_bytes(total: int) -> int:
@@ -50,6 +52,15 @@ def chunks(data: bytes, limit: int = CHUNK_BYTES) -> Iterator[bytes]:
         yield data[start:end]
         start = end
     yield data[start:]
+
+
+def stretches(text: str, limit: int) -> Iterator[str]:
+    """Cut text behind white space into stretches that join to it again: of `limit` characters and what is left of a word."""
+    start = 0
+    while len(text) - start > limit and (space := SPACE.search(text, start + limit)):
+        yield text[start : space.end()]
+        start = space.end()
+    yield text[start:]
 
 
 def read_blocks(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, bytes]]:

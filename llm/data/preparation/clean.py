@@ -69,13 +69,25 @@ class CleanFiles:
         """The first 64 bits of each document's SHA-256."""
         return np.fromfile(self.path("digests.bin"), "<u8")
 
-    def marks(self, name: str, width: int, dtype: str) -> np.ndarray:
-        """What a comparison kept (d, width), memory-mapped."""
-        return _mapped(self.path(f"{name}.bin"), dtype).reshape(-1, width)
 
-    def line_marks(self, name: str) -> np.ndarray:
-        """What a comparison kept of lines (l,), memory-mapped."""
-        return _mapped(self.path(f"{name}.bin"), "<u8")
+@dataclass(frozen=True)
+class Marks(Sequence[np.ndarray]):
+    """What the comparison `name` kept of each piece: an array (d, width), of lines (l,).
+
+    Each is memory-mapped when it is asked for: all of them mapped together would look like memory that is held.
+    """
+
+    files: Sequence[CleanFiles]
+    name: str
+    dtype: str = "<u8"
+    width: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: Any) -> Any:
+        marks = _mapped(self.files[number].path(f"{self.name}.bin"), self.dtype)
+        return marks.reshape(-1, self.width) if self.width else marks
 
 
 def _mapped(path: Path, dtype: str) -> np.ndarray:
@@ -224,7 +236,8 @@ def clean(
     _refuse_nothing(pipeline, records, index)
     firsts = np.cumsum([0, *(record["kept_documents"] for record in records)]).tolist()
     name = next(iter(pipeline.lines), None)
-    lines = np.cumsum([0, *(len(file.line_marks(name)) if name else 0 for file in files)]).tolist()
+    counts = [len(marks) for marks in Marks(files, name)] if name else [0] * len(files)
+    lines = np.cumsum([0, *counts]).tolist()
     pieces = [
         CleanPiece(file.path("jsonl.gz"), folder / LEFT_OUT, first, folder / REPEATED if name else None, line)
         for file, first, line in zip(files, firsts, lines, strict=False)
@@ -301,7 +314,7 @@ def _compare(
     repeats = find_repeats(digests)
     left_out = repeats
     for name, step in pipeline.comparisons.items():
-        near = step.repeats([file.marks(name, step.width, step.dtype) for file in files])
+        near = step.repeats(Marks(files, name, step.dtype, step.width))
         new = ~np.isin(near.numbers, left_out)
         numbers, of = near.numbers[new], near.of[new]
         left_out = np.union1d(left_out, numbers)
@@ -338,7 +351,7 @@ def _compare_lines(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The documents that are left out, now also for want of lines, and whether each line (l,) repeats an earlier one."""
     ((name, step),) = pipeline.lines.items()
-    marks = [file.line_marks(name) for file in files]
+    marks = Marks(files, name)
     repeated = np.zeros(sum(map(len, marks)), bool)
     for numbers in step.repeated_lines(marks, left_out):
         repeated[numbers] = True

@@ -89,8 +89,9 @@ class Pipeline:
 
     def __call__(self, id_: str, text: str, tallies: Mapping[str, Tally]) -> str | None:
         """The text after all steps but comparisons, None where one left it out."""
+        size = len(text.encode())
         for name, step in self.steps.items():
-            tally, size = tallies[name], len(text.encode())
+            tally = tallies[name]
             tally.documents += 1
             tally.bytes += size
             after, label = step(text)
@@ -106,7 +107,7 @@ class Pipeline:
             if after != text:
                 tally.remarks[CHANGED] += 1
                 tally.show(CHANGED, id_, *_difference(text, after))
-            text = after
+                text, size = after, len(after.encode())
         return text
 
 
@@ -132,8 +133,9 @@ def whole_documents(documents: Iterator[Document], limit: int = MAX_PIECE_BYTES)
             )
         size = sum(len(part.data) for part in waiting)
         if waiting and (document.offset == 0 or size + len(document.data) > limit):
-            yield _joined(waiting)
-            waiting = []
+            # No part is held while the whole is worked on.
+            whole, waiting = _joined(waiting), []
+            yield whole
         waiting.append(document)
     if waiting:
         yield _joined(waiting)

@@ -1,12 +1,17 @@
 """What a step is: it takes a document's text and gives it back, changed or not, or says why it is left out."""
 
 import dataclasses
-from functools import lru_cache
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from llm.data.files.cutting import stretches
 from llm.data.sources.records import needed, versions
+
+# Bound of memory: characters whose words are held at once. A list of words is twelve times as large as its text.
+CHARACTERS_AT_ONCE = 1 << 20
 
 
 class Result(NamedTuple):
@@ -43,12 +48,30 @@ class TextStep:
 
 
 class Words:
-    """A text's words, as white space parts them, and its lines; each made when it is asked for and then kept."""
+    """A text's words, as white space parts them, and its lines; made when they are asked for and kept, if not too many."""
 
     def __init__(self, text: str) -> None:
-        self.words = text.split()
-        self.lines = [line.strip() for line in text.split("\n") if line.strip()]
-        self.lengths = np.fromiter(map(len, self.words), np.int64, len(self.words))
+        self._text = text
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines that aren't blank, without white space around them."""
+        return [stripped for line in self._text.split("\n") if (stripped := line.strip())]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """The characters of each word (w,)."""
+        return np.concatenate([np.fromiter(map(len, some), np.int32, len(some)) for some in self.words()])
+
+    def words(self) -> Iterable[list[str]]:
+        """The words in order, those of a stretch of the text at a time."""
+        if len(self._text) <= CHARACTERS_AT_ONCE:
+            return [self._few]
+        return (part.split() for part in stretches(self._text, CHARACTERS_AT_ONCE))
+
+    @cached_property
+    def _few(self) -> list[str]:
+        return self._text.split()
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""Hashes of words and of runs of words, all of a text at once: vectorised, and the same on every machine.
+"""Hashes of words and of runs of words, many at once: vectorised, and the same on every machine.
 
 Shapes: c characters, w words, n runs of words.
 """
@@ -9,12 +9,15 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from llm.data.files.cutting import stretches
 from llm.data.sampling.order import mix
 
 UInts = npt.NDArray[np.uint64]
 # Any odd number has powers that scatter and an inverse, by which a word's hash forgets where the word stands.
 BASE = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
+# Bound of memory, about 60 bytes a character, and what a processor's cache holds.
+CHARACTERS_AT_ONCE = 1 << 16
 STEP = np.uint64(0xD6E8FEB86659FD93)
 # Scripts that put no space between words: each of their characters is a word here.
 UNSPACED = re.compile(
@@ -24,6 +27,10 @@ UNSPACED = re.compile(
 
 def word_hashes(text: str) -> UInts:
     """A hash (w,) of each word of letters and digits, its case folded; what stands between words doesn't count."""
+    return np.concatenate([_word_hashes(part) for part in stretches(text, CHARACTERS_AT_ONCE)])
+
+
+def _word_hashes(text: str) -> UInts:
     points = _code_points(text.lower())
     kinds = _kinds()[np.minimum(points, 0xFFFF)]
     inside, alone = kinds > 0, kinds == 2

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class GopherQuality(TextStep):
         return Result(None if reason else text, reason)
 
     def _flaw(self, text: str, found: Words) -> str:
-        count, lines = len(found.words), found.lines
+        count, lines = len(found.lengths), found.lines
         if not self.min_words <= count <= self.max_words:
             return "too few words" if count < self.min_words else "too many words"
         if not self.min_mean_length <= found.lengths.mean() <= self.max_mean_length:
@@ -62,11 +63,15 @@ class GopherQuality(TextStep):
             return "lines that are bullets"
         if sum(line.endswith(ELLIPSES) for line in lines) > self.max_ellipsis_lines * len(lines):
             return "lines that end with an ellipsis"
-        if sum(map(bool, map(LETTER.search, found.words))) < self.min_words_with_letters * count:
+        if _with_letters(found) < self.min_words_with_letters * count:
             return "words without letters"
-        if len(STOP_WORDS.intersection(found.words)) < self.min_stop_words:
+        if len(STOP_WORDS.intersection(chain.from_iterable(found.words()))) < self.min_stop_words:
             return "no stop words"
         return ""
+
+
+def _with_letters(found: Words) -> int:
+    return sum(sum(map(bool, map(LETTER.search, some))) for some in found.words())
 
 
 @dataclass(frozen=True)
@@ -104,13 +109,15 @@ class GopherRepetition(TextStep):
 
     def _runs(self, text: str) -> str:
         found = words_of(text)
-        hashes_w = np.fromiter(map(hash_of, found.words), np.uint64, len(found.words))
+        hashes_w = np.concatenate(
+            [np.fromiter(map(hash_of, some), np.uint64, len(some)) for some in found.words()]
+        )
         total = found.lengths.sum()
         for length, share in enumerate(self.top, 2):
-            if len(found.words) >= length and _top(hashes_w, found.lengths, length) > share * total:
+            if len(hashes_w) >= length and _top(hashes_w, found.lengths, length) > share * total:
                 return f"the most frequent {length} words"
         for length, share in enumerate(self.repeated, 5):
-            if len(found.words) >= length and _covered(hashes_w, found.lengths, length) > share * total:
+            if len(hashes_w) >= length and _covered(hashes_w, found.lengths, length) > share * total:
                 return f"repeated runs of {length} words"
         return ""
 
@@ -229,7 +236,7 @@ class Length(TextStep):
         """The text, where it has that length."""
         for size, least, most in (
             (len(text), self.min_characters, self.max_characters),
-            (len(words_of(text).words), self.min_words, self.max_words),
+            (len(words_of(text).lengths), self.min_words, self.max_words),
         ):
             if least is not None and size < least:
                 return Result(None, "too short")

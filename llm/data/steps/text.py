@@ -2,14 +2,15 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 from llm.data.steps.base import Result, TextStep
 
-# What ftfy can mend in ASCII: entities and what a terminal would act on.
-SUSPECT = re.compile(r"&[#\w]+;|[\x00-\x08\x0b-\x1f\x7f]")
+# What ftfy may mend: other characters than those of ASCII, and of those entities and what a terminal would act on.
+SUSPECT = re.compile(r"[^\x00-\x7f]|&[#\w]+;|[\x00-\x08\x0b-\x1f\x7f]")
 TYPOGRAPHY = str.maketrans(
     {"‘": "'", "’": "'", "‚": "'", "‛": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'}
     | {"–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-", "…": "...", "\u00a0": " ", "\u202f": " "}
@@ -24,9 +25,20 @@ class FixText(TextStep):
 
     def __call__(self, text: str) -> Result:
         """The mended text."""
-        if text.isascii() and not SUSPECT.search(text):
-            return Result(text)
-        return Result(_ftfy().fix_text(text, _options()))
+        return Result("".join(_mended(text)))
+
+
+def _mended(text: str) -> Iterator[str]:
+    """The text in stretches, as ftfy mends it line by line; it is asked for the lines alone that it may mend."""
+    at, markup = 0, text.find("<")
+    while found := SUSPECT.search(text, at):
+        start = text.rfind("\n", at, found.start()) + 1 or at
+        end = text.find("\n", found.start()) + 1 or len(text)
+        yield text[at:start]
+        # Behind a tag ftfy takes entities for markup, which stays.
+        yield _ftfy().fix_text(text[start:end], _options(entities=not 0 <= markup < start))
+        at = end
+    yield text[at:]
 
 
 @cache
@@ -37,9 +49,13 @@ def _ftfy() -> Any:
 
 
 @cache
-def _options() -> Any:
+def _options(entities: bool) -> Any:
     return _ftfy().TextFixerConfig(
-        uncurl_quotes=False, fix_character_width=False, fix_latin_ligatures=False, explain=False
+        unescape_html="auto" if entities else False,
+        uncurl_quotes=False,
+        fix_character_width=False,
+        fix_latin_ligatures=False,
+        explain=False,
     )
 
 

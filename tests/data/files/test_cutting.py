@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.data.files import cutting
-from llm.data.files.cutting import boundary, chunks, piece_bytes, ranges, read_blocks
+from llm.data.files.cutting import boundary, chunks, piece_bytes, ranges, read_blocks, stretches
 
 TEXTS = st.text(st.sampled_from("ab\n\r é€😀\u2028"), max_size=200).map(str.encode)
 
@@ -22,6 +22,14 @@ def test_chunks_join_to_the_text_and_hold_whole_characters(data: bytes, limit: i
 
 def test_chunks_end_with_lines_where_there_are_lines() -> None:
     assert list(chunks(b"one\ntwo\nthree\n", 9)) == [b"one\ntwo\n", b"three\n"]
+
+
+@given(TEXTS.map(bytes.decode), st.integers(1, 40))
+def test_stretches_join_to_the_text_and_hold_whole_words(text: str, limit: int) -> None:
+    parts = list(stretches(text, limit))
+    assert "".join(parts) == text
+    assert [word for part in parts for word in part.split()] == text.split()
+    assert all(len(part) <= limit + max(map(len, [*text.split(), ""])) + 1 for part in parts)
 
 
 @settings(deadline=None)

@@ -330,8 +330,9 @@ def test_one_line_of_84_mb_is_cleaned_in_bounded_memory(tmp_path) -> None:
     limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (900 << 20, 900 << 20)); "
     code = (
         "from llm.data import prepare; from llm.data.sources import TextFiles; from llm.tokenizer import ByteSpec; "
-        "from llm.data.steps import LowerCase; "
-        "prepare(TextFiles([sys.argv[1]], 0), ByteSpec(), sys.argv[2], steps={'lower': LowerCase()}, processes=1)"
+        "from llm.data.steps import Length, LowerCase, NearDuplicates; "
+        "steps = {'lower': LowerCase(), 'length': Length(min_words=1), 'near': NearDuplicates()}; "
+        "prepare(TextFiles([sys.argv[1]], 0), ByteSpec(), sys.argv[2], steps=steps, processes=1)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-c", limit + code, str(path), str(tmp_path / "shards")]
