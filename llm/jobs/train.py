@@ -57,6 +57,8 @@ from llm.train.saving import Interrupted, StopRequest
 
 Choices = dict[str, Any]
 CHATS = (Conversations, Preferences)
+# Nobody waits longer for what the plan says of a run; other processes wait for the first one.
+PLANNING_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -270,7 +272,12 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
         if asked.most != asked.work:
             largest = _largest(job, derived, layout.readers, done)
             step = replace(step, batch=lambda size: blank_like(largest))
-        peak = trace(step).peak.total
+        peak = trace(step, PLANNING_SECONDS).peak
+    except TimeoutError:
+        print(
+            f"What it takes isn't planned: {PLANNING_SECONDS} s were too short for that. llm plan takes its time."
+        )
+        return {}
     except Exception:
         # Whatever an objective or optimizer of someone's own does to tensors without values: training goes on.
         return {}
@@ -279,7 +286,8 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
         step_flops(step, batch_size), derived.peak_flops, derived.world_size, derived.accelerator
     )
     return {
-        "planned_peak_bytes": peak,
+        "planned_peak_bytes": peak.total,
+        "planned_tensor_bytes": peak.tensors,
         "planned_tokens_per_second": batch_size * asked.work.tokens / seconds,
     }
 
