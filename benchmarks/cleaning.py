@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from llm.data import prepare
 from llm.data.documents import Losses
-from llm.data.inputs import InputFiles
+from llm.data.files.inputs import InputFiles
 from llm.data.sources import CommonCrawl, TextFiles, Wikipedia
 from llm.data.steps import (
     C4,

@@ -94,7 +94,7 @@ def our_loss(case: Case) -> Callable[[Any], Any]:
     """Ids to loss by our model and objective, compiled as train.py does."""
     import torch
 
-    from llm.data.collate import Batch
+    from llm.data.collators.base import Batch
     from llm.model import Transformer, init_weights
     from llm.objective.cross_entropy import CrossEntropy
 

@@ -124,7 +124,7 @@ def ours(job: Job) -> Callable[[Any], Any]:
     """Ids to loss by our model of GPT-2's parts and our objective."""
     import torch
 
-    from llm.data.collate import Batch
+    from llm.data.collators.base import Batch
     from llm.model import ModelConfig, Transformer, init_weights
     from llm.objective.cross_entropy import CrossEntropy
 

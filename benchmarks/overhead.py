@@ -116,7 +116,7 @@ def bare(work: Path, steps: int) -> None:
     """Milliseconds a step of a loop over the same model, objective, optimizer and batches."""
     import torch
 
-    from llm.data.collate import Batch
+    from llm.data.collators.base import Batch
     from llm.model import Transformer, init_weights
     from llm.objective.cross_entropy import CrossEntropy
     from llm.train.optimizers import adamw

@@ -128,7 +128,7 @@ def import_all() -> None:
 
 def train(words: list[str], tensors: Path | None) -> int:
     """Be train.py; into `tensors` goes the most that torch's allocator had given out at a time, in bytes."""
-    import llm.jobs.train as job
+    import llm.jobs.beside_plan as job
     from llm.cli.main import main as llm
 
     job.PLANNING_SECONDS = 600  # however busy the machine is

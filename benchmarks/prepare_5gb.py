@@ -25,7 +25,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from llm.data import cutting, prepare
+from llm.data import prepare
+from llm.data.files import cutting
 from llm.data.sources import TextFiles
 from llm.data.sources.stdlib import stdlib_files
 from llm.data.steps import (

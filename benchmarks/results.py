@@ -24,7 +24,7 @@ from typing import Any
 
 from timing import ROOT, machine, run, table
 
-from llm.data.answers import exact_match, overlap_f1, stretch, units
+from llm.data.documents.answers import exact_match, overlap_f1, stretch, units
 from llm.evaluation import Result
 from llm.files import write_json
 from llm.jobs.judged import judged

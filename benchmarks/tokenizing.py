@@ -72,7 +72,7 @@ def texts_of(patterns: Iterable[str], n_bytes: float) -> Iterator[str]:
 
 def cut(text: str) -> Iterator[str]:
     """A text in stretches of whole lines, for SentencePiece BPE is slow on longer ones."""
-    from llm.data.cutting import chunks
+    from llm.data.files.cutting import chunks
 
     return (part.decode() for part in chunks(text.encode(), LONGEST_BYTES))
 

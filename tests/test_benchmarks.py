@@ -35,6 +35,13 @@ def cells(output: str, name: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def test_the_index_names_every_script_and_page():
+    index = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    scripts = {f"`{path.name}`" for path in BENCHMARKS.glob("*.py")}
+    pages = {f"({path.name})" for path in BENCHMARKS.glob("*.md") if path.name != "README.md"}
+    assert {name for name in scripts | pages if name not in index} == set()
+
+
 def test_turns_go_backwards_every_other_round(timing):
     order = []
 

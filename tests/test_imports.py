@@ -23,8 +23,13 @@ LAYERS = (
     {"entry"},
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+# Within llm/data, from the user's files to the data module.
+OF_DATA = (
+    *("files", "documents", "shards", "sampling", "sources", "steps", "executors", "preparation"),
+    *("collators", "mixture", "module"),
+)
 FRAMEWORKS = {
-    "lightning": ("llm/train/", "llm/data/module.py", "llm/build.py", "llm/jobs/"),
+    "lightning": ("llm/train/", "llm/data/module.py", "llm/build/", "llm/jobs/"),
     "hydra": ("llm/cli/",),
     "omegaconf": ("llm/cli/",),
     "pydantic": ("llm/config/", "llm/serve/"),
@@ -82,6 +87,16 @@ def test_climbing_is_noticed() -> None:
     assert not climbs("jobs", "llm.build")
     assert not climbs("data", "llm.data.shards")
     assert not climbs("cli", "llm.__version__")
+
+
+@pytest.mark.parametrize("part", OF_DATA)
+def test_imports_run_down_within_data(part: str) -> None:
+    files = [ROOT / f"llm/data/{part}.py", *(ROOT / "llm/data" / part).glob("*.py")]
+    modules = {m for file in files if file in SOURCES for m in imported(file)}
+    parts = {m.split(".")[2] for m in modules if m.startswith("llm.data.")}
+    assert modules
+    assert "llm.data" not in modules
+    assert parts <= set(OF_DATA[: OF_DATA.index(part) + 1])
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -1,9 +1,9 @@
-"""Text to token shards, and token shards to batches; light to import (`module` and `collate` are not)."""
+"""Text to token shards, and token shards to batches; light to import (`module` and `collators` are not)."""
 
 from typing import TYPE_CHECKING, Any
 
 from llm.data.documents import Document, Piece, Plan, Source
-from llm.data.preparation import prepare
+from llm.data.preparation.prepare import prepare
 from llm.data.shards import Corpus, TokenStream
 
 if TYPE_CHECKING:

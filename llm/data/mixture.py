@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm.data.collate import Samples
+from llm.data.collators.base import Samples
+from llm.data.collators.pairs import PairCollator
 from llm.data.documents import fingerprint
-from llm.data.pairs import PairCollator
+from llm.data.sampling.turns import Turns
+from llm.data.sampling.windows import Windows
 from llm.data.shards import Corpus, TokenStream
-from llm.data.turns import Turns
-from llm.data.windows import Windows
 from llm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader, Dataset
 
-from llm.data.collate import Batch, Collator, Samples
+from llm.data.collators.base import Batch, Collator, Samples
 from llm.data.mixture import Mixture
-from llm.data.order import accumulation, micro_batch, permute
+from llm.data.sampling.order import accumulation, micro_batch, permute
 from llm.data.shards import Corpus
 from llm.errors import DataError
 

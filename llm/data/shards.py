@@ -185,7 +185,7 @@ class Corpus:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What the preparation found (see llm.data.report)."""
+        """What the preparation found (see llm.data.preparation.report)."""
         return read_object(self.folder / "report.json")
 
 

@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import (
     multiclass_f1_score,
 )
 
-from llm.data.collate import Collator
+from llm.data.collators.base import Collator
 from llm.data.shards import TokenStream
 from llm.errors import DataError
 from llm.evaluation.examples import number_rows, read_texts

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from llm.data import TokenStream
-from llm.data.collate import Collator
+from llm.data.collators.base import Collator
 from llm.evaluation.result import Row
 from llm.tokenizer import Tokenizer
 

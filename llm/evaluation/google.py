@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torchmetrics.functional.classification import multiclass_f1_score
 
-from llm.data.bio import OUTSIDE, is_bio
+from llm.data.documents.bio import OUTSIDE, is_bio
 from llm.errors import ConfigError, DataError
 from llm.evaluation.classification import confusion
 from llm.evaluation.examples import text_id

@@ -12,8 +12,8 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
-from llm.data.spans import filled, shifted
-from llm.data.windows import IGNORED
+from llm.data.collators.spans import filled, shifted
+from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
 from llm.generation import BatchEngine, Request, Sampling, TextWriter, inference, translate
 from llm.model import Transformer

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from llm.data.conversations import Conversations
-from llm.data.pairs import Pairs
+from llm.data.collators.conversations import Conversations
+from llm.data.collators.pairs import Pairs
 from llm.evaluation.examples import text_id
 from llm.evaluation.result import Result, Row, figures_of
 from llm.generation import complete, translate

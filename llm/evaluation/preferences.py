@@ -5,9 +5,9 @@
 import numpy as np
 import torch
 
-from llm.data.collate import Collator
-from llm.data.pairs import padded_length
-from llm.data.preferences import PreferenceCollator
+from llm.data.collators.base import Collator
+from llm.data.collators.pairs import padded_length
+from llm.data.collators.preferences import PreferenceCollator
 from llm.data.shards import TokenStream
 from llm.errors import ConfigError, DataError
 from llm.evaluation.examples import text_id

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from llm.data.answers import exact_match, overlap_f1
-from llm.data.collate import Collator
-from llm.data.questions import AnswerCollator
+from llm.data.collators.base import Collator
+from llm.data.collators.questions import AnswerCollator
+from llm.data.documents.answers import exact_match, overlap_f1
 from llm.data.shards import TokenStream
 from llm.errors import ConfigError, DataError
 from llm.evaluation.examples import text_id

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm.data import TokenStream
-from llm.data.collate import Collator
-from llm.data.conversations import ConversationCollator, Conversations
-from llm.data.pairs import Pairs
-from llm.data.preferences import PreferenceCollator
-from llm.data.prefix import PrefixCollator
+from llm.data.collators.base import Collator
+from llm.data.collators.conversations import ConversationCollator, Conversations
+from llm.data.collators.pairs import Pairs
+from llm.data.collators.preferences import PreferenceCollator
+from llm.data.collators.prefix import PrefixCollator
 from llm.errors import ConfigError
 from llm.evaluation.classification import confusion, label_figures, reliability, score_numbers, told_labels
 from llm.evaluation.code import parse_share, parses

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llm.data.bio import Entity, entities, is_bio
-from llm.data.collate import Collator
+from llm.data.collators.base import Collator
+from llm.data.collators.tags import TagCollator
+from llm.data.collators.words import LabelledWords, Window
+from llm.data.documents.bio import Entity, entities, is_bio
 from llm.data.shards import TokenStream
-from llm.data.tags import TagCollator
-from llm.data.words import LabelledWords, Window
 from llm.errors import ConfigError, DataError
 from llm.evaluation.examples import text_id
 from llm.evaluation.result import Result, Row, figures_of

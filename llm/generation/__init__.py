@@ -1,14 +1,16 @@
 """From a trained model to text: sampling, the cached engine, exact streaming."""
 
+from llm.generation.abilities import goes_on, writes
 from llm.generation.answer import answer
 from llm.generation.answering import tell
-from llm.generation.batching import BatchEngine, Request, Token, goes_on, rows_within, writes
+from llm.generation.batching import BatchEngine, rows_within
 from llm.generation.classifying import classify, estimate
 from llm.generation.engine import GREEDY, generate
 from llm.generation.filling import fill, restore, show_hidden
 from llm.generation.mode import inference
 from llm.generation.packing import pack
 from llm.generation.quantization import quantize
+from llm.generation.request import Request, Token
 from llm.generation.rules import Bias, Penalties
 from llm.generation.sampling import Sampling
 from llm.generation.speculation import Draft

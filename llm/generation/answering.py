@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llm.data.answers import stretch, units
-from llm.data.words import Window
+from llm.data.collators.words import Window
+from llm.data.documents.answers import stretch, units
 from llm.errors import ConfigError
 from llm.generation.tagging import encoded_words, windows_of, word_scores
 from llm.model import Transformer

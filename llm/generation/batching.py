@@ -6,11 +6,9 @@
 # mask nor positions by row, and a text may outgrow the context; here each row is somewhere else, and ends within it.
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,115 +16,19 @@ from torch.nn.utils.rnn import pad_sequence
 
 from llm.adapter import using
 from llm.errors import ConfigError
-from llm.generation.engine import GREEDY, seeded
+from llm.generation.abilities import writes
+from llm.generation.engine import seeded
 from llm.generation.mode import inference
-from llm.generation.rules import Rule
-from llm.generation.sampling import Sampling
-from llm.generation.speculation import Guess, common_start, looked_up
+from llm.generation.request import Request, Token
+from llm.generation.row import Row, logprobs_of, next_tokens
+from llm.generation.speculation import Guess, looked_up
 from llm.model import Cache, SlotCache, Transformer
 from llm.model.attention import KeysValues
 from llm.model.block import Memory
 from llm.model.mask import PADDING
 
-Finish = Literal["stop", "length"]
-
 # So many tokens that another row is about to read are taken from it, not read again: below, a pass for all costs less.
 WORTH_WAITING = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What one text is to be: the tokens it goes on from, when it ends, and how its tokens are drawn.
-
-    seed: the same one gives the same text, whatever else is in the batch, but for what rounding decides between
-    tokens that are equally likely to seven digits; None draws one from the system. top_logprobs: how many of the
-    likeliest tokens are told with each token, 0 for the token alone, None for nothing. rules: what changes logits
-    before the draw. source: what an encoder-decoder reads, its prompt being the beginning of a target. adapter: the
-    number of the one that changes the model for it (`llm.adapter.attach`), None for the model alone.
-    """
-
-    prompt: Sequence[int]
-    max_new_tokens: int
-    sampling: Sampling = GREEDY
-    seed: int | None = None
-    stop_ids: Collection[int] = ()
-    top_logprobs: int | None = None
-    rules: Sequence[Rule] = ()
-    source: Sequence[int] = ()
-    adapter: int | None = None
-
-
-class Logprobs(NamedTuple):
-    """By the model's own scores, before settings and rules: of the drawn token, and of the likeliest with their ids."""
-
-    chosen: float
-    top: list[tuple[int, float]]
-
-
-class Token(NamedTuple):
-    """A request's next token; the last one says why it is the last: it is one of the `stop_ids`, or the length."""
-
-    request: Request
-    id: int
-    logprobs: Logprobs | None
-    finish: Finish | None
-
-
-@dataclass(eq=False)
-class _Row:
-    """A row of the cache: the tokens whose keys and values it holds, and the request that it works for.
-
-    These are keys and values under one adapter and, of an encoder-decoder, for one source, which `has_source` once it
-    is read.
-    """
-
-    held: list[int] = field(default_factory=list)
-    adapter: int | None = None
-    source: Sequence[int] = ()
-    has_source: bool = False
-    last_used: int = 0
-    request: Request | None = None
-    tokens: list[int] = field(default_factory=list)
-    generator: torch.Generator | None = None
-
-    @property
-    def new(self) -> list[int]:
-        """What was drawn so far."""
-        assert self.request is not None
-        return self.tokens[len(self.request.prompt) :]
-
-    @property
-    def unread(self) -> int:
-        """How many tokens of the prompt have not been read."""
-        return len(self.tokens) - len(self.held)
-
-    @property
-    def width(self) -> int:
-        """How many tokens are read at most of its prompt, or of its source, which is read whole."""
-        return max(self.unread, 0 if self.has_source else len(self.source))
-
-    def shared(self, tokens: Sequence[int], request: Request) -> int:
-        """How many of `tokens` the request's prompt begins with, where their keys and values are as it needs them."""
-        if not self.is_like(request):
-            return 0
-        return common_start(tokens, request.prompt[:-1])  # the last is always read: it gives the first logits
-
-    def is_like(self, request: Request) -> bool:
-        """Whether the request has the adapter and the source of what is held."""
-        return self.adapter == request.adapter and self.source == request.source
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether its next token depends on the newest logits alone, so that it can be drawn with others."""
-        assert self.request is not None
-        return not self.request.rules and self.request.sampling.repetition_penalty is None
-
-    def finish(self) -> Finish | None:
-        """Why the newest token is the last one."""
-        assert self.request is not None
-        if self.tokens[-1] in self.request.stop_ids:
-            return "stop"
-        return "length" if len(self.new) >= self.request.max_new_tokens else None
 
 
 class BatchEngine:
@@ -171,7 +73,7 @@ class BatchEngine:
         make = partial(SlotCache, model.config, rows, device=weight.device, dtype=weight.dtype)
         self._cache = make()
         self._sources = make() if model.encoder is not None else None
-        self._rows = [_Row() for _ in range(rows)]
+        self._rows = [Row() for _ in range(rows)]
         self._writing = self._reading = 0
         self._clock = 0
 
@@ -223,7 +125,7 @@ class BatchEngine:
     def clear(self) -> None:
         """Forget all requests and all that the rows hold."""
         self.waiting.clear()
-        self._rows = [_Row() for _ in self._rows]
+        self._rows = [Row() for _ in self._rows]
         self._writing = self._reading = 0
 
     def step(self) -> list[Token]:
@@ -256,13 +158,13 @@ class BatchEngine:
             row.held.append(row.tokens[-1])
         return self._draw(rows, logits_bv)
 
-    def _guesses(self, row: _Row) -> list[int]:
+    def _guesses(self, row: Row) -> list[int]:
         """What may come after the row's newest token, as far as it may go on."""
         assert row.request is not None
         most = min(self.speculate, row.request.max_new_tokens - len(row.new) - 1)
         return self._guess(row.tokens, most) if most > 0 else []
 
-    def _write_ahead(self, row: _Row, guesses: list[int]) -> list[Token]:
+    def _write_ahead(self, row: Row, guesses: list[int]) -> list[Token]:
         """The tokens that are drawn after the newest and after each guess, up to the first that was guessed wrong.
 
         Each is drawn as it would be without guesses, whatever the sampling; a wrong guess's keys are overwritten.
@@ -289,7 +191,7 @@ class BatchEngine:
             self._begin_waiting()
         return drawn
 
-    def _next_to_read(self, budget: int) -> tuple[list[_Row], int]:
+    def _next_to_read(self, budget: int) -> tuple[list[Row], int]:
         """The rows that are read in one pass, and how many tokens of each at most.
 
         They are as many as fit, each to its prompt's end; a prompt that is longer than the budget is read alone.
@@ -308,7 +210,7 @@ class BatchEngine:
             length, start = longest, last
         return rows, length
 
-    def _read_at_once(self, rows: Sequence[_Row], length: int) -> list[Token]:
+    def _read_at_once(self, rows: Sequence[Row], length: int) -> list[Token]:
         """Read up to `length` tokens of each row's prompt; what fills shorter ones up is never seen."""
         if self._sources is not None:
             self._read_sources(self._sources, rows)
@@ -330,7 +232,7 @@ class BatchEngine:
         last_b1d = hidden_btd.take_along_dim(last_b[:, None, None], dim=1)
         return self._draw(rows, self.model.head(last_b1d)[:, 0])
 
-    def _read_sources(self, sources: SlotCache, rows: Sequence[_Row]) -> None:
+    def _read_sources(self, sources: SlotCache, rows: Sequence[Row]) -> None:
         """Let the rows' sources be read that aren't yet, in one pass, and keep what the decoder looks at of them."""
         unread = [row for row in rows if not row.has_source]
         if not unread:
@@ -343,7 +245,7 @@ class BatchEngine:
             sources.fill(self._rows.index(row), [[part[number] for part in layer] for layer in memory.layers])
             row.has_source = True
 
-    def _encode(self, tokens_bt: Tensor, cache: Cache, first: int, rows: Sequence[_Row]) -> Tensor:
+    def _encode(self, tokens_bt: Tensor, cache: Cache, first: int, rows: Sequence[Row]) -> Tensor:
         """The hidden states of `rows`, which are those from `first` on, each with its adapter and its source."""
         with self._adapted(rows):
             if self._sources is None:
@@ -355,7 +257,7 @@ class BatchEngine:
             documents_bs = torch.where(is_own_bs, 0, PADDING)
             return self.model.encode(tokens_bt, cache, memory=Memory(layers, documents_bs))
 
-    def _adapted(self, rows: Sequence[_Row]) -> AbstractContextManager[None]:
+    def _adapted(self, rows: Sequence[Row]) -> AbstractContextManager[None]:
         return using([row.adapter for row in rows], self.device)
 
     def _begin_waiting(self) -> None:
@@ -365,10 +267,10 @@ class BatchEngine:
             held = [row.shared(row.held, request) for row in self._rows]
             reading = self._rows[self._writing : self._writing + self._reading]
             soon = max(
-                (row.shared(row.tokens, request) + _in_common(row, request) for row in reading), default=0
+                (row.shared(row.tokens, request) + row.source_shared(request) for row in reading), default=0
             )
             now = max(
-                count + row.has_source * _in_common(row, request)
+                count + row.has_source * row.source_shared(request)
                 for count, row in zip(held, self._rows, strict=True)
             )
             if soon - now >= WORTH_WAITING:
@@ -388,7 +290,7 @@ class BatchEngine:
             if self._sources is not None and has_source[best]:
                 self._sources.copy(best, row, len(request.source))
         prompt, generator = list(request.prompt), seeded(self.device, request.seed)
-        self._rows[row] = _Row(
+        self._rows[row] = Row(
             prompt[: held[best]],
             request.adapter,
             request.source,
@@ -401,13 +303,13 @@ class BatchEngine:
         self._swap(row, taken)
         self._reading += 1
 
-    def _draw(self, rows: Sequence[_Row], logits_bv: Tensor) -> list[Token]:
+    def _draw(self, rows: Sequence[Row], logits_bv: Tensor) -> list[Token]:
         logits_bv = logits_bv.float()
         tokens = []
-        for row, id_, logits_v in zip(rows, _drawn(rows, logits_bv), logits_bv, strict=True):
+        for row, id_, logits_v in zip(rows, next_tokens(rows, logits_bv), logits_bv, strict=True):
             assert row.request is not None
             row.tokens.append(id_)
-            tokens.append(Token(row.request, id_, _logprobs(row.request, logits_v, id_), row.finish()))
+            tokens.append(Token(row.request, id_, logprobs_of(row.request, logits_v, id_), row.finish()))
         for token in tokens:
             if token.finish is not None:
                 self.cancel(token.request)
@@ -435,52 +337,6 @@ class BatchEngine:
         rows[one], rows[other] = rows[other], rows[one]
 
 
-def _in_common(row: _Row, request: Request) -> int:
-    """How many tokens of the request's source are read where the row's are."""
-    return len(request.source) if row.is_like(request) else 0
-
-
-def _drawn(rows: Sequence[_Row], logits_bv: Tensor) -> list[int]:
-    """The next token of each row: of rows that are drawn alike in one go, of others one after the other."""
-    found = [0] * len(rows)
-    alike: dict[Sampling, list[int]] = {}
-    for index, row in enumerate(rows):
-        assert row.request is not None
-        if row.is_plain:
-            alike.setdefault(row.request.sampling, []).append(index)
-        else:
-            found[index] = int(_drawn_alone(row, logits_bv[index : index + 1]))
-    for sampling, indices in alike.items():
-        some_bv = logits_bv if len(indices) == len(rows) else logits_bv[indices]
-        none_b0 = torch.empty(len(indices), 0, dtype=torch.long, device=logits_bv.device)
-        generators = [generator for index in indices if (generator := rows[index].generator) is not None]
-        for index, id_ in zip(indices, sampling.draw(some_bv, none_b0, generators).tolist(), strict=True):
-            found[index] = id_
-    return found
-
-
-def _drawn_alone(row: _Row, logits_1v: Tensor) -> Tensor:
-    """The next token (1,) of a row by its request's rules and penalties."""
-    assert row.request is not None
-    assert row.generator is not None
-    for rule in row.request.rules:
-        logits_1v = rule(logits_1v, row.new)
-    # A list of a thousand takes as long to become a tensor as the draw itself, and few need it.
-    seen = row.tokens if row.request.sampling.repetition_penalty is not None else []
-    seen_1t = torch.tensor([seen], dtype=torch.long, device=logits_1v.device)
-    return row.request.sampling.draw(logits_1v, seen_1t, [row.generator])
-
-
-def goes_on(model: Transformer) -> bool:
-    """Whether a model goes on from a prompt; the others read a text whole, as `llm.generation.answer` asks them to."""
-    return model.config.architecture == "decoder" and not model.config.labels
-
-
-def writes(model: Transformer) -> bool:
-    """Whether a model writes token by token, be it on from a prompt or a target for a source."""
-    return model.config.architecture != "encoder" and not model.config.labels
-
-
 def rows_within(model: Transformer, rows: int, gib: float) -> int:
     """How many of `rows` have a cache within `gib`; a ConfigError where not one has."""
     row_bytes = SlotCache.row_bytes(model.config, next(model.parameters()).dtype)
@@ -491,12 +347,3 @@ def rows_within(model: Transformer, rows: int, gib: float) -> int:
             f"cache_gib={gib}: one text of the whole context takes {row_bytes / 2**30:.3g} GiB."
         )
     return fitting
-
-
-def _logprobs(request: Request, logits_v: Tensor, id_: int) -> Logprobs | None:
-    if request.top_logprobs is None:
-        return None
-    logprob_v = logits_v.log_softmax(-1)
-    top = logprob_v.topk(min(request.top_logprobs, len(logprob_v)))
-    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return Logprobs(logprob_v[id_].item(), list(pairs))

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from llm.generation.batching import BatchEngine, Request, goes_on
+from llm.generation.abilities import goes_on
+from llm.generation.batching import BatchEngine
+from llm.generation.request import Request
 from llm.generation.sampling import Sampling
 from llm.generation.text import TextWriter
 from llm.tokenizer import Tokenizer, start_token

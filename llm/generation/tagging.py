@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llm.data.bio import OUTSIDE, WORD, entities, is_bio, spaced
-from llm.data.words import MARKS, NOTHING, Window, laid_out, spans
+from llm.data.collators.words import MARKS, NOTHING, Window, laid_out, spans
+from llm.data.documents.bio import OUTSIDE, WORD, entities, is_bio, spaced
 from llm.generation.mode import inference
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer

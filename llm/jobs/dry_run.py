@@ -11,10 +11,10 @@ import yaml
 from llm import build
 from llm.build import Config, Origin
 from llm.data import Corpus
-from llm.data.collate import Load, Work, load
-from llm.data.preparation import find
+from llm.data.collators.base import Load, Work, load
+from llm.data.preparation.prepare import find
+from llm.data.sampling.windows import Unread, Windows
 from llm.data.sources import HuggingFace
-from llm.data.windows import Unread, Windows
 from llm.errors import ConfigError
 from llm.jobs.show import amount, duration
 from llm.model import ModelConfig, parameter_count, sequence_flops

@@ -9,9 +9,9 @@ import numpy as np
 from llm import build
 from llm.build import Config
 from llm.data import Corpus
-from llm.data.collate import Collator
+from llm.data.collators.base import Collator
+from llm.data.collators.preferences import PreferenceCollator
 from llm.data.mixture import Mixture, open_text
-from llm.data.preferences import PreferenceCollator
 from llm.errors import ConfigError, DataError
 from llm.evaluation import EVALUATIONS, Subject
 from llm.evaluation.harness import Tasks, check, run_tasks

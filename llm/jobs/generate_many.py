@@ -9,7 +9,7 @@ from typing import Any
 
 from llm.build import Config
 from llm.data.documents import Losses
-from llm.data.inputs import find_files
+from llm.data.files.inputs import find_files
 from llm.data.sources.jsonl import LinesPiece
 from llm.data.sources.records import Fields
 from llm.errors import ConfigError

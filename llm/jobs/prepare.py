@@ -4,11 +4,11 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
-from llm.data import preview
 from llm.data.documents import Losses
-from llm.data.inputs import InputFiles
-from llm.data.pipeline import Pipeline
-from llm.data.report import render
+from llm.data.files.inputs import InputFiles
+from llm.data.preparation import preview
+from llm.data.preparation.pipeline import Pipeline
+from llm.data.preparation.report import render
 
 
 def run(config: Config, choices: dict[str, Any]) -> int:

@@ -11,9 +11,9 @@ import numpy as np
 from llm import build
 from llm.build import Config
 from llm.data import Corpus
+from llm.data.collators.words import LabelledWords
 from llm.data.mixture import Mixture
-from llm.data.windows import Windows
-from llm.data.words import LabelledWords
+from llm.data.sampling.windows import Windows
 from llm.generation import Sampling, answer, complete, goes_on, show_hidden, template_of
 from llm.model import Transformer
 from llm.redaction import redacted_text

@@ -1,86 +1,43 @@
 """`llm train`: prepare, begin or go on, fit, and sum up."""
 
-import contextlib
-import itertools
 import logging
-import os
-import shlex
-import shutil
-import statistics
-import sys
-import textwrap
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
 from llm import build
 from llm.adapter import frozen_bytes, n_values
 from llm.build import Config, Origin
 from llm.data import Corpus, CorpusDataModule
-from llm.data.collate import Batch, Collator, Samples, load
-from llm.data.conversations import Conversations
 from llm.data.mixture import Mixture, open_text
-from llm.data.module import TrainingSet, TrainSampler
-from llm.data.pairs import Pairs
-from llm.data.preferences import PreferenceCollator, Preferences
-from llm.data.words import LabelledWords
 from llm.errors import DataError, UserError
-from llm.files import read_json, write_json
 from llm.jobs import dry_run
-from llm.jobs.evaluate import check_names, evaluations, keep, on_tasks
-from llm.jobs.judged import Entry, Judged
-from llm.jobs.samples import samples, writer
-from llm.jobs.show import amount, show_entries
+from llm.jobs.beside_plan import expected, measured
+from llm.jobs.ending import finish, read_results, show_end
+from llm.jobs.evaluate import check_names
+from llm.jobs.job import Choices, Job
+from llm.jobs.judged import Entry
+from llm.jobs.samples import samples
+from llm.jobs.show import amount
 from llm.jobs.yardstick import HARNESS
-from llm.model import ModelConfig, Transformer, parameter_count
-from llm.plan import blank_like, step_flops, trace, training_seconds
+from llm.model import Transformer, parameter_count
 from llm.redaction import redacted, redacted_text
-from llm.train import checkpoint, launch, resume
+from llm.train import launch, resume
 from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
-from llm.train.hardware import keep_freed_memory, place
-from llm.train.memory import MEASURED_STEPS, MemoryUse
+from llm.train.hardware import keep_freed_memory
+from llm.train.memory import MemoryUse
 from llm.train.metrics import Pause, together
 from llm.train.module import LanguageModule
 from llm.train.parallel import gathered, is_sharded
 from llm.train.report import write_report
-from llm.train.rows import EVALUATED, read_metrics_rows
+from llm.train.rows import EVALUATED
 from llm.train.run import Run, environment, flatten, now, versions
 from llm.train.saving import Interrupted, StopRequest
-
-Choices = dict[str, Any]
-CHATS = (Conversations, Preferences)
-# Nobody waits longer for what the plan says of a run; other processes wait for the first one.
-PLANNING_SECONDS = 10
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training command: its config and what was found and made for it."""
-
-    config: Config
-    choices: Choices
-    run: Run
-    origin: Origin
-    corpus: Corpus | Mixture
-    shape: ModelConfig
-
-    @cached_property
-    def collate(self) -> Collator:
-        """What makes its batches."""
-        return build.collator(self.config, self.corpus.tokenizer, self.shape)
-
-    @cached_property
-    def samples(self) -> Samples:
-        """Its training text as samples."""
-        return self.corpus.train.cut(self.collate.view, self.shape.context_length, self.config["seed"])
 
 
 def run(config: Config, choices: Choices) -> int:
@@ -154,11 +111,11 @@ def _train(job: Job, say: Callable[[str], None]) -> int:
         return _fit(job, derived, decision)
     if launch.rank() == 0:
         say(f"{run.folder} has done its {decision['step']} steps; a larger trainer.max_steps goes on.")
-        if run.begun["status"] == "finished" and (results := _read_results(run)):
-            _show_end(run, *results)
+        if run.begun["status"] == "finished" and (results := read_results(run)):
+            show_end(run, *results)
         else:
             # It ended, by a kill perhaps, before it was summed up.
-            _finish(job, derived, build.trained_model(run, None)[0], {})
+            finish(job, derived, build.trained_model(run, None)[0], {})
     return 0
 
 
@@ -256,64 +213,8 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
     if trainer.is_global_zero:
         # What is left of a sharded model here is a share.
         seen = {**planned, **measured(job.run, memory.peak_bytes)}
-        _finish(job, derived, build.trained_model(job.run, None)[0] if is_sharded(net) else net, seen)
+        finish(job, derived, build.trained_model(job.run, None)[0] if is_sharded(net) else net, seen)
     return 0
-
-
-def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
-    """What the plan says of this run behind `done` steps, by the names of results.json; nothing where there is none.
-
-    The memory is that of the batches whose memory is measured, which need not be the longest.
-    """
-    asked = load(job.collate, job.samples)
-    try:
-        layout = build.layout(job.config, job.choices["strategy"], derived)
-        step = build.step(job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size)
-        if asked.most != asked.work:
-            largest = _largest(job, derived, layout.readers, done)
-            step = replace(step, batch=lambda size: blank_like(largest))
-        peak = trace(step, PLANNING_SECONDS).peak
-    except TimeoutError:
-        print(
-            f"What it takes isn't planned: {PLANNING_SECONDS} s were too short for that. llm plan takes its time."
-        )
-        return {}
-    except Exception:
-        # Whatever an objective or optimizer of someone's own does to tensors without values: training goes on.
-        return {}
-    batch_size = job.config["data"]["batch_size"]
-    seconds = training_seconds(
-        step_flops(step, batch_size), derived.peak_flops, derived.world_size, derived.accelerator
-    )
-    return {
-        "planned_peak_bytes": peak.total,
-        "planned_tensor_bytes": peak.tensors,
-        "planned_tokens_per_second": batch_size * asked.work.tokens / seconds,
-    }
-
-
-def _largest(job: Job, derived: Derived, readers: int, done: int) -> Batch:
-    """The largest of the first process's micro-batches in the steps whose memory is measured."""
-    sizes = (job.config["data"]["batch_size"], derived.micro_batch_size)
-    numbers = TrainSampler(done * sizes[0], *sizes, rank=0, world_size=readers)
-    batches = map(TrainingSet(job.samples, job.collate, sizes[0]).__getitems__, numbers)
-    largest = max(
-        itertools.islice(batches, MEASURED_STEPS * derived.accumulation),
-        key=lambda batch: sum(t.numel() for t in batch if t is not None),
-    )
-    if "reference_b2" in job.collate.marks and largest.reference_b2 is None:
-        return largest._replace(reference_b2=torch.zeros(derived.micro_batch_size, 2))
-    return largest
-
-
-def measured(run: Run, peak_bytes: int | None) -> dict[str, float]:
-    """What was measured of the same."""
-    rows = read_metrics_rows(run.metrics) if run.metrics.exists() else []
-    speeds = [float(row["tokens_per_second"]) for row in rows if row.get("tokens_per_second")]
-    return {
-        **({} if peak_bytes is None else {"peak_bytes": peak_bytes}),
-        **({"tokens_per_second": statistics.median(speeds)} if speeds else {}),
-    }
 
 
 def _trainer(
@@ -328,8 +229,7 @@ def _trainer(
     config, run = job.config, job.run
     module = build.module(config, net, job.origin, derived, job.choices["strategy"])
     data = build.datamodule(config, job.corpus, derived, job.shape)
-    if isinstance(data.collate, PreferenceCollator):
-        data.collate.references.update(build.references(config, job.origin, job.corpus, run.references))
+    job.refer(data.collate)
     loggers = build.loggers(config, run, decision["step"])
     bar = build.progress(config)
     meter = build.meter(job.corpus, net, data, derived.peak_flops, [bar])
@@ -359,7 +259,7 @@ def _evaluated(job: Job, net: Transformer, pause: Pause) -> list[L.Callback]:
         with gathered(net):
             return {
                 f"{EVALUATED}{_name(one.entry, len(job.corpus.parts) > 1)}/{metric}": value
-                for one in _judged(job, net, "now")
+                for one in job.judged(net, "now")
                 for metric, value in one.entry["metrics"].items()
             }
 
@@ -370,27 +270,6 @@ def _name(entry: Entry, mixed: bool) -> str:
     """What tells an evaluation's figures from another's: its name, and the task or the source that is one of several."""
     of_several = mixed or entry["evaluation"] == HARNESS
     return f"{entry['evaluation']}/{entry['data']}" if of_several else str(entry["evaluation"])
-
-
-def _judged(job: Job, net: Transformer, checkpoint: str) -> list[Judged]:
-    """What `eval` finds: on the held-out text, where there is any, and on tasks."""
-    config, corpus = job.config, job.corpus
-    names = config["eval"] if len(corpus.validation) > 1 else []
-    if isinstance(job.collate, PreferenceCollator):
-        job.collate.references.update(build.references(config, job.origin, corpus, job.run.references))
-    return [
-        *evaluations(
-            names,
-            net,
-            corpus,
-            lambda: job.collate,
-            lambda: build.objective(config),
-            checkpoint,
-            "validation",
-            config["seed"],
-        ),
-        *on_tasks(config["eval"], net, corpus.tokenizer, checkpoint, config),
-    ]
 
 
 def _leave(job: Job, status: str) -> None:
@@ -407,96 +286,3 @@ def _interrupted(job: Job, signalled: Interrupted) -> int:
         return 0
     print(f"Stopped by {signalled}, saved. The same command goes on from there.")
     return signalled.exit_code
-
-
-def _finish(job: Job, derived: Derived, net: Transformer, seen: dict[str, float]) -> None:
-    """Score the trained model; write evaluation.json, results.json and the report; show how it went.
-
-    `seen` is what was planned and measured of memory and speed.
-    """
-    run, config, corpus = job.run, job.config, job.corpus
-    folder = checkpoint.find(run.checkpoints, None)
-    last = checkpoint.verify(folder)
-    place(net, derived.accelerator)
-    found = _judged(job, net, folder.name)
-    entries = [one.entry for one in keep(run, found, config["save_outputs"])]
-    training = {
-        "evaluation": "training",
-        "data": corpus.name,
-        "split": "train",
-        "metrics": {
-            "steps": last["step"],
-            "tokens": round(last["samples"] * job.samples.tokens),
-            **seen,
-        },
-        "examples": last["samples"],
-        "checkpoint": folder.name,
-        "sample": writer(config, net, corpus).first(),
-        "report": str(run.folder / "report.html"),
-        "next": next_command(run, "chat" if isinstance(job.samples, CHATS) else "generate", _prompt(job)),
-    }
-    write_json(run.results, [*entries, training])
-    # trainer.max_time may end a run before its last step.
-    run.update(status="finished" if last["step"] >= derived.max_steps else "stopped")
-    write_report(run.folder)
-    _show_end(run, entries, training)
-
-
-def _read_results(run: Run) -> tuple[list[Entry], Entry] | None:
-    """What `_finish` wrote: the entries and, last, the training's; None where that is missing or damaged."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        *entries, training = read_json(run.results)
-        figures = {name: float(value) for name, value in training["metrics"].items()}
-        figures |= {name: int(figures[name]) for name in ("steps", "tokens")}
-        words = {name: str(training[name]) for name in ("sample", "next")}
-        return [_readable(entry) for entry in entries], {**words, "metrics": figures}
-    return None
-
-
-def _readable(entry: Entry) -> Entry:
-    """An entry of results.json with what is printed of it."""
-    metrics = {str(name): float(value) for name, value in entry["metrics"].items()}
-    about = {name: str(entry[name]) for name in ("evaluation", "data", "split")}
-    return {**about, "examples": int(entry["examples"]), "metrics": metrics}
-
-
-def _show_end(run: Run, entries: list[Entry], training: Entry) -> None:
-    """Print how it ended: a sample, the figures, the report and the next command."""
-    print(
-        f"\nA sample of step {training['metrics']['steps']}:\n{textwrap.indent(training['sample'], '    ')}"
-    )
-    show_entries(f"{run.folder}, {training['metrics']['tokens']:,} tokens", entries)
-    for line in beside_plan(training["metrics"]):
-        print(line)
-    print(f"\nReport:  {run.folder / 'report.html'}\nNext:    {training['next']}")
-
-
-def beside_plan(metrics: dict[str, float]) -> Iterator[str]:
-    """What was measured beside what the plan said, a line each."""
-    if {"peak_bytes", "planned_peak_bytes"} <= metrics.keys():
-        took, said = metrics["peak_bytes"], metrics["planned_peak_bytes"]
-        yield f"Memory:  {amount(took)}B for training, a process; the plan said {amount(said)}B"
-    if {"tokens_per_second", "planned_tokens_per_second"} <= metrics.keys():
-        took, said = metrics["tokens_per_second"], metrics["planned_tokens_per_second"]
-        yield f"Speed:   {took:,.0f} tokens a second; the plan said {said:,.0f}, at a typical MFU"
-
-
-def _prompt(job: Job) -> str:
-    """What the next command asks the model; a chat asks nothing yet."""
-    if isinstance(job.samples, CHATS):
-        return ""
-    if isinstance(job.samples, Pairs | LabelledWords):
-        return "a text of yours"
-    return "def main():" if job.shape.architecture == "decoder" else "for <mask> in"
-
-
-def next_command(run: Run, verb: str, prompt: str) -> str:
-    """What to type to let the model write, in words that work in this shell."""
-    beside = Path(sys.executable).with_name("llm")
-    found = shutil.which("llm")
-    if found and Path(found).resolve() == beside.resolve():
-        program = "llm"
-    else:
-        program = os.path.relpath(beside) if beside.exists() else f"{sys.executable} -m llm"
-    asked = f" prompt={shlex.quote(prompt)}" if prompt else ""
-    return f"{program} {verb} run={shlex.quote(str(run.folder))}{asked}"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from llm import build
 from llm.build import Config
-from llm.data.bio import words_and_tags
 from llm.data.documents import Document, Losses, Source
-from llm.data.inputs import InputFiles
+from llm.data.documents.bio import words_and_tags
+from llm.data.files.inputs import InputFiles
 from llm.errors import ConfigError
 from llm.evaluation import Result
 from llm.evaluation.api import Endpoint

@@ -12,7 +12,7 @@ from llm.model.attention import Attention, CrossAttention, KeysValues, View
 from llm.model.cache import Cache, LayerCache, RaggedLayerCache
 from llm.model.config import ModelConfig
 from llm.model.layers import build_feed_forward, build_norm
-from llm.model.mask import Masking, attention_mask, cross_mask, distances, works_sparse
+from llm.model.mask import Masking, Sight, attention_mask, cross_mask, distances, works_sparse
 from llm.model.position import RelativePosition, Rotary, Start
 
 Sublayer = Callable[[Tensor], Tensor]
@@ -151,15 +151,11 @@ class Stack(nn.Module):
         start_b = None if isinstance(start, int) else start
         relative = self.relative_position
         masking = attention_mask(
+            Sight(self.causal, window, documents_bt, start_b, prefix_b),
             t,
             s,
             x_btd.device,
-            causal=self.causal,
-            window=window,
-            documents_bs=documents_bt,
             bias_hts=None if relative is None else relative(distances(t, s, x_btd.device, start_b)),
-            start_b=start_b,
-            prefix_b=prefix_b,
             sparse=works_sparse(x_btd.device) and not self.drops,
         )
         return View(masking, None if rotary is None else rotary(start, t))

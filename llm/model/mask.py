@@ -2,7 +2,7 @@
 
 # Shape legend: b batch, t queries, s keys, h heads.
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,87 +25,97 @@ def distances(t: int, s: int, device: torch.device, start_b: Tensor | None = Non
     return position_t[..., None] - torch.arange(s, device=device)
 
 
-def attention_mask(
-    t: int,
-    s: int,
-    device: torch.device,
-    *,
-    causal: bool,
-    window: int | None = None,
-    documents_bs: Tensor | None = None,
-    bias_hts: Tensor | None = None,
-    start_b: Tensor | None = None,
-    prefix_b: Tensor | None = None,
-    sparse: bool = False,
-) -> Masking:
-    """Return what lets `t` of `s` positions see what they may: the last ones, or those from `start_b` on.
+class Sight(NamedTuple):
+    """What positions see of each other: everything, but for what these say.
 
     Args:
         causal: no position sees a later one, but for those of a prefix.
         window: a position sees only those less than this far away.
         documents_bs: the document that each position belongs to, or PADDING; it sees its own document alone. A
             padding position sees all that the rest allows, since a row of nothing seen has no softmax.
-        bias_hts: what is added to the scores.
         start_b: the first position of each row, where they differ; keys beyond a row's end are for other rows.
         prefix_b: so many of each row's first positions are seen by all, whatever the order.
+    """
+
+    causal: bool
+    window: int | None = None
+    documents_bs: Tensor | None = None
+    start_b: Tensor | None = None
+    prefix_b: Tensor | None = None
+
+    def of(self, s: int) -> "Sight":
+        """The same of `s` positions, without what says nothing of them."""
+        within = self.window is not None and self.window < s
+        return self._replace(
+            window=self.window if within else None, prefix_b=self.prefix_b if self.causal else None
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether order alone decides, if anything does."""
+        return all(extra is None for extra in self[1:])
+
+    def dense(self, t: int, s: int, device: torch.device) -> Tensor:
+        """Where the last `t` of `s` positions see each of them, (t, s), or (b, 1, t, s) where rows differ."""
+        distance_ts = distances(t, s, device, self.start_b)
+        if self.start_b is not None:
+            distance_ts = distance_ts[:, None]  # alike for all heads
+        seen = distance_ts >= 0 if self.causal else torch.ones_like(distance_ts, dtype=torch.bool)
+        if self.prefix_b is not None:
+            seen = seen | (torch.arange(s, device=device) < self.prefix_b[:, None, None, None])
+        if self.window is not None:
+            seen = seen & (distance_ts.abs() < self.window)
+        if self.documents_bs is not None:
+            seen = seen & same_document(self.documents_bs[:, -t:], self.documents_bs)
+        return seen
+
+    def blocks(self, t: int, device: torch.device) -> BlockMask:
+        """What `dense` says of `t` positions that see each other, block by block."""
+        causal, window, documents_bt, _, prefix_b = self
+
+        def seen(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            seen = query >= key if causal else query == query
+            if prefix_b is not None:
+                seen = seen | (key < prefix_b[b])
+            if window is not None:
+                seen = seen & ((query - key).abs() < window)
+            if documents_bt is not None:
+                own = documents_bt[b, query]
+                seen = seen & ((own == documents_bt[b, key]) | (own == PADDING))
+            return seen
+
+        rows = next((len(each) for each in (documents_bt, prefix_b) if each is not None), None)
+        return create_block_mask(seen, rows, None, t, t, device=device)
+
+
+def attention_mask(
+    sight: Sight,
+    t: int,
+    s: int,
+    device: torch.device,
+    *,
+    bias_hts: Tensor | None = None,
+    sparse: bool = False,
+) -> Masking:
+    """Return what lets `t` of `s` positions see what they may: the last ones, or those from `sight.start_b` on.
+
+    Args:
+        bias_hts: what is added to the scores.
         sparse: whether blocks of positions that see nothing of each other may be left out of the work; else the mask is
             dense. It says the same.
     """
-    if window is not None and window >= s:
-        window = None
-    if not causal:
-        prefix_b = None
-    if all(extra is None for extra in (documents_bs, bias_hts, start_b, prefix_b, window)):
-        return _plain(t, s, device, causal)
-    if sparse and t == s and bias_hts is None and start_b is None:
-        blocks = block_mask(
-            t, device, causal=causal, window=window, documents_bt=documents_bs, prefix_b=prefix_b
-        )
-        return {"block_mask": blocks}
-    distance_ts = distances(t, s, device, start_b)
-    if start_b is not None:
-        distance_ts = distance_ts[:, None]  # alike for all heads
-    seen = distance_ts >= 0 if causal else torch.ones_like(distance_ts, dtype=torch.bool)
-    if prefix_b is not None:
-        seen = seen | (torch.arange(s, device=device) < prefix_b[:, None, None, None])
-    if window is not None:
-        seen = seen & (distance_ts.abs() < window)
-    if documents_bs is not None:
-        seen = seen & same_document(documents_bs[:, -t:], documents_bs)
-    if bias_hts is None:
-        return {"attn_mask": seen}
-    return {"attn_mask": torch.where(seen, bias_hts, -torch.inf)}
+    sight = sight.of(s)
+    if sight.is_plain and bias_hts is None:
+        return _plain(t, s, device, sight.causal)
+    if sparse and t == s and bias_hts is None and sight.start_b is None:
+        return {"block_mask": sight.blocks(t, device)}
+    seen = sight.dense(t, s, device)
+    return {"attn_mask": seen if bias_hts is None else torch.where(seen, bias_hts, -torch.inf)}
 
 
 def works_sparse(device: torch.device) -> bool:
     """Whether FlexAttention (arXiv 2412.05496) pays here: it trains on a GPU, and only compiled is it one kernel."""
     return device.type == "cuda" and torch.compiler.is_compiling()
-
-
-def block_mask(
-    t: int,
-    device: torch.device,
-    *,
-    causal: bool,
-    window: int | None,
-    documents_bt: Tensor | None,
-    prefix_b: Tensor | None,
-) -> BlockMask:
-    """Return what `attention_mask` says of `t` positions that see each other, block by block."""
-
-    def seen(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        seen = query >= key if causal else query == query
-        if prefix_b is not None:
-            seen = seen | (key < prefix_b[b])
-        if window is not None:
-            seen = seen & ((query - key).abs() < window)
-        if documents_bt is not None:
-            own = documents_bt[b, query]
-            seen = seen & ((own == documents_bt[b, key]) | (own == PADDING))
-        return seen
-
-    rows = next((len(each) for each in (documents_bt, prefix_b) if each is not None), None)
-    return create_block_mask(seen, rows, None, t, t, device=device)
 
 
 def cross_mask(documents_bt: Tensor | None, documents_bs: Tensor | None) -> Masking:

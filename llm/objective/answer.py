@@ -6,9 +6,9 @@ Shapes: b batch, k scored positions, e edges.
 from torch import nn
 from torch.nn import functional as F
 
-from llm.data.collate import Batch
-from llm.data.questions import END, START
-from llm.data.windows import IGNORED
+from llm.data.collators.base import Batch
+from llm.data.collators.questions import END, START
+from llm.data.sampling.windows import IGNORED
 from llm.objective.loss import Loss
 
 

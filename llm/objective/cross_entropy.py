@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llm.data.collate import Batch
-from llm.data.windows import IGNORED
+from llm.data.collators.base import Batch
+from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
 from llm.objective.loss import Loss, Rows
 

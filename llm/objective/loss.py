@@ -15,7 +15,7 @@ class Rows(NamedTuple):
 class Loss(NamedTuple):
     """A batch's score: the summed loss in nats and the number of targets that it is summed over.
 
-    `divisor` is what the batch says of itself, see `llm.data.collate.Batch`; `rows` is for those who ask whose loss it
+    `divisor` is what the batch says of itself, see `llm.data.collators.base.Batch`; `rows` is for those who ask whose loss it
     is, where an objective tells it.
     """
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llm.data.collate import Batch
-from llm.data.windows import IGNORED
+from llm.data.collators.base import Batch
+from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
 from llm.objective.loss import Loss
 

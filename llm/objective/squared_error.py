@@ -6,7 +6,7 @@ Shapes: b batch, k scored positions, l labels, of which a number has one.
 import torch
 from torch import nn
 
-from llm.data.collate import Batch
+from llm.data.collators.base import Batch
 from llm.objective.loss import Loss
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from llm.data.collate import Batch, Load, Work
+from llm.data.collators.base import Batch, Load, Work
 from llm.model import ModelConfig, Transformer
 from llm.objective import Loss
 from llm.plan.attention import attention_of

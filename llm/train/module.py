@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from llm.data.collate import Batch
+from llm.data.collators.base import Batch
 from llm.errors import TrainingError
 from llm.model import Transformer
 from llm.objective import Loss, Rows

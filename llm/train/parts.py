@@ -10,7 +10,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from llm.data.collate import Batch
+from llm.data.collators.base import Batch
 from llm.data.mixture import MixedSamples
 from llm.objective import Rows
 from llm.train.rows import column

@@ -13,16 +13,8 @@ from llm.hub.peft import write
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.model.init import initial_value
 from llm.tokenizer import ByteSpec
+from tests.small_models import GPT2, LLAMA, SHAPE, shaken
 
-SHAPE = {"d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 48, "vocab_size": 264, "context_length": 32}
-LLAMA = {"norm": "rms", "position": "rotary", "activation": "swiglu", "n_kv_heads": 2}
-GPT2 = {
-    "norm": "layer",
-    "position": "learned",
-    "activation": "gelu_tanh",
-    "attention_bias": True,
-    "mlp_bias": True,
-}
 KINDS = {"plain": {}, "rslora": {"rslora": True}, "dora": {"dora": True}}
 LORA = {"rank": 4, "alpha": 12.0}
 
@@ -31,16 +23,7 @@ def start(**changes):
     """A model whose weights are far from their small initial values."""
     model = Transformer(ModelConfig(**SHAPE, **changes)).eval()
     init_weights(model, 0)
-    shake(model, 1, 0.1)
-    return model
-
-
-def shake(model, seed, size):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += size * torch.randn(parameter.shape, generator=generator)
+    return shaken(model, 0.1, seed=1)
 
 
 def adapted(base, lora, trained=True):
@@ -49,7 +32,7 @@ def adapted(base, lora, trained=True):
     lora.attach(net)
     net.load_state_dict(begun(net, base.state_dict(), 0))
     if trained:
-        shake(net, 2, 0.1)
+        shaken(net, 0.1, seed=2)
     return net
 
 

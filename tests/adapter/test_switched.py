@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from test_lora import GPT2, KINDS, LLAMA, LORA, adapted, shake, start
+from test_lora import KINDS, LORA, adapted, start
 
 from llm.adapter import Adapted, Lora, attach, merged, using
 from llm.generation import BatchEngine, Request, Sampling, classify, pack, quantize
 from llm.model import ModelConfig, Transformer
 from llm.tokenizer import ByteSpec
+from tests.small_models import GPT2, LLAMA, shaken
 
 TARGETS = ["all", ["query", "value"], ["feed_forward.up", "output"]]
 
@@ -21,7 +22,7 @@ def beside(base, kind, number):
     """The tensors of an adapter's checkpoint, and the same model with it folded in."""
     lora = Lora(**LORA, **KINDS[kind], targets=TARGETS[number % len(TARGETS)])
     net = adapted(base, lora)
-    shake(net, 10 + number, 0.1)
+    shaken(net, 0.1, seed=10 + number)
     tensors = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
     folded = Transformer(base.config).eval()
     folded.load_state_dict(merged(tensors, lora))

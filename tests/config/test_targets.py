@@ -87,7 +87,7 @@ HOSTILE = [
     "llm.data.prepare.subprocess.run",
     "llm.train.optimizers.torch.load",
     "llm.train.optimizers.torch",
-    "llm.train.checkpoint.shutil.rmtree",
+    "llm.train.checkpoint.writer.shutil.rmtree",
     "llm.files.os.remove",
     # our own code that is no leaf of a config
     "llm.cli.main.main",

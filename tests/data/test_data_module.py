@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from llm.data.collate import Batch, CausalCollator, Setting
+from llm.data.collators.base import Batch, CausalCollator, Setting
 from llm.data.module import CorpusDataModule
-from llm.data.windows import IGNORED
+from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError, DataError
 from llm.model import ModelConfig
 

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.data import prepare
-from llm.data.collate import CausalCollator, Setting
-from llm.data.labels import LabelledTexts
+from llm.data.collators.base import CausalCollator, Setting
+from llm.data.collators.labels import LabelledTexts
+from llm.data.collators.pairs import PairCollator
 from llm.data.mixture import Interleaving, MixedSamples, Mixture, Share, open_text
 from llm.data.module import CorpusDataModule
-from llm.data.pairs import PairCollator
+from llm.data.sampling.turns import Turns
+from llm.data.sampling.windows import Windows
 from llm.data.sources import JsonLines, TextFiles
-from llm.data.turns import Turns
-from llm.data.windows import Windows
 from llm.errors import ConfigError, DataError
 from llm.model import ModelConfig
 from llm.tokenizer import ByteSpec

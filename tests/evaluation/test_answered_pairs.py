@@ -5,8 +5,8 @@ import json
 import torch
 
 from llm.data import prepare
-from llm.data.collate import Setting
-from llm.data.conversations import ConversationCollator, Conversing
+from llm.data.collators.base import Setting
+from llm.data.collators.conversations import ConversationCollator, Conversing
 from llm.data.sources import JsonLines
 from llm.evaluation import EVALUATIONS, Subject
 from llm.evaluation.pairs import answered_beside_targets

@@ -9,7 +9,7 @@ import pytest
 import torch
 from seqeval import metrics as seqeval
 
-from llm.data.bio import entities
+from llm.data.documents.bio import entities
 from llm.evaluation.tagging import tag_result
 from llm.generation.tagging import best_tags
 

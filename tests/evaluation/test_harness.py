@@ -15,6 +15,7 @@ from llm.hub.huggingface import write
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.tokenizer import SPECIAL_TOKENS, ByteSpec
 from llm.tokenizer.base import SENTINEL
+from tests.small_models import shaken
 
 SIZES = {"d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 48, "context_length": 64}
 SHAPES = {
@@ -42,11 +43,7 @@ def model_of(tokenizer, seed=0, **shape):
     """A model with weights far from their small initial values, so that its answers vary."""
     net = Transformer(ModelConfig(**{**SIZES, "vocab_size": tokenizer.vocab_size, **shape})).eval()
     init_weights(net, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return net
+    return shaken(net, 0.2, seed)
 
 
 def theirs(folder, **keys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from llm.data.words import Span, Window
+from llm.data.collators.words import Span, Window
 from llm.generation.answering import best_stretch
 
 

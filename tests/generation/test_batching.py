@@ -17,27 +17,20 @@ from llm.generation.engine import GREEDY
 from llm.generation.speculation import looked_up
 from llm.hub import from_huggingface_state
 from llm.model import ModelConfig, Transformer, init_weights
+from tests.small_models import shaken
 
 SHAPE = {"d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 48, "context_length": 64, "vocab_size": 61}
 PLACES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 LLAMA = {**PLACES, "intermediate_size": 48, "max_position_embeddings": 64, "vocab_size": 61}
+SPREAD = 0.3  # so that the most likely token stands out
 # When each of these prompts comes (before which step), and how long it is; the second fills several chunks.
 JOINING = {0: [5, 20], 3: [1, 7], 11: [30], 12: [2, 2, 9]}
-
-
-def spread(model, seed=0):
-    """Weights far from their small initial values, so that the most likely token stands out."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model
 
 
 def decoder(**changes):
     model = Transformer(ModelConfig(**{**SHAPE, "n_kv_heads": 2, **changes})).eval()
     init_weights(model, seed=0)
-    return spread(model)
+    return shaken(model, SPREAD)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +80,7 @@ def alone(model, request):
     ids=["gpt2", "llama", "mistral"],
 )
 def test_ragged_requests_that_join_at_different_times_equal_transformers(theirs, rows):
-    theirs = spread(theirs().eval())
+    theirs = shaken(theirs().eval(), SPREAD)
     theirs.generation_config.eos_token_id = theirs.generation_config.bos_token_id = None
     config, state = from_huggingface_state(theirs.state_dict(), theirs.config.to_dict())
     ours = Transformer(config)

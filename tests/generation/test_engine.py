@@ -10,7 +10,9 @@ from llm.errors import ConfigError
 from llm.generation import Sampling, generate
 from llm.hub import from_huggingface_state
 from llm.model import ModelConfig, Transformer, init_weights
+from tests.small_models import shaken
 
+SPREAD = 0.3  # so that the most likely token stands out
 CONFIG = ModelConfig(
     d_model=32,
     n_layers=2,
@@ -24,20 +26,11 @@ CONFIG = ModelConfig(
 )
 
 
-def spread(model, seed=0):
-    """Weights far from their small initial values, so that the most likely token stands out."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model
-
-
 @pytest.fixture(scope="module")
 def model():
     model = Transformer(CONFIG)
     init_weights(model, seed=0)
-    return spread(model).eval()
+    return shaken(model, SPREAD).eval()
 
 
 def prompts(rows, length, vocab=61, seed=0):
@@ -82,7 +75,7 @@ def test_greedy_equals_the_uncached_loop_within_and_beyond_the_context(model, le
     ids=["gpt2", "qwen3"],
 )  # fmt: skip
 def test_greedy_equals_transformers(theirs):
-    theirs = spread(theirs().eval())
+    theirs = shaken(theirs().eval(), SPREAD)
     theirs.generation_config.eos_token_id = theirs.generation_config.bos_token_id = None
     config, state = from_huggingface_state(theirs.state_dict(), theirs.config.to_dict())
     ours = Transformer(config)

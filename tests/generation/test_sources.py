@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_batching import SHAPE, spread, written
+from test_batching import SHAPE, SPREAD, written
 from transformers import T5Config, T5ForConditionalGeneration
 
 from llm.errors import ConfigError
@@ -12,6 +12,7 @@ from llm.hub import from_huggingface_state
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.model.cache import SlotCache
 from llm.tokenizer import ByteSpec, start_token
+from tests.small_models import shaken
 
 SIZES = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 61}
 
@@ -19,7 +20,7 @@ SIZES = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, 
 @pytest.fixture(scope="module")
 def both():
     theirs = T5ForConditionalGeneration(T5Config(**SIZES, decoder_start_token_id=0, pad_token_id=0)).eval()
-    theirs = spread(theirs)
+    theirs = shaken(theirs, SPREAD)
     theirs.generation_config.eos_token_id = None
     config, state = from_huggingface_state(
         theirs.state_dict(), {**theirs.config.to_dict(), "n_positions": 64}
@@ -112,7 +113,7 @@ def test_a_file_of_sources_is_written_in_batches():
     shape = {**SHAPE, "vocab_size": tokenizer.vocab_size, "architecture": "encoder_decoder"}
     model = Transformer(ModelConfig(**shape)).eval()
     init_weights(model, seed=0)
-    spread(model)
+    shaken(model, SPREAD)
     texts = ["one two", "", "a longer source than these", "x" * 500]
     writer = Writer(tokenizer, GREEDY, 10, 1, seed=3)
     engine = BatchEngine(model, rows=3)

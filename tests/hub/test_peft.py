@@ -9,18 +9,10 @@ from llm.errors import CheckpointError, ConfigError
 from llm.hub import to_huggingface
 from llm.hub.peft import base_of, is_adapter, read
 from llm.model import ModelConfig, Transformer, init_weights
+from tests.small_models import GPT2, LLAMA, SHAPE
 
 peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
 
-SHAPE = {"d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 48, "vocab_size": 264, "context_length": 32}
-LLAMA = {"norm": "rms", "position": "rotary", "activation": "swiglu", "n_kv_heads": 2}
-GPT2 = {
-    "norm": "layer",
-    "position": "learned",
-    "activation": "gelu_tanh",
-    "attention_bias": True,
-    "mlp_bias": True,
-}
 KINDS = {
     "plain": {},
     "rslora": {"use_rslora": True},

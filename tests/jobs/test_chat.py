@@ -6,7 +6,7 @@ import json
 import pytest
 
 from llm.cli.main import main
-from llm.data.messages import conversation
+from llm.data.documents.messages import conversation
 from llm.jobs import chat
 
 

@@ -11,7 +11,7 @@ import torch
 
 from llm.cli.main import main
 from llm.data.mixture import open_text
-from llm.data.windows import Windows
+from llm.data.sampling.windows import Windows
 from llm.model import Transformer, init_weights
 from llm.train import checkpoint
 from llm.train.run import Run

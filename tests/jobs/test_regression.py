@@ -9,9 +9,9 @@ import torch
 from scipy import stats
 
 from llm.cli.main import main
-from llm.data.collate import Setting
-from llm.data.labels import NumberCollator
-from llm.data.pairs import NOTHING, Pair
+from llm.data.collators.base import Setting
+from llm.data.collators.labels import NumberCollator
+from llm.data.collators.pairs import NOTHING, Pair
 from llm.errors import DataError
 from llm.evaluation import classification
 from llm.model import ModelConfig

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from llm.cli.main import main
 from llm.train import checkpoint
+from llm.train.checkpoint import writer
 from llm.train.run import Run
 
 
@@ -128,7 +129,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tiny, tmp_path, capsy
 def test_a_full_disk_while_saving_stops_with_the_earlier_checkpoint_whole(
     tiny, tmp_path, capsys, monkeypatch
 ):
-    save_file, calls = checkpoint.save_file, []
+    save_file, calls = writer.save_file, []
 
     def full_at_the_second_save(tensors, path):
         calls.append(path)
@@ -136,7 +137,7 @@ def test_a_full_disk_while_saving_stops_with_the_earlier_checkpoint_whole(
             raise OSError(errno.ENOSPC, "No space left on device")
         save_file(tensors, path)
 
-    monkeypatch.setattr(checkpoint, "save_file", full_at_the_second_save)
+    monkeypatch.setattr(writer, "save_file", full_at_the_second_save)
     assert train(tiny, "name=a", "trainer.max_steps=12") == 1
     error = capsys.readouterr().err
     assert "No space left on device" in error
@@ -152,7 +153,7 @@ def test_a_kill_before_the_sum_up_is_made_good_by_the_same_command(tiny, tmp_pat
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("llm.jobs.train.evaluations", killed)
+    monkeypatch.setattr("llm.jobs.job.evaluations", killed)
     assert train(tiny, "name=a", "trainer.max_steps=4") == 130
     folder = tmp_path / "runs/a"
     assert not (folder / "results.json").exists()

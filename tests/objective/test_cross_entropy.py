@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llm.data.collate import Batch
-from llm.data.windows import IGNORED
+from llm.data.collators.base import Batch
+from llm.data.sampling.windows import IGNORED
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.data.windows import IGNORED
+from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.preference import PreferenceLoss, answer_scores

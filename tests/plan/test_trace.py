@@ -8,7 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from llm.adapter import Lora
-from llm.data.collate import Load
+from llm.data.collators.base import Load
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
 from llm.plan import Layout, TrainingStep, blank, trace, whole_context

@@ -5,12 +5,12 @@ import socket
 import threading
 import time
 
-import torch
 import uvicorn
 
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.serve import Guarding, create_app
 from llm.tokenizer import ByteSpec
+from tests.small_models import shaken
 
 TOKENIZER = ByteSpec().build()
 SHAPE = {"d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_ff": 48, "context_length": 256}
@@ -21,11 +21,7 @@ def small(seed=0, **changes):
     """A model with weights far from their small initial values, so that its tokens vary."""
     model = Transformer(ModelConfig(**{**SHAPE, "vocab_size": TOKENIZER.vocab_size, **changes})).eval()
     init_weights(model, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return model
+    return shaken(model, 0.2, seed)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from llm.data.collate import CausalCollator, Setting
+from llm.data.collators.base import CausalCollator, Setting
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
 from llm.tokenizer import ByteSpec

@@ -11,12 +11,12 @@ from typing import IO, BinaryIO
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from llm.data.addresses import InputFile, find_inputs, open_address
-from llm.data.cutting import piece_bytes
 from llm.data.documents import Document, Losses, Plan, fingerprint
-from llm.data.inputs import InputFiles
+from llm.data.documents.split import DEFAULT_SHARE, check_share, choose_split, first_documents
+from llm.data.files.addresses import InputFile, find_inputs, open_address
+from llm.data.files.cutting import piece_bytes
+from llm.data.files.inputs import InputFiles
 from llm.data.sources.records import clean_text, needed, versions
-from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents
 from llm.errors import DataError
 
 # No book is larger; an archive that unpacks to more is a bomb.

@@ -5,9 +5,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TextIO
 
-from llm.data.bio import tagged
 from llm.data.documents import Document, Losses
-from llm.data.inputs import OnBadFile
+from llm.data.documents.bio import tagged
+from llm.data.files.inputs import OnBadFile
 from llm.data.sources.record_files import RecordFiles, bounded_lines, open_text
 from llm.errors import ConfigError, DataError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from llm.data.documents import Document, Losses
-from llm.data.inputs import OnBadFile
+from llm.data.files.inputs import OnBadFile
 from llm.data.sources.record_files import RecordFiles, bounded_lines, open_text
 from llm.data.sources.records import Fields
 from llm.errors import DataError, UserError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llm.data.documents import BETWEEN
-from llm.data.messages import conversation, preference
+from llm.data.documents.messages import conversation, preference
 from llm.data.sources.stdlib_records import LibraryRecords
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from llm.data.cutting import piece_bytes
 from llm.data.documents import Document, Losses, Piece, Plan, fingerprint
-from llm.data.inputs import InputFiles
+from llm.data.documents.split import DEFAULT_SHARE, check_share, first_documents
+from llm.data.files.cutting import piece_bytes
+from llm.data.files.inputs import InputFiles
 from llm.data.sources.records import Fields
-from llm.data.split import DEFAULT_SHARE, check_share, first_documents
 from llm.errors import ConfigError, DataError, UserError
 from llm.redaction import redacted_text
 

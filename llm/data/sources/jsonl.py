@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from llm.data.cutting import BLOCK_BYTES
 from llm.data.documents import Document, Losses
-from llm.data.inputs import OnBadFile
+from llm.data.files.cutting import BLOCK_BYTES
+from llm.data.files.inputs import OnBadFile
 from llm.data.sources.record_files import LARGEST_LINE, RecordFiles
 from llm.data.sources.records import Fields
 from llm.errors import DataError, UserError

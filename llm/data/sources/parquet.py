@@ -5,12 +5,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from llm.data.addresses import InputFile, find_inputs, open_address
-from llm.data.cutting import piece_bytes
 from llm.data.documents import Document, Losses, Plan, fingerprint
-from llm.data.inputs import InputFiles
+from llm.data.documents.split import DEFAULT_SHARE, check_share, first_documents
+from llm.data.files.addresses import InputFile, find_inputs, open_address
+from llm.data.files.cutting import piece_bytes
+from llm.data.files.inputs import InputFiles
 from llm.data.sources.records import Fields, needed
-from llm.data.split import DEFAULT_SHARE, check_share, first_documents
 from llm.errors import DataError
 
 ROWS_AT_ONCE = 256

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TextIO, cast
 
-from llm.data.cutting import piece_bytes
 from llm.data.documents import Document, Piece, Plan, Split, fingerprint
-from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
+from llm.data.documents.split import DEFAULT_SHARE, check_share, first_documents
+from llm.data.files.cutting import piece_bytes
+from llm.data.files.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.data.sources.records import Fields
-from llm.data.split import DEFAULT_SHARE, check_share, first_documents
 from llm.errors import DataError
 
 # Far above any record that is meant, and held in memory a few times over.

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from llm.data.answers import Answer, asked
-from llm.data.bio import tagged
 from llm.data.documents import BETWEEN, Document, Split
-from llm.data.messages import conversation, preference
-from llm.data.split import IdSplit, choose_split, split_by_hash
+from llm.data.documents.answers import Answer, asked
+from llm.data.documents.bio import tagged
+from llm.data.documents.messages import conversation, preference
+from llm.data.documents.split import IdSplit, choose_split, split_by_hash
 from llm.errors import ConfigError, DataError
 
 
@@ -122,7 +122,7 @@ def pair_of(record: Mapping[str, Any], text: str, label: str | None = None) -> b
 
 
 def preference_of(record: Mapping[str, Any], prompt: str, chosen: str, rejected: str) -> bytes:
-    """The bytes of a record's preference, see `llm.data.messages.preference`; raises what that does, and ConfigError."""
+    """The bytes of a record's preference, see `llm.data.documents.messages.preference`; raises what that does, and ConfigError."""
     for field, key in ((chosen, "data.label"), (rejected, "data.rejected")):
         if field not in record:
             raise missing_field(field, list(record), key)
@@ -132,7 +132,7 @@ def preference_of(record: Mapping[str, Any], prompt: str, chosen: str, rejected:
 
 
 def question_of(record: Mapping[str, Any], question: str, passage: str, answers: str) -> bytes:
-    """The bytes of a record's question, see `llm.data.answers.asked`; raises what that does, and ConfigError.
+    """The bytes of a record's question, see `llm.data.documents.answers.asked`; raises what that does, and ConfigError.
 
     Answers are texts and where each starts, in two lists as the hub's SQuAD has them: {"text": [...], "answer_start": [...]}.
     """

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llm.data.answers import Answer, asked
+from llm.data.documents.answers import Answer, asked
 from llm.data.sources.docstrings import Function
 from llm.data.sources.stdlib_records import LibraryRecords
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm.data.answers import Answer, asked
 from llm.data.documents import Document, Losses, Split
-from llm.data.inputs import OnBadFile
+from llm.data.documents.answers import Answer, asked
+from llm.data.files.inputs import OnBadFile
 from llm.data.sources.record_files import RecordFiles
 from llm.data.sources.records import by_passage, passage_id
 from llm.errors import DataError

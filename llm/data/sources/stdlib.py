@@ -8,9 +8,9 @@ from itertools import chain
 from pathlib import Path
 
 from llm.data.documents import Losses, Plan
-from llm.data.inputs import InputFiles, OnBadFile, check_on_bad_file
+from llm.data.documents.split import HashSplit, PathSplit, check_share
+from llm.data.files.inputs import InputFiles, OnBadFile, check_on_bad_file
 from llm.data.sources.text import plan_text, usable_files
-from llm.data.split import HashSplit, PathSplit, check_share
 
 LEFT_OUT = frozenset(
     ["site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__", "pydoc_data", "encodings"]

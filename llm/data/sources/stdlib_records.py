@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from llm.data.documents import Document, Losses, Plan, fingerprint
-from llm.data.inputs import InputFiles
+from llm.data.documents.split import HashSplit, PathSplit, check_share
+from llm.data.files.inputs import InputFiles
 from llm.data.sources.stdlib import HELD_OUT_MODULO, stdlib_files
 from llm.data.sources.text import TextFile, usable_files
-from llm.data.split import HashSplit, PathSplit, check_share
 from llm.errors import DataError
 
 FILES_A_PIECE = 64

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from llm.data.cutting import piece_bytes, ranges, read_blocks
 from llm.data.documents import Document, Losses, Piece, Plan, Split, fingerprint
-from llm.data.inputs import FileFacts, InputFiles, OnBadFile, check_on_bad_file, find_files
-from llm.data.split import DEFAULT_SHARE, FEW_DOCUMENTS, check_share, choose_split
+from llm.data.documents.split import DEFAULT_SHARE, FEW_DOCUMENTS, check_share, choose_split
+from llm.data.files.cutting import piece_bytes, ranges, read_blocks
+from llm.data.files.inputs import FileFacts, InputFiles, OnBadFile, check_on_bad_file, find_files
 from llm.errors import DataError
 
 

@@ -5,7 +5,7 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llm.data.bio import tagged
+from llm.data.documents.bio import tagged
 from llm.data.sources.stdlib_records import LibraryRecords
 
 # A tag that stays apart from the tokens around it.

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from llm.data.addresses import InputFile, find_inputs, open_address
-from llm.data.bzip2 import blocks
-from llm.data.cutting import BLOCK_BYTES, piece_bytes
 from llm.data.documents import Document, Losses, Plan, fingerprint
-from llm.data.inputs import InputFiles
+from llm.data.documents.split import DEFAULT_SHARE, check_share, choose_split, first_documents
+from llm.data.files.addresses import InputFile, find_inputs, open_address
+from llm.data.files.bzip2 import blocks
+from llm.data.files.cutting import BLOCK_BYTES, piece_bytes
+from llm.data.files.inputs import InputFiles
 from llm.data.sources.records import clean_text
 from llm.data.sources.wikitext import prose
-from llm.data.split import DEFAULT_SHARE, check_share, choose_split, first_documents
 from llm.errors import ConfigError
 
 OPEN, CLOSE = b"<page>", b"</page>"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llm.data.inputs import find_files
+from llm.data.files.inputs import find_files
 from llm.data.steps.base import Result, TextStep
 from llm.data.steps.hashing import UInts, runs, word_hashes
 from llm.errors import ConfigError, DataError

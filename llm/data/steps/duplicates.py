@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from llm.data.order import mix
-from llm.data.repeats import repeats_by_part
+from llm.data.sampling.order import mix
 from llm.data.steps.base import TextStep
 from llm.data.steps.hashing import UInts, runs, word_hashes
+from llm.data.steps.repeats import repeats_by_part
 from llm.errors import ConfigError
 
 RUNS_AT_ONCE = 1 << 10

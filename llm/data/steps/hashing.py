@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from llm.data.order import mix
+from llm.data.sampling.order import mix
 
 UInts = npt.NDArray[np.uint64]
 # Any odd number has powers that scatter and an inverse, by which a word's hash forgets where the word stands.

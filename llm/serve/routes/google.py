@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
-from llm.data.bio import is_bio
+from llm.data.documents.bio import is_bio
 from llm.serve.errors import ApiError
 from llm.serve.google import answers
 from llm.serve.google.schema import AnalyzeRequest, AnnotateRequest, ClassifyRequest, EncodingType, Version

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
-from llm.data.bio import OUTSIDE
+from llm.data.documents.bio import OUTSIDE
 from llm.generation import Mention, estimate, tell
 from llm.serve.errors import ApiError
 from llm.serve.labelling import labelled, mentioned

@@ -1,0 +1,69 @@
+"""The one place that turns config into objects; each function takes a checked, plain config and gives one thing."""
+
+from llm.build.corpora import corpus, source, sources_of, steps
+from llm.build.inference import (
+    Usable,
+    adapted_model,
+    for_inference,
+    trained_model,
+    usable_model,
+    usable_models,
+)
+from llm.build.models import adapter, check_installed, check_layout, model
+from llm.build.nodes import Config, instantiate
+from llm.build.origins import Origin, origin
+from llm.build.planning import layout, step
+from llm.build.tasks import check_reference, collator, compares, objective, references, shape_for
+from llm.build.tokenizers import FixedTokenizer, stand_in, tokenizer_spec
+from llm.build.training import (
+    checkpointer,
+    datamodule,
+    hang_watch,
+    loggers,
+    meter,
+    module,
+    part_losses,
+    progress,
+    trainer,
+)
+
+__all__ = [
+    "Config",
+    "FixedTokenizer",
+    "Origin",
+    "Usable",
+    "adapted_model",
+    "adapter",
+    "check_installed",
+    "check_layout",
+    "check_reference",
+    "checkpointer",
+    "collator",
+    "compares",
+    "corpus",
+    "datamodule",
+    "for_inference",
+    "hang_watch",
+    "instantiate",
+    "layout",
+    "loggers",
+    "meter",
+    "model",
+    "module",
+    "objective",
+    "origin",
+    "part_losses",
+    "progress",
+    "references",
+    "shape_for",
+    "source",
+    "sources_of",
+    "stand_in",
+    "step",
+    "steps",
+    "tokenizer_spec",
+    "trained_model",
+    "trainer",
+    "usable_model",
+    "usable_models",
+]

@@ -1,0 +1,131 @@
+"""Models that are trained already, ready to use."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from llm.adapter import Adapted, attach, without_adapters
+from llm.build.models import TASK_PARTS
+from llm.build.origins import started
+from llm.errors import ConfigError
+from llm.generation import pack, quantize
+from llm.model import ModelConfig, Transformer
+from llm.tokenizer import Tokenizer, load_tokenizer
+from llm.train import checkpoint
+from llm.train.hardware import place
+from llm.train.metrics import precision_dtype
+from llm.train.run import Run
+
+
+def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
+    """A run's model, ready to use, and the checkpoint that it is from (see `checkpoint.find`)."""
+    folder = checkpoint.find(run.checkpoints, which)
+    shape, tensors = checkpoint.read_model(folder)
+    net = Transformer(shape)
+    checkpoint.load_weights(net, tensors, folder)
+    place(net.eval())
+    return net, folder
+
+
+def adapted_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
+    """A run's model with its adapter beside it, on the CPU, and the checkpoint that it is from.
+
+    Raises:
+        ConfigError: the run has no adapter.
+    """
+    folder = checkpoint.find(run.checkpoints, which)
+    beside = checkpoint.adapter_of(folder)
+    if beside is None:
+        raise ConfigError(f"run={run.folder}: it was trained without an adapter.")
+    net = Transformer(ModelConfig.from_dict(checkpoint.read_manifest(folder)["model"]))
+    beside.attach(net)
+    checkpoint.restore_weights(net, folder)
+    return net.eval(), folder
+
+
+def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
+    """`net` laid out to write `rows` texts at a time, in float32, bfloat16 or by weights of eight bits."""
+    return quantize(net) if precision == "int8" else pack(net.to(precision_dtype(precision)), rows)
+
+
+def usable_model(start: str, which: str | None) -> tuple[Transformer, Tokenizer]:
+    """The model and the tokenizer of what `started` reads, ready to use."""
+    found = started(start, which)
+    net = Transformer(found.shape)
+    checkpoint.load_weights(net, found.weights, Path(start))
+    place(net.eval())
+    return net, found.tokenizer.build(())
+
+
+@dataclass(frozen=True)
+class Usable:
+    """A model and its tokenizer, ready to use; `make` gives the model once `net` is laid out, which others may share."""
+
+    net: Transformer
+    tokenizer: Tokenizer
+    make: Callable[[Transformer], Transformer] = lambda net: net
+
+
+def usable_models(starts: Sequence[str], which: str | None) -> list[Usable]:
+    """As `usable_model` of each of `starts`, but runs with adapters on one model share its weights.
+
+    That model may be among `starts`, as a run or a Hugging Face folder: its weights decide, not its name. An adapter that
+    shares with none is folded in.
+    """
+    runs = {start: Run(Path(start).expanduser()) for start in starts}
+    folders = {start: checkpoint.find(run.checkpoints, which) for start, run in runs.items() if run.exists()}
+    adapted = [start for start, folder in folders.items() if checkpoint.adapter_of(folder) is not None]
+    if len(starts) == 1:
+        adapted = []
+    found = {start: Usable(*usable_model(start, which)) for start in starts if start not in adapted}
+    # A model whose head was for labels has none for tokens, so that it is the last to begin with.
+    has_labels = {
+        start: bool(checkpoint.read_manifest(folders[start])["model"].get("labels")) for start in adapted
+    }
+    for number, start in enumerate(sorted(adapted, key=has_labels.__getitem__)):
+        nets = [one.net for one in found.values()]
+        found[start] = _adapted(folders[start], load_tokenizer(runs[start].tokenizer), number, nets)
+    for start in adapted:
+        if sum(one.net is found[start].net for one in found.values()) == 1:
+            found[start] = Usable(*usable_model(start, which))
+    return [found[start] for start in starts]
+
+
+def _adapted(folder: Path, tokenizer: Tokenizer, number: int, nets: Sequence[Transformer]) -> Usable:
+    """The model of a checkpoint with an adapter, which is put beside the first of `nets` that it was trained beside."""
+    shape, tensors = checkpoint.read_parts(folder)
+    lora = checkpoint.adapter_of(folder)
+    assert lora is not None
+    weights = without_adapters(tensors, lora)
+    net = next((net for net in nets if _is_beneath(net, shape, weights)), None)
+    if net is None:
+        net = Transformer(shape)
+        checkpoint.load_weights(net, weights, folder)
+        place(net.eval())
+    attach(net, number, lora, tensors)
+    heads = {name: weight for name, weight in weights.items() if name.startswith(TASK_PARTS)}
+    return Usable(net, tokenizer, functools.partial(Adapted, number=number, config=shape, heads=heads))
+
+
+def _is_beneath(net: Transformer, shape: ModelConfig, weights: Mapping[str, Tensor]) -> bool:
+    """Whether `net` has these weights, but for the parts of a task where labels tell it."""
+
+    def body(names: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: names[name] for name in names if not (shape.labels and name.startswith(TASK_PARTS))}
+
+    own, others = body(dict(net.named_parameters())), body(weights)
+    if _unlabelled(net.config) != _unlabelled(shape) or own.keys() != others.keys():
+        return False
+    return all(torch.equal(own[name].detach().cpu(), others[name]) for name in own)
+
+
+def _unlabelled(shape: ModelConfig) -> ModelConfig:
+    """A shape without what a task or training alone adds to it."""
+    return dataclasses.replace(
+        shape, labels=(), labelled="text", number_mean=0.0, number_std=1.0, pooler=False, dropout=0.0
+    )

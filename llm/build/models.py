@@ -1,0 +1,108 @@
+"""The model that is trained: its shape laid out, its adapter, its first weights."""
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from llm.adapter import Lora, begun
+from llm.build.nodes import Config, instantiate
+from llm.build.origins import Origin
+from llm.config import resolve
+from llm.errors import ConfigError
+from llm.model import ModelConfig, Transformer, init_weights
+from llm.train import checkpoint
+from llm.train.derive import TENSOR_PARALLEL
+from llm.train.recompute import recompute
+from llm.train.strategies import SPLITTING, ZeroStrategy, check_deepspeed
+from llm.train.tensor_parallel import check_divides
+
+# What a model has for its task alone, by the beginning of its weights' names.
+TASK_PARTS = ("unembedding.", "pooler.", "label_head.")
+
+
+def adapter(config: Config) -> Lora | None:
+    """What is trained beside a frozen model; None where its own weights are.
+
+    Raises:
+        ConfigError: there is no model to freeze, or the strategy splits what can't be.
+    """
+    if config["adapter"] is None:
+        return None
+    if config["init_from"] is None:
+        raise ConfigError(
+            "adapter: it is trained beside a model that is there already; give one by init_from=."
+        )
+    beside = cast(Lora, instantiate(config["adapter"], config))
+    strategy = config["trainer"]["strategy"]
+    if not isinstance(strategy, dict):
+        return beside
+    if TENSOR_PARALLEL in strategy:
+        raise ConfigError(
+            "adapter: strategy=fsdp_tp splits the matrices that it stands beside; take strategy=fsdp."
+        )
+    make = resolve(strategy["_target_"], config["packages"])
+    if beside.quantize is not None and isinstance(make, type) and issubclass(make, SPLITTING):
+        raise ConfigError(
+            f"adapter.quantize={beside.quantize}: matrices in few bits can't be split over processes; take strategy=single or "
+            "strategy=ddp, or no adapter.quantize."
+        )
+    return beside
+
+
+def model(config: Config, shape: ModelConfig) -> Transformer:
+    """A model without storage: where its weights lie is for the strategy to say, and `module` gives them values."""
+    beside = adapter(config)
+    with torch.device("meta"):
+        net = Transformer(shape)
+    if beside is not None:
+        beside.attach(net)
+    recompute(net, config["activation_checkpointing"])
+    return net
+
+
+def check_layout(config: Config, shape: ModelConfig) -> None:
+    """Refuse a strategy that can't split such a model evenly.
+
+    Raises:
+        ConfigError: see `check_divides`.
+    """
+    strategy = config["trainer"]["strategy"]
+    if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
+        check_divides(shape, strategy[TENSOR_PARALLEL])
+
+
+def check_installed(config: Config) -> None:
+    """Refuse a strategy whose package is missing.
+
+    Raises:
+        ConfigError: see `check_deepspeed`.
+    """
+    strategy = config["trainer"]["strategy"]
+    if isinstance(strategy, dict) and resolve(strategy["_target_"], config["packages"]) is ZeroStrategy:
+        check_deepspeed()
+
+
+def initialise(net: Transformer, start: Origin, seed: int) -> None:
+    """Give a model its first weights: those of `start`, else drawn alike on every rank under every strategy.
+
+    Where the labels differ, what each of the two tasks has for itself (the head, the pooler) is drawn anew or left out.
+    """
+    if start.weights and net.config.labels == start.shape.labels:
+        checkpoint.load_weights(net, begun(net, start.weights, seed), Path("init_from"))
+        return
+    init_weights(net, seed)
+    if start.weights:
+        parts = {name: p.detach() for name, p in net.named_parameters() if name.startswith(TASK_PARTS)}
+        kept = {
+            name: weight
+            for name, weight in start.weights.items()
+            if not name.startswith(TASK_PARTS) or _fits(parts, name, weight)
+        }
+        checkpoint.load_weights(net, parts | begun(net, kept, seed), Path("init_from"))
+
+
+def _fits(parts: dict[str, Tensor], name: str, weight: Tensor) -> bool:
+    """Whether a part of the task that was trained before is as the new one wants it; labels are never."""
+    return name in parts and not name.startswith("label_head.") and parts[name].shape == weight.shape

@@ -1,0 +1,47 @@
+"""A training step of a config, to be traced before anything is trained."""
+
+import functools
+import math
+
+from llm.build.models import model
+from llm.build.nodes import Config
+from llm.build.tasks import objective
+from llm.build.training import optimizer
+from llm.data.collators.base import Load
+from llm.model import ModelConfig
+from llm.plan import Layout, TrainingStep, blank
+from llm.train.derive import TENSOR_PARALLEL, Derived
+
+
+def layout(config: Config, strategy: str, derived: Derived) -> Layout:
+    """How the strategy of the config lays a model out."""
+    node = config["trainer"]["strategy"]
+    keys = node if isinstance(node, dict) else {}
+    return Layout(
+        strategy,
+        derived.world_size,
+        keys.get(TENSOR_PARALLEL, 1),
+        keys.get("offload", False),
+        derived.accelerator,
+    )
+
+
+def step(
+    config: Config, shape: ModelConfig, laid_out: Layout, precision: str, load: Load, micro_batch_size: int
+) -> TrainingStep:
+    """A training step of the config, to be traced; each process does its share of data.batch_size."""
+    recomputed = config["activation_checkpointing"]
+    periods = [n for n in (recomputed, shape.global_attention_every) if isinstance(n, int)]
+    return TrainingStep(
+        model=functools.partial(model, config),
+        shape=shape,
+        layout=laid_out,
+        objective=objective(config),
+        optimizer=optimizer(config, laid_out.strategy),
+        precision=precision,
+        work=load.work,
+        batch=functools.partial(blank, load),
+        micro_batch_size=micro_batch_size,
+        accumulation=max(1, config["data"]["batch_size"] // (laid_out.readers * micro_batch_size)),
+        period=math.lcm(*periods),
+    )

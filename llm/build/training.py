@@ -1,0 +1,199 @@
+"""All that fits a model: the LightningModule, the batches, what watches and saves, and the Trainer."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.loggers import Logger
+
+from llm.build.models import adapter, initialise
+from llm.build.nodes import Config, instantiate, settings
+from llm.build.origins import Origin
+from llm.build.tasks import collator, objective
+from llm.config import resolve
+from llm.data import Corpus, CorpusDataModule
+from llm.data.collators.conversations import Conversations, bytes_per_target
+from llm.data.mixture import MixedSamples, Mixture
+from llm.generation import goes_on
+from llm.model import ModelConfig, Transformer, sequence_flops
+from llm.train import launch
+from llm.train.derive import Derived
+from llm.train.hang import HangWatch
+from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
+from llm.train.metrics import Meter, Observer, Pause
+from llm.train.module import LanguageModule, OptimizerFactory
+from llm.train.optimizers import check_strategy
+from llm.train.parts import PartLosses
+from llm.train.progress import TrainingProgress
+from llm.train.run import Run
+from llm.train.saving import Checkpointer, StopRequest
+
+CSV_TARGET = f"{MetricsCSV.__module__.rpartition('.')[0]}.{MetricsCSV.__name__}"
+
+
+def module(
+    config: Config, net: Transformer, start: Origin, derived: Derived, strategy: str
+) -> LanguageModule:
+    """The LightningModule around `net`."""
+    return LanguageModule(
+        net,
+        objective(config),
+        optimizer(config, strategy),
+        instantiate(config["schedule"], config, total_steps=derived.max_steps),
+        functools.partial(initialise, start=start, seed=config["seed"]),
+        derived.compile,
+    )
+
+
+def optimizer(config: Config, strategy: str) -> OptimizerFactory:
+    """What makes the config's optimizer of named parameters.
+
+    Raises:
+        ConfigError: it does not work under this strategy.
+    """
+    make = resolve(config["optimizer"]["_target_"], config["packages"])
+    check_strategy(make, strategy)
+    return functools.partial(make, **settings(config["optimizer"]))
+
+
+def datamodule(
+    config: Config, text: Corpus | Mixture, derived: Derived, shape: ModelConfig
+) -> CorpusDataModule:
+    """The batches of a corpus."""
+    data = CorpusDataModule(
+        text,
+        collator(config, text.tokenizer, shape),
+        context_length=shape.context_length,
+        batch_size=config["data"]["batch_size"],
+        micro_batch_size=derived.micro_batch_size,
+        seed=config["seed"],
+        repeat_batch=config["data"]["repeat_batch"],
+    )
+    if isinstance(data.samples, MixedSamples):
+        data.samples.require(derived.max_steps * data.batch_size)
+    return data
+
+
+def part_losses(data: CorpusDataModule) -> list[L.Callback]:
+    """What tells the losses of a mixture's sources apart."""
+    train, validation = data.samples, data.held_out()
+    if not (isinstance(train, MixedSamples) and isinstance(validation, MixedSamples)):
+        return []
+    return [PartLosses(train.names, train, validation)]
+
+
+def meter(
+    text: Corpus | Mixture,
+    net: Transformer,
+    data: CorpusDataModule,
+    peak: float | None,
+    observers: Sequence[Observer],
+) -> Meter:
+    """What measures training."""
+    work = data.collate.work(data.samples)
+    flops = sequence_flops(net.config, work.written, read=work.read, scored=work.scored)
+    return Meter(
+        tokens_per_step=round(data.batch_size * work.tokens),
+        bytes_per_token=_bytes_per_target(text, net, data),
+        flops_per_token=flops / work.tokens,
+        peak_flops=peak,
+        observers=observers,
+    )
+
+
+def _bytes_per_target(text: Corpus | Mixture, net: Transformer, data: CorpusDataModule) -> float | None:
+    """The bytes of text that a scored token stands for, where the bits of all of them add up to the text's."""
+    if isinstance(data.samples, Conversations):
+        return bytes_per_target(text.tokenizer, data.samples)
+    return text.bytes_per_token if goes_on(net) else None
+
+
+def progress(config: Config) -> TrainingProgress:
+    """What a person sees of training."""
+    bar = TrainingProgress(config["checkpoint"]["every_n_steps"])
+    if not config["trainer"]["enable_progress_bar"]:
+        bar.disable()
+    return bar
+
+
+def hang_watch(config: Config, run: Run) -> list[HangWatch]:
+    """What ends a job that no longer gets on, where the config wants that."""
+    seconds = config["hang_timeout"]
+    return [] if seconds is None else [HangWatch(run, seconds)]
+
+
+def checkpointer(
+    config: Config,
+    run: Run,
+    net: Transformer,
+    data: CorpusDataModule,
+    resume_from: Path | None,
+    pause: Pause,
+    stop: StopRequest,
+) -> Checkpointer:
+    """What saves and restores."""
+    beside = adapter(config)
+    about = {
+        **({} if beside is None else {"adapter": beside.settings()}),
+        "model": net.config.to_dict(),
+        "tokenizer": data.corpus.tokenizer_hash,
+        "data": data.corpus.fingerprint,
+    }
+    return Checkpointer(run, net, data, about, resume_from, pause, stop, **config["checkpoint"])
+
+
+def loggers(config: Config, run: Run, resume_step: int) -> list[RunLogger]:
+    """metrics.csv always, and what `logger` names beside it."""
+    about = LoggedRun(run.folder, run.record["id"], config["name"], config, resume_step)
+    others = [node for node in config["logger"].values() if node["_target_"] != CSV_TARGET]
+    return [MetricsCSV(about), *(instantiate(node, config, run=about) for node in others)]
+
+
+def trainer(
+    config: Config, run: Run, derived: Derived, callbacks: list[L.Callback], loggers: Sequence[Logger]
+) -> L.Trainer:
+    """Lightning's Trainer, with our callbacks and loggers beside those that the config names."""
+    keys = _trainer_keys(config, derived)
+    if derived.compile and derived.accelerator == "cpu":
+        # Compiled for a CPU, threads add up an embedding's gradients in whatever order they come, and a resumed run
+        # would no longer equal one that was never stopped.
+        keys["deterministic"] = keys["deterministic"] or "warn"
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    extra = [instantiate(node, config) for node in config["callbacks"].values()]
+    # Lightning's own way to requeue would save a checkpoint of another format, on another signal.
+    slurm = SLURMEnvironment(auto_requeue=False) if launch.by_srun() else None
+    return L.Trainer(
+        **keys,
+        plugins=slurm,
+        callbacks=[*callbacks, *extra],
+        logger=list(loggers),
+        default_root_dir=run.folder,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _trainer_keys(config: Config, derived: Derived) -> Config:
+    """The Trainer's arguments, whose counts of batches are made of the config's counts of steps."""
+    keys = dict(config["trainer"])
+    interval, limit = keys["val_check_interval"], keys["limit_val_batches"]
+    if isinstance(keys["strategy"], dict):
+        keys["strategy"] = instantiate(keys["strategy"], config)
+    return keys | {
+        "accelerator": derived.accelerator,
+        "devices": keys["devices"] if isinstance(keys["devices"], list) else derived.devices,
+        "precision": derived.precision,
+        "max_steps": derived.max_steps,
+        "max_epochs": -1,
+        # Our own bar shows nothing where the config says so.
+        "enable_progress_bar": True,
+        "accumulate_grad_batches": derived.accumulation,
+        # One endless epoch: an epoch of the corpus is a matter of the sample order alone.
+        "check_val_every_n_epoch": None,
+        "val_check_interval": (interval or derived.max_steps + 1) * derived.accumulation,
+        "limit_val_batches": limit * derived.accumulation if isinstance(limit, int) else limit,
+    }

@@ -1,0 +1,170 @@
+"""Texts and their labels: what all collators of labels share, and one label, or a number, for a whole text.
+
+Shapes: b batch, t time, k scored positions.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from llm.data.collators.base import Batch, Setting, Work
+from llm.data.collators.pairs import Pair, Pairs, padded, padded_length
+from llm.data.collators.spans import filled
+from llm.data.sampling.windows import IGNORED
+from llm.data.shards import TokenStream
+from llm.errors import DataError
+from llm.model import ModelConfig
+from llm.model.mask import PADDING
+from llm.tokenizer import Tokenizer, framed
+
+
+def label_of(ids: np.ndarray, tokenizer: Tokenizer) -> str:
+    """A label by its ids (k,), without the space that some tokenizers set before a word."""
+    return tokenizer.decode(ids.tolist()).strip()
+
+
+def labels_of(stream: TokenStream, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The labels that the pairs of a stream have, sorted: their targets.
+
+    Raises:
+        DataError: there are fewer than two, or the documents are no pairs.
+    """
+    view = Pairs(stream, len(stream) + 1, 0, tokenizer.end_of_text)
+    distinct = {view.pair(number).target_k[:-1].tobytes() for number in range(view.size)}
+    labels = sorted({label_of(np.frombuffer(ids, np.int64), tokenizer) for ids in distinct})
+    if len(labels) < 2:
+        raise DataError(
+            f"The training text has the labels {labels}: at least two are needed to tell texts apart."
+        )
+    return tuple(labels)
+
+
+class LabelCollator:
+    """Base of what makes batches of labelled samples: it says which head the model gets.
+
+    Args:
+        setting: the run's tokenizer, and the model with its labels.
+    """
+
+    marks = ("documents_bt",)
+
+    def __init__(self, setting: Setting) -> None:
+        self.tokenizer, self.shape = setting.tokenizer, setting.shape
+        self.numbers = {label: number for number, label in enumerate(setting.shape.labels)}
+
+    @classmethod
+    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`shape` with the head that the training text `stream` asks for."""
+        raise NotImplementedError
+
+    def number(self, label: str) -> int:
+        """The number of a label.
+
+        Raises:
+            DataError: the model has none of that name.
+        """
+        if label not in self.numbers:
+            known = ", ".join(self.numbers)
+            raise DataError(
+                f"A text has the label {label!r}, which the model never saw in training: it knows {known}."
+            )
+        return self.numbers[label]
+
+
+class LabelledTexts(Pairs):
+    """A stream of pairs whose target is a label."""
+
+    def n_targets(self, samples: np.ndarray) -> None:
+        """One in each."""
+
+
+class TextLabelCollator(LabelCollator):
+    """A whole text is scored at one position: an encoder's first, and a decoder's last.
+
+    A text longer than the context is cut to its beginning. A label that the model does not have is a DataError.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        # A model of an earlier version may have the space.
+        self.numbers = {label.strip(): number for label, number in self.numbers.items()}
+
+    @classmethod
+    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`shape` with a label for each that the pairs of `stream` have, and BERT's pooler."""
+        pooler = shape.architecture == "encoder"
+        labels = labels_of(stream, tokenizer)
+        return dataclasses.replace(shape, labels=labels, labelled="text", pooler=pooler)
+
+    def view(self, stream: TokenStream, length: int, seed: int) -> LabelledTexts:
+        """A stream of texts and labels."""
+        return LabelledTexts(stream, length, seed, self.tokenizer.end_of_text)
+
+    def work(self, samples: LabelledTexts) -> Work:
+        """The average text's; one position is scored."""
+        length = float(samples.source_lengths.mean())
+        return Work(length, length, 1.0)
+
+    def most(self, samples: LabelledTexts) -> Work:
+        """The longest text's, with the marks around it."""
+        length = padded(samples.most_read + 1, self.shape.context_length)
+        return Work(length, length, 1.0)
+
+    def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:
+        """The batch of texts, padded to the longest."""
+        longest = self.shape.context_length
+        texts = [framed(self.tokenizer, pair.source_s[:-1].tolist(), longest) for pair in pairs]
+        tokens_bt = filled([np.array(text) for text in texts], padded_length(texts, longest), PADDING)
+        lengths_b = (tokens_bt != PADDING).sum(axis=1)
+        positions_b = np.zeros_like(ids) if self.shape.architecture == "encoder" else lengths_b - 1
+        return Batch.of(
+            tokens_bt=np.where(tokens_bt == PADDING, self.tokenizer.end_of_text, tokens_bt),
+            targets_bk=np.array([[self.target(pair)] for pair in pairs]),
+            ids=ids,
+            documents_bt=np.where(tokens_bt == PADDING, PADDING, 0),
+            positions_bk=positions_b[:, None],
+        )
+
+    def target(self, pair: Pair) -> float:
+        """The number of a pair's label, `IGNORED` for a pair of nothing."""
+        if not len(pair.target_k):
+            return IGNORED
+        return self.number(label_of(pair.target_k[:-1], self.tokenizer))
+
+
+class NumberCollator(TextLabelCollator):
+    """A number is told of a whole text, where `TextLabelCollator` tells a label; a pair of nothing has NaN."""
+
+    @classmethod
+    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`shape` with a score for the number, and what standardizes it; BERT's pooler."""
+        view = Pairs(stream, len(stream) + 1, 0, tokenizer.end_of_text)
+        numbers = np.array([_value(tokenizer, view.pair(number)) for number in range(view.size)])
+        if not numbers.std() > 0:
+            raise DataError("The numbers of the training text are all the same: there is nothing to learn.")
+        return dataclasses.replace(
+            shape,
+            labels=("number",),
+            labelled="number",
+            pooler=shape.architecture == "encoder",
+            number_mean=float(numbers.mean()),
+            number_std=float(numbers.std()),
+        )
+
+    def target(self, pair: Pair) -> float:
+        """A pair's number."""
+        return _value(self.tokenizer, pair) if len(pair.target_k) else math.nan
+
+
+def _value(tokenizer: Tokenizer, pair: Pair) -> float:
+    """The number that a pair's target spells; a DataError where it is none."""
+    text = tokenizer.decode(pair.target_k[:-1].tolist())
+    try:
+        # Some tokenizers set a number's parts apart.
+        value = float(text.replace(" ", ""))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"A text has the label {text!r}: task=regression needs a number.")
+    return value

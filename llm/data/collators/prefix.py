@@ -1,0 +1,59 @@
+"""Prefixes: the beginning of a window is read on both sides, and a decoder writes what follows it.
+
+Shapes: n samples, b batch, t time, k targets in a row.
+"""
+
+import numpy as np
+import torch
+
+from llm.data.collators.base import Batch, CausalCollator, Setting
+from llm.data.sampling.windows import IGNORED, Windows
+from llm.data.shards import TokenStream
+
+
+def prefix_lengths(samples: np.ndarray, length: int, seed: int) -> np.ndarray:
+    """How many of the `length` tokens of each sample (n,) are its prefix: 1 to all but the last, each as likely.
+
+    That follows from the seed and the sample's number alone.
+    """
+    keys = (np.array([seed, sample % (1 << 64)], np.uint64) for sample in samples.tolist())
+    draws = (np.random.Generator(np.random.Philox(key=key)).integers(1, max(length, 2)) for key in keys)
+    return np.fromiter(draws, np.int64, len(samples))
+
+
+class PrefixWindows(Windows):
+    """Windows of which what follows the prefix is scored."""
+
+    def __init__(self, stream: TokenStream, length: int, seed: int) -> None:
+        super().__init__(stream, length, seed)
+        self.seed = seed
+
+    def n_targets(self, samples: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        """The tokens behind the prefixes (n,), the one after the window among them."""
+        return self.length + 1 - prefix_lengths(samples, self.length, self.seed)
+
+
+class PrefixCollator(CausalCollator):
+    """Each token's target is the token after it; those of a prefix see each other, and are no targets (arXiv 1910.10683).
+
+    Args:
+        setting: the run's tokenizer, its seed and the model, which says how long windows are.
+        within_documents: whether attention stays within a document; else a token sees all that stands before it.
+    """
+
+    view = PrefixWindows
+
+    def __init__(self, setting: Setting, *, within_documents: bool = False) -> None:
+        super().__init__(setting, within_documents=within_documents)
+        self.seed = setting.seed
+
+    def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
+        """The batch of the windows."""
+        prefix_b = prefix_lengths(ids, windows.shape[1] - 1, self.seed)
+        # The last token of a prefix foretells the first one behind it.
+        is_foretold_bk = np.arange(1, windows.shape[1]) >= prefix_b[:, None]
+        batch = super().__call__(windows, ids)
+        return batch._replace(
+            targets_bk=batch.targets_bk.where(torch.from_numpy(is_foretold_bk), IGNORED),
+            prefix_b=torch.from_numpy(prefix_b),
+        )

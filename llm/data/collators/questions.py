@@ -1,0 +1,93 @@
+"""Questions on passages, as samples and batches.
+
+Shapes: b batch, k scored positions.
+"""
+
+import dataclasses
+from functools import lru_cache
+
+import numpy as np
+
+from llm.data.collators.base import Batch, Setting, Work
+from llm.data.collators.labels import LabelCollator
+from llm.data.collators.spans import filled
+from llm.data.collators.words import LabelledWords, Window, check_stride, laid_out
+from llm.data.documents.answers import Question
+from llm.data.sampling.windows import IGNORED
+from llm.data.shards import TokenStream
+from llm.model import ModelConfig
+from llm.tokenizer import Tokenizer
+
+EDGES = ("start", "end")
+# Added up, what a scored position is of the answer.
+START, END = 1, 2
+
+question_of = lru_cache(maxsize=64)(Question.of)
+
+
+class Questions(LabelledWords):
+    """A stream of questions: each stands before its passage, in every window of it."""
+
+    def n_targets(self, samples: np.ndarray) -> None:
+        """One answer in each window."""
+
+    def question(self, document: int) -> Question:
+        """What a document keeps of its question."""
+        return question_of(self.about(document))
+
+    def shown(self, document: int, tokenizer: Tokenizer) -> str:
+        """The question, a line end and the passage."""
+        asked = tokenizer.decode(self._part(self._first_part[document]).tolist())
+        return f"{asked}\n{self.question(document).passage}"
+
+
+class AnswerCollator(LabelCollator):
+    """The units of a passage are scored as the first and the last of an answer, beside the text as a whole for none.
+
+    The question stands before the passage (arXiv 1810.04805). A passage longer than the context is read in windows; an
+    answer that isn't whole in a window counts as none there.
+
+    Args:
+        setting: the run's tokenizer, and the model.
+        stride: tokens from the beginning of a window's passage to that of the next one; None for half a window.
+    """
+
+    def __init__(self, setting: Setting, *, stride: int | None = None) -> None:
+        super().__init__(setting)
+        check_stride(stride)
+        self.stride = stride
+
+    @classmethod
+    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`shape` with a score for each edge of an answer."""
+        return dataclasses.replace(shape, labels=EDGES, labelled="answer", pooler=False)
+
+    def view(self, stream: TokenStream, length: int, seed: int) -> Questions:
+        """A stream of questions."""
+        end = self.tokenizer.end_of_text
+        return Questions(stream, length, seed, end, stride=self.stride, has_lead=True)
+
+    def work(self, samples: Questions) -> Work:
+        """The average window's; each unit is scored."""
+        return Work(samples.tokens, samples.tokens, samples.tokens)
+
+    def most(self, samples: Questions) -> Work:
+        """A full window's."""
+        return Work(samples.length, samples.length, samples.length)
+
+    def __call__(self, windows: list[Window], ids: np.ndarray) -> Batch:
+        """The batch of windows; a target tells whether START, END, both or neither stand at its position."""
+        arrays = laid_out(windows, self.tokenizer, self.shape, whole=True)
+        targets = [self._edges(window) for window in windows]
+        targets_bk = filled(targets, arrays["positions_bk"].shape[1], IGNORED)
+        return Batch.of(targets_bk=targets_bk, ids=ids, **arrays)
+
+    def _edges(self, window: Window) -> np.ndarray:
+        if window.document < 0:
+            return np.zeros(0, np.int64)
+        targets = np.zeros(len(window.words) + 1, np.int64)
+        question, span = question_of(window.about), window.span
+        is_inside = span.first <= question.first and question.last < span.end
+        for edge, unit in ((START, question.first), (END, question.last)):
+            targets[unit - span.first + 1 if is_inside else 0] += edge
+        return targets

@@ -1,0 +1,81 @@
+"""Sentences with a tag for each of their words, as samples and batches.
+
+Shapes: b batch, k scored positions.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from llm.data.collators.base import Batch, Setting, Work
+from llm.data.collators.labels import LabelCollator
+from llm.data.collators.spans import filled
+from llm.data.collators.words import LabelledWords, Window, check_stride, laid_out
+from llm.data.documents.bio import is_bio, tags_of, with_both_sides
+from llm.data.sampling.windows import IGNORED
+from llm.data.shards import TokenStream
+from llm.errors import DataError
+from llm.model import ModelConfig
+from llm.tokenizer import Tokenizer
+
+
+class TaggedSentences(LabelledWords):
+    """A stream of sentences with a tag for each word."""
+
+    def tags(self, document: int) -> list[str]:
+        """The tags of a sentence."""
+        return tags_of(self.about(document))
+
+
+class TagCollator(LabelCollator):
+    """Each word of a sentence is scored, an encoder's at its first token, a decoder's at its last.
+
+    A sentence longer than the context is read in windows, and a word scored in the one that shows most around it.
+
+    Args:
+        setting: the run's tokenizer, and the model with its tags.
+        stride: tokens from the beginning of a window to that of the next one; None for half a window.
+    """
+
+    def __init__(self, setting: Setting, *, stride: int | None = None) -> None:
+        super().__init__(setting)
+        check_stride(stride)
+        self.stride = stride
+
+    @classmethod
+    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`shape` with the tags that the sentences of `stream` have."""
+        view = TaggedSentences(stream, shape.context_length, 0, tokenizer.end_of_text)
+        tags = {tag for number in range(view.n_documents) for tag in view.tags(number)}
+        if len(tags) < 2:
+            raise DataError(f"The training text has the tags {sorted(tags)}: at least two are needed.")
+        labels = sorted(with_both_sides(tags) if is_bio(sorted(tags)) else tags)
+        return dataclasses.replace(shape, labels=tuple(labels), labelled="words", pooler=False)
+
+    def view(self, stream: TokenStream, length: int, seed: int) -> TaggedSentences:
+        """A stream of tagged sentences."""
+        return TaggedSentences(stream, length, seed, self.tokenizer.end_of_text, stride=self.stride)
+
+    def work(self, samples: TaggedSentences) -> Work:
+        """The average window's; each word is scored."""
+        return Work(samples.tokens, samples.tokens, samples.n_words / max(1, samples.size))
+
+    def most(self, samples: TaggedSentences) -> Work:
+        """A full window's, a word a token."""
+        return Work(samples.length, samples.length, samples.length)
+
+    def __call__(self, windows: list[Window], ids: np.ndarray) -> Batch:
+        """The batch of windows, padded to the longest."""
+        arrays = laid_out(windows, self.tokenizer, self.shape)
+        targets = [self._numbers(window) for window in windows]
+        targets_bk = filled(targets, arrays["positions_bk"].shape[1], IGNORED)
+        return Batch.of(targets_bk=targets_bk, ids=ids, **arrays)
+
+    def _numbers(self, window: Window) -> np.ndarray:
+        """The tag of each word by its number, `IGNORED` for those that are scored elsewhere."""
+        numbers = np.full(len(window.words), IGNORED, np.int64)
+        first, _, begin, stop = window.span
+        if stop > begin:
+            scored = tags_of(window.about)[begin:stop]
+            numbers[begin - first : stop - first] = [self.number(tag) for tag in scored]
+        return numbers

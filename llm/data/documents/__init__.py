@@ -1,0 +1,27 @@
+"""What a source gives: documents, the forms of labelled ones (answers, tags, messages) and what is held out; light to import."""
+
+from llm.data.documents.document import (
+    BETWEEN,
+    BETWEEN_WORDS,
+    Document,
+    Losses,
+    Part,
+    Piece,
+    Plan,
+    Source,
+    Split,
+    fingerprint,
+)
+
+__all__ = [
+    "BETWEEN",
+    "BETWEEN_WORDS",
+    "Document",
+    "Losses",
+    "Part",
+    "Piece",
+    "Plan",
+    "Source",
+    "Split",
+    "fingerprint",
+]

@@ -1,0 +1,60 @@
+"""Windows of a stream: samples of a fixed length, in exact order while training, side by side while scoring.
+
+Shapes: n samples, t time.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from llm.data.sampling.order import SampleOrder
+from llm.data.shards import TokenStream
+
+# A target that is not scored; in a window, a position past the end of the text.
+IGNORED = -100
+
+
+class Unread(NamedTuple):
+    """Windows of a text that nobody has read: their length is known, and how much of them counts follows from it."""
+
+    length: int
+
+
+class Windows:
+    """A stream as windows of `length` inputs and one token more."""
+
+    def __init__(self, stream: TokenStream, length: int, seed: int) -> None:
+        self.stream, self.length = stream, length
+        self.order = SampleOrder(len(stream), length, seed)
+
+    @property
+    def size(self) -> int:
+        """Windows in one pass over the stream."""
+        return max(self.order.size, 0)
+
+    def samples(self, samples: np.ndarray) -> np.ndarray:
+        """The windows (n, t + 1) of training samples (n,)."""
+        return self.stream.read(self.order.starts(samples), self.length + 1)
+
+    def n_targets(self, samples: np.ndarray) -> None:
+        """As many in each."""
+
+    @property
+    def tokens(self) -> float:
+        """The inputs of a window."""
+        return float(self.length)
+
+    @property
+    def note(self) -> str:
+        """Nothing: a window is as long as the context."""
+        return ""
+
+    @property
+    def n_held_out(self) -> int:
+        """How many windows, side by side, make each token but the first a target once."""
+        return -(-(len(self.stream) - 1) // self.length)
+
+    def held_out(self, windows: np.ndarray) -> np.ndarray:
+        """Those windows (n, t + 1), `IGNORED` past the end of the stream; -1 asks for one of nothing."""
+        starts = np.where(windows < 0, len(self.stream), windows * self.length)
+        return self.stream.read_padded(starts, self.length + 1, IGNORED)

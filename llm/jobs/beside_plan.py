@@ -1,0 +1,86 @@
+"""What the plan says of a run, and what was measured of the same."""
+
+import itertools
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from llm import build
+from llm.data.collators.base import Batch, load
+from llm.data.module import TrainingSet, TrainSampler
+from llm.jobs.job import Job
+from llm.jobs.show import amount
+from llm.plan import blank_like, step_flops, trace, training_seconds
+from llm.train.derive import Derived
+from llm.train.memory import MEASURED_STEPS
+from llm.train.rows import read_metrics_rows
+from llm.train.run import Run
+
+# Nobody waits longer for what the plan says of a run; other processes wait for the first one.
+PLANNING_SECONDS = 10
+
+
+def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
+    """What the plan says of this run behind `done` steps, by the names of results.json; nothing where there is none.
+
+    The memory is that of the batches whose memory is measured, which need not be the longest.
+    """
+    asked = load(job.collate, job.samples)
+    try:
+        layout = build.layout(job.config, job.choices["strategy"], derived)
+        step = build.step(job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size)
+        if asked.most != asked.work:
+            largest = _largest(job, derived, layout.readers, done)
+            step = replace(step, batch=lambda size: blank_like(largest))
+        peak = trace(step, PLANNING_SECONDS).peak
+    except TimeoutError:
+        print(f"Its memory isn't planned: {PLANNING_SECONDS} s were too short. llm plan takes its time.")
+        return {}
+    except Exception:
+        # Whatever an objective or optimizer of someone's own does to tensors without values: training goes on.
+        return {}
+    batch_size = job.config["data"]["batch_size"]
+    seconds = training_seconds(
+        step_flops(step, batch_size), derived.peak_flops, derived.world_size, derived.accelerator
+    )
+    return {
+        "planned_peak_bytes": peak.total,
+        "planned_tensor_bytes": peak.tensors,
+        "planned_tokens_per_second": batch_size * asked.work.tokens / seconds,
+    }
+
+
+def _largest(job: Job, derived: Derived, readers: int, done: int) -> Batch:
+    """The largest of the first process's micro-batches in the steps whose memory is measured."""
+    sizes = (job.config["data"]["batch_size"], derived.micro_batch_size)
+    numbers = TrainSampler(done * sizes[0], *sizes, rank=0, world_size=readers)
+    batches = map(TrainingSet(job.samples, job.collate, sizes[0]).__getitems__, numbers)
+    largest = max(
+        itertools.islice(batches, MEASURED_STEPS * derived.accumulation),
+        key=lambda batch: sum(t.numel() for t in batch if t is not None),
+    )
+    if "reference_b2" in job.collate.marks and largest.reference_b2 is None:
+        return largest._replace(reference_b2=torch.zeros(derived.micro_batch_size, 2))
+    return largest
+
+
+def measured(run: Run, peak_bytes: int | None) -> dict[str, float]:
+    """What was measured of the same."""
+    rows = read_metrics_rows(run.metrics) if run.metrics.exists() else []
+    speeds = [float(row["tokens_per_second"]) for row in rows if row.get("tokens_per_second")]
+    return {
+        **({} if peak_bytes is None else {"peak_bytes": peak_bytes}),
+        **({"tokens_per_second": statistics.median(speeds)} if speeds else {}),
+    }
+
+
+def lines_beside_plan(metrics: dict[str, float]) -> Iterator[str]:
+    """What was measured beside what the plan said, a line each."""
+    if {"peak_bytes", "planned_peak_bytes"} <= metrics.keys():
+        took, said = metrics["peak_bytes"], metrics["planned_peak_bytes"]
+        yield f"Memory:  {amount(took)}B for training, a process; the plan said {amount(said)}B"
+    if {"tokens_per_second", "planned_tokens_per_second"} <= metrics.keys():
+        took, said = metrics["tokens_per_second"], metrics["planned_tokens_per_second"]
+        yield f"Speed:   {took:,.0f} tokens a second; the plan said {said:,.0f}, at a typical MFU"
