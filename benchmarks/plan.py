@@ -2,12 +2,11 @@
 
     python benchmarks/plan.py
 
-Each case is three steps of train.py, for each measure once. What the plan said before the first step is in its
-results.json, and so is what was resident at most in the first process during the steps, less what was so before them and
-is no tensor (llm/train/memory.py): `resident`. What is freed goes back to the system at once then, and pages are small, so
-that what is resident is what is in use; with `--as-it-is` train.py keeps what it frees, in large pages, as it does for its
-users. For `tensors`, torch's profiler adds up what its allocator gives out and takes back. Vocabularies are trained on
-Python's standard library. All cases are forks of one process, which spares them the imports.
+Each case is three steps of train.py as its users run it, with large pages and what is freed kept, for each measure once.
+What the plan said before the first step is in its results.json, and so is what was resident at most in the first process
+during the steps, less what was so before them and is no tensor (llm/train/memory.py): `resident`. For `tensors`, torch's
+profiler adds up what its allocator gives out and takes back, beside what the plan says without gaps. Vocabularies are
+trained on Python's standard library. All cases are forks of one process, which spares them the imports.
 """
 
 import argparse
@@ -94,8 +93,7 @@ CASES = {
 }
 QUICK = {"tiny": ("model=gpt_nano", *batch(2, 2))}
 MEASURES = ("resident", "tensors")
-# Set before torch and glibc first ask for it: freed memory goes back at once, and no page is of 2 MiB.
-FRUGAL = {"MALLOC_MMAP_THRESHOLD_": "65536", "THP_MEM_ALLOC_ENABLE": "0"}
+PLANNED = {"resident": "planned_peak_bytes", "tensors": "planned_tensor_bytes"}
 
 
 def words_of(case: tuple[str, ...], work: Path) -> list[str]:
@@ -120,8 +118,9 @@ def words_of(case: tuple[str, ...], work: Path) -> list[str]:
 
 
 def import_all() -> None:
-    """Import what each case would import."""
+    """Import what each case would import; torch asks for large pages only once, as `llm` sets them."""
     os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
     with contextlib.suppress(ImportError):
         import deepspeed  # noqa: F401
@@ -129,11 +128,10 @@ def import_all() -> None:
 
 def train(words: list[str], tensors: Path | None) -> int:
     """Be train.py; into `tensors` goes the most that torch's allocator had given out at a time, in bytes."""
-    import llm.jobs.train as job
+    import llm.jobs.beside_plan as job
     from llm.cli.main import main as llm
 
-    if all(os.environ.get(key) == value for key, value in FRUGAL.items()):
-        job.keep_freed_memory = lambda largest_tensor: None
+    job.PLANNING_SECONDS = 600  # however busy the machine is
     if tensors is None:
         return llm(["train", *words])
     from torch.profiler import ProfilerActivity, profile
@@ -208,16 +206,16 @@ def launched(rank: int, world_size: int) -> dict[str, str]:
     }
 
 
-def figures(case: tuple[str, ...], work: Path, measures: list[str]) -> dict[str, float]:
-    """Train as a case says; what results.json says of it, and the tensors' bytes."""
-    found: dict[str, float] = {}
+def figures(case: tuple[str, ...], work: Path, measures: list[str]) -> dict[str, tuple[float, float]]:
+    """Train as a case says; by measure, what was planned and what was measured, in bytes."""
+    found = {}
     for measure in measures:
         tensors = work / "tensors.json" if measure == "tensors" else None
         run(case, work, tensors)
         entries = json.loads((work / "runs/plan/results.json").read_text())
         seen = next(entry["metrics"] for entry in entries if entry["evaluation"] == "training")
-        found["plan"] = seen["planned_peak_bytes"]
-        found[measure] = json.loads(tensors.read_text()) if tensors else seen["peak_bytes"]
+        taken = json.loads(tensors.read_text()) if tensors else seen["peak_bytes"]
+        found[measure] = seen[PLANNED[measure]], taken
     return found
 
 
@@ -238,12 +236,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--measures", nargs="+", choices=MEASURES, default=list(MEASURES))
-    parser.add_argument("--as-it-is", action="store_true", help="let train.py keep what it frees")
     parser.add_argument("--quick", action="store_true", help="one tiny case: whether it works")
     args = parser.parse_args()
-    if not args.as_it_is and any(os.environ.get(key) != value for key, value in FRUGAL.items()):
-        os.environ.update(FRUGAL)
-        os.execv(sys.executable, [sys.executable, *sys.argv])
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     cases = QUICK if args.quick else {name: CASES[name] for name in args.cases}
     print(machine(args.threads))
@@ -254,15 +248,14 @@ def main() -> None:
         import_all()
         for name, case in cases.items():
             seen = figures(case, Path(work), args.measures)
-            row = [name, f"{seen['plan'] / 1e6:,.0f} MB"]
-            for measure in args.measures:
-                error = seen["plan"] / seen[measure] - 1
-                errors[measure].append(error)
-                row += [f"{seen[measure] / 1e6:,.0f} MB", f"{error:+.1%}"]
+            row = [name]
+            for measure, (plan, taken) in seen.items():
+                errors[measure].append(plan / taken - 1)
+                row += [f"{plan / 1e6:,.0f} MB", f"{taken / 1e6:,.0f} MB", f"{errors[measure][-1]:+.1%}"]
             rows.append(row)
             print(*row, sep=", ", file=sys.stderr, flush=True)
-    heads = [head for measure in args.measures for head in (measure, "error")]
-    print(f"\n{table(['model, strategy, micro-batch', 'plan', *heads], rows)}\n")
+    heads = [head for measure in args.measures for head in (f"planned {measure}", measure, "error")]
+    print(f"\n{table(['model, strategy, micro-batch', *heads], rows)}\n")
     print(*(summary(measure, found) for measure, found in errors.items()), sep="\n")
 
 

@@ -18,6 +18,9 @@ from llm.train.memory import MEASURED_STEPS
 from llm.train.rows import read_metrics_rows
 from llm.train.run import Run
 
+# Nobody waits longer for what the plan says of a run; other processes wait for the first one.
+PLANNING_SECONDS = 10
+
 
 def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
     """What the plan says of this run behind `done` steps, by the names of results.json; nothing where there is none.
@@ -31,7 +34,10 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
         if asked.most != asked.work:
             largest = _largest(job, derived, layout.readers, done)
             step = replace(step, batch=lambda size: blank_like(largest))
-        peak = trace(step).peak.total
+        peak = trace(step, PLANNING_SECONDS).peak
+    except TimeoutError:
+        print(f"Its memory isn't planned: {PLANNING_SECONDS} s were too short. llm plan takes its time.")
+        return {}
     except Exception:
         # Whatever an objective or optimizer of someone's own does to tensors without values: training goes on.
         return {}
@@ -40,7 +46,8 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
         step_flops(step, batch_size), derived.peak_flops, derived.world_size, derived.accelerator
     )
     return {
-        "planned_peak_bytes": peak,
+        "planned_peak_bytes": peak.total,
+        "planned_tensor_bytes": peak.tensors,
         "planned_tokens_per_second": batch_size * asked.work.tokens / seconds,
     }
 

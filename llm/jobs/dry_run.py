@@ -234,12 +234,10 @@ def _memory(outlook: Outlook) -> list[Line]:
         "activations": f"of a micro-batch of {outlook.derived.micro_batch_size}",
         "logits": "and their gradients",
         "buffers": "messages, gathered weights, the update",
+        "gaps": "between tensors, where a CPU's allocator keeps what was freed",
     }
     parts = [(name, f"{amount(getattr(memory, name))}B", remark) for name, remark in remarks.items()]
-    beside = "beside what the program itself takes"
-    if outlook.derived.accelerator == "cpu":
-        beside += "; a CPU's allocator may hold a third more"
-    return [*parts, ("in all", f"{amount(memory.total)}B", beside)]
+    return [*parts, ("in all", f"{amount(memory.total)}B", "beside what the program itself takes")]
 
 
 def _disk(outlook: Outlook) -> list[Line]:

@@ -188,7 +188,8 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
 def _better(report: Report) -> list[Planned]:
     """What to do instead: the fastest, or what would fit."""
     if report.config["goal"] == "fastest":
-        best = report.planner.fastest(report.world_size)
+        present = report.planned if report.planned.fits else None
+        best = report.planner.fastest(report.world_size, present)
         return [] if best is None else [best]
     if report.planned.fits:
         return []

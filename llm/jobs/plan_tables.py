@@ -19,6 +19,7 @@ KINDS = {
     "activations": "what the backward pass needs, and what it makes on its way",
     "logits": "and their gradients",
     "buffers": "messages, gathered weights, the update",
+    "gaps": "between tensors, where a CPU's allocator keeps what was freed",
 }
 HOST = "what is offloaded; not on the device"
 MOMENTS = {
@@ -90,7 +91,8 @@ def _times(count: int) -> str:
 
 def _memory(figures: Figures) -> Iterator[Row]:
     for kind, remark in KINDS.items():
-        yield kind, f"{amount(figures['memory'][kind])}B", remark
+        if kind != "gaps" or figures["memory"][kind]:
+            yield kind, f"{amount(figures['memory'][kind])}B", remark
     if figures["memory"]["host"]:
         yield "the host's", f"{amount(figures['memory']['host'])}B", HOST
     verdict = "it fits" if figures["fits"] else "IT DOES NOT FIT"

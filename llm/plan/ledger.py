@@ -1,6 +1,7 @@
 """The books of a traced step: every tensor that lives, by what it is for, the most at a time, and what is sent."""
 
 import math
+import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from llm.plan.heap import Heap
+
 PLAIN = {Tensor, nn.Parameter, FakeTensor}
 # Operators by which FSDP2 gathers weights and scatters gradients.
 SHARDING = ("fsdp", "c10d")
@@ -22,8 +25,8 @@ SHARDING = ("fsdp", "c10d")
 class Memory:
     """Bytes in one process, by what they are for.
 
-    `buffers` are weights that are gathered while they are used, messages, and what the update itself takes; `host` is
-    what an accelerator's host holds for it.
+    `buffers` are weights that are gathered while they are used, messages, and what the update itself takes; `gaps` are
+    what a CPU's allocator holds between tensors; `host` is what an accelerator's host holds for it.
     """
 
     weights: int = 0
@@ -32,12 +35,18 @@ class Memory:
     activations: int = 0
     logits: int = 0
     buffers: int = 0
+    gaps: int = 0
     host: int = 0
 
     @property
     def total(self) -> int:
         """All that lies on the device: what the program itself takes is not counted."""
         return sum(astuple(self)) - self.host
+
+    @property
+    def tensors(self) -> int:
+        """The same, without what lies between them."""
+        return self.total - self.gaps
 
 
 KINDS = tuple(field.name for field in fields(Memory))
@@ -49,10 +58,15 @@ class Ledger(TorchDispatchMode):
     What is made is of the present `kind` until it is `mark`ed as another, and counts at the present `moment`. `peaks`
     has the most that lived at each moment, `sent` the bytes that this process sends in its passes, by the parallelism that
     wants it, and `sent_once` those of the step's end.
+
+    Args:
+        heap: where what is booked is placed as well.
+        deadline: when the monotonic clock passes it, the next operator raises TimeoutError.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, heap: Heap | None = None, deadline: float = math.inf) -> None:
         super().__init__()
+        self.heap, self.deadline = heap, deadline
         self.kind = "buffers"
         self.moment = ""
         self.peaks: dict[str, Memory] = {}
@@ -62,6 +76,7 @@ class Ledger(TorchDispatchMode):
         self._live: Counter[str] = Counter()
         self._ignored: set[int] = set()
         self._most: dict[str, int] = {}
+        self._most_ever = 0
 
     def __enter__(self) -> "Ledger":
         self._resize = torch.UntypedStorage.resize_
@@ -83,6 +98,8 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not PLAIN.issuperset(types):
             return NotImplemented  # what a DTensor does is told again in plain tensors
+        if time.monotonic() > self.deadline:
+            raise TimeoutError("tracing a training step takes longer than it may")
         if func is torch.ops.aten._local_scalar_dense.default:
             return 1.0  # a tensor without storage has no value, and memory depends on none
         result = func(*args, **(kwargs or {}))
@@ -97,6 +114,11 @@ class Ledger(TorchDispatchMode):
     def live(self) -> Memory:
         """What lives now."""
         return Memory(**self._live)
+
+    @property
+    def gaps(self) -> int:
+        """How much more the heap takes than what lived on it at a time."""
+        return 0 if self.heap is None else self.heap.taken - self._most_ever
 
     def at(self, kind: str, moment: str) -> None:
         """From here what is made is of this kind, and counts at this moment."""
@@ -150,15 +172,20 @@ class Ledger(TorchDispatchMode):
         reference = reference or weakref.ref(storage, lambda _: self._drop(key))
         self._held[key] = reference, kind, size
         self._live[kind] += size - before
+        if self.heap is not None:
+            self.heap.resize(key, size)
         self._note_peak()
 
     def _drop(self, key: int) -> None:
         if key in self._held:
             _, kind, size = self._held.pop(key)
             self._live[kind] -= size
+            if self.heap is not None:
+                self.heap.free(key)
 
     def _note_peak(self) -> None:
         total = sum(self._live.values()) - self._live["host"]
+        self._most_ever = max(self._most_ever, total)
         if total > self._most.get(self.moment, -1):
             self._most[self.moment] = total
             self.peaks[self.moment] = self.live

@@ -16,6 +16,7 @@ from llm.train.recompute import Recomputed
 TENSOR_SIZES = (2, 4, 8, 16)
 RECOMPUTED: tuple[Recomputed, ...] = (None, "selective", 1)
 ENOUGH = 3  # ways to make it fit
+WORTH = 0.01  # of a step: what isn't faster by as much is no reason to change
 
 
 class Split(NamedTuple):
@@ -113,10 +114,10 @@ class Planner:
                 break
         return found
 
-    def fastest(self, world_size: int) -> Planned | None:
-        """The choice of the shortest step among those that fit; None where none does."""
+    def fastest(self, world_size: int, present: Planned | None = None) -> Planned | None:
+        """The choice of the shortest step among those that fit; `present`, where none is worth a change."""
         # What is on the host has to travel: it is tried where nothing else fits.
-        best = None
+        best = present
         for layouts in (splits(world_size, self.hardware), offloads(world_size)):
             if best is None:
                 for layout in layouts:
@@ -124,13 +125,14 @@ class Planner:
         return best
 
     def _faster(self, layout: Split, best: Planned | None) -> Planned | None:
-        """The faster of `best` and what a layout can do; of equals, `best`, which is simpler."""
+        """The faster of `best` and what a layout can do; of near equals, `best`, which is simpler."""
         for recomputed in RECOMPUTED:
             choice = Choice(*layout[:2], self.batch_size, recomputed, layout.offload)
-            if best is not None and self._least_seconds(choice) >= best.pace.seconds:
+            enough = math.inf if best is None else (1 - WORTH) * best.pace.seconds
+            if self._least_seconds(choice) >= enough:
                 continue
             one = self._largest(choice)
-            if one is not None and (best is None or one.pace.seconds < best.pace.seconds):
+            if one is not None and one.pace.seconds < enough:
                 best = one
             if one is not None and one.step.accumulation == 1:
                 break  # to keep less would only take more time

@@ -1,6 +1,8 @@
 """One training step on tensors without storage: what lives at its peak, and what each process sends."""
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from llm.data.collators.base import Batch, Load, Work
 from llm.model import ModelConfig, Transformer
 from llm.objective import Loss
 from llm.plan.attention import attention_of
+from llm.plan.heap import Heap
 from llm.plan.layout import Layout
 from llm.plan.ledger import KINDS, Ledger, Memory
 from llm.plan.replica import Buckets, OptimizerFactory, Replica
@@ -78,11 +81,13 @@ class Trace:
         peaks: the most that lived at each moment.
         sent: bytes that a process sends in a micro-batch, by the parallelism (data, tensor) that wants it.
         sent_once: bytes that it sends once a step.
+        gaps: bytes that a CPU's allocator holds between tensors.
     """
 
     peaks: Mapping[str, Memory]
     sent: Mapping[str, float]
     sent_once: Mapping[str, float] = field(default_factory=dict)
+    gaps: int = 0
 
     @property
     def moment(self) -> str:
@@ -91,8 +96,8 @@ class Trace:
 
     @property
     def peak(self) -> Memory:
-        """What lives then."""
-        return self.peaks[self.moment]
+        """What lives then, and what lies between."""
+        return dataclasses.replace(self.peaks[self.moment], gaps=self.gaps)
 
 
 def whole_context(shape: ModelConfig) -> Work:
@@ -146,12 +151,15 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def trace(step: TrainingStep) -> Trace:
+def trace(step: TrainingStep, seconds: float = math.inf) -> Trace:
     """Trace a step; blocks are alike, so that of a deep model two shallower ones are traced and the rest is counted.
 
     What a block more takes is the same at each end of the stack, wherever the peak may be.
+
+    Raises:
+        TimeoutError: it takes more than `seconds`.
     """
-    traced = _trace(step)
+    traced = _trace(step, time.monotonic() + seconds)
     if step.layout.zero_stage < 3:
         return traced
     gathering = Gathering(step.model(step.shape))
@@ -160,16 +168,17 @@ def trace(step: TrainingStep) -> Trace:
         with_gathered(traced.peaks, gathering, step.dtype.itemsize),
         {**traced.sent, "data": traced.sent["data"] + gathered},
         traced.sent_once,
+        traced.gaps,
     )
 
 
-def _trace(step: TrainingStep) -> Trace:
+def _trace(step: TrainingStep, deadline: float) -> Trace:
     shape, period = step.shape, step.period
     few = 2 * (period + 1)
     few += (shape.n_layers - few) % period
     if shape.n_layers <= few + period or shape.architecture == "encoder_decoder":
-        return trace_all(step)
-    less, more = (trace_all(_of_depth(step, few + extra)) for extra in (0, period))
+        return trace_all(step, deadline)
+    less, more = (trace_all(_of_depth(step, few + extra), deadline) for extra in (0, period))
     return _continued(less, more, few, step)
 
 
@@ -187,7 +196,7 @@ def _continued(less: Trace, more: Trace, few: int, step: TrainingStep) -> Trace:
         {what: size + times * (two[what] - size) for what, size in one.items()}
         for one, two in ((less.sent, more.sent), (less.sent_once, more.sent_once))
     )
-    return Trace(peaks, sent, once)
+    return Trace(peaks, sent, once, max(0, round(less.gaps + times * (more.gaps - less.gaps))))
 
 
 def _by_end(peaks: Mapping[str, Memory], n_layers: int, ends: int) -> dict[str, Memory]:
@@ -211,20 +220,27 @@ def _line(near: Memory, far: Memory, times: float) -> Memory:
     )
 
 
-def trace_all(step: TrainingStep) -> Trace:
-    """Trace every block of a step."""
+def trace_all(step: TrainingStep, deadline: float = math.inf) -> Trace:
+    """Trace every block of a step.
+
+    Raises:
+        TimeoutError: the monotonic clock went past the deadline.
+    """
     attention = attention_of(step.layout.accelerator)
     with step.layout.processes() as meshes, default_dtype(step.dtype), attention:
         net = step.model(step.shape)
         step.layout.split(net, meshes, step.precision)
         # Only now, since FSDP2 takes every parameter apart into as many pieces as there are processes.
-        with FakeTensorMode(allow_non_fake_inputs=True), Ledger() as ledger:
+        heap = Heap() if step.layout.accelerator == "cpu" else None
+        with FakeTensorMode(allow_non_fake_inputs=True), Ledger(heap, deadline) as ledger:
             _give_storage(net)
             ledger.mark(map(local, net.parameters()), "weights")
             _follow(net, ledger)
-            _Training(step, net, ledger).run()
+            training = _Training(step, net, ledger)
+            training.run()
+            gaps = ledger.gaps  # before what lasts is let go
         sent = {what: size / step.turns for what, size in ledger.sent.items()}
-        return Trace(dict(ledger.peaks), sent, dict(ledger.sent_once))
+        return Trace(dict(ledger.peaks), sent, dict(ledger.sent_once), gaps)
 
 
 def _give_storage(net: nn.Module) -> None:

@@ -169,7 +169,23 @@ def _store() -> "Store | None":
     from torch.distributed import PrefixStore
 
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return PrefixStore(f"llm/{attempt}/{next(_runs)}", _launch_store())
+    store = _launch_store()
+    if attempt != "0" and rank() == 0:
+        # Before the others hear rank 0's decision, and form their group.
+        _forget_addresses(store)
+    return PrefixStore(f"llm/{attempt}/{next(_runs)}", store)
+
+
+def _forget_addresses(store: "Store") -> None:
+    """Take out what the group of an earlier start wrote, where Gloo would find the addresses of processes that are gone.
+
+    torchrun's store outlives a restart, and PyTorch's next group reads by the same keys what another process may not
+    have written anew: a matter of who is first.
+    """
+    # Older PyTorch can't list them.
+    for key in getattr(store, "list_keys", list)():
+        if key.startswith("default_pg/"):
+            store.delete_key(key)
 
 
 @cache

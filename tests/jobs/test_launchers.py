@@ -126,7 +126,7 @@ def torchrun(python, *words, nodes=(1, 0), port=None, restarts=0):
     count, rank = nodes
     meeting = [f"--node-rank={rank}", "--master-addr=127.0.0.1", f"--master-port={port or free_port()}"]
     if restarts:
-        # The other way hands restarted workers the addresses of those before.
+        # As docs/strategies.md has it; this store, too, outlives a restart.
         meeting = ["--standalone", f"--max-restarts={restarts}"]
     return [
         *[python, "-m", "torch.distributed.run", f"--nproc-per-node={2 // count}", f"--nnodes={count}"],
@@ -199,7 +199,6 @@ def test_two_nodes_train_the_model_of_one_process(python, processes, words, alon
     assert Run.open(tmp_path / "runs/a").record["strategy"]["world_size"] == 2
 
 
-# Once, on a busy machine, Gloo's second start was refused an address, and the job ended; docs/strategies.md says so.
 @pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_goes_on(python, processes, words, alone, mischief, tmp_path):
     more = ["strategy=fsdp", *mischief("kill", 10)]

@@ -82,12 +82,25 @@ def test_the_fastest_is_no_slower_than_what_was_asked_for(plan):
         "data.batch_size=8",
         "data.micro_batch_size=1",
         "activation_checkpointing=1",
+        # It waits for nothing, so that what is computed twice tells.
+        "hardware.node_gb_per_s=null",
+        "hardware.memory_gb_per_s=null",
     )
     figures, shown = plan(*words, "strategy=fsdp", "goal=fastest")
     (way,) = figures["ways"]
     assert way["tokens_per_second"] > figures["tokens_per_second"]
     assert " ".join(way["overrides"]) in shown
     assert shlex.split(" ".join(way["overrides"])) == way["overrides"]
+
+
+def test_what_gains_nothing_is_not_proposed(plan):
+    figures, shown = plan(
+        "goal=fastest", "trainer.devices=1", "strategy=single", "hardware.memory_gb_per_s=null"
+    )
+    (way,) = figures["ways"]
+    assert way["overrides"] == []
+    assert way["memory"] == figures["memory"]["total"]
+    assert "the command as it is" in shown
 
 
 def test_deepspeed_is_planned_without_being_installed(plan):

@@ -83,8 +83,8 @@ def store(monkeypatch):
     return store
 
 
-def as_rank(environment, number):
-    environment(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+def as_rank(environment, number, **names):
+    environment(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", **names)
     launch._store.cache_clear()
 
 
@@ -125,6 +125,23 @@ def test_waiting_for_rank_0_ends(environment, store, monkeypatch):
     as_rank(environment, 1)
     with pytest.raises(TrainingError, match=r"heard nothing of rank 0"):
         launch.decide(dict)
+
+
+@pytest.mark.parametrize(("start", "left"), [("0", 2), ("1", 0)])
+def test_a_second_start_does_not_find_the_addresses_of_the_first(environment, monkeypatch, start, left):
+    from torch.distributed import PrefixStore, TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setattr(launch, "_launch_store", lambda: store)
+    monkeypatch.setattr(launch, "_runs", iter([0]))
+    group = PrefixStore("default_pg", store)
+    for rank in ("0", "1"):
+        group.set(f"0//cpu//0/{rank}", "an address")
+    store.set("torchrun's own", "")
+    as_rank(environment, 0, TORCHELASTIC_RESTART_COUNT=start)
+    launch.decide(dict)
+    assert sum("address" in store.get(key).decode() for key in store.list_keys()) == left
+    assert store.check(["torchrun's own"])
 
 
 OURS = {"versions": {"torch": "2.13"}, "config values": {"seed": 1}}
