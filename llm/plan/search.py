@@ -116,12 +116,12 @@ class Planner:
 
     def fastest(self, world_size: int, present: Planned | None = None) -> Planned | None:
         """The choice of the shortest step among those that fit; `present`, where none is worth a change."""
-        # What is on the host has to travel: it is tried where nothing else fits.
         best = present
-        for layouts in (splits(world_size, self.hardware), offloads(world_size)):
-            if best is None:
-                for layout in layouts:
-                    best = self._faster(layout, best)
+        for layout in splits(world_size, self.hardware):
+            best = self._faster(layout, best)
+        if best is None:  # what is on the host has to travel: it is tried where nothing else fits
+            for layout in offloads(world_size):
+                best = self._faster(layout, best)
         return best
 
     def _faster(self, layout: Split, best: Planned | None) -> Planned | None:
