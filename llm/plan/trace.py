@@ -1,6 +1,7 @@
 """One training step on tensors without storage: what lives at its peak, and what each process sends."""
 
 import dataclasses
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -151,6 +152,19 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Let go of tensors by their last reference alone: when cycles are found depends on all that ran before."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def trace(step: TrainingStep, seconds: float = math.inf) -> Trace:
     """Trace a step; blocks are alike, so that of a deep model two shallower ones are traced and the rest is counted.
 
@@ -232,7 +246,7 @@ def trace_all(step: TrainingStep, deadline: float = math.inf) -> Trace:
         step.layout.split(net, meshes, step.precision)
         # Only now, since FSDP2 takes every parameter apart into as many pieces as there are processes.
         heap = Heap() if step.layout.accelerator == "cpu" else None
-        with FakeTensorMode(allow_non_fake_inputs=True), Ledger(heap, deadline) as ledger:
+        with uncollected(), FakeTensorMode(allow_non_fake_inputs=True), Ledger(heap, deadline) as ledger:
             _give_storage(net)
             ledger.mark(map(local, net.parameters()), "weights")
             _follow(net, ledger)
