@@ -119,6 +119,7 @@ LIKE_MINILM = (
 )
 ROWS = {
     "bert": Row(f"{BERT} optimizer.lr=5e-3 optimizer.adam_lr=1e-2 trainer.max_steps=400"),
+    "bert.longer": Row(f"{BERT} optimizer.lr=5e-3 optimizer.adam_lr=1e-2 trainer.max_steps=2500"),
     # The same weights before their first step, with the same tokenizer.
     "bert.untrained": Row(f"{BERT} optimizer.lr=1e-30 optimizer.adam_lr=1e-30 trainer.max_steps=1 eval=[]"),
     "sentiment.minilm": Row(
@@ -126,6 +127,10 @@ ROWS = {
     ),
     "sentiment.bert": Row(
         f"{SENTIMENT} init_from={{runs}}/bert optimizer.lr=5e-4 trainer.max_steps=400", ("bert",)
+    ),
+    "sentiment.bert_longer": Row(
+        f"{SENTIMENT} init_from={{runs}}/bert.longer optimizer.lr=5e-4 trainer.max_steps=400",
+        ("bert.longer",),
     ),
     "sentiment.random": Row(
         f"{SENTIMENT} init_from={{runs}}/bert.untrained optimizer.lr=5e-4 trainer.max_steps=400",

@@ -90,3 +90,6 @@ def dpo(folder):
 def jsonl(folder, rows):
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return f"data.paths=[{folder}/rows.jsonl]"
+
+
+TASKS = (classification, regression, tagging, qa, summarization, seq2seq, chat, dpo)

@@ -9,31 +9,13 @@ import torch
 from llm.cli.main import main
 from llm.train import checkpoint
 from tests.commands import changed, weights
-from tests.finetuning_data import (
-    chat,
-    classification,
-    dpo,
-    qa,
-    regression,
-    seq2seq,
-    start_of,
-    summarization,
-    tagging,
-    words_of,
-)
+from tests.finetuning_data import TASKS, chat, dpo, seq2seq, start_of, words_of
 from tests.training import finish, start, wait_for_steps
 
 LORA = ("adapter=lora", "adapter.rank=4", "adapter.dropout=0.1")
 # A task, and what is trained beside the model that it starts from; without that it starts from one where it must.
 CASES = {
-    "tagging": (tagging, ()),
-    "classification": (classification, ()),
-    "regression": (regression, ()),
-    "qa": (qa, ()),
-    "summarization": (summarization, ()),
-    "seq2seq": (seq2seq, ()),
-    "chat": (chat, ()),
-    "dpo": (dpo, ()),
+    **{task.__name__: (task, ()) for task in TASKS},
     "lora": (chat, LORA),
     "nf4": (seq2seq, (*LORA, "adapter.quantize=nf4")),
 }

@@ -9,18 +9,7 @@ from pathlib import Path
 import pytest
 
 from llm.cli.main import main
-from tests.finetuning_data import (
-    chat,
-    classification,
-    dpo,
-    qa,
-    regression,
-    seq2seq,
-    start_of,
-    summarization,
-    tagging,
-    words_of,
-)
+from tests.finetuning_data import TASKS, dpo, seq2seq, start_of, words_of
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.distributed
@@ -95,10 +84,7 @@ def test_chats_have_the_losses_of_a_single_process(python, tiny, tmp_path, adapt
 
 @pytest.mark.parametrize(
     "task",
-    [
-        pytest.param(task, marks=() if task is seq2seq else pytest.mark.slow)
-        for task in (classification, regression, tagging, qa, summarization, seq2seq, chat, dpo)
-    ],
+    [pytest.param(task, marks=() if task is seq2seq else pytest.mark.slow) for task in TASKS],
     ids=lambda task: task.__name__,
 )
 def test_each_task_has_the_losses_of_a_single_process(python, tiny, tmp_path, task):
