@@ -11,7 +11,7 @@ from llm.adapter import Lora
 from llm.data.collators.base import Load
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
-from llm.plan import Layout, TrainingStep, blank, trace, whole_context
+from llm.plan import Layout, TrainingStep, blanks, trace, whole_context
 from llm.plan.trace import parameter_dtype, trace_all
 from llm.plan.zero import Gathering
 from llm.train.optimizers import Muon, adamw
@@ -34,14 +34,14 @@ def model(shape, recomputed=None):
 def filled(shape, marks=()):
     """Gives batches of samples that fill the context."""
     whole = whole_context(shape)
-    return functools.partial(blank, Load(whole, whole, marks))
+    return functools.partial(blanks, Load(whole, whole, marks))
 
 
 def step(shape=SHAPE, strategy="single", processes=1, tensor=1, recomputed=None, **changes):
     keys = {
         "layout": Layout(strategy, processes, tensor),
         "model": functools.partial(model, recomputed=recomputed),
-        "batch": filled(shape),
+        "batches": filled(shape),
         "optimizer": ADAMW,
         "precision": "32-true",
         "micro_batch_size": 4,
@@ -123,7 +123,7 @@ def test_the_peak_is_what_torch_gives_out(recomputed, precision, micro_batch_siz
     said = trace_all(
         step(recomputed=recomputed, precision=precision, micro_batch_size=micro_batch_size)
     ).peak.tensors
-    taken = really_allocated(SHAPE, recomputed, precision, filled(SHAPE)(micro_batch_size))
+    taken = really_allocated(SHAPE, recomputed, precision, next(filled(SHAPE)(micro_batch_size)))
     assert said == pytest.approx(taken, rel=0.1)
 
 
@@ -139,8 +139,8 @@ def test_masks_dropout_and_learned_biases_take_what_torch_gives_out(architecture
         SHAPE, architecture=architecture, position="relative", dropout=0.1, n_kv_heads=4
     )
     batch = filled(shape, MASKED[architecture])
-    said = trace_all(step(shape, batch=batch)).peak.tensors
-    assert said == pytest.approx(really_allocated(shape, None, "32-true", batch(4)), rel=0.1)
+    said = trace_all(step(shape, batches=batch)).peak.tensors
+    assert said == pytest.approx(really_allocated(shape, None, "32-true", next(batch(4))), rel=0.1)
 
 
 @pytest.mark.parametrize("strategy", ["single", "fsdp"])
@@ -163,7 +163,7 @@ def test_an_accelerators_attention_keeps_no_scores():
         filled(shape, ("documents_bt",)),
         (Layout("single", accelerator=a) for a in ("cpu", "cuda")),
     )
-    cpu, cuda = (trace_all(step(shape, batch=batch, layout=layout)).peak.activations for layout in layouts)
+    cpu, cuda = (trace_all(step(shape, batches=batch, layout=layout)).peak.activations for layout in layouts)
     # A block's scores, and what dropout leaves of them, in float32.
     scores = 4 * 4 * 128 * 128 * 4
     assert cpu - cuda > 2 * scores * shape.n_layers
