@@ -59,9 +59,7 @@ def _first_batches(job: Job, derived: Derived, readers: int, done: int, turns: i
     batches = map(TrainingSet(job.samples, job.collate, sizes[0]).__getitems__, numbers)
     steps = (list(itertools.islice(batches, derived.accumulation)) for _ in range(MEASURED_STEPS))
     return [
-        _as_marked(batch, job.collate.marks)
-        for step in steps
-        for batch in sorted(step, key=_values)[-turns:]
+        _as_marked(batch, job.collate.marks) for step in steps for batch in sorted(step, key=_values)[-turns:]
     ]
 
 

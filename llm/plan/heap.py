@@ -9,19 +9,19 @@ from typing import NamedTuple
 HEADER, STEP, LEAST = 8, 16, 32
 # The same: the largest piece that a thread keeps apart when it is freed (its tcache), and how many of one size.
 APART, OF_A_SIZE = 1040, 7
-# The same: a piece of more has a place of its own, which goes back to the kernel when it is freed, and so does the heap's
-# end where more than twice as much of it is free. Both thresholds grow with what is freed, and these are the most.
+# The same: a larger piece gets a place of its own, which goes back to the kernel when it is freed. The threshold grows with
+# what is freed, up to this.
 MAPPED = 32 << 20
-TRIMMED = 2 * MAPPED
 # torch's c10/core/impl/alloc_cpu.cpp: where tensors begin, and from which size on those that ask for large pages do.
 ALIGNED, PAGE, LARGE = 64, 4096, 2 << 20
 # torch's ProcessGroupGloo: so many threads pass its messages, each with a heap of its own, of at most so many bytes
 # (HEAP_MAX_SIZE in glibc's malloc/arena.c).
 GLOO_THREADS, THREAD_HEAP = 2, 64 << 20
-# What torch makes with a tensor that is no tensor: its storage and itself (96, 176), and where it is kept for the backward
-# pass a node of the graph (488), what it has saved (312), a view (176), what autograd knows of it (184), lists of sizes.
-# They were counted between malloc and free in a plain loop of forward and backward passes (torch 2.13).
-OBJECTS = (96, 176, 16, 16, 24, 184, 488, 312, 176, 16, 16, 24, 32)
+# What torch makes with a tensor that is no tensor: its storage (96), itself (176), its sizes and strides; and with one of a
+# forward pass, until the graph of that pass is gone, a node (488), what the node has saved (312), what autograd knows of a
+# tensor (184), a view, and their sizes. Counted between malloc and free in plain loops of passes (torch 2.13).
+OBJECTS = (96, 176, 16, 24)
+NODES = (488, 312, 184, 176, 16, 16, 24, 32)
 # Where a heap begins differs from run to run, and with it what finds a place: some beginnings, of which the mean counts.
 BEGINNINGS = (0, 112, 4048, 12432, 19744)
 
@@ -56,8 +56,10 @@ class Heap:
     def __init__(self, keeps: bool = True, large_pages: bool = True, begin: int = 0) -> None:
         self.keeps, self.large_pages, self.begin = keeps, large_pages, begin
         self.most = 0
+        self.has_graph = False  # whether what is placed now has a node in a graph
+        self._nodes: list[Piece] = []
         self._mapped = 0
-        self._end = self._grown = begin  # where the last piece ends, and up to where the heap is there
+        self._end = self._grown = begin  # where the last piece ends, and the farthest that one ever did
         self._used: dict[int, tuple[Piece, ...]] = {}
         self._apart: defaultdict[int, list[Piece]] = defaultdict(list)
         self._sizes: list[tuple[int, int]] = []  # of the holes: size and begin, sorted
@@ -69,6 +71,8 @@ class Heap:
         self.free(key)
         if size:
             self._used[key] = (self._place(size), *map(self._object, OBJECTS))
+            if self.has_graph:
+                self._nodes += map(self._object, NODES)
             self.most = max(self.most, self._grown - self.begin + self._mapped)
 
     def free(self, key: int) -> None:
@@ -80,8 +84,12 @@ class Heap:
                 self._mapped -= piece.size
             else:
                 self._give_back(piece)
-        if not self.keeps and self._grown - self._end >= TRIMMED:
-            self._grown = self._end
+
+    def free_graph(self) -> None:
+        """Take back what the nodes had of all graphs by now."""
+        for piece in self._nodes:
+            self._give_back(piece)
+        self._nodes = []
 
     def _place(self, size: int) -> Piece:
         aligned = PAGE if self.large_pages and size >= LARGE else ALIGNED
@@ -175,6 +183,16 @@ class Heaps:
         """Take back what a tensor had, if it had any."""
         for heap in self._heaps:
             heap.free(key)
+
+    def grow_graph(self, grows: bool) -> None:
+        """Whether from now on tensors have nodes in a graph."""
+        for heap in self._heaps:
+            heap.has_graph = grows
+
+    def free_graph(self) -> None:
+        """Take back what the nodes had of all graphs by now."""
+        for heap in self._heaps:
+            heap.free_graph()
 
     def gather(self, size: int) -> None:
         """Have one of gloo's threads copy what it gathers: its heap keeps the place, unless that was the kernel's."""

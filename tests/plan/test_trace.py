@@ -11,7 +11,7 @@ from llm.adapter import Lora
 from llm.data.collators.base import Load
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
-from llm.plan import Layout, TrainingStep, blanks, trace, whole_context
+from llm.plan import Layout, TrainingStep, blanks, blanks_like, trace, whole_context
 from llm.plan.trace import parameter_dtype, trace_all
 from llm.plan.zero import Gathering
 from llm.train.optimizers import Muon, adamw
@@ -263,6 +263,29 @@ def test_a_thousand_processes_need_no_second_one():
     peak = trace_all(step(strategy="fsdp", processes=1024)).peaks["update"]
     assert peak.weights < 4 * PARAMETERS / 100
     assert not torch.distributed.is_initialized()
+
+
+def test_the_first_trace_of_a_process_is_as_any_other():
+    # No other test has this shape, of which DTensor remembers what it needs to know.
+    shape = dataclasses.replace(SHAPE, d_model=72, n_heads=6, n_kv_heads=6)
+    first, again = (trace_all(step(shape, "fsdp_tp", 4, tensor=2)) for _ in range(2))
+    assert first.peaks == again.peaks
+    assert first.peak.total == again.peak.total
+
+
+LENGTHS = {"s": 32, "l": 128}
+
+
+def test_each_micro_batch_has_its_own_shape():
+    works = {name: whole_context(dataclasses.replace(SHAPE, context_length=n)) for name, n in LENGTHS.items()}
+    known = {name: next(blanks(Load(work, work), 4)) for name, work in works.items()}
+
+    def peak(order):
+        return trace_all(step(batches=lambda _: blanks_like(known[name] for name in order))).peak.tensors
+
+    peaks = {order: peak(order) for order in ("sss", "sls", "lss", "lll")}
+    # The longest counts, whenever it comes; in the first step no moments are there yet.
+    assert peaks["sss"] < peaks["lss"] <= peaks["sls"] == peaks["lll"]
 
 
 def test_tracing_leaves_the_default_dtype_alone():
