@@ -31,6 +31,7 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
     try:
         layout = build.layout(job.config, job.choices["strategy"], derived)
         step = build.step(job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size)
+        step = replace(step, steps=max(2, min(MEASURED_STEPS, derived.max_steps - done)))
         if asked.most != asked.work:
             first = _first_batches(job, derived, layout.readers, done, step.turns)
             step = replace(step, batches=lambda size: blanks_like(first))

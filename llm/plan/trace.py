@@ -44,6 +44,7 @@ class TrainingStep:
         micro_batch_size: sequences in a forward pass.
         accumulation: forward passes of a process in a step.
         period: after how many blocks the next ones keep for the backward pass what those before them kept.
+        steps: how many are traced where there is a heap, which grows on behind the first two.
     """
 
     model: Callable[[ModelConfig], Transformer]
@@ -57,6 +58,7 @@ class TrainingStep:
     micro_batch_size: int
     accumulation: int = 1
     period: int = 1
+    steps: int = MEASURED_STEPS
 
     @property
     def dtype(self) -> torch.dtype:
@@ -279,11 +281,11 @@ class _Training:
         self.replica = replica_of(step.layout)(net, step.optimizer, step.layout, ledger)
 
     def run(self) -> None:
-        """Take two steps; and a third where there is a heap, since it grows on as long as its measuring lasts."""
+        """Take two steps, or as many as are wanted of a heap."""
         self.ledger.at("buffers", "batch")
         self.ledger.forget_peaks()
         batches = iter(self.step.batches(self.step.micro_batch_size))
-        for _ in range(2 if self.ledger.heap is None else MEASURED_STEPS):
+        for _ in range(2 if self.ledger.heap is None else self.step.steps):
             self.ledger.forget_sent()
             self.replica.begin()
             for turn in range(self.step.turns):
