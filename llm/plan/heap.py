@@ -17,11 +17,9 @@ ALIGNED, PAGE, LARGE = 64, 4096, 2 << 20
 # torch's ProcessGroupGloo: so many threads pass its messages, each with a heap of its own, of at most so many bytes
 # (HEAP_MAX_SIZE in glibc's malloc/arena.c).
 GLOO_THREADS, THREAD_HEAP = 2, 64 << 20
-# What torch makes with a tensor that is no tensor: its storage (96), itself (176), its sizes and strides; and with one of a
-# forward pass, until the graph of that pass is gone, a node (488), what the node has saved (312), what autograd knows of a
-# tensor (184), a view, and their sizes. Counted between malloc and free in plain loops of passes (torch 2.13).
+# What torch makes with a tensor that is no tensor: its storage (96), itself (176), its sizes and strides, as they were counted
+# between malloc and free in training. What autograd's graph takes finds a place in what was freed before training.
 OBJECTS = (96, 176, 16, 24)
-NODES = (488, 312, 184, 176, 16, 16, 24, 32)
 # Where a heap begins differs from run to run, and with it what finds a place: some beginnings, of which the mean counts.
 BEGINNINGS = (0, 112, 4048, 12432, 19744)
 
@@ -56,8 +54,6 @@ class Heap:
     def __init__(self, keeps: bool = True, large_pages: bool = True, begin: int = 0) -> None:
         self.keeps, self.large_pages, self.begin = keeps, large_pages, begin
         self.most = 0
-        self.has_graph = False  # whether what is placed now has a node in a graph
-        self._nodes: list[Piece] = []
         self._mapped = 0
         self._end = self._grown = begin  # where the last piece ends, and the farthest that one ever did
         self._used: dict[int, tuple[Piece, ...]] = {}
@@ -71,8 +67,6 @@ class Heap:
         self.free(key)
         if size:
             self._used[key] = (self._place(size), *map(self._object, OBJECTS))
-            if self.has_graph:
-                self._nodes += map(self._object, NODES)
             self.most = max(self.most, self._grown - self.begin + self._mapped)
 
     def free(self, key: int) -> None:
@@ -84,12 +78,6 @@ class Heap:
                 self._mapped -= piece.size
             else:
                 self._give_back(piece)
-
-    def free_graph(self) -> None:
-        """Take back what the nodes had of all graphs by now."""
-        for piece in self._nodes:
-            self._give_back(piece)
-        self._nodes = []
 
     def _place(self, size: int) -> Piece:
         aligned = PAGE if self.large_pages and size >= LARGE else ALIGNED
@@ -183,16 +171,6 @@ class Heaps:
         """Take back what a tensor had, if it had any."""
         for heap in self._heaps:
             heap.free(key)
-
-    def grow_graph(self, grows: bool) -> None:
-        """Whether from now on tensors have nodes in a graph."""
-        for heap in self._heaps:
-            heap.has_graph = grows
-
-    def free_graph(self) -> None:
-        """Take back what the nodes had of all graphs by now."""
-        for heap in self._heaps:
-            heap.free_graph()
 
     def gather(self, size: int) -> None:
         """Have one of gloo's threads copy what it gathers: its heap keeps the place, unless that was the kernel's."""

@@ -121,19 +121,6 @@ class Ledger(TorchDispatchMode):
         self.kind, self.moment = kind, moment
         self._note_peak()
 
-    @contextmanager
-    def graph(self) -> Iterator[None]:
-        """Within, what is made has a node in autograd's graph, of which those before are gone."""
-        if self.heap is None:
-            yield
-            return
-        self.heap.free_graph()
-        self.heap.grow_graph(True)
-        try:
-            yield
-        finally:
-            self.heap.grow_graph(False)
-
     def mark(self, tensors: Iterable[Tensor], kind: str) -> None:
         """Say what tensors are for, from now on."""
         for tensor in tensors:

@@ -295,8 +295,7 @@ class _Training:
 
     def _pass(self, batch: Batch, is_first: bool, is_last: bool) -> None:
         self.ledger.at("activations", "embedding")
-        # Lightning keeps the loss, and by it the graph, until the step is over.
-        with self.ledger.graph(), self.step.layout.autocast(self.step.precision):
+        with self.step.layout.autocast(self.step.precision):
             loss = self.step.objective(self.net, batch).mean
         self.replica.backward(is_first, is_last)
         self.ledger.at("logits", "loss")
