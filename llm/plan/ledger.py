@@ -258,7 +258,7 @@ def _shapes_aside() -> Iterator[None]:
         with _disable_current_modes():
             return find(propagator, schema)
 
-    ShardingPropagator._propagate_tensor_meta_non_cached = aside  # type: ignore[method-assign]
+    ShardingPropagator._propagate_tensor_meta_non_cached = aside  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
