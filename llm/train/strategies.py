@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrateg
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.optim import Optimizer
 
-from llm.errors import ConfigError
+from llm.errors import missing_package
 from llm.model import Transformer
 from llm.train.module import LanguageModule
 from llm.train.parallel import shard
@@ -96,10 +96,8 @@ def check_deepspeed() -> None:
         ConfigError: it isn't.
     """
     if find_spec("deepspeed") is None:
-        raise ConfigError(
-            "strategy=deepspeed_zero1, _zero2 and _zero3 need the package deepspeed: "
-            "DS_BUILD_OPS=0 pip install -e '.[deepspeed]', or use strategy=fsdp, which needs nothing more."
-        )
+        instead = ", with DS_BUILD_OPS=0 before it, or use strategy=fsdp, which needs nothing more"
+        raise missing_package("strategy=deepspeed_zero1 (or 2, or 3)", "deepspeed", "deepspeed", instead)
 
 
 class ZeroStrategy(DeepSpeedStrategy):

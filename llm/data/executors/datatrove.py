@@ -19,15 +19,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llm.data.executors.processes import Job, Records, how_many
-from llm.errors import ConfigError, DataError, UserError
+from llm.errors import ConfigError, DataError, UserError, missing_package
 from llm.files import write_atomically
 
 try:
     from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 except ImportError:
-    raise ConfigError(
-        "executor=local and executor=slurm need datatrove: pip install -e '.[cluster]'."
-    ) from None
+    raise missing_package("executor=local (or slurm)", "datatrove", "cluster") from None
 
 LOGS = "tasks"
 ERROR = ".error"
