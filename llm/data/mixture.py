@@ -296,7 +296,7 @@ class Mixture:
             corpus.require_tokenizer(tokenizer_hash)
 
     def record(self) -> dict[str, Any]:
-        """What `opened` makes the mixture of again."""
+        """What `open_text` makes the mixture of again."""
         parts = {
             name: {"folder": str(corpus.folder.resolve()), **vars(self.shares[name])}
             for name, corpus in self.parts.items()
