@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from llm.build.nodes import Config, collator_class, instantiate
 from llm.build.tokenizers import FixedTokenizer
 from llm.config import resolve
+from llm.config.schema import LOADER_KEYS
 from llm.data import Corpus, Source, prepare
 from llm.data.collators.conversations import Conversing
 from llm.data.collators.preferences import PreferenceCollator
@@ -17,7 +18,6 @@ from llm.data.preparation.progress import Bar
 from llm.errors import ConfigError
 from llm.tokenizer import TokenizerSpec
 
-LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch", "steps", "sources", "weight", "epochs"}
 # The name of a mixture's source goes into column names and errors.
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 

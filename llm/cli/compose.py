@@ -18,12 +18,10 @@ from llm.cli.sources import config_loader
 from llm.cli.values import Texts, read_value
 from llm.config import SCHEMAS, Problem, check, check_targets, filled, find_key, known_keys
 from llm.config.check import unknown_key
+from llm.config.schema import BATCH_KEYS
 from llm.config.static import Field
 from llm.config.words import REFUSED, nearest
 from llm.errors import ConfigError
-
-# What a data choice says of batches, which a mixture decides for all of its sources.
-BATCH_KEYS = {"batch_size", "micro_batch_size", "repeat_batch"}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The typed keys of every command: their types, their defaults and, as the comment that help shows, what each does."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -101,17 +101,26 @@ Sources = Annotated[Node, Leaves(Annotated[Node, Leaf(), Beside(SourceConfig)])]
 
 
 @dataclass
-class LoaderConfig:
-    """What is done to documents and how batches are made of a corpus, whatever its source."""
+class BatchConfig:
+    """How batches are made of a corpus, which a mixture says for all of its sources."""
 
     batch_size: Count = 32  # sequences in a global batch, one optimizer step
     micro_batch_size: Count | None = None  # sequences in a process's forward pass; null: found out
     repeat_batch: bool = False  # every step takes the first step's batch, as debug=overfit does
+
+
+@dataclass
+class LoaderConfig(BatchConfig):
+    """What is done to documents and how batches are made of a corpus, whatever its source."""
+
     steps: Targets | None = field(default_factory=dict)  # what is done to documents before they are tokenized
     sources: Sources | None = None  # of data=mixture: a data choice by name, each with a weight
 
 
 Data = Annotated[Node, Leaf(), Beside(LoaderConfig)]
+# Of a data node: what says how batches are made, and all that isn't its source's.
+BATCH_KEYS = frozenset(entry.name for entry in fields(BatchConfig))
+LOADER_KEYS = frozenset(entry.name for kind in (LoaderConfig, SourceConfig) for entry in fields(kind))
 
 
 @dataclass
