@@ -5,15 +5,15 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
-from annotated_types import Gt
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.optim import Optimizer
 
+from llm.bounds import Count
 from llm.errors import missing_package
 from llm.model import Transformer
 from llm.train.module import LanguageModule
@@ -79,7 +79,7 @@ class TensorParallelStrategy(FSDPStrategy):
         tensor_parallel_size: how many processes share each matrix product.
     """
 
-    def __init__(self, tensor_parallel_size: Annotated[int, Gt(0)] = 2) -> None:
+    def __init__(self, tensor_parallel_size: Count = 2) -> None:
         super().__init__()
         self._tensor_parallel_size = tensor_parallel_size
 

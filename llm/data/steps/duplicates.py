@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from llm.bounds import Count, PositiveShare, Whole
 from llm.data.sampling.order import mix
 from llm.data.steps.base import TextStep
 from llm.data.steps.hashing import UInts, runs, word_hashes
 from llm.data.steps.repeats import repeats_by_part
-from llm.errors import ConfigError
 
 RUNS_AT_ONCE = 1 << 10
 # Bound of memory: keys that are sorted at once.
@@ -90,12 +90,7 @@ class DuplicateLines(TextStep):
     `min_words` words always stay, blank ones too. A document of which no other line is left is left out.
     """
 
-    min_words: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.min_words < 1:
-            raise ConfigError("DuplicateLines: min_words is at least 1.")
+    min_words: Count = 1
 
     def marks(self, text: str) -> np.ndarray:
         """A mark of each line."""
@@ -137,18 +132,11 @@ class NearDuplicates(TextStep):
     and no threshold, which finds copies with a few words edited.
     """
 
-    ngram: int = 2
-    bands: int = 64
-    rows: int = 4
-    threshold: float = 0.35
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.ngram, self.bands, self.rows) < 1 or not 0 < self.threshold <= 1:
-            raise ConfigError(
-                "NearDuplicates: ngram, bands and rows are at least 1, threshold is above 0 and at most 1."
-            )
+    ngram: Count = 2
+    bands: Count = 64
+    rows: Count = 4
+    threshold: PositiveShare = 0.35
+    seed: Whole = 0
 
     dtype = "<u4"
 
