@@ -32,6 +32,7 @@ Node = dict[str, Any]
 Target = Annotated[Node, Leaf()]
 Targets = Annotated[Node, Leaves()]
 Given = Annotated[str, MinLen(1)]
+Steps = Annotated[int, Ge(-1)]
 Temperature = Annotated[float, Ge(0), Le(100)]
 Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
 Port = Annotated[int, Ge(0), Le(65535)]
@@ -65,7 +66,7 @@ class SamplesConfig:
 class TrainerConfig:
     """Lightning's Trainer arguments under their own names; whatever counts steps counts optimizer steps."""
 
-    max_steps: int = 1000  # optimizer steps; -1 for no limit
+    max_steps: Steps = 1000  # optimizer steps; -1 for no limit
     max_epochs: Count | None = None  # passes over the data; null for no limit
     max_time: str | None = None  # wall time as DD:HH:MM:SS
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"  # what to train on
@@ -76,7 +77,7 @@ class TrainerConfig:
     gradient_clip_val: NotNegative | None = 1.0  # largest norm of the gradient; null for no clipping
     log_every_n_steps: Count = 10  # steps between two rows of metrics
     val_check_interval: Count | None = 250  # steps between two validations
-    limit_val_batches: int | PositiveShare = 20  # validation batches (or their share) each time
+    limit_val_batches: Whole | PositiveShare = 20  # validation batches (or their share) each time
     num_sanity_val_steps: Whole = 0  # validation batches before training
     enable_progress_bar: bool = True  # show the progress bar
     deterministic: bool | Literal["warn"] = False  # use deterministic algorithms only
