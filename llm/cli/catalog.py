@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import get_type_hints
 
 import llm
-from llm.cli.layers import Choice, Folders, Layer, entries, layers, merged, names_of, own_layer, paths
+from llm.cli.layers import (
+    Choice,
+    Folders,
+    Layer,
+    choice_file,
+    entries,
+    layers,
+    merged,
+    names_of,
+    own_layer,
+    paths,
+)
 from llm.cli.overrides import read_list
 from llm.cli.safe_yaml import read_yaml
 from llm.config import SCHEMAS, known_keys
@@ -106,7 +117,6 @@ def layers_of(verb: str, folders: Folders, chosen: Mapping[str, Choice]) -> list
     return found
 
 
-@cache
 def keys_of_choice(verb: str, folders: Folders, group: str, name: str) -> dict[str, Field]:
     """The dotted keys that a choice brings, such as `data.paths` of `data=text`, wherever its files set them."""
     hints = get_type_hints(SCHEMAS[verb], include_extras=True)
@@ -118,15 +128,20 @@ def keys_of_choice(verb: str, folders: Folders, group: str, name: str) -> dict[s
 
 
 def choices_with_key(verb: str, folders: Folders, key: str) -> list[str]:
-    """Those choices, as `group=choice`, that would have a key which the present ones lack."""
+    """Those choices, as `group=choice`, that would have a key which the present ones lack.
+
+    What builds on one of them is left out: there are many, and the key is not theirs.
+    """
     node = key.rpartition(".")[0]
-    return [
-        f"{group}={name}"
-        for group, names in choices_of_verb(verb, folders).items()
-        for name in names
-        if any(layer.has(node) for layer in layers(folders, group, name))
-        and key in keys_of_choice(verb, folders, group, name)
-    ]
+    files: dict[str, list[Path]] = {}
+    for group, names in choices_of_verb(verb, folders).items():
+        for name in names:
+            found = layers(folders, group, name)
+            sets = any(layer.has(node) for layer in found)
+            if sets and key in keys_of_choice(verb, folders, group, name):
+                files[f"{group}={name}"] = [layer.file for layer in found]
+    own = {choice_file(folders, *choice.split("=")) for choice in files}
+    return [choice for choice, parts in files.items() if len(own.intersection(parts)) == 1]
 
 
 def may_be_empty(verb: str, group: str) -> bool:

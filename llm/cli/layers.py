@@ -65,7 +65,6 @@ def names_of(choice: Choice) -> list[str]:
     return choice if isinstance(choice, list) else [choice] if choice else []
 
 
-@cache
 def layers(
     folders: Folders, group: str, name: str, place: str | None = None, usual: str | None = None
 ) -> tuple[Layer, ...]:
@@ -80,8 +79,9 @@ def layers(
     file = choice_file(folders, group, name)
     if file is None:
         return ()
-    node = next(n for n in (place, _header(file), usual, group.replace("/", ".")) if n is not None)
-    listed = list(entries(read_yaml(file), group))
+    content, header = _read(file)
+    node = next(n for n in (place, header, usual, group.replace("/", ".")) if n is not None)
+    listed = list(entries(content, group))
     own = own_layer(file, node, {entry.group: entry.name for entry in listed if entry.overrides})
     parts = ((own,) if entry.is_self else _built_on(folders, node, entry) for entry in listed)
     return tuple(itertools.chain.from_iterable(parts))
@@ -89,7 +89,7 @@ def layers(
 
 def own_layer(file: Path, node: str = "", overrides: Mapping[str, Choice] = MappingProxyType({})) -> Layer:
     """What a file itself sets, apart from what it builds on."""
-    content = {key: value for key, value in read_yaml(file).items() if key != "defaults"}
+    content = {key: value for key, value in _read(file)[0].items() if key != "defaults"}
     for name in reversed(node.split(".")) if node else ():
         content = {name: content}
     return Layer(file, node, content, overrides)
@@ -126,10 +126,18 @@ def _entry(words: str, choice: Choice, group: str) -> Entry:
     return Entry(whole, choice, inner.replace("/", "."), package if at else None, "override" in marks)
 
 
-def _header(file: Path) -> str | None:
-    """The node that a file's `# @package` names, from the root on."""
+def _read(file: Path) -> tuple[dict[str, Any], str | None]:
+    """A file's content, and the node that its `# @package` names, from the root on."""
+    about = file.stat()
+    return _read_once(file, about.st_mtime_ns, about.st_size)
+
+
+@cache
+def _read_once(file: Path, *_state: int) -> tuple[dict[str, Any], str | None]:
+    """The same, once for each state of the file: hints ask for all files several times."""
+    content = read_yaml(file)
     found = _PACKAGE.match(file.read_text(encoding="utf-8"))
-    return _node("", found[1]) if found else None
+    return content, _node("", found[1]) if found else None
 
 
 def _node(parent: str, package: str) -> str:
