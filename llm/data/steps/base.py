@@ -52,9 +52,9 @@ def check_order(step: TextStep, least: str, most: str) -> None:
     """Raise ConfigError where a step's least is above its most, so that no document could stay; None is no limit."""
     low, high = getattr(step, least), getattr(step, most)
     if low is not None and high is not None and low > high:
-        name = f"data.steps.<name of {type(step).__name__}>"
         raise ConfigError(
-            f"{name}.{least}={low}: this is above {most}={high}, and no document would stay. Lower it, or raise {name}.{most}."
+            f"data.steps.<name>.{least}={low}: this is above {most}={high}, and {type(step).__name__} would leave no "
+            f"document. Lower it, or raise {most}."
         )
 
 
