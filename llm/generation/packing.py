@@ -32,7 +32,7 @@ def pack(model: Transformer, rows: int) -> Transformer:
     tied_vd = model.embedding.tokens.weight
     with torch.no_grad():
         Packer(tied_vd, transposes=rows == 1 and tied_vd.dtype is torch.float32).pack_within(model)
-    return model
+    return model.eval()
 
 
 def _is_packable(dtype: torch.dtype) -> bool:
