@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from llm.errors import ConfigError
 from llm.generation import BatchEngine, Request, Sampling, quantize
-from llm.generation.quantization import LARGEST, SCALES_ROWS, _Int8Linear
+from llm.generation.quantization import LARGEST, SCALES_ROWS, _gelu_tanh, _Int8Linear
 from llm.model import ModelConfig, Transformer, init_weights
+from llm.model.layers import gelu_tanh
 
 CONFIG = ModelConfig(d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, context_length=64, vocab_size=61)
 
@@ -79,6 +80,27 @@ def test_a_layer_errs_by_no_more_than_its_rounding(outputs):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("inputs", [96, 768])
+def test_inputs_far_above_the_others_cost_them_little(inputs):
+    generator = torch.Generator().manual_seed(0)
+    weight_oi, x_bi = (
+        torch.randn(40, inputs, generator=generator),
+        torch.randn(5, inputs, generator=generator),
+    )
+    x_bi[:, 7] = 50.0
+    exact_bo = x_bi @ weight_oi.T
+    step_b1 = x_bi.abs().amax(1, keepdim=True) / LARGEST
+    straight_bo = (x_bi / step_b1).round() * step_b1 @ weight_oi.T
+    turned_bo = _Int8Linear(weight_oi, None)(x_bi)
+    assert (turned_bo - exact_bo).norm() < 0.5 * (straight_bo - exact_bo).norm()
+
+
+def test_gelu_by_the_logistic_function_is_the_same():
+    x = torch.cat([torch.linspace(-12, 12, 10_001), torch.tensor([-1e30, -1e4, 0.0, 1e4, 1e30])])
+    torch.testing.assert_close(_gelu_tanh(x), gelu_tanh(x), atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
 def test_every_matrix_is_replaced_by_its_own(config):
     model = Transformer(config).eval()
@@ -86,7 +108,7 @@ def test_every_matrix_is_replaced_by_its_own(config):
     tokens_bt = torch.randint(0, 61, (3, 20), generator=torch.Generator().manual_seed(1))
     plain = model(tokens_bt)
     whole = quantize(copy(model))
-    assert not any(isinstance(module, torch.nn.Linear) for module in whole.modules())
+    assert not any(isinstance(module, torch.nn.Linear) or module.training for module in whole.modules())
     # Another layer's matrix, or a missing bias, would be wrong by the logits' own size.
     assert (whole(tokens_bt) - plain).norm() < 0.1 * plain.norm()
 
@@ -97,6 +119,8 @@ def test_no_row_depends_on_the_others(trained):
     layer = _Int8Linear(torch.randn(40, 96), torch.randn(40))
     x_bi = torch.randn(5, 96) * torch.tensor([[0.0], [1e-3], [1.0], [50.0], [1e4]])
     assert torch.equal(layer(x_bi), torch.cat([layer(x_1i) for x_1i in x_bi.split(1)]))
+    wide, x_bi = _Int8Linear(torch.randn(40, 768), torch.randn(40)), torch.randn(50, 768)
+    assert torch.equal(wide(x_bi), torch.cat([wide(x_1i) for x_1i in x_bi.split(1)]))
     model = quantize(copy(trained))
     requests = [
         Request(text(1, length, length)[0].tolist(), 20, Sampling(temperature=1.2), seed=length)
