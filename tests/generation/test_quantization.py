@@ -9,10 +9,21 @@ from torch.nn import functional as F
 
 from llm.errors import ConfigError
 from llm.generation import BatchEngine, Request, Sampling, quantize
-from llm.generation.quantization import LARGEST, SCALES_ROWS, _gelu_tanh, _Int8Linear
+from llm.generation.quantization import (
+    LARGEST,
+    REDUCE_RANGE,
+    SCALES_ROWS,
+    _Dynamic,
+    _Fbgemm,
+    _gelu_tanh,
+    _Int8Linear,
+    _OneDnn,
+)
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.model.layers import gelu_tanh
 
+# Those that scale rows, where this CPU has them.
+KERNELS = [_Dynamic] if not SCALES_ROWS else [_Fbgemm] if REDUCE_RANGE else [_Fbgemm, _OneDnn]
 CONFIG = ModelConfig(d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, context_length=64, vocab_size=61)
 
 
@@ -59,8 +70,9 @@ def test_perplexity_changes_by_less_than_a_hundredth(trained):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("outputs", [1, 40])
-def test_a_layer_errs_by_no_more_than_its_rounding(outputs):
+def test_a_layer_errs_by_no_more_than_its_rounding(outputs, kernel):
     generator = torch.Generator().manual_seed(0)
     weight_oi, bias_o = (
         torch.randn(outputs, 96, generator=generator),
@@ -74,14 +86,15 @@ def test_a_layer_errs_by_no_more_than_its_rounding(outputs):
     bound_bo = (
         x_step_b1 * weight_oi.abs().sum(1) + weight_step_o * (x_bi.abs() + x_step_b1).sum(1, keepdim=True)
     ) / 2 + 1e-5
-    error_bo = (_Int8Linear(weight_oi, bias_o)(x_bi) - F.linear(x_bi, weight_oi, bias_o)).abs()
+    error_bo = (_Int8Linear(weight_oi, bias_o, kernel)(x_bi) - F.linear(x_bi, weight_oi, bias_o)).abs()
     assert (error_bo <= bound_bo).all()
     assert error_bo.max() > 0
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("inputs", [96, 768])
-def test_inputs_far_above_the_others_cost_them_little(inputs):
+def test_inputs_far_above_the_others_cost_them_little(inputs, kernel):
     generator = torch.Generator().manual_seed(0)
     weight_oi, x_bi = (
         torch.randn(40, inputs, generator=generator),
@@ -91,7 +104,7 @@ def test_inputs_far_above_the_others_cost_them_little(inputs):
     exact_bo = x_bi @ weight_oi.T
     step_b1 = x_bi.abs().amax(1, keepdim=True) / LARGEST
     straight_bo = (x_bi / step_b1).round() * step_b1 @ weight_oi.T
-    turned_bo = _Int8Linear(weight_oi, None)(x_bi)
+    turned_bo = _Int8Linear(weight_oi, None, kernel)(x_bi)
     assert (turned_bo - exact_bo).norm() < 0.5 * (straight_bo - exact_bo).norm()
 
 
@@ -115,19 +128,25 @@ def test_every_matrix_is_replaced_by_its_own(config):
 
 @torch.no_grad()
 @pytest.mark.skipif(not SCALES_ROWS, reason="this CPU's kernel scales inputs over all rows")
-def test_no_row_depends_on_the_others(trained):
-    layer = _Int8Linear(torch.randn(40, 96), torch.randn(40))
-    x_bi = torch.randn(5, 96) * torch.tensor([[0.0], [1e-3], [1.0], [50.0], [1e4]])
-    assert torch.equal(layer(x_bi), torch.cat([layer(x_1i) for x_1i in x_bi.split(1)]))
-    wide, x_bi = _Int8Linear(torch.randn(40, 768), torch.randn(40)), torch.randn(50, 768)
-    assert torch.equal(wide(x_bi), torch.cat([wide(x_1i) for x_1i in x_bi.split(1)]))
-    model = quantize(copy(trained))
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_row_of_a_layer_depends_on_the_others(kernel):
+    narrow_bi = torch.randn(5, 96) * torch.tensor([[0.0], [1e-3], [1.0], [50.0], [1e4]])
+    for x_bi in (narrow_bi, torch.randn(50, 768)):
+        layer = _Int8Linear(torch.randn(40, x_bi.shape[1]), torch.randn(40), kernel)
+        assert torch.equal(layer(x_bi), torch.cat([layer(x_1i) for x_1i in x_bi.split(1)]))
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not SCALES_ROWS, reason="this CPU's kernel scales inputs over all rows")
+@pytest.mark.parametrize("rows", [3, 16])
+def test_no_text_depends_on_the_others(trained, rows):
+    model = quantize(copy(trained), rows)
     requests = [
         Request(text(1, length, length)[0].tolist(), 20, Sampling(temperature=1.2), seed=length)
         for length in (3, 9, 20, 5)
     ]
     found = {request: [] for request in requests}
-    for token in BatchEngine(model, rows=3).run(requests):
+    for token in BatchEngine(model, rows=rows).run(requests):
         found[token.request].append(token.id)
     for request in requests:
         assert found[request] == [token.id for token in BatchEngine(model, rows=1).run([request])]
