@@ -105,9 +105,9 @@ class _Turn:
         """Return `x` (..., size) turned."""
         blocks = x.reshape(-1, len(self._matrix))
         if self._packed is None or len(blocks) < MANY_BLOCKS:
-            return torch.mm(blocks, self._matrix).view(x.shape)
+            return torch.mm(blocks, self._matrix).view_as(x)
         turned: Tensor = torch.ops.mkldnn._linear_pointwise(blocks, self._packed, None, "none", [], "")
-        return turned.view(x.shape)
+        return turned.view_as(x)
 
 
 def _block(size: int) -> int:
