@@ -66,7 +66,15 @@ class _OneDnn:
 
     def __call__(self, x: Tensor) -> Tensor:
         whole = torch.quantize_per_tensor(x, 1 / LARGEST, LARGEST + 1, torch.quint8).int_repr()
-        plain = (None, 1.0, 0, torch.float32, "none", [], "")  # no bias, and nothing done to the product
+        plain: tuple[object, ...] = (
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )  # no bias, no function after it
         product: Tensor = torch.ops.onednn.qlinear_pointwise.default(
             whole, 1 / LARGEST, LARGEST + 1, self._packed, self._scale_o, self._zero_o, *plain
         )
