@@ -16,6 +16,7 @@ from llm.data.sampling.order import mix
 from llm.data.steps.base import TextStep
 from llm.data.steps.hashing import UInts, runs, word_hashes
 from llm.data.steps.repeats import repeats_by_part
+from llm.errors import ConfigError
 
 RUNS_AT_ONCE = 1 << 10
 # Bound of memory: keys that are sorted at once.
@@ -92,6 +93,11 @@ class DuplicateLines(TextStep):
 
     min_words: Count = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_words < 1:
+            raise ConfigError("DuplicateLines: min_words is at least 1.")
+
     def marks(self, text: str) -> np.ndarray:
         """A mark of each line."""
         marks_l = np.array([self._hash(line) for line in text.split("\n")], np.uint64) & ~STARTS
@@ -137,6 +143,13 @@ class NearDuplicates(TextStep):
     rows: Count = 4
     threshold: PositiveShare = 0.35
     seed: Whole = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.ngram, self.bands, self.rows) < 1 or not 0 < self.threshold <= 1:
+            raise ConfigError(
+                "NearDuplicates: ngram, bands and rows are at least 1, threshold is above 0 and at most 1."
+            )
 
     dtype = "<u4"
 
