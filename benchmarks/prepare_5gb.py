@@ -46,7 +46,8 @@ from llm.tokenizer import SentencePieceSpec
 
 RESULT = Path(__file__).with_suffix(".md")
 WITH_STEPS = RESULT.with_stem(f"{RESULT.stem}_steps")
-SAMPLE_SECONDS = 0.05
+# Each look takes some milliseconds of a core, which a second process would have used.
+SAMPLE_SECONDS = 0.25
 
 
 def varied_texts() -> Iterator[str]:

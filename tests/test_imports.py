@@ -9,14 +9,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
-    {"errors", "files", "redaction", "llm"},
+    {"errors", "files", "pages", "redaction", "llm"},
     {"config"},
     {"model", "tokenizer"},
     {"adapter"},
     {"data", "hub"},
     {"objective", "generation"},  # score and read the batches that data makes
     {"train", "evaluation", "serve"},
-    {"plan"},  # tries what train does
+    {"plan", "report"},  # try what train does, and show what it left behind
     {"build"},
     {"jobs"},
     {"cli"},

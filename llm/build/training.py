@@ -27,6 +27,7 @@ from llm.train.metrics import Meter, Observer, Pause
 from llm.train.module import LanguageModule, OptimizerFactory
 from llm.train.optimizers import check_strategy
 from llm.train.parts import PartLosses
+from llm.train.profiling import Unprofiled
 from llm.train.progress import TrainingProgress
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
@@ -170,6 +171,7 @@ def trainer(
         plugins=slurm,
         callbacks=[*callbacks, *extra],
         logger=list(loggers),
+        profiler=Unprofiled(),
         default_root_dir=run.folder,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -21,10 +21,10 @@ from llm.jobs.judged import Entry
 from llm.jobs.samples import writer
 from llm.jobs.show import show_entries
 from llm.model import Transformer
+from llm.report.run import write_report
 from llm.train import checkpoint
 from llm.train.derive import Derived
 from llm.train.hardware import place
-from llm.train.report import write_report
 from llm.train.run import Run
 
 CHATS = (Conversations, Preferences)

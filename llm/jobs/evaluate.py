@@ -21,11 +21,11 @@ from llm.jobs.scoreboard import boards, show_board
 from llm.jobs.show import show_entries
 from llm.jobs.yardstick import HARNESS, shots, yardstick
 from llm.model import Transformer
+from llm.report.compare import labels
+from llm.report.scores import write_scores
 from llm.tokenizer import Tokenizer, load_tokenizer
 from llm.train.checkpoint import load_tensors
-from llm.train.compare import labels
 from llm.train.run import Run
-from llm.train.scores import write_scores
 
 BATCH_SIZE = 16
 PAGE = "evaluation.html"

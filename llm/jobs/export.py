@@ -13,9 +13,9 @@ from llm.hub.export import About
 from llm.hub.formats import FORMATS
 from llm.hub.push import check_repo, listing, push, token_from
 from llm.jobs.judged import Entry
+from llm.report.run import entries_of
 from llm.tokenizer import load_tokenizer
 from llm.train import checkpoint
-from llm.train.report import entries_of
 from llm.train.run import Run
 
 # Of a run's config, what says how the model came about beside its shape; the rest is about folders and what is shown.

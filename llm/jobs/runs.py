@@ -8,8 +8,8 @@ from typing import Any
 
 from llm.errors import CheckpointError, ConfigError
 from llm.jobs.show import amount, duration, number
-from llm.train.compare import Difference, differences, read_runs, write_comparison
-from llm.train.summary import BROKEN, Summary, run_folders, summarize
+from llm.report.compare import Difference, differences, read_runs, write_comparison
+from llm.report.summary import BROKEN, Summary, run_folders, summarize
 
 Config = dict[str, Any]
 

@@ -11,7 +11,7 @@ from llm.evaluation.significance import differences, same_examples
 from llm.jobs.judged import Judged
 from llm.jobs.runs import table
 from llm.jobs.show import number
-from llm.train.scores import Board, Figure, Pair
+from llm.report.scores import Board, Figure, Pair
 
 SURE = 0.05
 # Figures over what a model told: each model has a denominator of its own, and all mean the same.

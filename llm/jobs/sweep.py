@@ -19,8 +19,8 @@ from llm.files import read_json, write_json
 from llm.jobs.runs import cells, table
 from llm.jobs.show import number
 from llm.redaction import redacted
-from llm.train import swept
-from llm.train.compare import read_runs, write_comparison
+from llm.report import swept
+from llm.report.compare import read_runs, write_comparison
 from llm.train.resume import BY_IDENTITY, changes
 from llm.train.rows import read_metrics_rows
 from llm.train.run import Run

@@ -26,6 +26,7 @@ from llm.jobs.show import amount
 from llm.jobs.yardstick import HARNESS
 from llm.model import Transformer, parameter_count
 from llm.redaction import redacted, redacted_text
+from llm.report.run import write_report
 from llm.train import launch, resume
 from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
@@ -34,7 +35,6 @@ from llm.train.memory import MemoryUse
 from llm.train.metrics import Pause, together
 from llm.train.module import LanguageModule
 from llm.train.parallel import gathered, is_sharded
-from llm.train.report import write_report
 from llm.train.rows import EVALUATED
 from llm.train.run import Run, environment, flatten, now, versions
 from llm.train.saving import Interrupted, StopRequest

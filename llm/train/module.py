@@ -23,7 +23,7 @@ Initialise = Callable[[Transformer], None]
 
 
 # What is assigned in each step, and is neither a parameter nor a module.
-PLAIN = {"_current_fx_name", "grad_norm", "scored", "_last_loss", "_pending"}
+PLAIN = {"_current_fx_name", "grad_norm", "scored", "_losses", "_pending"}
 
 
 class LanguageModule(L.LightningModule):
@@ -57,7 +57,7 @@ class LanguageModule(L.LightningModule):
         self.grad_norm = math.nan
         self.val_loss = math.nan
         self.scored: Rows | None = None
-        self._last_loss = torch.tensor(math.nan)
+        self._losses: tuple[Tensor, ...] = ()
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._val_total = self._val_count = 0.0
 
@@ -115,12 +115,11 @@ class LanguageModule(L.LightningModule):
             TrainingError: they are not finite.
         """
         self.grad_norm = grad_norm
-        losses, ids = zip(*self._pending, strict=True)
+        self._losses, ids = zip(*self._pending, strict=True)
         self._pending = []
-        self._last_loss = torch.stack(losses).mean()
         if not math.isfinite(self.grad_norm):
             raise TrainingError(
-                f"The gradient of step {self.trainer.global_step + 1} is not finite (loss {self._last_loss.item()}, "
+                f"The gradient of step {self.trainer.global_step + 1} is not finite (loss {self._mean_loss().item()}, "
                 f"gradient norm {self.grad_norm}, lr {optimizer.param_groups[0]['lr']:.3g}). The update was not "
                 f"made. Its samples: {torch.cat(ids).tolist()}. Try a smaller optimizer.lr, a longer "
                 "schedule.warmup_steps, trainer.gradient_clip_val=1 or trainer.precision=32-true."
@@ -131,7 +130,11 @@ class LanguageModule(L.LightningModule):
 
         A collective call: every rank must make it.
         """
-        return float(self.trainer.strategy.reduce(self._last_loss.clone(), reduce_op="mean"))
+        return float(self.trainer.strategy.reduce(self._mean_loss(), reduce_op="mean"))
+
+    def _mean_loss(self) -> Tensor:
+        """The last optimizer step's loss over this rank's micro-batches; asked for where it is shown alone."""
+        return torch.stack(self._losses).mean()
 
     def on_validation_epoch_start(self) -> None:
         """Begin a new sum."""

@@ -5,23 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
+from llm.pages import render_page
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 def page(name: str, report: Mapping[str, Any]) -> str:
     """The page for a corpus of this name."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["count"] = lambda value: f"{value:,}"
     lengths = sorted((int(longest), number) for longest, number in report["lengths"].items())
-    return environment.get_template(TEMPLATE).render(
+    return render_page(
+        TEMPLATE,
         name=name,
         report=report,
         overlaps=_overlaps(report["cleaning"]),

@@ -13,7 +13,7 @@ from test_preparation import Interrupted, Watch, full_after, hashes, stop_at, wa
 
 from llm.data import prepare
 from llm.data.files import cutting
-from llm.data.preparation import clean
+from llm.data.preparation import clean, compare
 from llm.data.preparation.report import render
 from llm.data.sources import JsonLines, StandardLibrary, TextFiles
 from llm.data.steps import Contamination, DuplicateLines, GopherQuality, Length, LowerCase, NearDuplicates
@@ -67,9 +67,9 @@ def test_steps_change_leave_out_and_compare(paths, tmp_path, documents_of) -> No
     assert (found["documents"], found["kept_documents"]) == (69, 60)
     assert found["steps"]["length"]["dropped"] == {"too short": 3}
     assert found["steps"]["lower"]["remarks"] == {"changed": 66}
-    assert found["steps"]["near"]["dropped"] == {clean.NEAR: 5}
+    assert found["steps"]["near"]["dropped"] == {compare.NEAR: 5}
     assert corpus.report["duplicates_dropped"] == 1
-    ((id_, after, before), *_) = found["steps"]["near"]["examples"][clean.NEAR]
+    ((id_, after, before), *_) = found["steps"]["near"]["examples"][compare.NEAR]
     assert id_.endswith("a00.txt")
     assert after[:200] == before[:200]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm.train.charts import Chart, chart_over_choices
+from llm.report.charts import Chart, chart_over_choices
 
 
 def charts(jobs: Sequence[Mapping[str, Any]], keys: Sequence[str], metric: str) -> list[tuple[str, Chart]]:

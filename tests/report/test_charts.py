@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from llm.train.charts import (
+from llm.report.charts import (
     BOTTOM,
     HEIGHT,
     LEFT,

@@ -7,17 +7,17 @@ from typing import Any
 import jinja2
 
 
-def render_page(template: str, **content: Any) -> str:
-    """The HTML of a template beside this file; all of `content` is only ever text."""
+def render_page(template: Path, **content: Any) -> str:
+    """The HTML of a template, which may extend or import those beside it and here; `content` is only ever text."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["figure"] = figure
-    return environment.get_template(template).render(content)
+    return environment.get_template(template.name).render(content)
 
 
 def figure(value: Any) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from llm.files import write_atomically
-from llm.train.charts import Chart, Series, chart
-from llm.train.pages import render_page
+from llm.pages import render_page
+from llm.report.charts import Chart, Series, chart
 
-TEMPLATE = "scores.html.j2"
+TEMPLATE = Path(__file__).with_suffix(".html.j2")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from llm.train.compare import NOT_SET, differences, labels, read_runs, write_comparison
+from llm.report.compare import NOT_SET, differences, labels, read_runs, write_comparison
 from llm.train.loggers import LoggedRun, MetricsCSV
 from llm.train.run import Run
 

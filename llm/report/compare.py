@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from llm.files import write_atomically
-from llm.train.charts import Chart, Series, chart
-from llm.train.pages import render_page
+from llm.pages import render_page
+from llm.report.charts import Chart, Series, chart
+from llm.report.summary import Summary, read, summarize
 from llm.train.rows import Row, read_metrics_rows
 from llm.train.run import Run, flatten
-from llm.train.summary import Summary, read, summarize
 
-TEMPLATE = "compare.html.j2"
+TEMPLATE = Path(__file__).with_suffix(".html.j2")
 NOT_SET = "(not set)"
 # Title, column, whether the axis begins at zero.
 CHARTS: tuple[tuple[str, str, bool], ...] = (

@@ -8,9 +8,9 @@ import re
 import pytest
 import yaml
 
+from llm.pages import figure
+from llm.report.run import read_samples, render, unique, write_report
 from llm.train.loggers import LoggedRun, MetricsCSV
-from llm.train.pages import figure
-from llm.train.report import read_samples, render, unique, write_report
 from tests.browsing import PHONE, faults, width_beyond
 
 EVIL = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028{{ 7*7 }}&amp;"

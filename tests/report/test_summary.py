@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from llm.report.summary import last_sample, run_folders, summarize
 from llm.train.loggers import LoggedRun, MetricsCSV
 from llm.train.run import Run
-from llm.train.summary import last_sample, run_folders, summarize
 
 RECORD = {
     "status": "finished",

@@ -2,7 +2,7 @@
 
 import re
 
-from llm.train.scores import Board, Figure, Pair, confusions, reliability_chart, write_scores
+from llm.report.scores import Board, Figure, Pair, confusions, reliability_chart, write_scores
 
 EVIL = "</script><script>alert(1)</script>"
 ENTRY = {

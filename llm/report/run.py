@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from llm.files import read_json, write_atomically
-from llm.train.charts import Chart, Series, chart
-from llm.train.pages import figure, render_page
+from llm.pages import figure, render_page
+from llm.report.charts import Chart, Series, chart
+from llm.report.summary import read, read_record
 from llm.train.rows import FILE as METRICS
 from llm.train.rows import Row, read_metrics_rows
 from llm.train.rows import column as rows_column
-from llm.train.summary import read, read_record
 
 FILE = "report.html"
-TEMPLATE = "report.html.j2"
+TEMPLATE = Path(__file__).with_suffix(".html.j2")
 # What a loss is of where a model has labels, by what they tell.
 LOSSES = {
     "text": "nats per text",
