@@ -184,7 +184,7 @@ def _split_columns(layer: nn.Module, mesh: DeviceMesh) -> None:
     if isinstance(layer, Frozen) and layer.bits is not None:
         layer.coded = _of_own_columns(layer, mesh.get_local_rank())  # type: ignore[method-assign]
     if isinstance(layer, Decomposed):
-        layer.lengths = _over_all_columns(layer.lengths, mesh)  # type: ignore[method-assign]
+        layer.lengths = _over_all_columns(layer.lengths, mesh)  # type: ignore[method-assign, assignment]
 
 
 def _of_own_columns(layer: Frozen, share: int) -> Callable[[], Coded]:
