@@ -44,6 +44,9 @@ ADAPTERS = {
     "int8": [*LORA, "adapter.quantize=int8", "adapter.dora=true"],
     "nf4": [*LORA, "adapter.quantize=nf4"],
 }
+# Where an answer begins is told by differences of scores: what shifts those of all positions alike has no gradient, and
+# AdamW makes steps of its rounding errors.
+SHIFTS = {"qa": ("label_head.output.bias", "blocks.1.residual.norms.feed_forward.bias")}
 # What runs each time; every adapter under every strategy is among the slow tests.
 QUICK = {"dora": ("fsdp", "fsdp_tp"), "nf4": ("fsdp", "deepspeed_zero3")}
 
@@ -100,9 +103,12 @@ def test_chats_have_the_losses_of_a_single_process(python, chats, tmp_path, name
             assert_near(weights(again), weights(runs / "single"))
 
 
-def assert_near(ours, theirs):
+def assert_near(ours, theirs, but=()):
     assert ours.keys() == theirs.keys()
-    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-5
+    apart = {
+        name: (ours[name] - theirs[name]).abs().max().item() for name in ours if not name.endswith(tuple(but))
+    }
+    assert max(apart.values()) < 1e-5, max(apart, key=apart.get)
 
 
 @pytest.mark.slow
@@ -139,7 +145,7 @@ def test_each_task_has_the_losses_of_a_single_process(python, tiny, tmp_path, ta
         folder = tmp_path / "runs" / strategy
         found = losses(python, [*words, f"strategy={strategy}", "trainer.devices=2"], folder)
         assert found == pytest.approx(alone, rel=0, abs=2e-6)
-        assert_near(weights(folder), weights(tmp_path / "runs/single"))
+        assert_near(weights(folder), weights(tmp_path / "runs/single"), SHIFTS.get(task, ()))
         assert figures_of(folder) == pytest.approx(expected, abs=1e-3)
 
 
