@@ -9,7 +9,7 @@ from llm.build.inference import (
     usable_model,
     usable_models,
 )
-from llm.build.models import adapter, check_installed, check_layout, model
+from llm.build.models import adapter, check_installed, check_layout, check_shares, model
 from llm.build.nodes import Config, instantiate
 from llm.build.origins import Origin, origin, started
 from llm.build.planning import layout, step
@@ -37,6 +37,7 @@ __all__ = [
     "check_installed",
     "check_layout",
     "check_reference",
+    "check_shares",
     "checkpointer",
     "collator",
     "compares",

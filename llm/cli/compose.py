@@ -1,7 +1,7 @@
 """From a command line to a composed, checked, plain config; every mistake is a ConfigError, and nothing is written."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,8 @@ class _Command:
         OmegaConf.set_struct(raw, False)
         with open_dict(raw):
             del raw["hydra"]
+            for key in _of_training(raw, self.verb):
+                del raw[key]
             for node in _sources(raw):
                 for key in BATCH_KEYS & set(node):
                     del node[key]
@@ -214,6 +216,14 @@ class _Command:
             guess = nearest(word, names)
             example = f"{guess}=<value>" if guess else "key=value, for example seed=1"
             raise ConfigError(f"{word}: an equals sign is missing; write {example}.")
+
+
+def _of_training(raw: DictConfig, verb: str) -> list[str]:
+    """What a task's file says of the run that trains it, such as its samples, which is nothing to `llm prepare`."""
+    if "task" not in raw:
+        return []
+    own, training = ({field.name for field in fields(SCHEMAS[one])} for one in (verb, "train"))
+    return [str(key) for key in raw if key in training - own]
 
 
 def _is_source(key: str) -> bool:

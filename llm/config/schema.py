@@ -38,6 +38,7 @@ Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
 Port = Annotated[int, Ge(0), Le(65535)]
 Precision = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "64", "64-true"]
 Inference = Literal["32-true", "bf16-true", "int8"]
+Architecture = Literal["decoder", "encoder", "encoder_decoder"]
 Sampler = Literal["grid", "tpe", "random", "cmaes"]
 
 
@@ -124,7 +125,7 @@ LOADER_KEYS = frozenset(entry.name for kind in (LoaderConfig, SourceConfig) for 
 class TaskConfig:
     """What a batch is and how it is scored."""
 
-    architectures: list[Literal["decoder", "encoder", "encoder_decoder"]] = field(
+    architectures: list[Architecture] = field(
         default_factory=lambda: ["decoder"]
     )  # the kinds of model that it can train
     template: str | None = (
@@ -377,6 +378,7 @@ class PrepareConfig:
     shards_dir: Given = "shards"  # where prepared corpora are kept
     processes: Count | None = None  # worker processes; null for one a core, or as many as a cluster gives
     executor: Target = field(default_factory=dict)  # what does the work, on this machine or on many
+    architecture: Architecture | None = None  # whom task=seq2seq and summarization are for; null: a decoder
     dry_run: bool = False  # show 20 documents before and after the steps, then stop
     data: Data = field(default_factory=dict)
     tokenizer: Target = field(default_factory=dict)
