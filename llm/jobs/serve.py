@@ -11,7 +11,7 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
-from llm.errors import ConfigError
+from llm.errors import ConfigError, missing_package
 from llm.generation import goes_on, rows_within, writes
 from llm.train.metrics import precision_dtype
 
@@ -20,7 +20,6 @@ DRAIN_SECONDS = 30
 # After so long the thread that answers clients lets the one of the model go on, which asks after each of a step's short
 # products; Python's own 5 ms cost 16 streams 7% of their tokens a second, and let some wait twice as long.
 SWITCH_SECONDS = 0.0003
-MISSING = "{}: llm serve needs the extra `serve`: pip install -e '.[serve]'."
 
 
 def run(config: Config, choices: dict[str, Any]) -> int:
@@ -30,7 +29,7 @@ def run(config: Config, choices: dict[str, Any]) -> int:
 
         from llm.serve import Guarding, create_app
     except ModuleNotFoundError as error:
-        raise ConfigError(MISSING.format(error.name)) from None
+        raise missing_package("llm serve", str(error.name), "serve") from None
     guarding = Guarding.of(config["host"], config["api_key"] or os.environ.get(KEY_VARIABLE) or None)
     with _listen(config["host"], config["port"]) as listening:
         models = _models(config)
