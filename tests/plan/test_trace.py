@@ -251,7 +251,8 @@ def test_what_zero_3_gathers_ahead_and_lets_go():
 @pytest.mark.parametrize("recomputed", [None, 1, 3])
 @pytest.mark.parametrize("strategy", ["single", "fsdp"])
 def test_a_deep_model_is_on_the_line_through_two_shallow_ones(strategy, recomputed):
-    deep = dataclasses.replace(SHAPE, n_layers=16)
+    # Deeper than two shallow ones together.
+    deep = dataclasses.replace(SHAPE, n_layers=24 if recomputed == 3 else 16)
     whole = step(deep, strategy, 2 if strategy == "fsdp" else 1, recomputed=recomputed)
     counted, traced = trace(whole), trace_all(whole)
     assert len(counted.peaks) < len(traced.peaks)
