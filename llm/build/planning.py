@@ -9,7 +9,7 @@ from llm.build.tasks import objective
 from llm.build.training import optimizer
 from llm.data.collators.base import Load
 from llm.model import ModelConfig
-from llm.plan import Layout, TrainingStep, blank
+from llm.plan import Layout, TrainingStep, blanks
 from llm.train.derive import TENSOR_PARALLEL, Derived
 
 
@@ -40,7 +40,7 @@ def step(
         optimizer=optimizer(config, laid_out.strategy),
         precision=precision,
         work=load.work,
-        batch=functools.partial(blank, load),
+        batches=functools.partial(blanks, load),
         micro_batch_size=micro_batch_size,
         accumulation=max(1, config["data"]["batch_size"] // (laid_out.readers * micro_batch_size)),
         period=math.lcm(*periods),

@@ -12,7 +12,7 @@ from llm.data.collators.base import Batch, load
 from llm.data.module import TrainingSet, TrainSampler
 from llm.jobs.job import Job
 from llm.jobs.show import amount
-from llm.plan import blank_like, step_flops, trace, training_seconds
+from llm.plan import blanks_like, step_flops, trace, training_seconds
 from llm.train.derive import Derived
 from llm.train.memory import MEASURED_STEPS
 from llm.train.rows import read_metrics_rows
@@ -25,15 +25,16 @@ PLANNING_SECONDS = 10
 def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
     """What the plan says of this run behind `done` steps, by the names of results.json; nothing where there is none.
 
-    The memory is that of the batches whose memory is measured, which need not be the longest.
+    The memory is that of the batches whose memory is measured, which need not be the longest, in their order.
     """
     asked = load(job.collate, job.samples)
     try:
         layout = build.layout(job.config, job.choices["strategy"], derived)
         step = build.step(job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size)
+        step = replace(step, steps=max(2, min(MEASURED_STEPS, derived.max_steps - done)))
         if asked.most != asked.work:
-            largest = _largest(job, derived, layout.readers, done)
-            step = replace(step, batch=lambda size: blank_like(largest))
+            first = _first_batches(job, derived, layout.readers, done, step.turns)
+            step = replace(step, batches=lambda size: blanks_like(first))
         peak = trace(step, PLANNING_SECONDS).peak
     except TimeoutError:
         print(f"Its memory isn't planned: {PLANNING_SECONDS} s were too short. llm plan takes its time.")
@@ -52,18 +53,26 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
     }
 
 
-def _largest(job: Job, derived: Derived, readers: int, done: int) -> Batch:
-    """The largest of the first process's micro-batches in the steps whose memory is measured."""
+def _first_batches(job: Job, derived: Derived, readers: int, done: int, turns: int) -> list[Batch]:
+    """The first process's micro-batches in the steps whose memory is measured; of each step the `turns` largest."""
     sizes = (job.config["data"]["batch_size"], derived.micro_batch_size)
     numbers = TrainSampler(done * sizes[0], *sizes, rank=0, world_size=readers)
     batches = map(TrainingSet(job.samples, job.collate, sizes[0]).__getitems__, numbers)
-    largest = max(
-        itertools.islice(batches, MEASURED_STEPS * derived.accumulation),
-        key=lambda batch: sum(t.numel() for t in batch if t is not None),
-    )
-    if "reference_b2" in job.collate.marks and largest.reference_b2 is None:
-        return largest._replace(reference_b2=torch.zeros(derived.micro_batch_size, 2))
-    return largest
+    steps = (list(itertools.islice(batches, derived.accumulation)) for _ in range(MEASURED_STEPS))
+    return [
+        _as_marked(batch, job.collate.marks) for step in steps for batch in sorted(step, key=_values)[-turns:]
+    ]
+
+
+def _values(batch: Batch) -> int:
+    return sum(t.numel() for t in batch if t is not None)
+
+
+def _as_marked(batch: Batch, marks: tuple[str, ...]) -> Batch:
+    """With the log-probabilities of the first model, which a preference gets only in training."""
+    if "reference_b2" in marks and batch.reference_b2 is None:
+        return batch._replace(reference_b2=torch.zeros(batch.ids.shape[0], 2))
+    return batch
 
 
 def measured(run: Run, peak_bytes: int | None) -> dict[str, float]:

@@ -30,7 +30,7 @@ from llm.report.run import write_report
 from llm.train import launch, resume
 from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
-from llm.train.hardware import keep_freed_memory
+from llm.train.hardware import keep_freed_memory, largest_tensor
 from llm.train.memory import MemoryUse
 from llm.train.metrics import Pause, together
 from llm.train.module import LanguageModule
@@ -187,8 +187,7 @@ def _acting(job: Job) -> Choices:
 
 def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
     if derived.accelerator == "cpu":
-        rows = max(job.shape.d_model, derived.micro_batch_size * job.shape.context_length)
-        keep_freed_memory(4 * rows * job.shape.vocabulary)
+        keep_freed_memory(largest_tensor(job.shape, derived.micro_batch_size))
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
     net = build.model(job.config, job.shape)
     stop, memory = StopRequest(), MemoryUse()

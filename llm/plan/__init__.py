@@ -1,5 +1,6 @@
 """What training will take, worked out before anything is trained."""
 
+from llm.plan.batches import blanks, blanks_like, whole_context
 from llm.plan.disk import checkpoint_bytes, kept_checkpoints
 from llm.plan.hardware import Hardware
 from llm.plan.layout import Layout
@@ -15,7 +16,7 @@ from llm.plan.time import (
     tensor_link,
     training_seconds,
 )
-from llm.plan.trace import Trace, TrainingStep, blank, blank_like, trace, whole_context
+from llm.plan.trace import Trace, TrainingStep, trace
 
 __all__ = [
     "OPTIMAL_TOKENS",
@@ -28,8 +29,8 @@ __all__ = [
     "Planner",
     "Trace",
     "TrainingStep",
-    "blank",
-    "blank_like",
+    "blanks",
+    "blanks_like",
     "checkpoint_bytes",
     "compute_optimal",
     "data_link",

@@ -70,6 +70,11 @@ class Layout:
         return ZERO.get(self.strategy, 0)
 
     @property
+    def has_whole_weights(self) -> bool:
+        """Whether each process holds all weights."""
+        return not self.is_split and self.zero_stage < 3
+
+    @property
     def is_split(self) -> bool:
         """Whether FSDP2 leaves each process a share of the weights alone."""
         return self.strategy in ("fsdp", "fsdp_tp")

@@ -4,21 +4,24 @@ import math
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from llm.plan.heap import Heap
+from llm.plan.heap import Heaps
 
 PLAIN = {Tensor, nn.Parameter, FakeTensor}
 # Operators by which FSDP2 gathers weights and scatters gradients.
 SHARDING = ("fsdp", "c10d")
+MESSAGE = -1  # the key of a message on the heap: no storage's
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Ledger(TorchDispatchMode):
         deadline: when the monotonic clock passes it, the next operator raises TimeoutError.
     """
 
-    def __init__(self, heap: Heap | None = None, deadline: float = math.inf) -> None:
+    def __init__(self, heap: Heaps | None = None, deadline: float = math.inf) -> None:
         super().__init__()
         self.heap, self.deadline = heap, deadline
         self.kind = "buffers"
@@ -76,23 +79,16 @@ class Ledger(TorchDispatchMode):
         self._live: Counter[str] = Counter()
         self._ignored: set[int] = set()
         self._most: dict[str, int] = {}
-        self._most_ever = 0
 
     def __enter__(self) -> "Ledger":
-        self._resize = torch.UntypedStorage.resize_
-        ledger, resize = self, self._resize
-
-        def resized(storage: torch.UntypedStorage, size: int) -> Any:
-            result = resize(storage, size)
-            ledger._measure(storage)
-            return result
-
-        # No operator tells of it, and FSDP2 frees and takes back gathered weights in this way.
-        torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign, assignment]
+        with ExitStack() as patches:
+            patches.enter_context(_resizing_told(self._measure))
+            patches.enter_context(_shapes_aside())
+            self._patches = patches.pop_all()
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+        self._patches.close()
         super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -118,7 +114,7 @@ class Ledger(TorchDispatchMode):
     @property
     def gaps(self) -> int:
         """How much more the heap takes than what lived on it at a time."""
-        return 0 if self.heap is None else self.heap.taken - self._most_ever
+        return 0 if self.heap is None else max(0, self.heap.most - max(self._most.values()))
 
     def at(self, kind: str, moment: str) -> None:
         """From here what is made is of this kind, and counts at this moment."""
@@ -143,9 +139,12 @@ class Ledger(TorchDispatchMode):
             self._ignored.add(key)
 
     def forget_peaks(self) -> None:
-        """Begin anew to look for the most, from what lives now; what was sent is forgotten too."""
+        """Begin anew to look for the most, from what lives now."""
         self.peaks.clear()
         self._most.clear()
+
+    def forget_sent(self) -> None:
+        """Begin anew to add up what is sent."""
         self.sent.clear()
         self.sent_once.clear()
 
@@ -185,8 +184,8 @@ class Ledger(TorchDispatchMode):
 
     def _note_peak(self) -> None:
         total = sum(self._live.values()) - self._live["host"]
-        self._most_ever = max(self._most_ever, total)
-        if total > self._most.get(self.moment, -1):
+        # Of equal ones the later, of which is known what is for what.
+        if total >= self._most.get(self.moment, 0):
             self._most[self.moment] = total
             self.peaks[self.moment] = self.live
 
@@ -215,3 +214,52 @@ class Ledger(TorchDispatchMode):
             self.sent[what] += 2 * whole
         elif "gather" in name or "scatter" in name:
             self.sent[what] += whole - part
+            if self.heap is not None:
+                self._copy_message(self.heap, round(whole), is_gathered="gather" in name)
+
+    def _copy_message(self, heap: Heaps, size: int, is_gathered: bool) -> None:
+        """Gloo gathers into a copy, and sums one that it then scatters; both are gone when the operator is."""
+        self._live["buffers"] += size
+        heap.resize(MESSAGE, size)
+        self._note_peak()
+        heap.free(MESSAGE)
+        self._live["buffers"] -= size
+        if is_gathered:
+            heap.gather(size)
+
+
+@contextmanager
+def _resizing_told(told: Callable[[torch.UntypedStorage], None]) -> Iterator[None]:
+    """Within, whatever resizes a storage is `told`: no operator is, and FSDP2 frees and takes back gathered weights so."""
+    resize = torch.UntypedStorage.resize_
+
+    def resized(storage: torch.UntypedStorage, size: int) -> Any:
+        result = resize(storage, size)
+        told(storage)
+        return result
+
+    torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]
+
+
+@contextmanager
+def _shapes_aside() -> Iterator[None]:
+    """Within, DTensor finds the shape of a result out of every mode's sight.
+
+    It tries the operator on tensors of the whole shape, without storage, and remembers what came of it: booked, they made
+    the first trace of a process differ from those behind it.
+    """
+    find = ShardingPropagator._propagate_tensor_meta_non_cached
+
+    def aside(propagator: ShardingPropagator, schema: Any) -> Any:
+        with _disable_current_modes():
+            return find(propagator, schema)
+
+    ShardingPropagator._propagate_tensor_meta_non_cached = aside  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        ShardingPropagator._propagate_tensor_meta_non_cached = find  # type: ignore[method-assign]

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
+import torch
+
 from llm.errors import ConfigError
 from llm.plan.hardware import Hardware
 from llm.plan.layout import ZERO
 from llm.plan.time import Pace, pace, step_flops, twice_flops
-from llm.plan.trace import Trace, TrainingStep, trace
+from llm.plan.trace import Trace, TrainingStep, default_dtype, trace
 from llm.train.recompute import Recomputed
 
 TENSOR_SIZES = (2, 4, 8, 16)
@@ -131,7 +133,7 @@ class Planner:
             enough = math.inf if best is None else (1 - WORTH) * best.pace.seconds
             if self._least_seconds(choice) >= enough:
                 continue
-            one = self._largest(choice)
+            one = self._largest(choice, enough)
             if one is not None and one.pace.seconds < enough:
                 best = one
             if one is not None and one.step.accumulation == 1:
@@ -147,19 +149,32 @@ class Planner:
         flops = step_flops(step, self.batch_size) + twice_flops(step, self.batch_size, choice.recomputed)
         return flops / (self.peak_flops * step.layout.world_size * self.mfu)
 
-    def _largest(self, choice: Choice) -> Planned | None:
-        """The choice with the largest micro-batch that fits, up to its own; None where none does, or it can't be."""
+    @cache  # noqa: B019
+    def _weight_bytes(self, dtype: torch.dtype) -> int:
+        """Those of all weights."""
+        step = self.make(Choice("single", 1, 1, None))
+        with default_dtype(dtype):
+            return sum(parameter.nbytes for parameter in step.model(step.shape).parameters())
+
+    def _largest(self, choice: Choice, enough: float = math.inf) -> Planned | None:
+        """The choice with the largest micro-batch that fits, up to its own.
+
+        None where none does, it can't be, or it takes `enough` seconds whatever the micro-batch is.
+        """
         try:
-            per_process = self.batch_size // self.make(choice).layout.readers
+            step = self.make(choice)
+            if step.layout.has_whole_weights and self._weight_bytes(step.dtype) > self.room:
+                return None  # known without tracing it
+            per_process = self.batch_size // step.layout.readers
             sizes = divisors(per_process, choice.micro_batch_size)
-            return next((one for one in self._fitting(choice, sizes)), None)
+            return next((one for one in self._fitting(choice, sizes, enough)), None)
         except ConfigError:
             return None
 
-    def _fitting(self, choice: Choice, sizes: list[int]) -> Iterator[Planned]:
+    def _fitting(self, choice: Choice, sizes: list[int], enough: float) -> Iterator[Planned]:
         """From the largest size on that should fit by what two small ones take, those that do."""
         first = self.plan(replace(choice, micro_batch_size=sizes[0]))
-        if not first.fits:
+        if not first.fits or first.pace.at_least >= enough:
             return
         if len(sizes) > 1:
             second = self.plan(replace(choice, micro_batch_size=sizes[1]))

@@ -49,6 +49,11 @@ class Pace:
         """All of it."""
         return max(self.compute, self.data) + self.tensor + self.update
 
+    @property
+    def at_least(self) -> float:
+        """What is left of it where larger micro-batches need fewer messages of weights and gradients."""
+        return self.compute + self.tensor + self.update
+
 
 def step_flops(step: TrainingStep, batch_size: int) -> float:
     """Operations of the model in an optimizer step, by all processes; what is computed twice counts once."""

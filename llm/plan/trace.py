@@ -4,7 +4,7 @@ import dataclasses
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from llm.data.collators.base import Batch, Load, Work
+from llm.data.collators.base import Batch, Work
 from llm.model import ModelConfig, Transformer
 from llm.objective import Loss
 from llm.plan.attention import attention_of
-from llm.plan.heap import Heap
+from llm.plan.heap import Heaps
 from llm.plan.layout import Layout
 from llm.plan.ledger import KINDS, Ledger, Memory
 from llm.plan.replica import Buckets, OptimizerFactory, Replica
 from llm.plan.zero import Gathering, WholeWeights, ZeroShares, with_gathered
+from llm.train.hardware import is_kept, largest_tensor
+from llm.train.memory import MEASURED_STEPS
 from llm.train.parallel import blocks, local
 from llm.train.strategies import HALF
 
@@ -38,10 +40,11 @@ class TrainingStep:
         optimizer: makes the optimizer of named parameters.
         precision: Lightning's name of it.
         work: what the average sample takes.
-        batch: gives a micro-batch of so many sequences, of whose values nothing depends.
+        batches: gives micro-batches of so many sequences in the order in which they come, of whose values nothing depends.
         micro_batch_size: sequences in a forward pass.
         accumulation: forward passes of a process in a step.
         period: after how many blocks the next ones keep for the backward pass what those before them kept.
+        steps: how many are traced where there is a heap, which grows on behind the first two.
     """
 
     model: Callable[[ModelConfig], Transformer]
@@ -51,10 +54,11 @@ class TrainingStep:
     optimizer: OptimizerFactory
     precision: str
     work: Work
-    batch: Callable[[int], Batch]
+    batches: Callable[[int], Iterable[Batch]]
     micro_batch_size: int
     accumulation: int = 1
     period: int = 1
+    steps: int = MEASURED_STEPS
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,6 +71,11 @@ class TrainingStep:
     def is_full_precision(self) -> bool:
         """Whether matrix products are in float32, as ZeRO's third stage has them in a mixed precision too."""
         return self.precision == "32-true" or (self.layout.zero_stage == 3 and "mixed" in self.precision)
+
+    @property
+    def keeps_freed(self) -> bool:
+        """Whether training on a CPU keeps what it frees."""
+        return is_kept(largest_tensor(self.shape, self.micro_batch_size))
 
     @property
     def turns(self) -> int:
@@ -99,39 +108,6 @@ class Trace:
     def peak(self) -> Memory:
         """What lives then, and what lies between."""
         return dataclasses.replace(self.peaks[self.moment], gaps=self.gaps)
-
-
-def whole_context(shape: ModelConfig) -> Work:
-    """What a sample takes that fills the context, and the source's where there is one."""
-    length = float(shape.context_length)
-    return Work(length, length, length, length if shape.architecture == "encoder_decoder" else 0.0)
-
-
-def blank(load: Load, size: int) -> Batch:
-    """A batch of the `size` longest samples of a load, all zeros."""
-    most, marks = load.most, load.marks
-    # A preference has two rows.
-    rows = 2 if "reference_b2" in marks else 1
-    written, scored, read = (round(length / rows) for length in (most.written, most.scored, most.read))
-
-    def ids(length: int) -> Tensor:
-        return torch.zeros(size * rows, length, dtype=torch.long)
-
-    return Batch(
-        tokens_bt=ids(written),
-        targets_bk=ids(scored),
-        ids=torch.zeros(size, dtype=torch.long),
-        documents_bt=ids(written) if "documents_bt" in marks else None,
-        positions_bk=None if scored == written else ids(scored),
-        source_bs=ids(read) if read else None,
-        source_documents_bs=ids(read) if read and "source_documents_bs" in marks else None,
-        reference_b2=torch.zeros(size, 2) if rows == 2 else None,
-    )
-
-
-def blank_like(batch: Batch) -> Batch:
-    """A batch of the shapes of another, all zeros."""
-    return Batch(*(None if t is None else torch.zeros(t.shape, dtype=t.dtype) for t in batch))  # type: ignore[arg-type]
 
 
 def parameter_dtype(precision: str) -> torch.dtype:
@@ -190,7 +166,8 @@ def _trace(step: TrainingStep, deadline: float) -> Trace:
     shape, period = step.shape, step.period
     few = 2 * (period + 1)
     few += (shape.n_layers - few) % period
-    if shape.n_layers <= few + period or shape.architecture == "encoder_decoder":
+    # Two shallow ones would take as long.
+    if shape.n_layers <= 2 * few + period or shape.architecture == "encoder_decoder":
         return trace_all(step, deadline)
     less, more = (trace_all(_of_depth(step, few + extra), deadline) for extra in (0, period))
     return _continued(less, more, few, step)
@@ -210,7 +187,9 @@ def _continued(less: Trace, more: Trace, few: int, step: TrainingStep) -> Trace:
         {what: size + times * (two[what] - size) for what, size in one.items()}
         for one, two in ((less.sent, more.sent), (less.sent_once, more.sent_once))
     )
-    return Trace(peaks, sent, once, max(0, round(less.gaps + times * (more.gaps - less.gaps))))
+    traced = Trace(peaks, sent, once)
+    # Where tensors find a place is on no line: of the same tensors as much lies between them.
+    return dataclasses.replace(traced, gaps=round(traced.peak.tensors * more.gaps / more.peak.tensors))
 
 
 def _by_end(peaks: Mapping[str, Memory], n_layers: int, ends: int) -> dict[str, Memory]:
@@ -245,7 +224,7 @@ def trace_all(step: TrainingStep, deadline: float = math.inf) -> Trace:
         net = step.model(step.shape)
         step.layout.split(net, meshes, step.precision)
         # Only now, since FSDP2 takes every parameter apart into as many pieces as there are processes.
-        heap = Heap() if step.layout.accelerator == "cpu" else None
+        heap = Heaps(step.keeps_freed) if step.layout.accelerator == "cpu" else None
         with uncollected(), FakeTensorMode(allow_non_fake_inputs=True), Ledger(heap, deadline) as ledger:
             _give_storage(net)
             ledger.mark(map(local, net.parameters()), "weights")
@@ -295,21 +274,22 @@ def _at_gradient(ledger: Ledger, module: nn.Module, kind: str, moment: str) -> N
 
 
 class _Training:
-    """Two steps in the order in which Lightning takes them; the second, with all state there, is what counts."""
+    """Steps in the order in which Lightning takes them; from the second on all state is there."""
 
     def __init__(self, step: TrainingStep, net: Transformer, ledger: Ledger) -> None:
         self.step, self.net, self.ledger = step, net, ledger
         self.replica = replica_of(step.layout)(net, step.optimizer, step.layout, ledger)
 
     def run(self) -> None:
-        """Take both steps."""
+        """Take two steps, or as many as are wanted of a heap."""
         self.ledger.at("buffers", "batch")
-        batch = self.step.batch(self.step.micro_batch_size)
-        for _ in range(2):
-            self.ledger.forget_peaks()
+        self.ledger.forget_peaks()
+        batches = iter(self.step.batches(self.step.micro_batch_size))
+        for _ in range(2 if self.ledger.heap is None else self.step.steps):
+            self.ledger.forget_sent()
             self.replica.begin()
             for turn in range(self.step.turns):
-                self._pass(batch, is_first=turn == 0, is_last=turn == self.step.turns - 1)
+                self._pass(next(batches), is_first=turn == 0, is_last=turn == self.step.turns - 1)
             self.ledger.at("buffers", "update")
             self.replica.update()
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from llm.train.hardware import give_back_freed_memory
+
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 PAGE = mmap.PAGESIZE
 # The second step is the first that has all of the optimizer's state.
@@ -35,6 +37,8 @@ class MemoryUse(L.Callback):
         if pl_module.device.type != "cpu":
             torch.accelerator.reset_peak_memory_stats()
         elif CLEAR.exists():
+            # What planning and the first weights left free would be there before, and taken by tensors later.
+            give_back_freed_memory()
             CLEAR.write_text("5")  # the high-water mark begins anew
             self._before = _resident("VmRSS") - _held()
 

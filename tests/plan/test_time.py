@@ -32,7 +32,7 @@ def step(config, strategy="single", processes=1, **changes):
     keys = {"precision": "bf16-mixed", "micro_batch_size": 1}
     layout = Layout(strategy, processes)
     work = whole_context(config)
-    return TrainingStep(None, config, layout, None, None, work=work, batch=None, **(keys | changes))
+    return TrainingStep(None, config, layout, None, None, work=work, batches=None, **(keys | changes))
 
 
 GPT3 = functools.cache(lambda: shape("gpt3_175b", 50257))

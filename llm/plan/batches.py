@@ -1,0 +1,48 @@
+"""Batches of the shapes that training has, of whose values nothing depends."""
+
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+
+import torch
+from torch import Tensor
+
+from llm.data.collators.base import Batch, Load, Work
+from llm.model import ModelConfig
+
+
+def whole_context(shape: ModelConfig) -> Work:
+    """What a sample takes that fills the context, and the source's where there is one."""
+    length = float(shape.context_length)
+    return Work(length, length, length, length if shape.architecture == "encoder_decoder" else 0.0)
+
+
+def blanks(load: Load, size: int) -> Iterator[Batch]:
+    """Again and again a batch of the `size` longest samples of a load, all zeros."""
+    most, marks = load.most, load.marks
+    # A preference has two rows.
+    rows = 2 if "reference_b2" in marks else 1
+    written, scored, read = (round(length / rows) for length in (most.written, most.scored, most.read))
+
+    def ids(length: int) -> Tensor:
+        return torch.zeros(size * rows, length, dtype=torch.long)
+
+    return repeat(
+        Batch(
+            tokens_bt=ids(written),
+            targets_bk=ids(scored),
+            ids=torch.zeros(size, dtype=torch.long),
+            documents_bt=ids(written) if "documents_bt" in marks else None,
+            positions_bk=None if scored == written else ids(scored),
+            source_bs=ids(read) if read else None,
+            source_documents_bs=ids(read) if read and "source_documents_bs" in marks else None,
+            reference_b2=torch.zeros(size, 2) if rows == 2 else None,
+        )
+    )
+
+
+def blanks_like(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches of the shapes of others, all zeros."""
+    for batch in batches:
+        yield Batch(
+            *(None if t is None else torch.zeros(t.shape, dtype=t.dtype) for t in batch)  # type: ignore[arg-type]
+        )
