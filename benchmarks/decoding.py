@@ -101,7 +101,7 @@ def pair(
     tensors, keys = to_huggingface(model, config, model_type="gpt2")
     theirs = GPT2LMHeadModel(AutoConfig.for_model(**keys)).eval()
     theirs.load_state_dict({**tensors, "lm_head.weight": tensors["transformer.wte.weight"]})
-    model = quantize(model) if own is torch.int8 else pack(model.to(own), rows)
+    model = quantize(model, rows) if own is torch.int8 else pack(model.to(own), rows)
     theirs = theirs.to(others)
 
     def our_tokens(prompt_bt: Tensor) -> Tensor:

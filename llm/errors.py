@@ -23,3 +23,20 @@ class CheckpointError(UserError):
 
 class TrainingError(UserError):
     """Training had to stop, for instance because the loss was no longer finite."""
+
+
+def missing_package(what: str, package: str, extra: str, instead: str = "") -> ConfigError:
+    """An error that says how to get a package which one of our extras brings.
+
+    Args:
+        what: what needs it, such as `logger=wandb`.
+        package: its name.
+        extra: the extra.
+        instead: another way out, as the rest of the sentence.
+    """
+    return ConfigError(f"{what} needs the package {package}: {install_command(extra)}{instead}.")
+
+
+def install_command(extra: str) -> str:
+    """What brings an extra of ours, typed in a checkout: the `llm` of PyPI is another project."""
+    return f"pip install -e '.[{extra}]'"

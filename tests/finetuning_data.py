@@ -66,7 +66,7 @@ def summarization(folder):
 def seq2seq(folder):
     # On a decoder: several pairs in a row.
     rows = [{"source": f"{n} of it", "target": f"{n}"} for n in range(80)]
-    return ["model=nano", "model.n_kv_heads=1", "model.head_dim=16", "data=pairs", jsonl(folder, rows)]
+    return ["model=nano", "model.n_kv_heads=2", "model.head_dim=16", "data=pairs", jsonl(folder, rows)]
 
 
 def chat(folder):
@@ -79,12 +79,12 @@ def chat(folder):
         }
         for n in range(80)
     ]
-    return ["model=nano", "model.n_kv_heads=1", "model.head_dim=16", "data=chat", jsonl(folder, rows)]
+    return ["model=nano", "model.n_kv_heads=2", "model.head_dim=16", "data=chat", jsonl(folder, rows)]
 
 
 def dpo(folder):
     rows = [{"prompt": f"{n}?", "chosen": "a" * (n % 9 + 1), "rejected": f"{n}"} for n in range(80)]
-    return ["model=nano", "model.n_kv_heads=1", "model.head_dim=16", "data=preferences", jsonl(folder, rows)]
+    return ["model=nano", "model.n_kv_heads=2", "model.head_dim=16", "data=preferences", jsonl(folder, rows)]
 
 
 def jsonl(folder, rows):

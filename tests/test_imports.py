@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
-    {"errors", "files", "pages", "redaction", "llm"},
+    {"bounds", "errors", "files", "pages", "redaction", "llm"},
     {"config"},
     {"model", "tokenizer"},
     {"adapter"},

@@ -1,12 +1,16 @@
 """What is trained beside a frozen model, as a composition over its linear layers."""
 
-from llm.adapter.frozen import frozen_bytes, n_values
-from llm.adapter.lora import Lora, LowRank, begun, layers, merged, without_adapters
+from llm.adapter.frozen import KINDS, Coded, Frozen, frozen_bytes, n_values
+from llm.adapter.lora import Decomposed, Lora, LowRank, begun, layers, merged, without_adapters
 from llm.adapter.switched import Adapted, Changes, Switched, attach, using
 
 __all__ = [
+    "KINDS",
     "Adapted",
     "Changes",
+    "Coded",
+    "Decomposed",
+    "Frozen",
     "Lora",
     "LowRank",
     "Switched",

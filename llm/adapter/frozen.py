@@ -3,6 +3,7 @@
 Shapes: i inputs, o outputs of a layer, c codes of a row, k blocks of a matrix, n the values of a block.
 """
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from statistics import NormalDist
@@ -66,7 +67,22 @@ def _decode_nf4(coded: Coded, dtype: torch.dtype) -> Tensor:
     codes_oc = coded.codes
     numbers = torch.stack([codes_oc >> 4, codes_oc & 15], -1).int()
     values = torch.tensor(LEVELS, device=codes_oc.device, dtype=dtype)[numbers]
-    return (values.reshape(-1, BLOCK) * coded.scales.to(dtype)).reshape(len(codes_oc), -1)
+    # A part of a matrix may have narrower blocks, see `_part_of_nf4`.
+    return (values.reshape(len(coded.scales), -1) * coded.scales.to(dtype)).reshape(len(codes_oc), -1)
+
+
+def _part_of_int8(coded: Coded, share: int, width: int) -> Coded:
+    return coded  # a scale is a row's
+
+
+def _part_of_nf4(coded: Coded, share: int, width: int) -> Coded:
+    rows, own = len(coded.codes), 2 * coded.codes.shape[1]
+    # So wide that none of them reaches over the end of a row, of a part or of a block of the whole.
+    block = math.gcd(BLOCK, width, own)
+    device = coded.scales.device
+    rows_o1 = torch.arange(rows, device=device)[:, None] * width
+    first_k = (rows_o1 + torch.arange(share * own, (share + 1) * own, block, device=device)).flatten()
+    return Coded(coded.codes, coded.scales[first_k // BLOCK])
 
 
 class Bits(NamedTuple):
@@ -74,6 +90,8 @@ class Bits(NamedTuple):
 
     encode: Callable[[Tensor], Coded]
     decode: Callable[[Coded, torch.dtype], Tensor]
+    # The codes of some columns, the `share`-th as many of a matrix `width` wide, with all its scales: with their own.
+    part: Callable[[Coded, int, int], Coded]
     dtype: torch.dtype
     per_code: int  # values in a code
 
@@ -87,9 +105,9 @@ class Bits(NamedTuple):
 
 KINDS = {
     # A row's largest value becomes 127.
-    "int8": Bits(_encode_int8, _decode_int8, torch.int8, 1),
+    "int8": Bits(_encode_int8, _decode_int8, _part_of_int8, torch.int8, 1),
     # A block's largest value becomes 1 (QLoRA, arXiv 2305.14314; its scales are kept whole).
-    "nf4": Bits(_encode_nf4, _decode_nf4, torch.uint8, 2),
+    "nf4": Bits(_encode_nf4, _decode_nf4, _part_of_nf4, torch.uint8, 2),
 }
 
 
@@ -111,11 +129,15 @@ class Frozen(nn.Linear):
                 setattr(self, name, nn.Parameter(tensor, requires_grad=False))
         self.train(base.training)
 
+    def coded(self) -> Coded:
+        """The matrix in few bits."""
+        return Coded(self.codes, self.scales)
+
     def matrix(self) -> Tensor:
         """The matrix (o, i), in the dtype of its scales where it is made of codes."""
         if self.bits is None:
             return self.weight
-        return KINDS[self.bits].decode(Coded(self.codes, self.scales), self.scales.dtype)
+        return KINDS[self.bits].decode(self.coded(), self.scales.dtype)
 
     def product(self, x: Tensor, bias_o: Tensor | None = None) -> Tensor:
         """The product with the matrix, and a bias."""
@@ -123,7 +145,7 @@ class Frozen(nn.Linear):
             return F.linear(x, self.weight, bias_o)
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        product: Tensor = _Product.apply(x.to(dtype), self.codes, self.scales, self.bits)
+        product: Tensor = _Product.apply(x.to(dtype), *self.coded(), self.bits)
         return product if bias_o is None else product + bias_o.to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -57,9 +57,13 @@ class Decomposed(LowRank):
     def forward(self, x: Tensor) -> Tensor:
         """Map the last dimension; no gradient goes through the rows' own lengths, as the paper has it."""
         turned_oi = self.matrix() + self.scale * (self.lora_b @ self.lora_a)
-        longer_o = self.lora_gain / torch.linalg.vector_norm(turned_oi, dim=1).detach()
+        longer_o = self.lora_gain / self.lengths(turned_oi.detach())
         y = longer_o * (self.product(x) + self.change(x))
         return y if self.bias is None else y + self.bias
+
+    def lengths(self, matrix_oi: Tensor) -> Tensor:
+        """The lengths (o,) of a matrix's rows."""
+        return torch.linalg.vector_norm(matrix_oi, dim=1)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from llm.build.inference import (
     usable_model,
     usable_models,
 )
-from llm.build.models import adapter, check_installed, check_layout, model
+from llm.build.models import adapter, check_installed, check_layout, check_shares, model
 from llm.build.nodes import Config, instantiate
-from llm.build.origins import Origin, origin
+from llm.build.origins import Origin, origin, started
 from llm.build.planning import layout, step
-from llm.build.tasks import check_reference, collator, compares, objective, references, shape_for
+from llm.build.tasks import check_reference, collator, compares, objective, refer, shape_for
 from llm.build.tokenizers import FixedTokenizer, stand_in, tokenizer_spec
 from llm.build.training import (
     checkpointer,
@@ -37,6 +37,7 @@ __all__ = [
     "check_installed",
     "check_layout",
     "check_reference",
+    "check_shares",
     "checkpointer",
     "collator",
     "compares",
@@ -54,11 +55,12 @@ __all__ = [
     "origin",
     "part_losses",
     "progress",
-    "references",
+    "refer",
     "shape_for",
     "source",
     "sources_of",
     "stand_in",
+    "started",
     "step",
     "steps",
     "tokenizer_spec",

@@ -6,18 +6,18 @@ from contextlib import nullcontext
 from llm.build.nodes import Config, collator_class, instantiate
 from llm.build.tokenizers import FixedTokenizer
 from llm.config import resolve
+from llm.config.schema import LOADER_KEYS
 from llm.data import Corpus, Source, prepare
 from llm.data.collators.conversations import Conversing
 from llm.data.collators.preferences import PreferenceCollator
 from llm.data.executors.processes import Executor
-from llm.data.mixture import Mixed, Mixture, Share
+from llm.data.mixture import Mixed, Mixture, Portion
 from llm.data.preparation.pipeline import AnyStep
 from llm.data.preparation.prepare import shared_tokenizer
 from llm.data.preparation.progress import Bar
 from llm.errors import ConfigError
 from llm.tokenizer import TokenizerSpec
 
-LOADER_KEYS = {"batch_size", "micro_batch_size", "repeat_batch", "steps", "sources", "weight", "epochs"}
 # The name of a mixture's source goes into column names and errors.
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -50,7 +50,7 @@ def corpus(
         how: Config = {"processes": processes, "executor": executor, "progress": bar}
         if not sources:
             return prepare(source(data, config), spec, config["shards_dir"], steps=steps(data, config), **how)
-        shares = {name: Share(node["weight"], node["epochs"]) for name, node in sources.items()}
+        shares = {name: Portion(node["weight"], node["epochs"]) for name, node in sources.items()}
         texts = {name: (source(node, config), steps(node, config)) for name, node in sources.items()}
         tokenizer = shared_tokenizer(list(texts.values()), spec, config["shards_dir"], **how)
         fixed = FixedTokenizer(tokenizer)

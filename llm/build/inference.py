@@ -50,7 +50,7 @@ def adapted_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
 
 def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
     """`net` laid out to write `rows` texts at a time, in float32, bfloat16 or by weights of eight bits."""
-    return quantize(net) if precision == "int8" else pack(net.to(precision_dtype(precision)), rows)
+    return quantize(net, rows) if precision == "int8" else pack(net.to(precision_dtype(precision)), rows)
 
 
 def usable_model(start: str, which: str | None) -> tuple[Transformer, Tokenizer]:

@@ -26,7 +26,7 @@ def adapter(config: Config) -> Lora | None:
     """What is trained beside a frozen model; None where its own weights are.
 
     Raises:
-        ConfigError: there is no model to freeze, or the strategy splits what can't be.
+        ConfigError: there is no model to freeze, or a setting is out of its range.
     """
     if config["adapter"] is None:
         return None
@@ -34,21 +34,7 @@ def adapter(config: Config) -> Lora | None:
         raise ConfigError(
             "adapter: it is trained beside a model that is there already; give one by init_from=."
         )
-    beside = cast(Lora, instantiate(config["adapter"], config))
-    strategy = config["trainer"]["strategy"]
-    if not isinstance(strategy, dict):
-        return beside
-    if TENSOR_PARALLEL in strategy:
-        raise ConfigError(
-            "adapter: strategy=fsdp_tp splits the matrices that it stands beside; take strategy=fsdp."
-        )
-    make = resolve(strategy["_target_"], config["packages"])
-    if beside.quantize is not None and isinstance(make, type) and issubclass(make, ZeroStrategy):
-        raise ConfigError(
-            f"adapter.quantize={beside.quantize}: matrices in few bits don't go with DeepSpeed; take strategy=fsdp, which splits them, "
-            "strategy=single or strategy=ddp, or no adapter.quantize."
-        )
-    return beside
+    return cast(Lora, instantiate(config["adapter"], config))
 
 
 def model(config: Config, shape: ModelConfig) -> Transformer:
@@ -70,7 +56,17 @@ def check_layout(config: Config, shape: ModelConfig) -> None:
     """
     strategy = config["trainer"]["strategy"]
     if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
-        check_divides(shape, strategy[TENSOR_PARALLEL])
+        check_shares(config, shape, strategy[TENSOR_PARALLEL])
+
+
+def check_shares(config: Config, shape: ModelConfig, size: int) -> None:
+    """Refuse so many processes that can't share each matrix product of such a model and its adapter evenly.
+
+    Raises:
+        ConfigError: see `check_divides`.
+    """
+    beside = adapter(config)
+    check_divides(shape, size, None if beside is None else beside.quantize)
 
 
 def check_installed(config: Config) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from llm.build.nodes import Config, collator_class
-from llm.build.tokenizers import ChattingSpec, FixedTokenizer, chatting, untemplated_spec
-from llm.data.collators import pair_collator
+from llm.build.nodes import Config
+from llm.build.tokenizers import ChattingSpec, FixedTokenizer, chatting, joins_pairs, untemplated_spec
 from llm.errors import ConfigError
 from llm.hub import from_huggingface, local_folder, peft
 from llm.hub.gguf.reader import from_gguf
@@ -88,7 +87,7 @@ def origin(config: Config, run: Run) -> Origin:
 
 def _templated(config: Config, found: Origin) -> TokenizerSpec:
     """The way to the tokenizer with the task's template: of a decoder on pairs that of pairs, which no task of texts keeps."""
-    if found.shape.architecture == "decoder" and collator_class(config) is pair_collator:
+    if joins_pairs(config, found.shape.architecture):
         return ChattingSpec(found.tokenizer, PAIR)
     if found.weights and config["task"]["template"] is None:
         tokenizer = found.tokenizer.build(())

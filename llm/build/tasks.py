@@ -1,6 +1,7 @@
 """What a task is made of: its collator and its objective, and what either asks of the model."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from llm.build.origins import Origin
 from llm.data import Corpus
 from llm.data.collators.base import Collator, Setting
 from llm.data.collators.labels import LabelCollator
+from llm.data.collators.preferences import PreferenceCollator
 from llm.data.collators.prefix import PrefixCollator
 from llm.data.mixture import Mixture
 from llm.errors import ConfigError
@@ -57,16 +59,34 @@ def check_reference(config: Config) -> None:
         raise ConfigError("task=dpo compares with the model that it starts from: give one by init_from=.")
 
 
-def references(config: Config, start: Origin, text: Corpus | Mixture, path: Path) -> dict[str, np.ndarray]:
-    """What the first model says of all answers, by stream: computed once, and kept at `path`; empty where none is needed."""
-    if not compares(config) or isinstance(text, Mixture):  # which has no preferences
-        return {}
-    if not path.exists():
-        net = Transformer(start.shape)
-        checkpoint.load_weights(net, start.weights, Path("init_from"))
-        place(net.eval())
-        collate = collator(config, text.tokenizer, start.shape)
-        streams = [stream for stream in (text.train, text.validation) if len(stream)]
-        scores = {stream.name: reference_scores(net, stream, collate) for stream in streams}
-        write_tensors(path, {name: torch.from_numpy(array) for name, array in scores.items()})
-    return {name: tensor.numpy() for name, tensor in checkpoint.load_tensors(path).items()}
+def refer(
+    collate: Collator, config: Config, text: Corpus | Mixture, first: Callable[[], Origin], kept: Path | None
+) -> None:
+    """Tell a collator of preferences what the model that training began with says of all answers; others need nothing.
+
+    Args:
+        collate: what makes the batches; of the context that the model is trained with.
+        config: names the objective, which may compare with no first model.
+        text: the corpus, all of whose answers are read.
+        first: gives that model, of the same context; it is asked where nothing is kept.
+        kept: the file that keeps what was computed, by stream; None to compute it anew.
+    """
+    # A mixture has no preferences.
+    if not isinstance(collate, PreferenceCollator) or isinstance(text, Mixture) or not compares(config):
+        return
+    if kept is not None and kept.exists():
+        found = {name: tensor.numpy() for name, tensor in checkpoint.load_tensors(kept).items()}
+    else:
+        found = _references(collate, text, first())
+        if kept is not None:
+            write_tensors(kept, {name: torch.from_numpy(array) for name, array in found.items()})
+    collate.references.update(found)
+
+
+def _references(collate: Collator, text: Corpus, start: Origin) -> dict[str, np.ndarray]:
+    """The log-probabilities (n, 2) of all answers under the first model, by stream."""
+    net = Transformer(start.shape)
+    checkpoint.load_weights(net, start.weights, Path("init_from"))
+    place(net.eval())
+    streams = [stream for stream in (text.train, text.validation) if len(stream)]
+    return {stream.name: reference_scores(net, stream, collate) for stream in streams}

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from llm.build.nodes import Config, instantiate
+from llm.build.nodes import Config, collator_class, instantiate
+from llm.data.collators import pair_collator
 from llm.data.documents import fingerprint
 from llm.errors import ConfigError
 from llm.tokenizer import SENTINEL, ByteSpec, SentencePieceSpec, Tokenizer, TokenizerSpec, default_template
-from llm.tokenizer.chat import CHATML, with_end
+from llm.tokenizer.chat import CHATML, PAIR, with_end
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,16 @@ class ChattingSpec:
         return fingerprint({"tokenizer": self.spec.fingerprint(), "template": self.template or CHATML})
 
 
-def tokenizer_spec(config: Config) -> TokenizerSpec:
-    """The tokenizer of the config; one that is made here also gets the sentinels or the template that the task needs."""
-    return chatting(config, untemplated_spec(config))
+def tokenizer_spec(config: Config, architecture: str) -> TokenizerSpec:
+    """The tokenizer of the config for a model of an architecture; one that is made here also gets the sentinels or the
+    template that the task needs."""
+    spec = untemplated_spec(config)
+    return ChattingSpec(spec, PAIR) if joins_pairs(config, architecture) else chatting(config, spec)
+
+
+def joins_pairs(config: Config, architecture: str) -> bool:
+    """Whether the task is one of pairs and the model a decoder, whose template writes a pair as one sequence."""
+    return architecture == "decoder" and collator_class(config) is pair_collator
 
 
 def chatting(config: Config, spec: TokenizerSpec) -> TokenizerSpec:

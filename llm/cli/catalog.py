@@ -1,19 +1,30 @@
-"""What can be chosen: the groups, their choices and the keys of each, read from conf/ without composing anything."""
+"""What can be chosen: the groups, their choices and the keys of each, read from conf/ without Hydra, which takes longer."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import llm
+from llm.cli.layers import (
+    Choice,
+    Folders,
+    Layer,
+    choice_file,
+    entries,
+    layers,
+    merged,
+    names_of,
+    own_layer,
+    paths,
+)
+from llm.cli.overrides import read_list
 from llm.cli.safe_yaml import read_yaml
 from llm.config import SCHEMAS, known_keys
 from llm.config.check import holds_any_number, shown
 from llm.config.static import Field
 from llm.config.words import ALIASES
 from llm.errors import ConfigError
-
-Choice = str | list[str] | None
 
 
 @cache
@@ -24,14 +35,14 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def config_folders(given: str | None) -> list[Path]:
+def config_folders(given: str | None) -> Folders:
     """Our conf/ and, behind it, the folder that the user gave.
 
     Raises:
         ConfigError: there is no such folder, or it names a choice that is ours already, which would be ignored.
     """
     if given is None:
-        return [conf_folder()]
+        return (conf_folder(),)
     own = Path(given).resolve()
     if not own.is_dir():
         raise ConfigError(f"--config-dir {given}: there is no such folder.")
@@ -41,7 +52,7 @@ def config_folders(given: str | None) -> list[Path]:
                 raise ConfigError(
                     f"{own / group / name}.yaml: {group}={name} is taken; give the file another name."
                 )
-    return [conf_folder(), own]
+    return (conf_folder(), own)
 
 
 def group_choices(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -58,42 +69,79 @@ def group_choices(folders: Sequence[Path]) -> dict[str, list[str]]:
 def default_groups(verb: str) -> dict[str, Choice]:
     """The groups that a verb chooses from, with the choice that it, or a verb that it builds on, makes itself."""
     groups: dict[str, Choice] = {}
-    for entry in read_yaml(conf_folder() / f"{verb}.yaml").get("defaults", []):
-        if isinstance(entry, str) and entry != "_self_":
-            groups |= default_groups(entry)
-        elif isinstance(entry, dict):
-            groups |= {
-                name.removeprefix("optional ").removeprefix("override "): c for name, c in entry.items()
-            }
+    for entry in entries(read_yaml(conf_folder() / f"{verb}.yaml")):
+        if entry.group:
+            groups[entry.group] = entry.name
+        elif not entry.is_self:
+            groups |= default_groups(str(entry.name))
     return groups
 
 
-def choices_of_verb(verb: str, folders: Sequence[Path]) -> dict[str, list[str]]:
+def choices_of_verb(verb: str, folders: Folders) -> dict[str, list[str]]:
     """The groups that a verb takes, in its order, with their choices."""
     found = group_choices(folders)
     return {group: found[group] for group in default_groups(verb) if group in found}
 
 
-def choice_file(folders: Sequence[Path], group: str, name: str) -> Path | None:
-    """The file of a choice."""
-    files = (folder / group / f"{name}.yaml" for folder in folders)
-    return next((file for file in files if file.is_file()), None)
+def choices(verb: str, folders: Folders, given: Mapping[str, str]) -> dict[str, Choice]:
+    """The choice of each group of a verb: the `given` one, else what a chosen overlay overrides it by, else its default.
+
+    Raises:
+        ConfigError: a list of choices is not closed.
+    """
+    asked = {group: _read(group, given[group]) for group in default_groups(verb) if group in given}
+    overridden: dict[str, Choice] = {}
+    for group, choice in (default_groups(verb) | asked).items():
+        for name in names_of(choice):
+            for layer in layers(folders, group, name):
+                overridden |= layer.overrides
+    return default_groups(verb) | overridden | asked
 
 
-def keys_of_choice(verb: str, folders: Sequence[Path], group: str, name: str) -> dict[str, Field]:
-    """The dotted keys that a choice brings, such as `data.paths` of `data=text`."""
-    file = choice_file(folders, group, name)
+def _read(group: str, typed: str) -> Choice:
+    if typed in ("", "null"):
+        return None
+    return read_list(group, typed) if typed.startswith("[") else typed
+
+
+def layers_of(verb: str, folders: Folders, chosen: Mapping[str, Choice]) -> list[Layer]:
+    """The files that a verb's config is composed of under those choices, the last word last."""
+    file = conf_folder() / f"{verb}.yaml"
+    found: list[Layer] = []
+    for entry in entries(read_yaml(file)):
+        if entry.group:
+            for name in names_of(chosen.get(entry.group)):
+                found += layers(folders, entry.group, name)
+        else:
+            found += [own_layer(file)] if entry.is_self else layers_of(str(entry.name), folders, chosen)
+    return found
+
+
+def keys_of_choice(verb: str, folders: Folders, group: str, name: str) -> dict[str, Field]:
+    """The dotted keys that a choice brings, such as `data.paths` of `data=text`, wherever its files set them."""
     hints = get_type_hints(SCHEMAS[verb], include_extras=True)
-    if file is None or group not in hints:
-        return {}
-    return known_keys(hints[group], read_yaml(file), f"{group}.")
+    known: dict[str, Field] = {}
+    for node, values in merged(layers(folders, group, name)).items():
+        if node in hints:
+            known |= known_keys(hints[node], values, f"{node}.")
+    return known
 
 
-def choices_with_key(verb: str, folders: Sequence[Path], key: str) -> list[str]:
-    """Those choices, as `group=choice`, that would have a key which the present ones lack."""
-    group = key.partition(".")[0]
-    names = choices_of_verb(verb, folders).get(group, [])
-    return [f"{group}={name}" for name in names if key in keys_of_choice(verb, folders, group, name)]
+def choices_with_key(verb: str, folders: Folders, key: str) -> list[str]:
+    """Those choices, as `group=choice`, that would have a key which the present ones lack.
+
+    What builds on one of them is left out: there are many, and the key is not theirs.
+    """
+    node = key.rpartition(".")[0]
+    files: dict[str, list[Path]] = {}
+    for group, names in choices_of_verb(verb, folders).items():
+        for name in names:
+            found = layers(folders, group, name)
+            sets = any(layer.has(node) for layer in found)
+            if sets and key in keys_of_choice(verb, folders, group, name):
+                files[f"{group}={name}"] = [layer.file for layer in found]
+    own = {choice_file(folders, *choice.split("=")) for choice in files}
+    return [choice for choice, parts in files.items() if len(own.intersection(parts)) == 1]
 
 
 def may_be_empty(verb: str, group: str) -> bool:
@@ -102,9 +150,7 @@ def may_be_empty(verb: str, group: str) -> bool:
     return default_groups(verb)[group] is None or holds_any_number(hint)
 
 
-def ways_to_write(
-    verb: str, folders: Sequence[Path], word: str, value: str, known: Collection[str]
-) -> list[str]:
+def ways_to_write(verb: str, folders: Folders, word: str, value: str, known: Collection[str]) -> list[str]:
     """What to write for `word=value` where `word` names a choice, or a key of a choice that wasn't made."""
     groups = choices_of_verb(verb, folders)
     keys = [f"{group}.{word}" for group in groups]
@@ -118,26 +164,15 @@ def ways_to_write(
     ]
 
 
-def _as_choice(folders: Sequence[Path], group: str, name: str, value: str) -> str:
-    file = choice_file(folders, group, name)
-    needed = [key for key, given in read_yaml(file).items() if given == "???"] if file else []
-    return " ".join([f"{group}={name}", *(f"{group}.{key}={shown(value)}" for key in needed)])
+def _as_choice(folders: Folders, group: str, name: str, value: str) -> str:
+    needed = [key for key, given in paths(merged(layers(folders, group, name))) if given == "???"]
+    return " ".join([f"{group}={name}", *(f"{key}={shown(value)}" for key in needed)])
 
 
-def origin(folders: Sequence[Path], choices: Mapping[str, Choice], key: str) -> Path | None:
-    """The chosen file that sets a dotted key, the one with the last word where several do."""
-    first, _, rest = key.partition(".")
-    overlay = rest if first == "trainer" else ""
-    for group, inside in (("debug", key), ("experiment", key), ("strategy", overlay), (first, rest)):
-        chosen = choices.get(group)
-        for name in chosen if isinstance(chosen, list) else [chosen] if chosen else []:
-            file = choice_file(folders, group, name)
-            if file is not None and inside in _paths(read_yaml(file)):
-                return file
-    return None
-
-
-def _paths(node: Any, prefix: str = "") -> Iterator[str]:
-    for name, value in node.items() if isinstance(node, dict) else ():
-        yield f"{prefix}{name}"
-        yield from _paths(value, f"{prefix}{name}.")
+def origin(verb: str, folders: Folders, chosen: Mapping[str, Choice], key: str) -> Path | None:
+    """The file that sets a dotted key, the one with the last word where several do."""
+    found = layers_of(verb, folders, chosen)
+    for group, _, place in (choice.partition("@") for choice in chosen if "@" in choice):
+        for name in names_of(chosen[f"{group}@{place}"]):
+            found += layers(folders, group, name, place)
+    return next((layer.file for layer in reversed(found) if layer.has(key)), None)

@@ -1,7 +1,7 @@
 """From a command line to a composed, checked, plain config; every mistake is a ConfigError, and nothing is written."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,16 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from llm.cli import catalog
+from llm.cli.layers import Choice, Folders
 from llm.cli.overrides import Words, read_list, split_words
 from llm.cli.sources import config_loader
 from llm.cli.values import Texts, read_value
 from llm.config import SCHEMAS, Problem, check, check_targets, filled, find_key, known_keys
 from llm.config.check import unknown_key
+from llm.config.schema import BATCH_KEYS
 from llm.config.static import Field
 from llm.config.words import REFUSED, nearest
 from llm.errors import ConfigError
-
-# What a data choice says of batches, which a mixture decides for all of its sources.
-BATCH_KEYS = {"batch_size", "micro_batch_size", "repeat_batch"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Composed:
     """
 
     config: dict[str, Any]
-    choices: dict[str, catalog.Choice]
+    choices: dict[str, Choice]
     typed: frozenset[str] = frozenset()
 
 
@@ -110,9 +109,9 @@ class _Command:
 
     verb: str
     words: Words
-    folders: list[Path]
+    folders: Folders
 
-    def compose(self) -> tuple[dict[str, Any], dict[str, catalog.Choice]]:
+    def compose(self) -> tuple[dict[str, Any], dict[str, Choice]]:
         """The plain config, unchecked, and the choices."""
         groups, raw, choices = self._choose()
         texts = Texts()
@@ -129,7 +128,7 @@ class _Command:
         config = _unresolved(raw, Texts())
         return lambda key: None if key in groups else find_key(SCHEMAS[self.verb], config, key)
 
-    def _choose(self) -> tuple[dict[str, list[str]], DictConfig, dict[str, catalog.Choice]]:
+    def _choose(self) -> tuple[dict[str, list[str]], DictConfig, dict[str, Choice]]:
         """The groups that there are, and what the chosen ones load."""
         groups = catalog.choices_of_verb(self.verb, self.folders)
         sources = [choice for choice in groups.get("data", []) if choice != "mixture"]
@@ -139,10 +138,12 @@ class _Command:
             self._check_choice(group, choice, groups[group])
         return groups, *self._load(chosen)
 
-    def located(self, problem: Problem, choices: Mapping[str, catalog.Choice]) -> str:
+    def located(self, problem: Problem, choices: Mapping[str, Choice]) -> str:
         """A problem, with the file that it is in where it isn't in the command line."""
-        typed = any(problem.key == key or problem.key.startswith(f"{key}.") for key in self.words.values)
-        file = None if typed else catalog.origin(self.folders, choices, problem.key)
+        groups = catalog.default_groups(self.verb)
+        values = (key for key in self.words.values if key not in groups and not _is_source(key))
+        typed = any(problem.key == key or problem.key.startswith(f"{key}.") for key in values)
+        file = None if typed else catalog.origin(self.verb, self.folders, choices, problem.key)
         return f"{problem}\n  It is set in {file}." if file else str(problem)
 
     def _check_choice(self, group: str, choice: str, choices: list[str]) -> None:
@@ -156,7 +157,7 @@ class _Command:
                     f"{group}={name}: there is no such {group}.{hint}\n  Choices: {', '.join(choices)}."
                 )
 
-    def _load(self, chosen: Mapping[str, str]) -> tuple[DictConfig, dict[str, catalog.Choice]]:
+    def _load(self, chosen: Mapping[str, str]) -> tuple[DictConfig, dict[str, Choice]]:
         overrides = [
             # A source of a mixture is a choice of `data` in another place.
             f"+data@{group}={choice}" if _is_source(group) else f"{group}={choice}"
@@ -177,6 +178,8 @@ class _Command:
         OmegaConf.set_struct(raw, False)
         with open_dict(raw):
             del raw["hydra"]
+            for key in _of_training(raw, self.verb):
+                del raw[key]
             for node in _sources(raw):
                 for key in BATCH_KEYS & set(node):
                     del node[key]
@@ -213,6 +216,14 @@ class _Command:
             guess = nearest(word, names)
             example = f"{guess}=<value>" if guess else "key=value, for example seed=1"
             raise ConfigError(f"{word}: an equals sign is missing; write {example}.")
+
+
+def _of_training(raw: DictConfig, verb: str) -> list[str]:
+    """What a task's file says of the run that trains it, such as its samples, which is nothing to `llm prepare`."""
+    if "task" not in raw:
+        return []
+    own, training = ({field.name for field in fields(SCHEMAS[one])} for one in (verb, "train"))
+    return [str(key) for key in raw if key in training - own]
 
 
 def _is_source(key: str) -> bool:

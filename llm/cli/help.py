@@ -1,16 +1,16 @@
 """What `--help` shows: what a command does, what can be chosen, and every key with its type, default and meaning."""
 
 import importlib
+import itertools
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from llm.cli import catalog
+from llm.cli.layers import Folders, Layer, merged, names_of
 from llm.cli.overrides import Words
-from llm.cli.safe_yaml import read_yaml
 from llm.config import SCHEMAS, known_keys
 from llm.config.check import is_leaf, members
 from llm.config.static import COMPUTED, REQUIRED, Field
@@ -88,7 +88,7 @@ def _table(rows: Mapping[str, str], column: int) -> list[str]:
     return [line for left, right in rows.items() for line in _wrapped(f"  {left}", right, column)]
 
 
-def _groups(verb: str, folders: Sequence[Path]) -> list[str]:
+def _groups(verb: str, folders: Folders) -> list[str]:
     rows = {}
     for group, names in catalog.choices_of_verb(verb, folders).items():
         default = catalog.default_groups(verb)[group]
@@ -97,21 +97,21 @@ def _groups(verb: str, folders: Sequence[Path]) -> list[str]:
     return ["Groups (* is the default)", *_table(rows, 14)] if rows else []
 
 
-def _keys(verb: str, folders: Sequence[Path], given: Mapping[str, str]) -> Iterator[list[str]]:
+def _keys(verb: str, folders: Folders, given: Mapping[str, str]) -> Iterator[list[str]]:
     """The root's keys, then each node's with the choice that they are of."""
     root = get_type_hints(SCHEMAS[verb], include_extras=True)
-    content = read_yaml(catalog.conf_folder() / f"{verb}.yaml")
+    chosen = catalog.choices(verb, folders, given)
+    files = catalog.layers_of(verb, folders, chosen)
+    # Of the root's own file the schema says more.
+    content, comments = merged(files), _comments(f for f in files if f.file.parent != catalog.conf_folder())
     nodes = [name for name, annotation in root.items() if _is_node(annotation)]
-    known = known_keys(SCHEMAS[verb], {})
-    if rows := _rows({name: known[name] for name in root if name not in nodes}, content, {}, ""):
+    known = known_keys(SCHEMAS[verb], content)
+    if rows := _rows({name: known[name] for name in root if name not in nodes}, content, comments, ""):
         yield ["Keys", *rows]
     for node in nodes:
-        choice = _choice(verb, node, given)
-        file = catalog.choice_file(folders, node, choice) if choice else None
-        values = read_yaml(file) if file else content.get(node, {})
-        fields = known_keys(root[node], values, f"{node}.")
-        rows = _rows(fields, {node: values}, _comments(file) if file else {}, f"{node}.")
-        if rows:
+        inside = {key: entry for key, entry in known.items() if key.startswith(f"{node}.")}
+        if rows := _rows(inside, content, comments, f"{node}."):
+            choice = ",".join(names_of(chosen.get(node)))
             of = f" of {node}={choice}" if choice else " with -m" if verb == "sweep" else ""
             yield [f"{node}.<key>{of}", *rows]
 
@@ -119,12 +119,6 @@ def _keys(verb: str, folders: Sequence[Path], given: Mapping[str, str]) -> Itera
 def _is_node(annotation: Any) -> bool:
     bare = [get_args(m)[0] if get_origin(m) is Annotated else m for m in members(annotation)]
     return any(kind == dict[str, Any] or hasattr(kind, "__dataclass_fields__") for kind in bare)
-
-
-def _choice(verb: str, group: str, given: Mapping[str, str]) -> str | None:
-    """The one choice of a group, given or by default."""
-    choice = given.get(group, catalog.default_groups(verb).get(group))
-    return choice if isinstance(choice, str) and not choice.startswith("[") else None
 
 
 def _rows(
@@ -135,7 +129,7 @@ def _rows(
         leaf = key.rpartition(".")[2]
         if leaf.startswith("_") or key in REFUSED or is_leaf(entry.annotation) or _holds_leaf(content, key):
             continue
-        doc = comments.get(leaf, entry.doc)
+        doc = comments.get(key, entry.doc)
         kind = short_type(entry.annotation)
         if len(kind) > _COLUMNS[2] - _COLUMNS[1] - 2 and _is_choice(entry.annotation):
             kind, doc = "choice", "; ".join(filter(None, [_either(kind.split("|")), doc]))
@@ -208,13 +202,26 @@ def short_type(annotation: Any) -> str:
     return names.get(annotation, "{...}") if origin or annotation in names else annotation.__name__
 
 
-_COMMENT = re.compile(
-    r"^(?:# (?P<above>[^\n]*)\n)?(?P<key>\w+):(?:[^\n]*?[ \t]# (?P<behind>[^\n]*))?", re.MULTILINE
-)
+_LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?:.*?[ \t]# (?P<behind>.*))?")
 
 
-def _comments(file: Path) -> dict[str, str]:
-    """What a choice's file says of its keys, behind each or in the line above it; the first line is the file's."""
-    text = file.read_text(encoding="utf-8").partition("\n")[2]
-    found = {m["key"]: (m["behind"] or m["above"] or "").strip() for m in _COMMENT.finditer(text)}
-    return {key: comment for key, comment in found.items() if comment}
+def _comments(files: Iterable[Layer]) -> dict[str, str]:
+    """What the files say of each dotted key, behind it or in the line above; what heads a file is the file's."""
+    found: dict[str, str] = {}
+    for layer in files:
+        found |= _comments_in(layer.file.read_text(encoding="utf-8"), layer.package)
+    return found
+
+
+def _comments_in(text: str, package: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    above, inside = "", [(-1, package)]  # the nodes around a line, each with its indent
+    for line in itertools.dropwhile(lambda line: line.startswith("#"), text.splitlines()):
+        if key := _LINE.match(line):
+            inside = [(indent, node) for indent, node in inside if indent < len(key["indent"])]
+            name = ".".join(filter(None, (inside[-1][1], key["key"])))
+            inside.append((len(key["indent"]), name))
+            if comment := (key["behind"] or above).strip():
+                found[name] = comment
+        above = line.strip().removeprefix("# ") if line.lstrip().startswith("# ") else ""
+    return found

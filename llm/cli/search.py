@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from llm.cli.sweep import Axis, Plan
-from llm.errors import ConfigError
+from llm.errors import missing_package
 
 _SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "cmaes": "CmaEsSampler"}
 
@@ -31,9 +31,7 @@ def search(plan: Plan, settings: Mapping[str, Any], run: Callable[[dict[str, str
         ConfigError: hydra-optuna-sweeper is not installed.
     """
     if importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
-        raise ConfigError(
-            f"sweep.sampler={settings['sampler']}: this needs hydra-optuna-sweeper; pip install -e '.[optuna]'."
-        )
+        raise missing_package(f"sweep.sampler={settings['sampler']}", "hydra-optuna-sweeper", "optuna")
     sweeper, launcher = _sweeper(settings), _Launcher(plan, run)
     # What its `setup` would take from a whole program of Hydra's.
     sweeper.hydra_context, sweeper.launcher = SimpleNamespace(), launcher

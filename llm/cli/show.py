@@ -7,6 +7,7 @@ import yaml
 
 from llm.cli import catalog
 from llm.cli.compose import compose
+from llm.cli.layers import choice_file
 from llm.cli.overrides import Words
 from llm.config.words import nearest
 from llm.errors import ConfigError
@@ -54,6 +55,6 @@ def info(verb: str, argv: Sequence[str], words: Words) -> str:
     lines = [f"Config folders, the first wins: {', '.join(map(str, folders))}"]
     for group, chosen in sorted(compose(verb, argv).choices.items()):
         for name in chosen if isinstance(chosen, list) else [chosen]:
-            file = catalog.choice_file(folders, group, name) if name else None
+            file = choice_file(folders, group, name) if name else None
             lines.append(f"{group:<12}{name or '-':<16}{file or ''}".rstrip())
     return "\n".join(lines)

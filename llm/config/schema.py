@@ -1,10 +1,11 @@
 """The typed keys of every command: their types, their defaults and, as the comment that help shows, what each does."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Le, MinLen
 
+from llm.bounds import Count, NotNegative, Positive, PositiveShare, Share, ShareBelowOne, Whole
 from llm.config.static import Fields
 
 
@@ -31,16 +32,13 @@ Node = dict[str, Any]
 Target = Annotated[Node, Leaf()]
 Targets = Annotated[Node, Leaves()]
 Given = Annotated[str, MinLen(1)]
-Count = Annotated[int, Gt(0)]
-NotNegative = Annotated[int, Ge(0)]
+Steps = Annotated[int, Ge(-1)]
 Temperature = Annotated[float, Ge(0), Le(100)]
-NormLimit = Annotated[float, Ge(0)]
 Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
-Share = Annotated[float, Gt(0), Le(1)]
-Positive = Annotated[float, Gt(0)]
 Port = Annotated[int, Ge(0), Le(65535)]
 Precision = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "64", "64-true"]
 Inference = Literal["32-true", "bf16-true", "int8"]
+Architecture = Literal["decoder", "encoder", "encoder_decoder"]
 Sampler = Literal["grid", "tpe", "random", "cmaes"]
 
 
@@ -69,7 +67,7 @@ class SamplesConfig:
 class TrainerConfig:
     """Lightning's Trainer arguments under their own names; whatever counts steps counts optimizer steps."""
 
-    max_steps: int = 1000  # optimizer steps; -1 for no limit
+    max_steps: Steps = 1000  # optimizer steps; -1 for no limit
     max_epochs: Count | None = None  # passes over the data; null for no limit
     max_time: str | None = None  # wall time as DD:HH:MM:SS
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"  # what to train on
@@ -77,11 +75,11 @@ class TrainerConfig:
     num_nodes: Count = 1  # machines
     precision: Precision = "auto"  # auto takes bfloat16 where the hardware is good at it
     strategy: Any = "auto"  # set by strategy=
-    gradient_clip_val: NormLimit | None = 1.0  # largest norm of the gradient; null for no clipping
+    gradient_clip_val: NotNegative | None = 1.0  # largest norm of the gradient; null for no clipping
     log_every_n_steps: Count = 10  # steps between two rows of metrics
     val_check_interval: Count | None = 250  # steps between two validations
-    limit_val_batches: int | Share = 20  # validation batches (or their share) each time
-    num_sanity_val_steps: NotNegative = 0  # validation batches before training
+    limit_val_batches: Whole | PositiveShare = 20  # validation batches (or their share) each time
+    num_sanity_val_steps: Whole = 0  # validation batches before training
     enable_progress_bar: bool = True  # show the progress bar
     deterministic: bool | Literal["warn"] = False  # use deterministic algorithms only
     benchmark: bool | None = None  # let cuDNN time its algorithms
@@ -101,30 +99,39 @@ Sources = Annotated[Node, Leaves(Annotated[Node, Leaf(), Beside(SourceConfig)])]
 
 
 @dataclass
-class LoaderConfig:
-    """What is done to documents and how batches are made of a corpus, whatever its source."""
+class BatchConfig:
+    """How batches are made of a corpus, which a mixture says for all of its sources."""
 
     batch_size: Count = 32  # sequences in a global batch, one optimizer step
     micro_batch_size: Count | None = None  # sequences in a process's forward pass; null: found out
     repeat_batch: bool = False  # every step takes the first step's batch, as debug=overfit does
+
+
+@dataclass
+class LoaderConfig(BatchConfig):
+    """What is done to documents and how batches are made of a corpus, whatever its source."""
+
     steps: Targets | None = field(default_factory=dict)  # what is done to documents before they are tokenized
     sources: Sources | None = None  # of data=mixture: a data choice by name, each with a weight
 
 
 Data = Annotated[Node, Leaf(), Beside(LoaderConfig)]
+# Of a data node: what says how batches are made, and all that isn't its source's.
+BATCH_KEYS = frozenset(entry.name for entry in fields(BatchConfig))
+LOADER_KEYS = frozenset(entry.name for kind in (LoaderConfig, SourceConfig) for entry in fields(kind))
 
 
 @dataclass
 class TaskConfig:
     """What a batch is and how it is scored."""
 
-    architectures: list[Literal["decoder", "encoder", "encoder_decoder"]] = field(
+    architectures: list[Architecture] = field(
         default_factory=lambda: ["decoder"]
     )  # the kinds of model that it can train
     template: str | None = (
         None  # of chats: auto (the model's own, else ChatML) or a file; null: texts, no chats
     )
-    sentinels: NotNegative = 0  # spare tokens of a trained tokenizer, to stand for hidden spans
+    sentinels: Whole = 0  # spare tokens of a trained tokenizer, to stand for hidden spans
     collator: Target | None = field(default_factory=dict)
     objective: Target | None = field(default_factory=dict)
 
@@ -135,7 +142,7 @@ class HarnessConfig:
 
     tasks: list[Given] = field(default_factory=list)  # names of tasks, groups or tags, such as hellaswag
     include_path: str | None = None  # a folder with task files (YAML) of your own
-    num_fewshot: NotNegative | None = None  # examples before each question; null: as the task says
+    num_fewshot: Whole | None = None  # examples before each question; null: as the task says
     limit: Count | None = None  # examples of each task, from the first on; null: all
 
 
@@ -179,9 +186,9 @@ class PlanConfig(TrainConfig):
     """The keys of `llm plan` beside those of `llm train`."""
 
     goal: Literal["answer", "fastest"] = "answer"  # fastest: search for the most tokens a second
-    tokens: Annotated[float, Gt(0)] | None = None  # to train on; null: as many as trainer.max_steps takes
-    mfu: Share = 0.4  # share of the peak that matrix products reach while they run
-    headroom: Annotated[float, Ge(0), Lt(1)] = 0.1  # share of a device's memory that is kept free
+    tokens: Positive | None = None  # to train on; null: as many as trainer.max_steps takes
+    mfu: PositiveShare = 0.4  # share of the peak that matrix products reach while they run
+    headroom: ShareBelowOne = 0.1  # share of a device's memory that is kept free
     out: str | None = None  # a JSON file to write the plan to
     hardware: Annotated[Node, Fields("llm.plan.hardware.Hardware")] = field(default_factory=dict)
 
@@ -217,10 +224,10 @@ class ApiConfig:
     )
     answer_tokens: Count = 16  # tokens of an answer that names one of several choices
     concurrency: Count = 4  # requests at a time
-    max_retries: NotNegative = 8  # of a request that fails, or gets no answer in time
-    timeout: Annotated[float, Gt(0)] = 60.0  # seconds to wait for an answer
-    price_in: Annotated[float, Ge(0)] | None = None  # of a million tokens read
-    price_out: Annotated[float, Ge(0)] | None = None  # of a million tokens written
+    max_retries: Whole = 8  # of a request that fails, or gets no answer in time
+    timeout: Positive = 60.0  # seconds to wait for an answer
+    price_in: NotNegative | None = None  # of a million tokens read
+    price_out: NotNegative | None = None  # of a million tokens written
 
 
 @dataclass
@@ -231,15 +238,15 @@ class GoogleConfig:
     positive: Given = "positive"  # the label of a sentiment of 0 or more
     negative: Given = "negative"  # the label of one below 0
     neutral: str | None = None  # the label of one near 0; null: there is none
-    neutral_within: Annotated[float, Ge(0), Le(1)] = 0.25  # how near
+    neutral_within: Share = 0.25  # how near
     kinds: dict[str, str] = field(
         default_factory=dict
     )  # the tags' kind that a type of entity means, {WORK_OF_ART: work}
     language: str | None = None  # of the texts, such as en; null: the service finds out
     base_url: str | None = None  # a stand-in, asked without credentials; null: Google's own
     concurrency: Count = 4  # requests at a time
-    timeout: Annotated[float, Gt(0)] = 60.0  # seconds in which a text is asked again until it is answered
-    price: Annotated[float, Ge(0)] | None = None  # of a thousand units of 1,000 characters
+    timeout: Positive = 60.0  # seconds in which a text is asked again until it is answered
+    price: NotNegative | None = None  # of a thousand units of 1,000 characters
 
 
 @dataclass
@@ -281,9 +288,9 @@ class GenerateConfig:
     max_new_tokens: Count = 200  # tokens to write at most
     temperature: Temperature = 0.8  # 0 always takes the likeliest token
     top_k: Count | None = None  # choose among this many likeliest tokens
-    top_p: Share | None = None  # choose among the likeliest tokens that make up this probability
-    min_p: Share | None = None  # drop tokens below this share of the likeliest one's probability
-    repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
+    top_p: PositiveShare | None = None  # choose among the likeliest tokens that make up this probability
+    min_p: PositiveShare | None = None  # drop tokens below this share of the likeliest one's probability
+    repetition_penalty: Positive | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same text
     num_samples: Count = 1  # how many texts to write
     data: PromptsConfig = field(default_factory=PromptsConfig)
@@ -302,12 +309,12 @@ class ChatConfig:
     max_new_tokens: Count = 500  # tokens of an answer at most
     temperature: Temperature = 0.8  # 0 always takes the likeliest token
     top_k: Count | None = None  # choose among this many likeliest tokens
-    top_p: Share | None = None  # choose among the likeliest tokens that make up this probability
-    min_p: Share | None = None  # drop tokens below this share of the likeliest one's probability
-    repetition_penalty: Annotated[float, Gt(0)] | None = None  # above 1 makes repetition less likely
+    top_p: PositiveShare | None = None  # choose among the likeliest tokens that make up this probability
+    min_p: PositiveShare | None = None  # drop tokens below this share of the likeliest one's probability
+    repetition_penalty: Positive | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same answers
     out: str | None = None  # a file that keeps the conversations, as JSON lines that data=chat reads
-    speculate: NotNegative = 0  # tokens that a step guesses from repetitions, while one text is written
+    speculate: Whole = 0  # tokens that a step guesses from repetitions, while one text is written
     precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 
 
@@ -321,9 +328,9 @@ class ServeConfig:
     port: Port = 8000  # 0 takes a free one
     api_key: str | None = None  # what clients must send; better in the environment, as LLM_API_KEY
     max_batch_size: Count = 16  # texts that a model writes at a time
-    max_waiting: NotNegative = 64  # texts that may wait beside them; more are refused with 429
-    cache_gib: Annotated[float, Gt(0)] = 4.0  # memory of a model's cache; where short, fewer texts at a time
-    speculate: NotNegative = 0  # tokens that a step guesses and checks, while one text is written
+    max_waiting: Whole = 64  # texts that may wait beside them; more are refused with 429
+    cache_gib: Positive = 4.0  # memory of a model's cache; where short, fewer texts at a time
+    speculate: Whole = 0  # tokens that a step guesses and checks, while one text is written
     draft: str | None = None  # a small run with the same tokenizer, which guesses them; null: repetitions do
     precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 
@@ -371,6 +378,7 @@ class PrepareConfig:
     shards_dir: Given = "shards"  # where prepared corpora are kept
     processes: Count | None = None  # worker processes; null for one a core, or as many as a cluster gives
     executor: Target = field(default_factory=dict)  # what does the work, on this machine or on many
+    architecture: Architecture | None = None  # whom task=seq2seq and summarization are for; null: a decoder
     dry_run: bool = False  # show 20 documents before and after the steps, then stop
     data: Data = field(default_factory=dict)
     tokenizer: Target = field(default_factory=dict)

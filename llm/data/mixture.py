@@ -28,7 +28,7 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class Share:
+class Portion:
     """How much of training a source gets: its weight beside the others', and for how many passes over it at most."""
 
     weight: float = 1.0
@@ -110,7 +110,7 @@ class Interleaving:
 class MixedSamples:
     """The samples of several streams as one sequence; those for scoring stand one stream after the other."""
 
-    def __init__(self, views: Mapping[str, Samples], shares: Mapping[str, Share]) -> None:
+    def __init__(self, views: Mapping[str, Samples], shares: Mapping[str, Portion]) -> None:
         self.names, self.views = list(views), list(views.values())
         limits = [
             None if share.epochs is None else max(1, round(share.epochs * view.size))
@@ -231,7 +231,7 @@ class MixedSamples:
 class MixedStream:
     """The streams of several corpora, by name."""
 
-    def __init__(self, streams: Mapping[str, TokenStream], shares: Mapping[str, Share]) -> None:
+    def __init__(self, streams: Mapping[str, TokenStream], shares: Mapping[str, Portion]) -> None:
         self.streams, self.shares = streams, shares
 
     def __len__(self) -> int:
@@ -260,7 +260,7 @@ class Mixture:
 
     name = "mixture"
 
-    def __init__(self, parts: Mapping[str, Corpus], shares: Mapping[str, Share]) -> None:
+    def __init__(self, parts: Mapping[str, Corpus], shares: Mapping[str, Portion]) -> None:
         self.parts, self.shares = parts, shares
         first = next(iter(parts.values()))
         self.tokenizer_hash, self.vocab_size = first.tokenizer_hash, first.vocab_size
@@ -296,7 +296,7 @@ class Mixture:
             corpus.require_tokenizer(tokenizer_hash)
 
     def record(self) -> dict[str, Any]:
-        """What `opened` makes the mixture of again."""
+        """What `open_text` makes the mixture of again."""
         parts = {
             name: {"folder": str(corpus.folder.resolve()), **vars(self.shares[name])}
             for name, corpus in self.parts.items()
@@ -315,7 +315,7 @@ def open_text(record: Mapping[str, Any]) -> Corpus | Mixture:
     parts = record["parts"]
     return Mixture(
         {name: Corpus.open(part["folder"]) for name, part in parts.items()},
-        {name: Share(part["weight"], part["epochs"]) for name, part in parts.items()},
+        {name: Portion(part["weight"], part["epochs"]) for name, part in parts.items()},
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm.errors import ConfigError, DataError
+from llm.errors import ConfigError, DataError, missing_package
 from llm.evaluation.kept import Answer, Kept, in_parallel
 from llm.redaction import REDACTED, redacted_text
 
@@ -87,9 +87,7 @@ class Endpoint:
         if not self.model:
             raise ConfigError("api.model: this is needed; add api.model=<what the endpoint calls it>.")
         if importlib.util.find_spec("openai") is None:
-            raise ConfigError(
-                "model=api: the package openai isn't installed. Install it with `pip install -e '.[api]'`."
-            )
+            raise missing_package("model=api", "openai", "api")
         import openai
 
         self._key = self._read_key()

@@ -12,7 +12,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from llm.data.documents.bio import OUTSIDE, is_bio
-from llm.errors import ConfigError, DataError
+from llm.errors import ConfigError, DataError, missing_package
 from llm.evaluation.classification import confusion
 from llm.evaluation.examples import text_id
 from llm.evaluation.kept import Answer, Kept, in_parallel
@@ -56,10 +56,7 @@ class GoogleLanguage:
         try:
             self._client = _client(self.base_url)
         except ImportError:
-            raise ConfigError(
-                "model=google_nl: the package google-cloud-language isn't installed. Install it with "
-                "`pip install -e '.[google]'`."
-            ) from None
+            raise missing_package("model=google_nl", "google-cloud-language", "google") from None
 
     def sentiment(self, texts: Sequence[str]) -> list[Answer]:
         """For each text its score, from -1 to 1, and its magnitude."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from llm.errors import ConfigError, DataError, UserError
+from llm.errors import ConfigError, DataError, UserError, missing_package
 from llm.evaluation.result import Result, Row
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ def check(tasks: Tasks) -> "TaskManager":
         ConfigError: the harness isn't installed, or there is no such folder or task.
     """
     if importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError(
-            "eval=lm_eval: the package lm_eval isn't installed. Install it with `pip install -e '.[eval]'`."
-        )
+        raise missing_package("eval=lm_eval", "lm_eval", "eval")
     if not tasks.tasks:
         raise ConfigError("eval=lm_eval: it needs tasks, such as eval.tasks=[hellaswag,arc_easy].")
     if tasks.include_path and not Path(tasks.include_path).is_dir():

@@ -84,24 +84,43 @@ def match_figures(written: list[str], targets: list[str]) -> dict[str, float]:
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
-def rouge_result(sources: list[str], written: list[str], targets: list[str]) -> Result:
+def first_sentence(text: str) -> str:
+    """The first sentence of a text, or its first line where that ends before."""
+    return re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]
+
+
+def is_same(text: str, target: str) -> bool:
+    """Whether two texts are the same but for case, white space and the marks that end a sentence."""
+    return _plain(text) == _plain(target)
+
+
+def _plain(text: str) -> str:
+    words = " ".join(text.casefold().split())
+    return words.rstrip(" .!?") or words
+
+
+def summary_result(sources: list[str], written: list[str], targets: list[str]) -> Result:
     """How near what is written comes to its target; an example is a text.
 
     rouge1, rouge2 and rougeL, the mean F1 over the texts, from 0 to 1, as rouge-score counts them with stemming;
-    copy_rouge1 and so on are those of a copy of each source's first sentence, or line where that ends before.
+    copy_rouge1 and so on are those of a copy of each source's first sentence, or line where that ends before. match and
+    first_match are the shares of texts that are the same as their targets, see `is_same`, and whose first sentences are.
+    chrf is that of `match_figures`.
     """
     from rouge_score.rouge_scorer import RougeScorer  # nltk with it
 
     scorer = RougeScorer(ROUGE, use_stemmer=True)
     rows: list[Row] = []
     for source, text, target in zip(sources, written, targets, strict=True):
-        copy = re.split(r"(?<=[.!?])\s|\n", source.strip(), maxsplit=1)[0]
         scores = {
             name + kind: [score.fmeasure, 1.0]
-            for name, told in (("", text), ("copy_", copy))
+            for name, told in (("", text), ("copy_", first_sentence(source)))
             for kind, score in scorer.score(target, told).items()
         }
+        scores["match"] = [float(is_same(text, target)), 1.0]
+        scores["first_match"] = [float(is_same(first_sentence(text), first_sentence(target))), 1.0]
         rows.append(
             {"id": text_id(source), "text": source, "target": target, "written": text, "scores": scores}
         )
-    return Result(figures_of(rows), len(rows), rows)
+    chrf = match_figures(written, targets)["chrf"] if targets else 0.0
+    return Result(figures_of(rows) | {"chrf": chrf}, len(rows), rows)

@@ -10,7 +10,7 @@ from llm.errors import ConfigError, DataError
 from llm.evaluation.examples import text_id
 from llm.evaluation.result import Result, Row, figures_of
 from llm.evaluation.tagging import read_documents
-from llm.generation.answering import answer_of
+from llm.generation.extracting import answer_of
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer
 

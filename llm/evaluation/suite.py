@@ -19,7 +19,7 @@ from llm.evaluation.masked import Hidden, score_masked
 from llm.evaluation.pairs import (
     answered_beside_targets,
     match_figures,
-    rouge_result,
+    summary_result,
     written_beside_targets,
 )
 from llm.evaluation.perplexity import score_stream
@@ -208,8 +208,8 @@ def regression(subject: Subject) -> Result:
 
 
 def summarization(subject: Subject) -> Result:
-    """ROUGE of what is written for held-out texts, the first `MOST_PAIRS` of them, beside that of their first lines."""
-    return rouge_result(*_written("summarization", subject))
+    """ROUGE, chrF and matches of what is written for held-out texts, the first `MOST_PAIRS`, beside their first lines' ROUGE."""
+    return summary_result(*_written("summarization", subject))
 
 
 def _with_labels(name: str, subject: Subject) -> None:

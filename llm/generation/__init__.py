@@ -2,10 +2,10 @@
 
 from llm.generation.abilities import goes_on, writes
 from llm.generation.answer import answer
-from llm.generation.answering import tell
 from llm.generation.batching import BatchEngine, rows_within
 from llm.generation.classifying import classify, estimate
 from llm.generation.engine import GREEDY, generate
+from llm.generation.extracting import tell
 from llm.generation.filling import fill, restore, show_hidden
 from llm.generation.mode import inference
 from llm.generation.packing import pack

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from llm.errors import ConfigError
-from llm.generation.answering import answer_question
 from llm.generation.classifying import classify, estimate
+from llm.generation.extracting import answer_question
 from llm.generation.filling import fill, restore
 from llm.generation.tagging import tag, told_tags
 from llm.generation.text import continue_source, translate

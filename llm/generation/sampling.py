@@ -49,14 +49,13 @@ class Sampling:
         There is a generator for each row, or one for all.
         """
         logits_bv = self.penalise(logits_bv.float(), tokens_bt)
-        likeliest = logits_bv.max(dim=-1)
-        if not likeliest.values.isfinite().all():
+        if not logits_bv.amax(dim=-1).isfinite().all():
             raise TrainingError(
                 "The model's scores for the next token are not finite: training diverged, or the weights are damaged. "
                 "Take an earlier checkpoint, or train with a smaller optimizer.lr."
             )
         if self.greedy:
-            return likeliest.indices
+            return likeliest(logits_bv)
         return drawn_from(self.filter(logits_bv).softmax(dim=-1), generators)
 
     def penalise(self, logits_bv: Tensor, tokens_bt: Tensor) -> Tensor:
@@ -77,6 +76,14 @@ class Sampling:
         if self.min_p is not None:
             logits_bv = keep_min_p(logits_bv, self.min_p)
         return logits_bv
+
+
+def likeliest(logits_bv: Tensor) -> Tensor:
+    """The token (b,) of each row that scores highest."""
+    # Of eight rows of 50,257 on a CPU torch's argmax takes 0.40 ms, numpy's 0.02.
+    if not logits_bv.is_cpu:
+        return logits_bv.argmax(dim=-1)
+    return torch.from_numpy(logits_bv.detach().numpy().argmax(axis=-1))
 
 
 def drawn_from(probabilities_bv: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from llm.errors import CheckpointError
+from llm.errors import CheckpointError, install_command
 from llm.files import read_object, read_tensors
 
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
@@ -27,7 +27,7 @@ def local(start: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise CheckpointError(f"{missing}; for a hub id, pip install -e '.[huggingface]'.") from None
+        raise CheckpointError(f"{missing}; for a hub id, {install_command('huggingface')}.") from None
     try:
         return Path(snapshot_download(start, allow_patterns=HUB_FILES))
     except Exception as error:

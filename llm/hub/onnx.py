@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from llm.errors import ConfigError
+from llm.errors import ConfigError, missing_package
 from llm.files import write_json
 from llm.hub.bert import gives_states
 from llm.hub.export import About
@@ -105,10 +105,8 @@ def _check(model: Transformer, out: Path) -> None:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "format=onnx needs the packages onnx and onnxscript: pip install -e '.[export]'."
-        ) from None
+    except ModuleNotFoundError as error:
+        raise missing_package("format=onnx", str(error.name), "export") from None
 
 
 def example(model: Transformer) -> dict[str, Tensor]:

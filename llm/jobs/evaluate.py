@@ -1,21 +1,18 @@
 """`llm evaluate`: score runs on their validation splits, on all of another set, or on tasks."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from llm import build
 from llm.build import Config
 from llm.data import Corpus
 from llm.data.collators.base import Collator
-from llm.data.collators.preferences import PreferenceCollator
 from llm.data.mixture import Mixture, open_text
 from llm.errors import ConfigError, DataError
 from llm.evaluation import EVALUATIONS, Subject
 from llm.evaluation.harness import Tasks, check, run_tasks
-from llm.evaluation.preferences import reference_scores
 from llm.jobs.judged import Judged, judged, write_outputs
 from llm.jobs.scoreboard import boards, show_board
 from llm.jobs.show import show_entries
@@ -24,7 +21,6 @@ from llm.model import Transformer
 from llm.report.compare import labels
 from llm.report.scores import write_scores
 from llm.tokenizer import Tokenizer, load_tokenizer
-from llm.train.checkpoint import load_tensors
 from llm.train.run import Run
 
 BATCH_SIZE = 16
@@ -105,14 +101,16 @@ def _on_text(
     corpus = _own_corpus(run) if config["data"] is None else _other_corpus(run, config, typed)
     return evaluations(
         names,
-        net,
         corpus,
-        lambda: _own_collator(run, config, net, corpus),
-        lambda: build.objective({**config, "task": _task(run)}),
-        folder.name,
-        "validation" if config["data"] is None else "all",
-        config["seed"],
-        config["batch_size"],
+        Judge(
+            net,
+            lambda: _own_collator(run, config, net, corpus),
+            lambda: build.objective({**config, "task": _task(run)}),
+            folder.name,
+            config["seed"],
+            "validation" if config["data"] is None else "all",
+            config["batch_size"],
+        ),
     )
 
 
@@ -120,9 +118,14 @@ def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus | M
     """What made the run's batches; its own config names it, among our classes alone."""
     config = {**config, "task": _task(run)}
     collate = build.collator(config, corpus.tokenizer, net.config)
-    if isinstance(collate, PreferenceCollator):
-        collate.references.update(_references(run, config, collate, corpus))
+    kept = run.references if config["data"] is None else None
+    build.refer(collate, config, corpus, lambda: _first(run, net), kept)
     return collate
+
+
+def _first(run: Run, net: Transformer) -> build.Origin:
+    """What the run began as, of the context that its model has now."""
+    return build.started(str(run.config.get("init_from")), None).shortened(net.config.context_length)
 
 
 def _task(run: Run) -> Config:
@@ -131,43 +134,55 @@ def _task(run: Run) -> Config:
     return task
 
 
-def _references(
-    run: Run, config: Config, collate: Collator, corpus: Corpus | Mixture
-) -> dict[str, np.ndarray]:
-    """What the model that the run began with says of all answers; kept with the run for its own corpus."""
-    if not build.compares(config) or isinstance(corpus, Mixture):  # which has no preferences
-        return {}
-    if config["data"] is None:
-        return {name: tensor.numpy() for name, tensor in load_tensors(run.references).items()}
-    first, _ = build.usable_model(str(run.config.get("init_from")), None)
-    return {corpus.validation.name: reference_scores(first, corpus.validation, collate)}
+@dataclass(frozen=True)
+class Judge:
+    """A model and how it is judged, whatever the text.
+
+    Args:
+        net: the model.
+        collator: gives what makes of held-out documents what the model was trained on.
+        objective: gives what scored that in training.
+        checkpoint: the name of the model's checkpoint.
+        seed: of what is sampled.
+        split: what the held-out text is called.
+        batch_size: windows scored at a time.
+    """
+
+    net: Transformer
+    collator: Callable[[], Collator]
+    objective: Callable[[], Any]
+    checkpoint: str
+    seed: int
+    split: str = "validation"
+    batch_size: int = BATCH_SIZE
+
+    def of(self, corpus: Corpus) -> Subject:
+        """The model on a corpus's held-out text."""
+        return Subject(
+            self.net,
+            corpus.tokenizer,
+            corpus.validation,
+            self.collator,
+            self.objective,
+            self.batch_size,
+            self.seed,
+        )
 
 
-def evaluations(
-    names: Iterable[str],
-    net: Transformer,
-    corpus: Corpus | Mixture,
-    collator: Callable[[], Collator],
-    objective: Callable[[], Any],
-    checkpoint: str,
-    split: str,
-    seed: int,
-    batch_size: int = BATCH_SIZE,
-) -> list[Judged]:
+def evaluations(names: Iterable[str], corpus: Corpus | Mixture, judge: Judge) -> list[Judged]:
     """What those evaluations of `names` that are of text find on the corpus's held-out stream, or on each of a mixture's.
 
     Raises:
-        ConfigError: there is no evaluation of a name.
+        ConfigError: there is no evaluation of a name, or one is not for such a model.
         DataError: nothing is held out.
     """
-    on_text = [name for name in names if name != HARNESS]
+    on_text = [name for name in known_names(names) if name != HARNESS]
     parts = {name: part for name, part in corpus.parts.items() if len(part.validation) > 1}
     if on_text and not parts:
         raise DataError(f"{corpus.name} holds nothing out to score on: raise data.validation_share.")
     return [
-        judged(name, data, split, checkpoint, EVALUATIONS[name](subject))
+        judged(name, data, judge.split, judge.checkpoint, EVALUATIONS[name](judge.of(part)))
         for data, part in parts.items()
-        for subject in [Subject(net, part.tokenizer, part.validation, collator, objective, batch_size, seed)]
         for name in on_text
     ]
 
@@ -200,13 +215,19 @@ def check_names(names: Iterable[str], config: Config) -> None:
     Raises:
         ConfigError: there is no evaluation of a name, or no such task.
     """
-    for name in names:
+    if HARNESS in known_names(names):
+        check(Tasks(**config[HARNESS]))
+
+
+def known_names(names: Iterable[str]) -> list[str]:
+    """The names of evaluations; ConfigError where there is none of a name."""
+    found = list(names)
+    for name in found:
         if name not in (*EVALUATIONS, HARNESS):
             raise ConfigError(
                 f"eval={name}: there is no such evaluation. eval is one or a list of {', '.join((*EVALUATIONS, HARNESS))}."
             )
-    if HARNESS in names:
-        check(Tasks(**config[HARNESS]))
+    return found
 
 
 def _own_corpus(run: Run) -> Corpus | Mixture:

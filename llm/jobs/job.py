@@ -8,9 +8,8 @@ from llm import build
 from llm.build import Config, Origin
 from llm.data import Corpus
 from llm.data.collators.base import Collator, Samples
-from llm.data.collators.preferences import PreferenceCollator
 from llm.data.mixture import Mixture
-from llm.jobs.evaluate import evaluations, on_tasks
+from llm.jobs.evaluate import Judge, evaluations, on_tasks
 from llm.jobs.judged import Judged
 from llm.model import ModelConfig, Transformer
 from llm.train.run import Run
@@ -40,27 +39,16 @@ class Job:
         return self.corpus.train.cut(self.collate.view, self.shape.context_length, self.config["seed"])
 
     def refer(self, collate: Collator) -> None:
-        """Tell a collator of preferences what the model that training began with says of them; others need nothing."""
-        if isinstance(collate, PreferenceCollator):
-            collate.references.update(
-                build.references(self.config, self.origin, self.corpus, self.run.references)
-            )
+        """Tell a collator what the model that training began with says, where it needs that; see `build.refer`."""
+        build.refer(collate, self.config, self.corpus, lambda: self.origin, self.run.references)
 
     def judged(self, net: Transformer, checkpoint: str) -> list[Judged]:
         """What `eval` finds: on the held-out text, where there is any, and on tasks."""
         config, corpus = self.config, self.corpus
         names = config["eval"] if len(corpus.validation) > 1 else []
         self.refer(self.collate)
+        judge = Judge(net, lambda: self.collate, lambda: build.objective(config), checkpoint, config["seed"])
         return [
-            *evaluations(
-                names,
-                net,
-                corpus,
-                lambda: self.collate,
-                lambda: build.objective(config),
-                checkpoint,
-                "validation",
-                config["seed"],
-            ),
+            *evaluations(names, corpus, judge),
             *on_tasks(config["eval"], net, corpus.tokenizer, checkpoint, config),
         ]

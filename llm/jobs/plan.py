@@ -30,7 +30,6 @@ from llm.plan import (
     tensor_link,
 )
 from llm.train.derive import Machine, check_recomputed, this_machine
-from llm.train.tensor_parallel import check_divides
 
 GIVEN_BATCH = "data.batch_size"
 Figures = dict[str, Any]
@@ -173,7 +172,7 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
     )
     check_recomputed(choice.recomputed, choice.strategy)
     if choice.strategy == "fsdp_tp":
-        check_divides(outlook.shape, choice.tensor_parallel_size)
+        build.check_shares(outlook.config, outlook.shape, choice.tensor_parallel_size)
     config = {**outlook.config, "activation_checkpointing": choice.recomputed}
     return build.step(
         config,

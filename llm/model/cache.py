@@ -3,6 +3,7 @@
 # Shape legend: b batch, t new positions, s positions so far, m most positions, h key-value heads, e head width.
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -46,6 +47,26 @@ class RaggedLayerCache(NamedTuple):
         return self.key_bhme[:, :, : self.length + t], self.value_bhme[:, :, : self.length + t]
 
 
+def _buffers(
+    config: ModelConfig,
+    rows: int,
+    length: int,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    """Room for the keys and values (layers, 2, b, h, m, e) of all layers."""
+    by_position = (config.n_layers, 2, rows, length, config.kv_heads, config.head_size)
+    by_head = (config.n_layers, 2, rows, config.kv_heads, length, config.head_size)
+    zeros = partial(torch.zeros, device=device, dtype=dtype)
+    empty = torch.empty(0, device=device, dtype=dtype)
+    # In float32 on a CPU a position's heads stand side by side: a row's are written to one place and read from one end to
+    # the other. Of 16 rows of 50 positions, 12 heads of 64, attention takes 0.41 ms a layer and otherwise 0.58. In
+    # bfloat16 plain products read them, which want a head's positions side by side.
+    if empty.is_cpu and empty.dtype is torch.float32:
+        return zeros(by_position).transpose(3, 4)
+    return zeros(by_head)
+
+
 class KVCache:
     """Buffers of fixed size for `batch_size` sequences that grow together, empty at first.
 
@@ -68,8 +89,7 @@ class KVCache:
                 f"a cache of {self.max_length} positions is longer than the model's context_length "
                 f"{config.context_length}"
             )
-        shape = (config.n_layers, 2, batch_size, config.kv_heads, self.max_length, config.head_size)
-        self._buffers = torch.zeros(shape, device=device, dtype=dtype)
+        self._buffers = _buffers(config, batch_size, self.max_length, device, dtype)
         self.length = 0
 
     @classmethod
@@ -140,8 +160,7 @@ class SlotCache:
     ) -> None:
         """Room for `rows` of `max_length` positions, by default the model's whole context."""
         length = config.context_length if max_length is None else max_length
-        shape = (config.n_layers, 2, rows, config.kv_heads, length, config.head_size)
-        self._buffers = torch.zeros(shape, device=device, dtype=dtype)
+        self._buffers = _buffers(config, rows, length, device, dtype)
 
     @staticmethod
     def row_bytes(config: ModelConfig, dtype: torch.dtype) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llm.bounds import Share
 from llm.data.collators.base import Batch
 from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
@@ -21,7 +22,7 @@ class CrossEntropy:
         label_smoothing: the share of each target, in training, that is spread over the vocabulary (arXiv 1512.00567).
     """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: Share = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
@@ -53,7 +54,7 @@ class LabelCrossEntropy(CrossEntropy):
     """
 
     def __init__(
-        self, label_smoothing: float = 0.0, label_weights: Mapping[str, float] | None = None
+        self, label_smoothing: Share = 0.0, label_weights: Mapping[str, float] | None = None
     ) -> None:
         super().__init__(label_smoothing)
         self.label_weights = {str(label): weight for label, weight in (label_weights or {}).items()}

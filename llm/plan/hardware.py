@@ -2,13 +2,11 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from annotated_types import Gt
 
-Positive = Annotated[float, Gt(0)]
-Several = Annotated[int, Gt(0)]
+from llm.bounds import Count, Positive
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Hardware:
     node_gb_per_s: Positive | None = None  # GB/s that a device sends within its node; null: not counted
     host_gb_per_s: Positive | None = None  # GB/s between a device and its host; null: not counted
     network_gb_per_s: Positive | None = None  # GB/s that a device sends to other nodes; null: not counted
-    devices_per_node: Several = 8  # devices that the faster links join
+    devices_per_node: Count = 8  # devices that the faster links join
     price_per_hour: Positive | None = None  # of one device, in whatever currency; null: no cost is given
 
     @property

@@ -176,7 +176,7 @@ def trace(step: TrainingStep, seconds: float = math.inf) -> Trace:
     traced = _trace(step, time.monotonic() + seconds)
     if step.layout.zero_stage < 3:
         return traced
-    gathering = Gathering(step.model(step.shape))
+    gathering = Gathering(step.model(step.shape), step.dtype.itemsize)
     gathered = step.layout.others * step.dtype.itemsize * gathering.fetched
     return Trace(
         with_gathered(traced.peaks, gathering, step.dtype.itemsize),

@@ -1,7 +1,8 @@
 """DeepSpeed's ZeRO, imitated: the tensors that its engine makes of a model, as deepspeed 0.19 with Lightning's settings."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -214,13 +215,13 @@ class ZeroShares(Zero):
     def __init__(self, net: nn.Module, optimizer: OptimizerFactory, layout: Layout, ledger: Ledger) -> None:
         super().__init__(net, optimizer, layout, ledger)
         ledger.ignore(self.parameters)
-        numel = sum(self.share_of(p.numel()) for p in self.parameters)
+        numel: Counter[torch.dtype] = Counter()
+        for parameter in self.parameters:
+            numel[parameter.dtype] += self.share_of(parameter.numel())
         self.share_out()
         trained = sum(group["params"][0].numel() for group in self.optimizer.param_groups)
-        self.waiting = [
-            self.make_offloaded(numel, "weights", self.dtype),
-            self.make_offloaded(trained, "gradients", self.dtype),
-        ]
+        self.weights = [self.make_offloaded(n, "weights", dtype) for dtype, n in numel.items()]
+        self.waiting = [self.make_offloaded(trained, "gradients", self.dtype)]
         if layout.offload:
             self.waiting += [
                 self.make_offloaded(group["params"][0].numel(), "gradients")
@@ -245,7 +246,7 @@ class ZeroShares(Zero):
 
     def host_gradient(self, share: Tensor) -> Tensor:
         """Made at the beginning."""
-        return next(t for t in self.waiting[2:] if t.numel() == share.numel())
+        return next(t for t in self.waiting[1:] if t.numel() == share.numel())
 
     def update(self) -> None:
         """Take the norm in float64, a share at a time, and update."""
@@ -255,16 +256,18 @@ class ZeroShares(Zero):
 
 
 class Gathering:
-    """What stage 3 has gathered of a model at a moment of a pass, in values.
+    """What stage 3 has gathered of a model at a moment of a pass, in values; codes count by their bytes.
 
     Args:
         net: the whole model, without storage.
+        itemsize: the bytes of a value.
     """
 
-    def __init__(self, net: Transformer) -> None:
-        self.blocks = [_large(block.parameters()) for block in blocks(net)]
-        self.rest = _large(net.parameters()) - sum(self.blocks)
-        self.small = sum(p.numel() for p in net.parameters()) - self.rest - sum(self.blocks)
+    def __init__(self, net: Transformer, itemsize: int = 4) -> None:
+        self.itemsize = itemsize
+        self.blocks = [self._large(block.parameters()) for block in blocks(net)]
+        self.rest = self._large(net.parameters()) - sum(self.blocks)
+        self.small = sum(map(self._values, net.parameters())) - self.rest - sum(self.blocks)
 
     def stays(self, index: int) -> bool:
         """Whether a block stays from its forward pass to its backward pass."""
@@ -309,9 +312,11 @@ class Gathering:
         whole = self.rest + sum(self.blocks)
         return 2 * whole - self.staying - (self.rest if 2 * sum(self.blocks) < REUSED else 0)
 
+    def _large(self, parameters: Iterable[Tensor]) -> int:
+        return sum(self._values(p) for p in parameters if p.numel() >= PERSISTENT)
 
-def _large(parameters: object) -> int:
-    return sum(p.numel() for p in parameters if p.numel() >= PERSISTENT)  # type: ignore[attr-defined]
+    def _values(self, parameter: Tensor) -> int:
+        return parameter.numel() if parameter.is_floating_point() else parameter.nbytes // self.itemsize
 
 
 def with_gathered(peaks: Mapping[str, Memory], gathering: Gathering, itemsize: int) -> dict[str, Memory]:

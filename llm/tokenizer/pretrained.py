@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from llm.errors import ConfigError, DataError
+from llm.errors import ConfigError, DataError, missing_package
 from llm.files import read_object
 from llm.tokenizer.base import CHAT_TEMPLATE, END_OF_TEXT, TableTokenizer, utf8
 from llm.tokenizer.chat import with_names
@@ -224,10 +224,8 @@ def _read_with_transformers(path: str) -> Found:
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
-        raise ConfigError(
-            f"tokenizer.path={path} is no folder with {TOKENIZER_FILE}; a hub id needs transformers: "
-            "pip install -e '.[huggingface]'."
-        ) from error
+        what = f"tokenizer.path={path} is no folder with {TOKENIZER_FILE}; a hub id"
+        raise missing_package(what, "transformers", "huggingface") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -11,6 +11,7 @@ import numpy as np
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec  # type: ignore[attr-defined]
 
+from llm.bounds import PositiveShare
 from llm.errors import ConfigError, DataError
 from llm.tokenizer.base import (
     END_OF_TEXT,
@@ -98,7 +99,7 @@ class SentencePieceSpec:
     vocab_size: int
     special_tokens: Sequence[str] = SPECIAL_TOKENS
     sample_bytes: int = 16_000_000
-    character_coverage: float = 0.9995
+    character_coverage: PositiveShare = 0.9995
     needs_text = True
 
     def __post_init__(self) -> None:

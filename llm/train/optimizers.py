@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.adamw import adamw as adamw_update
 
+from llm.bounds import Count, NotNegative, Positive, ShareBelowOne
 from llm.errors import ConfigError
 from llm.train.parallel import sharded_like, whole
 
@@ -18,9 +18,6 @@ from llm.train.parallel import sharded_like, whole
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 Kind = Literal["matrix", "head", "embedding", "norm", "bias"]
 Fused = Literal["auto"] | bool
-Positive = Annotated[float, Gt(0)]
-NotNegative = Annotated[float, Ge(0)]
-Share = Annotated[float, Ge(0), Lt(1)]
 
 FUSED_DEVICES = frozenset({"cpu", "cuda", "mps", "xpu"})
 VECTOR_LEAVES = frozenset({"bias", "scale", "gain"})
@@ -115,7 +112,7 @@ def adamw(
     *,
     lr: Positive = 1e-3,
     weight_decay: NotNegative = 0.1,
-    betas: tuple[Share, Share] = (0.9, 0.95),
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95),
     eps: Positive = 1e-8,
     fused: Fused = "auto",
 ) -> AdamW:
@@ -211,11 +208,11 @@ class Muon(Optimizer):
         lr: Positive = 5e-3,
         adam_lr: Positive = 1e-2,
         weight_decay: NotNegative = 0.1,
-        momentum: Share = 0.95,
+        momentum: ShareBelowOne = 0.95,
         nesterov: bool = True,
-        newton_schulz_steps: Annotated[int, Gt(0)] = 5,
+        newton_schulz_steps: Count = 5,
         newton_schulz_dtype: Literal["float32", "bfloat16"] = "float32",
-        betas: tuple[Share, Share] = (0.9, 0.95),
+        betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95),
         eps: Positive = 1e-8,
         fused: Fused = "auto",
     ) -> None:

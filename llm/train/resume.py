@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from llm.config.schema import BATCH_KEYS
 from llm.errors import CheckpointError, ConfigError
 from llm.redaction import redacted
 from llm.train import checkpoint
@@ -27,7 +28,7 @@ FLAGGED = (
 )
 # Recorded by what they amount to (`identity`), not by how they are written: a moved folder is the same text.
 BY_IDENTITY = ("data", "tokenizer")
-LOADER = ("data.batch_size", "data.micro_batch_size", "data.repeat_batch")
+LOADER = tuple(sorted(f"data.{key}" for key in BATCH_KEYS))
 # About the command, not about the run.
 PASSING = ("resume", "allow_changes", "name", "runs_dir", "dry_run", "hang_timeout")
 

@@ -5,16 +5,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
-from annotated_types import Gt
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.optim import Optimizer
 
-from llm.errors import ConfigError
+from llm.bounds import Count
+from llm.errors import missing_package
 from llm.model import Transformer
 from llm.train.module import LanguageModule
 from llm.train.parallel import shard
@@ -79,7 +79,7 @@ class TensorParallelStrategy(FSDPStrategy):
         tensor_parallel_size: how many processes share each matrix product.
     """
 
-    def __init__(self, tensor_parallel_size: Annotated[int, Gt(0)] = 2) -> None:
+    def __init__(self, tensor_parallel_size: Count = 2) -> None:
         super().__init__()
         self._tensor_parallel_size = tensor_parallel_size
 
@@ -96,10 +96,8 @@ def check_deepspeed() -> None:
         ConfigError: it isn't.
     """
     if find_spec("deepspeed") is None:
-        raise ConfigError(
-            "strategy=deepspeed_zero1, _zero2 and _zero3 need the package deepspeed: "
-            "DS_BUILD_OPS=0 pip install -e '.[deepspeed]', or use strategy=fsdp, which needs nothing more."
-        )
+        instead = ", with DS_BUILD_OPS=0 before it, or use strategy=fsdp, which needs nothing more"
+        raise missing_package("strategy=deepspeed_zero1 (or 2, or 3)", "deepspeed", "deepspeed", instead)
 
 
 class ZeroStrategy(DeepSpeedStrategy):

@@ -5,7 +5,7 @@ positions instead (Megatron: arXiv 1909.08053, 2205.05198). Weights are DTensors
 tensors, this process's part of each.
 """
 
-# Shape legend: b batch, t time, d width, v vocabulary.
+# Shape legend: b batch, t time, d width, v vocabulary, o outputs, i inputs of a layer.
 
 import re
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 
+from llm.adapter import KINDS, Coded, Decomposed, Frozen
 from llm.errors import ConfigError
 from llm.model import ModelConfig, Transformer
 from llm.model.attention import Attention, CrossAttention
@@ -35,41 +36,49 @@ def _layout(pattern: str, stored: Placement, gradient: Placement) -> Layout:
 
 # How a parameter is stored, and what each process's own gradient of it is; the first that fits its name.
 LAYOUTS = (
+    # What a process makes by its own rows of B goes back into the whole of A.
+    _layout(r"(query|key|value|gate|up)\.lora_a", WHOLE, SUMMED),
     _layout(r"(cross_)?attention\.(query|key|value)\.\w+", Shard(0), Shard(0)),
-    _layout(r"(cross_)?attention\.output\.weight", Shard(1), Shard(1)),
+    _layout(r"(cross_)?attention\.output\.(weight|codes|lora_a)", Shard(1), Shard(1)),
     _layout(r"feed_forward\.(gate|up)\.\w+", Shard(0), Shard(0)),
-    _layout(r"feed_forward\.down\.weight", Shard(1), Shard(1)),
+    _layout(r"feed_forward\.down\.(weight|codes|lora_a)", Shard(1), Shard(1)),
     _layout(r"relative_position\.weight", Shard(1), Shard(1)),
     _layout(r"embedding\.tokens\.weight", Shard(0), Shard(0)),
     _layout(r"unembedding\.(weight|bias)", Shard(0), Shard(0)),
-    # Every process embeds all positions alike.
-    _layout(r"embedding\..*", WHOLE, WHOLE),
-    # Norms see a process's own positions or heads, and what stands before the head its own rows' share.
+    # Every process embeds all positions alike, and tells their labels alike.
+    _layout(r"(embedding|pooler|label_head)\..*", WHOLE, WHOLE),
+    # Norms see a process's own positions or heads, what stands before the head its own rows' share, and the adapter of a
+    # sum its own part of that.
     _layout(r".*", WHOLE, SUMMED),
 )
 
 
-def check_divides(config: ModelConfig, size: int) -> None:
+def check_divides(config: ModelConfig, size: int, bits: str | None = None) -> None:
     """Refuse a number of processes that can't share the model evenly.
 
+    Args:
+        config: the model's.
+        size: how many processes share each matrix product.
+        bits: in which few bits frozen matrices are kept, if any.
+
     Raises:
-        ConfigError: it doesn't divide the heads or what else is split.
+        ConfigError: it doesn't divide the heads or what else is split, or cuts through what has a scale.
     """
     parts = {
         "n_heads": config.n_heads,
         "n_kv_heads": config.kv_heads,
         "d_ff": config.ff_size,
     }
-    if config.labels:
-        raise ConfigError(
-            "strategy=fsdp_tp: a head of labels isn't split; strategy=fsdp trains such a model."
-        )
     for key, value in parts.items():
         if value % size:
             raise ConfigError(
                 f"tensor parallelism over {size} processes doesn't divide model.{key}={value}: choose another "
                 f"trainer.strategy.tensor_parallel_size or model.{key}."
             )
+        if bits is not None:
+            width = value if key == "d_ff" else value * config.head_size
+            part = torch.empty(config.d_model, width // size, device="meta")
+            KINDS[bits].check(f"the part that each of {size} processes has along model.{key}", part)
 
 
 def split_tensors(net: Transformer, mesh: DeviceMesh) -> None:
@@ -85,7 +94,7 @@ def split_tensors(net: Transformer, mesh: DeviceMesh) -> None:
             module.forward = _on_own_part(module, module.forward, gradients, mesh)
     for stack in (net.encoder, net.stack):
         if stack is not None:
-            _split_stack(stack, mesh)
+            _split_stack(stack, mesh, told_alike=stack is net.stack and net.label_head is not None)
     _split_ends(net, mesh)
 
 
@@ -96,8 +105,9 @@ def _own(module: nn.Module) -> list[str]:
 def _store(module: nn.Module, name: str, full_name: str, mesh: DeviceMesh) -> Placement:
     """Make a parameter a DTensor; returns the placement of its gradient."""
     stored, gradient = next(rest for pattern, *rest in LAYOUTS if pattern.fullmatch(full_name))
-    value = distribute_tensor(getattr(module, name).detach(), mesh, [stored])
-    module.register_parameter(name, nn.Parameter(value))
+    own = getattr(module, name)
+    value = distribute_tensor(own.detach(), mesh, [stored])
+    module.register_parameter(name, nn.Parameter(value, requires_grad=own.requires_grad))
     return gradient
 
 
@@ -153,18 +163,37 @@ class _Stream:
         return F.pad(x_btd, (0, 0, 0, -x_btd.shape[1] % self.mesh.size()))
 
 
-def _split_stack(stack: Stack, mesh: DeviceMesh) -> None:
+def _split_stack(stack: Stack, mesh: DeviceMesh, *, told_alike: bool) -> None:
+    """Split a stack; `told_alike` is whether every process computes the same of all that it gives."""
     stream = _Stream(mesh)
     stack.blocks[0].register_forward_pre_hook(_on_first(stream.enter))
     for name, module in stack.named_modules():
         if name.endswith(("attention.output", "feed_forward.down")):
             module.is_summed = True
             module.register_forward_hook(_on_result(stream.add_up))
+            _split_columns(module, mesh)
         elif isinstance(module, CrossAttention):
             module.look = _looking(module.look, stream)  # type: ignore[method-assign]
         elif isinstance(module, Attention | FeedForward | GatedFeedForward):
             module.register_forward_pre_hook(_on_first(stream.gather))
-    stack.norm.register_forward_hook(_on_result(stream.gather))
+    stack.norm.register_forward_hook(_on_result(stream.leave if told_alike else stream.gather))
+
+
+def _split_columns(layer: nn.Module, mesh: DeviceMesh) -> None:
+    """Let a frozen layer whose columns are split use its own scales, and the lengths of whole rows."""
+    if isinstance(layer, Frozen) and layer.bits is not None:
+        layer.coded = _of_own_columns(layer, mesh.get_local_rank())  # type: ignore[method-assign]
+    if isinstance(layer, Decomposed):
+        layer.lengths = _over_all_columns(layer.lengths, mesh)  # type: ignore[method-assign, assignment]
+
+
+def _of_own_columns(layer: Frozen, share: int) -> Callable[[], Coded]:
+    coded, part, width = layer.coded, KINDS[layer.bits or ""].part, layer.in_features
+    return lambda: part(coded(), share, width)
+
+
+def _over_all_columns(lengths: Callable[[Tensor], Tensor], mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
+    return lambda matrix_oi: move(lengths(matrix_oi).square(), mesh, SUMMED, WHOLE).sqrt()
 
 
 def _looking(look: Callable[..., Tensor], stream: _Stream) -> Callable[..., Tensor]:
@@ -176,13 +205,19 @@ def _split_ends(net: Transformer, mesh: DeviceMesh) -> None:
     tokens.forward = _of_own_rows(tokens, mesh)  # type: ignore[method-assign, assignment]
     tokens.register_forward_hook(_on_result(lambda x_btd: move(x_btd, mesh, SUMMED, WHOLE)))
     size = net.config.vocabulary
-    assert net.unembedding is not None
-    net.unembedding.register_forward_hook(_on_result(lambda x_btv: _all_scores(x_btv, mesh, size)))
+    if net.unembedding is not None:
+        net.unembedding.register_forward_hook(_on_result(lambda x_btv: _all_scores(x_btv, mesh, size)))
     if net.config.dropout:
-        # Every process draws for its own positions: what all had drawn would differ.
-        dropout, stream = net.embedding.dropout, _Stream(mesh)
-        dropout.register_forward_pre_hook(_on_first(stream.enter))
-        dropout.register_forward_hook(_on_result(stream.leave))
+        for end in (net.embedding, net.label_head):
+            if end is not None:
+                _split_dropout(end.dropout, mesh)
+
+
+def _split_dropout(dropout: nn.Module, mesh: DeviceMesh) -> None:
+    """Let every process draw for its own positions: what all had drawn would differ."""
+    stream = _Stream(mesh)
+    dropout.register_forward_pre_hook(_on_first(stream.enter))
+    dropout.register_forward_hook(_on_result(stream.leave))
 
 
 def _of_own_rows(tokens: nn.Embedding, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:

@@ -1,6 +1,6 @@
 """A DeepSpeed engine's weights and optimizer state by parameter name, in and out, one tensor at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,15 @@ class ZeroState:
         weights, states = Stored(folder, checkpoint.WEIGHTS), Stored(folder, checkpoint.STATE)
         self._check(weights, states, folder)
         for name, parameter in self._parameters.items():
-            self._set_weight(parameter, _read(weights, name, torch.isfinite))
-        step = _read(states, f"{next(iter(self._trained))}/{STEP}", _is_number)
+            value = _read(weights, name)
+            checkpoint.check_values({name: parameter}, {name: value}, folder)
+            self._set_weight(parameter, value)
+        step = _read_number(states, f"{next(iter(self._trained))}/{STEP}")
         for _, state in self.flat_states():
             state[STEP].copy_(step)
         for name, parameter in self._trained.items():
             for key in MOMENTS:
-                value = _read(states, f"{name}/{key}", _is_number).to(_device(parameter))
+                value = _read_number(states, f"{name}/{key}").to(_device(parameter))
                 if hasattr(parameter, "ds_id"):
                     self._set_share(parameter, value, key)
                 else:
@@ -153,17 +155,18 @@ def _keep(kept: dict[str, Tensor], name: str, tensor: Tensor, mine: bool) -> Non
         kept[name] = tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _read(stored: Stored, name: str, fine: Callable[[Tensor], Tensor]) -> Tensor:
+def _read(stored: Stored, name: str) -> Tensor:
     target = torch.zeros_like(stored.tensors[name], device="cpu")
     stored.read_into({name: target})
-    if not (target.is_floating_point() and target.element_size() > 1 and bool(fine(target).all())):
-        raise CheckpointError(f"The checkpoint is damaged: {name} holds what is no finite number.")
     return target
 
 
-def _is_number(tensor: Tensor) -> Tensor:
+def _read_number(stored: Stored, name: str) -> Tensor:
+    value = _read(stored, name)
     # Squares may overflow, but no optimizer makes a NaN of finite gradients.
-    return ~tensor.isnan()
+    if not value.is_floating_point() or value.element_size() == 1 or bool(value.isnan().any()):
+        raise CheckpointError(f"The checkpoint is damaged: {name} holds what is no number.")
+    return value
 
 
 def _device(parameter: Tensor) -> torch.device:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from llm.adapter import Lora, begun, frozen_bytes, merged, n_values
-from llm.adapter.frozen import BLOCK, KINDS, LEVELS, Frozen
+from llm.adapter.frozen import BLOCK, KINDS, LEVELS, Coded, Frozen
 from llm.errors import ConfigError
 from llm.model import ModelConfig, Transformer, init_weights
 
@@ -47,6 +47,16 @@ def test_int8_is_off_by_half_a_step_at_most():
     assert coded.codes.abs().amax(1).tolist() == [127] * 24
     error = (KINDS["int8"].decode(coded, torch.float32) - matrix()).abs()
     assert (error <= coded.scales * (0.5 + 1e-5)).all()
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("width", [48, 128])
+def test_some_of_the_columns_are_decoded_as_in_the_whole(bits, width):
+    coded = KINDS[bits].encode(matrix(24, width))
+    wanted = KINDS[bits].decode(coded, torch.float32).chunk(2, dim=1)
+    for share, codes in enumerate(coded.codes.chunk(2, dim=1)):
+        part = KINDS[bits].part(Coded(codes, coded.scales), share, width)
+        assert torch.equal(KINDS[bits].decode(part, torch.float32), wanted[share])
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -82,5 +82,17 @@ def test_the_first_choices_are_what_their_targets_do_unasked() -> None:
         assert differing(node, told) == {}, node["_target_"]
 
 
+@pytest.mark.parametrize("file", sorted((CONF / "data").glob("*.yaml")), ids=lambda file: file.stem)
+def test_sources_leave_the_loaders_keys_to_the_loader(file: Path) -> None:
+    given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    found = signature(given.get("_target_", "llm.data.sources.HuggingFace"))
+    assert found is not None
+    assert found.fields.keys() & schema.LOADER_KEYS == set()
+    assert schema.BATCH_KEYS < schema.LOADER_KEYS
+    # What is said again only says what a sequence is there.
+    assert given.keys() & schema.BATCH_KEYS <= {"batch_size"}
+    assert differing(given, of_schema(schema.BatchConfig)) == {}
+
+
 def test_a_difference_is_seen() -> None:
     assert differing({"a": 0, "b": [1]}, {"a": None, "b": (1,)}) == {"a": (0, None)}

@@ -13,7 +13,7 @@ from llm.data import prepare
 from llm.data.collators.base import CausalCollator, Setting
 from llm.data.collators.labels import LabelledTexts
 from llm.data.collators.pairs import PairCollator
-from llm.data.mixture import Interleaving, MixedSamples, Mixture, Share, open_text
+from llm.data.mixture import Interleaving, MixedSamples, Mixture, Portion, open_text
 from llm.data.module import CorpusDataModule
 from llm.data.sampling.turns import Turns
 from llm.data.sampling.windows import Windows
@@ -117,7 +117,7 @@ def mixture(write, tmp_path):
     for name, text in texts.items():
         folder = write({f"{n:02d}.txt": f"{name} {n}: " + text * (10 + n) for n in range(50)}, name)
         corpora[name] = prepare(TextFiles([f"{folder}/*.txt"]), ByteSpec(), tmp_path / "shards")
-    return Mixture(corpora, {"cats": Share(3.0), "dogs": Share(1.0)})
+    return Mixture(corpora, {"cats": Portion(3.0), "dogs": Portion(1.0)})
 
 
 def module(mixture, length=16, batch_size=12):
@@ -162,7 +162,7 @@ def test_its_record_opens_it_again_and_its_fingerprint_tells_its_shares(mixture)
     again = open_text(mixture.record())
     assert again.fingerprint == mixture.fingerprint
     assert open_text(mixture.parts["cats"].record()).fingerprint == mixture.parts["cats"].fingerprint
-    other = Mixture(mixture.parts, {**mixture.shares, "dogs": Share(2.0)})
+    other = Mixture(mixture.parts, {**mixture.shares, "dogs": Portion(2.0)})
     assert other.fingerprint != mixture.fingerprint
 
 
@@ -175,7 +175,7 @@ def pairs(write, tmp_path):
         folder = write({"a.jsonl": "\n".join(map(json.dumps, lines))}, name)
         source = JsonLines([f"{folder}/a.jsonl"], text="source", label="target", validation_share=0.2)
         corpora[name] = prepare(source, ByteSpec(), tmp_path / "shards")
-    mixed = Mixture(corpora, {"short": Share(3.0), "long": Share(1.0)})
+    mixed = Mixture(corpora, {"short": Portion(3.0), "long": Portion(1.0)})
     return mixed, PairCollator(Setting(mixed.tokenizer, 0, ModelConfig(context_length=64)))
 
 
@@ -217,7 +217,7 @@ def test_what_cannot_be_mixed_is_refused(mixture):
         module(mixture, length=10**6)
     ends = MixedSamples(
         {name: stream.cut(Windows, 16, 0) for name, stream in mixture.train.streams.items()},
-        {"cats": Share(1.0, 2), "dogs": Share(1.0, 0.5)},
+        {"cats": Portion(1.0, 2), "dogs": Portion(1.0, 0.5)},
     )
     ends.require(ends.size)
     with pytest.raises(ConfigError, match="leave one source without epochs"):

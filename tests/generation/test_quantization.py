@@ -9,9 +9,21 @@ from torch.nn import functional as F
 
 from llm.errors import ConfigError
 from llm.generation import BatchEngine, Request, Sampling, quantize
-from llm.generation.quantization import LARGEST, SCALES_ROWS, _Int8Linear
+from llm.generation.quantization import (
+    LARGEST,
+    REDUCE_RANGE,
+    SCALES_ROWS,
+    _Dynamic,
+    _Fbgemm,
+    _gelu_tanh,
+    _Int8Linear,
+    _OneDnn,
+)
 from llm.model import ModelConfig, Transformer, init_weights
+from llm.model.layers import gelu_tanh
 
+# Those that scale rows, where this CPU has them.
+KERNELS = [_Dynamic] if not SCALES_ROWS else [_Fbgemm] if REDUCE_RANGE else [_Fbgemm, _OneDnn]
 CONFIG = ModelConfig(d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, context_length=64, vocab_size=61)
 
 
@@ -58,8 +70,9 @@ def test_perplexity_changes_by_less_than_a_hundredth(trained):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("outputs", [1, 40])
-def test_a_layer_errs_by_no_more_than_its_rounding(outputs):
+def test_a_layer_errs_by_no_more_than_its_rounding(outputs, kernel):
     generator = torch.Generator().manual_seed(0)
     weight_oi, bias_o = (
         torch.randn(outputs, 96, generator=generator),
@@ -73,9 +86,31 @@ def test_a_layer_errs_by_no_more_than_its_rounding(outputs):
     bound_bo = (
         x_step_b1 * weight_oi.abs().sum(1) + weight_step_o * (x_bi.abs() + x_step_b1).sum(1, keepdim=True)
     ) / 2 + 1e-5
-    error_bo = (_Int8Linear(weight_oi, bias_o)(x_bi) - F.linear(x_bi, weight_oi, bias_o)).abs()
+    error_bo = (_Int8Linear(weight_oi, bias_o, kernel)(x_bi) - F.linear(x_bi, weight_oi, bias_o)).abs()
     assert (error_bo <= bound_bo).all()
     assert error_bo.max() > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("inputs", [96, 768])
+def test_inputs_far_above_the_others_cost_them_little(inputs, kernel):
+    generator = torch.Generator().manual_seed(0)
+    weight_oi, x_bi = (
+        torch.randn(40, inputs, generator=generator),
+        torch.randn(5, inputs, generator=generator),
+    )
+    x_bi[:, 7] = 50.0
+    exact_bo = x_bi @ weight_oi.T
+    step_b1 = x_bi.abs().amax(1, keepdim=True) / LARGEST
+    straight_bo = (x_bi / step_b1).round() * step_b1 @ weight_oi.T
+    turned_bo = _Int8Linear(weight_oi, None, kernel)(x_bi)
+    assert (turned_bo - exact_bo).norm() < 0.5 * (straight_bo - exact_bo).norm()
+
+
+def test_gelu_by_the_logistic_function_is_the_same():
+    x = torch.cat([torch.linspace(-12, 12, 10_001), torch.tensor([-1e30, -1e4, 0.0, 1e4, 1e30])])
+    torch.testing.assert_close(_gelu_tanh(x), gelu_tanh(x), atol=1e-6, rtol=1e-6)
 
 
 @torch.no_grad()
@@ -86,24 +121,32 @@ def test_every_matrix_is_replaced_by_its_own(config):
     tokens_bt = torch.randint(0, 61, (3, 20), generator=torch.Generator().manual_seed(1))
     plain = model(tokens_bt)
     whole = quantize(copy(model))
-    assert not any(isinstance(module, torch.nn.Linear) for module in whole.modules())
+    assert not any(isinstance(module, torch.nn.Linear) or module.training for module in whole.modules())
     # Another layer's matrix, or a missing bias, would be wrong by the logits' own size.
     assert (whole(tokens_bt) - plain).norm() < 0.1 * plain.norm()
 
 
 @torch.no_grad()
 @pytest.mark.skipif(not SCALES_ROWS, reason="this CPU's kernel scales inputs over all rows")
-def test_no_row_depends_on_the_others(trained):
-    layer = _Int8Linear(torch.randn(40, 96), torch.randn(40))
-    x_bi = torch.randn(5, 96) * torch.tensor([[0.0], [1e-3], [1.0], [50.0], [1e4]])
-    assert torch.equal(layer(x_bi), torch.cat([layer(x_1i) for x_1i in x_bi.split(1)]))
-    model = quantize(copy(trained))
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_row_of_a_layer_depends_on_the_others(kernel):
+    narrow_bi = torch.randn(5, 96) * torch.tensor([[0.0], [1e-3], [1.0], [50.0], [1e4]])
+    for x_bi in (narrow_bi, torch.randn(50, 768)):
+        layer = _Int8Linear(torch.randn(40, x_bi.shape[1]), torch.randn(40), kernel)
+        assert torch.equal(layer(x_bi), torch.cat([layer(x_1i) for x_1i in x_bi.split(1)]))
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not SCALES_ROWS, reason="this CPU's kernel scales inputs over all rows")
+@pytest.mark.parametrize("rows", [3, 16])
+def test_no_text_depends_on_the_others(trained, rows):
+    model = quantize(copy(trained), rows)
     requests = [
         Request(text(1, length, length)[0].tolist(), 20, Sampling(temperature=1.2), seed=length)
         for length in (3, 9, 20, 5)
     ]
     found = {request: [] for request in requests}
-    for token in BatchEngine(model, rows=3).run(requests):
+    for token in BatchEngine(model, rows=rows).run(requests):
         found[token.request].append(token.id)
     for request in requests:
         assert found[request] == [token.id for token in BatchEngine(model, rows=1).run([request])]

@@ -88,6 +88,12 @@ def test_without_temperature_the_most_likely_is_drawn(temperature):
     assert drawn.tolist() == LOGITS.argmax(-1).tolist()
 
 
+def test_greedy_takes_the_first_of_the_largest():
+    logits = torch.cat([LOGITS, torch.tensor([0.0, 2.0, -1.0, 2.0, 1.0]).repeat(10)[None]])
+    drawn = Sampling(temperature=0).draw(logits, TOKENS[:1], [torch.Generator()])
+    assert drawn.tolist() == [*LOGITS.argmax(-1).tolist(), 1]
+
+
 def test_greedy_heeds_the_repetition_penalty():
     tokens = LOGITS.argmax(-1, keepdim=True)
     drawn = Sampling(temperature=0, repetition_penalty=1e6).draw(LOGITS, tokens, [torch.Generator()])

@@ -117,6 +117,26 @@ def test_another_set_is_scored_beside_the_first_model(words, tmp_path):
     assert entry["metrics"]["reward_accuracy"] > 0.9
 
 
+def rewards(folder):
+    """What the preferences of the last entry are rewarded by, by their id."""
+    lines = (folder / json.loads((folder / "evaluation.json").read_text())[-1]["outputs"]).read_text()
+    return {row["id"]: row["scores"]["reward_margin"][0] for row in map(json.loads, lines.splitlines())}
+
+
+def test_a_set_is_scored_in_the_context_that_the_run_has(words, tmp_path):
+    long = [{**row, "chosen": row["chosen"] + " and so on" * 9} for row in rows()]
+    written(tmp_path / "p.jsonl", long)
+    assert main(["train", *words, "name=p", "trainer.max_steps=4", "context_length=48"]) == 0
+    folder = tmp_path / "runs/p"
+    held_out = rewards(folder)
+    shards = next(word for word in words if word.startswith("shards_dir="))
+    other = ["data=preferences", f"data.paths=[{tmp_path}/p.jsonl]", shards]
+    assert main(["evaluate", f"run={folder}", *other]) == 0
+    whole = rewards(folder)
+    assert len(whole) == 60 > len(held_out) > 1
+    assert {name: whole[name] for name in held_out} == pytest.approx(held_out, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [

@@ -5,6 +5,8 @@ import re
 import pytest
 
 from llm.cli.main import main
+from llm.errors import ConfigError
+from llm.jobs.evaluate import evaluations
 from llm.train.rows import read_metrics_rows
 from llm.train.run import Run
 
@@ -172,3 +174,8 @@ def test_a_run_with_another_tokenizer_in_its_folder_is_refused(trained, tiny, tm
     assert main(["evaluate", f"run={trained}"]) == 1
     assert "another tokenizer" in capsys.readouterr().err
     assert Run.open(trained).record["status"] == "finished"
+
+
+def test_a_name_that_nobody_checked_is_refused_before_anything_is_scored():
+    with pytest.raises(ConfigError, match=r"eval=perplexty: there is no such evaluation.*perplexity"):
+        evaluations(["perplexity", "perplexty"], corpus=None, judge=None)

@@ -32,6 +32,26 @@ def test_a_run_is_trained_scored_and_asked(words, tmp_path, capsys):
     assert main(["generate", f"run={folder}", "prompt=3 und 4", "max_new_tokens=8"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("model", "named"), [("nano", []), ("transformer_nano", ["architecture=encoder_decoder"])]
+)
+def test_what_was_prepared_beforehand_is_trained_on(words, tmp_path, model, named):
+    words = changed(words, f"shards_dir={tmp_path}/shards", f"model={model}")
+    kept = [word for word in words if word.startswith(("data", "tokenizer", "shards_dir"))]
+    assert main(["prepare", *kept, "task=seq2seq", *named]) == 0
+    made = set((tmp_path / "shards").iterdir())
+    assert main(["train", *words, "name=p", "trainer.max_steps=1", "eval=[]"]) == 0
+    assert set((tmp_path / "shards").iterdir()) == made
+
+
+def test_nothing_is_prepared_for_a_model_that_can_not_do_the_task(words, tmp_path, capsys):
+    kept = [word for word in words if word.startswith(("data", "tokenizer"))]
+    words = [*kept, "task=seq2seq", "architecture=encoder", f"shards_dir={tmp_path}/shards"]
+    assert main(["prepare", *words]) == 2
+    assert "architecture=encoder: the task is for encoder_decoder or decoder alone" in capsys.readouterr().err
+    assert not (tmp_path / "shards").exists()
+
+
 def test_texts_without_targets_are_refused_before_anything_is_written(tiny, tmp_path, capsys):
     assert main(["train", *tiny, "model=transformer_nano", "task=seq2seq", "name=x"]) != 0
     assert "no pairs of source and target" in capsys.readouterr().err

@@ -120,8 +120,6 @@ def test_the_report_shows_what_it_was_scored_by(whole):
         ("lora", ["init_from="], "give one by init_from="),
         ("lora", ["adapter.rank=64"], "adapter.rank=64"),
         ("lora", ["adapter.targets=[quary]"], "Did you mean query?"),
-        ("lora", ["strategy=fsdp_tp"], "take strategy=fsdp"),
-        ("lora", ["adapter.quantize=nf4", "strategy=deepspeed_zero3"], "matrices in few bits don't go with DeepSpeed; take strategy=fsdp"),
         ("lora", ["adapter.quantize=int3"], "it is int8 or nf4"),
         ("lora", ["adapter.ranks=4"], "adapter.rank"),
     ],

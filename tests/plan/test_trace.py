@@ -78,7 +78,28 @@ def test_of_an_adapter_what_is_trained_alone_has_gradients(quantize):
     in_blocks = 3 * (12288 + 36864)
     frozen = 4 * in_blocks if quantize is None else in_blocks * 4.5 / 8
     assert update.gradients == 4 * trained
-    assert update.weights == 4 * (PARAMETERS - in_blocks + trained) + frozen
+    weights = 4 * (PARAMETERS - in_blocks + trained) + frozen
+    assert update.weights == weights
+    # Shares of all weights, and those of what is trained once more.
+    shares = trace_all(step(model=adapted, strategy="deepspeed_zero3", processes=4)).peaks["update"]
+    assert shares.weights == (weights + 4 * trained) / 4
+    gathering = Gathering(adapted(dataclasses.replace(SHAPE, d_model=1024)))
+    plain = Gathering(model(dataclasses.replace(SHAPE, d_model=1024)))
+    assert (gathering.blocks[0] < 0.3 * plain.blocks[0]) == (quantize is not None)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8", "nf4"])
+def test_adapters_are_traced_where_each_matrix_is_split(quantize):
+    def adapted(shape):
+        net = model(shape)
+        Lora(rank=4, dora=True, quantize=quantize).attach(net)
+        return net
+
+    one, two = (
+        trace_all(step(model=adapted, strategy="fsdp_tp", processes=n, tensor=n)).peaks["update"]
+        for n in (1, 2)
+    )
+    assert 0.5 <= two.weights / one.weights < 0.56
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "fsdp_tp"])

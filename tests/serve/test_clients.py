@@ -10,7 +10,7 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
 from llm.generation import Sampling, classify, complete, fill, mentions, tagged_words, tell, translate
-from llm.generation.answering import answer_question
+from llm.generation.extracting import answer_question
 from llm.generation.text import continue_source
 from llm.tokenizer import MASK
 

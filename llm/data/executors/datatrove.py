@@ -18,16 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from llm.bounds import Count
 from llm.data.executors.processes import Job, Records, how_many
-from llm.errors import ConfigError, DataError, UserError
+from llm.errors import ConfigError, DataError, UserError, missing_package
 from llm.files import write_atomically
 
 try:
     from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 except ImportError:
-    raise ConfigError(
-        "executor=local and executor=slurm need datatrove: pip install -e '.[cluster]'."
-    ) from None
+    raise missing_package("executor=local (or slurm)", "datatrove", "cluster") from None
 
 LOGS = "tasks"
 ERROR = ".error"
@@ -139,7 +138,7 @@ class _Quiet(LocalPipelineExecutor):
 class LocalTasks(Tasks):
     """Executor: datatrove's LocalPipelineExecutor."""
 
-    tasks: int = 1000
+    tasks: Count = 1000
 
     def engine(self, task: Task, count: int, workers: int, logs: str) -> Any:
         """The executor."""
@@ -160,9 +159,9 @@ class SlurmTasks(Tasks):
 
     partition: str
     time: str = "24:00:00"
-    tasks: int = 1000
-    cpus_per_task: int = 1
-    mem_per_cpu_gb: int = 4
+    tasks: Count = 1000
+    cpus_per_task: Count = 1
+    mem_per_cpu_gb: Count = 4
     qos: str | None = None
     env_command: str | None = None
     sbatch: Mapping[str, Any] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from llm.data.documents.split import DEFAULT_SHARE, check_share, first_documents
 from llm.data.files.cutting import piece_bytes
 from llm.data.files.inputs import InputFiles
 from llm.data.sources.records import Fields
-from llm.errors import ConfigError, DataError, UserError
+from llm.errors import ConfigError, DataError, UserError, missing_package
 from llm.redaction import redacted_text
 
 READ_BYTES = 1 << 22
@@ -151,9 +151,7 @@ def _datasets() -> ModuleType:
     try:
         return importlib.import_module("datasets")
     except ImportError as error:
-        raise ConfigError(
-            "data=huggingface needs the package datasets: pip install -e '.[huggingface]'"
-        ) from error
+        raise missing_package("data=huggingface", "datasets", "huggingface") from error
 
 
 @functools.lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from llm.data.documents.answers import Answer, asked
 from llm.data.documents.bio import tagged
 from llm.data.documents.messages import conversation, preference
 from llm.data.documents.split import IdSplit, choose_split, split_by_hash
-from llm.errors import ConfigError, DataError
+from llm.errors import ConfigError, DataError, missing_package
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ def clean_text(text: str) -> bytes:
 
 def needed(what: str, *libraries: str) -> None:
     """Raise ConfigError unless the libraries are installed that `what` needs."""
-    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"{what} needs {' and '.join(missing)}: pip install -e '.[corpora]'.")
+    for name in libraries:
+        if importlib.util.find_spec(name) is None:
+            raise missing_package(what, name, "corpora")
 
 
 def versions(*libraries: str) -> dict[str, str]:

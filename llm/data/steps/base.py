@@ -9,6 +9,7 @@ import numpy as np
 
 from llm.data.files.cutting import stretches
 from llm.data.sources.records import needed, versions
+from llm.errors import ConfigError
 
 # Bound of memory: characters whose words are held at once. A list of words is twelve times as large as its text.
 CHARACTERS_AT_ONCE = 1 << 20
@@ -45,6 +46,16 @@ class TextStep:
     def settings(self) -> dict[str, Any]:
         """Class, fields and versions."""
         return {"step": type(self).__name__, **dataclasses.asdict(self), **versions(*self.libraries)}
+
+
+def check_order(step: TextStep, least: str, most: str) -> None:
+    """Raise ConfigError where a step's least is above its most, so that no document could stay; None is no limit."""
+    low, high = getattr(step, least), getattr(step, most)
+    if low is not None and high is not None and low > high:
+        raise ConfigError(
+            f"data.steps.<name>.{least}={low}: this is above {most}={high}, and {type(step).__name__} would leave no "
+            f"document. Lower it, or raise {most}."
+        )
 
 
 class Words:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from llm.bounds import Count
 from llm.data.files.inputs import find_files
 from llm.data.steps.base import Result, TextStep
 from llm.data.steps.hashing import UInts, runs, word_hashes
@@ -29,7 +30,7 @@ class Contamination(TextStep):
     """
 
     paths: Sequence[str]
-    ngram: int = 13
+    ngram: Count = 13
     action: Literal["report", "drop"] = "report"
 
     def __post_init__(self) -> None:

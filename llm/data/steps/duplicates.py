@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from llm.bounds import Count, PositiveShare, Whole
 from llm.data.sampling.order import mix
 from llm.data.steps.base import TextStep
 from llm.data.steps.hashing import UInts, runs, word_hashes
@@ -90,7 +91,7 @@ class DuplicateLines(TextStep):
     `min_words` words always stay, blank ones too. A document of which no other line is left is left out.
     """
 
-    min_words: int = 1
+    min_words: Count = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,11 +138,11 @@ class NearDuplicates(TextStep):
     and no threshold, which finds copies with a few words edited.
     """
 
-    ngram: int = 2
-    bands: int = 64
-    rows: int = 4
-    threshold: float = 0.35
-    seed: int = 0
+    ngram: Count = 2
+    bands: Count = 64
+    rows: Count = 4
+    threshold: PositiveShare = 0.35
+    seed: Whole = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

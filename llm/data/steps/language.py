@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from llm.bounds import Share
 from llm.data.steps.base import Result, TextStep
 
 LOOKED_AT = 2000
@@ -19,7 +20,7 @@ class Language(TextStep):
     """
 
     languages: Sequence[str] | None = None
-    min_probability: float = 0.0
+    min_probability: Share = 0.0
     libraries = ("py3langid",)
 
     def __call__(self, text: str) -> Result:

@@ -8,10 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 
-from llm.data.steps.base import Result, TextStep, Words, words_of
+from llm.bounds import Count, NotNegative, Positive, Share, Whole
+from llm.data.steps.base import Result, TextStep, Words, check_order, words_of
 from llm.data.steps.hashing import UInts, runs
 
 STOP_WORDS = frozenset(["the", "be", "to", "of", "and", "that", "have", "with"])
@@ -36,15 +39,20 @@ class GopherQuality(TextStep):
     of eight stop words.
     """
 
-    min_words: int = 50
-    max_words: int = 100_000
-    min_mean_length: float = 3.0
-    max_mean_length: float = 10.0
-    max_symbols: float = 0.1
-    max_bullet_lines: float = 0.9
-    max_ellipsis_lines: float = 0.3
-    min_words_with_letters: float = 0.8
-    min_stop_words: int = 2
+    min_words: Whole = 50
+    max_words: Count = 100_000
+    min_mean_length: NotNegative = 3.0
+    max_mean_length: Positive = 10.0
+    max_symbols: NotNegative = 0.1
+    max_bullet_lines: Share = 0.9
+    max_ellipsis_lines: Share = 0.3
+    min_words_with_letters: Share = 0.8
+    min_stop_words: Annotated[int, Ge(0), Le(8)] = 2  # of STOP_WORDS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_order(self, "min_words", "max_words")
+        check_order(self, "min_mean_length", "max_mean_length")
 
     def __call__(self, text: str) -> Result:
         """The text, where it keeps all the rules."""
@@ -83,12 +91,12 @@ class GopherRepetition(TextStep):
     `top` and `repeated` are these shares by the length of the run, from 2 and from 5 words on.
     """
 
-    max_lines: float = 0.3
-    max_paragraphs: float = 0.3
-    max_line_characters: float = 0.2
-    max_paragraph_characters: float = 0.2
-    top: Sequence[float] = (0.2, 0.18, 0.16)
-    repeated: Sequence[float] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.1)
+    max_lines: Share = 0.3
+    max_paragraphs: Share = 0.3
+    max_line_characters: Share = 0.2
+    max_paragraph_characters: Share = 0.2
+    top: Sequence[Share] = (0.2, 0.18, 0.16)
+    repeated: Sequence[Share] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.1)
 
     def __call__(self, text: str) -> Result:
         """The text, where it keeps all the rules."""
@@ -166,9 +174,9 @@ class C4(TextStep):
     """
 
     terminal_punctuation: bool = True
-    min_words_in_line: int = 5
-    max_word_length: int = 1000
-    min_sentences: int = 3
+    min_words_in_line: Whole = 5
+    max_word_length: Count = 1000
+    min_sentences: Whole = 3
 
     def __call__(self, text: str) -> Result:
         """The lines that keep the rules."""
@@ -202,10 +210,10 @@ class FineWeb(TextStep):
     characters or more, or where 67% of its lines or more are shorter than 30 characters.
     """
 
-    min_lines_with_punctuation: float = 0.12
-    max_repeated_characters: float = 0.1
-    max_short_lines: float = 0.67
-    short_line: int = 30
+    min_lines_with_punctuation: Share = 0.12
+    max_repeated_characters: Share = 0.1
+    max_short_lines: Share = 0.67
+    short_line: Whole = 30
 
     def __call__(self, text: str) -> Result:
         """The text, where it keeps all the rules."""
@@ -227,10 +235,15 @@ class FineWeb(TextStep):
 class Length(TextStep):
     """Documents of some length in words and characters; None sets no limit."""
 
-    min_words: int | None = None
-    max_words: int | None = None
-    min_characters: int | None = None
-    max_characters: int | None = None
+    min_words: Whole | None = None
+    max_words: Count | None = None
+    min_characters: Whole | None = None
+    max_characters: Count | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_order(self, "min_words", "max_words")
+        check_order(self, "min_characters", "max_characters")
 
     def __call__(self, text: str) -> Result:
         """The text, where it has that length."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from llm.errors import ConfigError
+from llm.errors import missing_package
 
 
 def library() -> ModuleType:
@@ -13,7 +13,7 @@ def library() -> ModuleType:
     try:
         import gguf
     except ImportError:
-        raise ConfigError("GGUF needs the package gguf: pip install -e '.[export]'.") from None
+        raise missing_package("GGUF", "gguf", "export") from None
     return gguf
 
 

@@ -23,6 +23,7 @@ from llm.train.checkpoint.manifest import (
 from llm.train.checkpoint.model import (
     adapter_of,
     check_names,
+    check_values,
     load_tensors,
     load_weights,
     read_model,
@@ -49,6 +50,7 @@ __all__ = [
     "Manifest",
     "adapter_of",
     "check_names",
+    "check_values",
     "expendable",
     "find",
     "folder_name",

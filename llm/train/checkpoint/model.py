@@ -91,7 +91,7 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> 
     """
     own = dict(model.named_parameters())
     check_names({n: p.shape for n, p in own.items()}, {n: t.shape for n, t in tensors.items()}, origin)
-    _check_values(own, tensors, origin)
+    check_values(own, tensors, origin)
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(sharded_like(tensors[name], parameter))
@@ -110,8 +110,12 @@ def check_names(own: dict[str, torch.Size], found: dict[str, torch.Size], origin
         )
 
 
-def _check_values(own: Mapping[str, Tensor], tensors: dict[str, Tensor], origin: Path) -> None:
-    """Refuse what is no finite number, and what is no code where `own` holds codes."""
+def check_values(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: Path) -> None:
+    """Refuse what is no finite number, and what is no code where `own` holds codes.
+
+    Raises:
+        CheckpointError: there is such a value.
+    """
     strange = sorted(
         name
         for name, tensor in tensors.items()

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from llm.errors import ConfigError
+from llm.errors import missing_package
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,5 @@ def need(package: str) -> None:
         ConfigError: it isn't installed.
     """
     if importlib.util.find_spec(package) is None:
-        raise ConfigError(
-            f"logger={package}: the package {package} isn't installed. Install it with "
-            f"`pip install -e '.[{package}]'`, or leave the override out; metrics.csv is always written."
-        )
+        instead = ", or leave the override out; metrics.csv is always written"
+        raise missing_package(f"logger={package}", package, package, instead)

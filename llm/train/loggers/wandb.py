@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from llm.bounds import Positive
 from llm.redaction import REDACTED, SECRET, SECRET_NAMES, redacted, redacted_text
 from llm.train.loggers.base import LoggedRun, RunLogger, need
 
@@ -61,7 +62,7 @@ class WandB(RunLogger):
         tags: Sequence[str] = (),
         notes: str | None = None,
         mode: Mode = "auto",
-        timeout_seconds: float = 5.0,
+        timeout_seconds: Positive = 5.0,
     ) -> None:
         super().__init__(run)
         need("wandb")

@@ -10,7 +10,7 @@ from llm.data import prepare
 from llm.data.collators.base import Setting
 from llm.data.collators.joined import JoinedPairCollator, pair_collator
 from llm.data.collators.pairs import PairCollator, Pairs
-from llm.data.mixture import MixedStream, Share
+from llm.data.mixture import MixedStream, Portion
 from llm.data.sampling.windows import IGNORED
 from llm.data.sources import JsonLines
 from llm.errors import ConfigError, DataError
@@ -133,7 +133,7 @@ def test_a_pair_is_no_chat_of_several_turns():
 
 def test_sources_of_pairs_are_mixed(stream):
     collate = JoinedPairCollator(setting())
-    mixed = MixedStream({"a": stream, "b": stream}, {"a": Share(3.0), "b": Share(1.0)})
+    mixed = MixedStream({"a": stream, "b": stream}, {"a": Portion(3.0), "b": Portion(1.0)})
     view, alone = mixed.cut(collate.view, 128, 0), collate.view(stream, 128, 0)
     assert collate.work(view) == collate.work(alone)
     numbers = np.arange(8)

@@ -67,7 +67,7 @@ def test_what_becomes_of_a_text(step, text, after) -> None:
 WORDS = PROSE.split()
 DROPPED = [
     (GopherQuality(), "The cat.", "too few words"),
-    (GopherQuality(max_words=10), PROSE, "too many words"),
+    (GopherQuality(min_words=10, max_words=10), PROSE, "too many words"),
     (GopherQuality(), "a of " * 60, "mean length of words"),
     (GopherQuality(), PROSE + " # " * 30, "symbols"),
     (GopherQuality(), PROSE.replace("\n", " ").replace(". ", ".\n- ").replace("The", "- The", 1), "lines that are bullets"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llm.data.collators.words import Span, Window
-from llm.generation.answering import best_stretch
+from llm.generation.extracting import best_stretch
 
 
 def window(first, n):
