@@ -8,11 +8,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-from llm.data.collators.conversations import Conversations
-from llm.data.collators.joined import JoinedPairs
-from llm.data.collators.pairs import Pairs
-from llm.data.collators.preferences import Preferences
-from llm.data.collators.words import LabelledWords
 from llm.files import read_json, write_json
 from llm.jobs.beside_plan import lines_beside_plan
 from llm.jobs.evaluate import keep
@@ -27,7 +22,13 @@ from llm.train.derive import Derived
 from llm.train.hardware import place
 from llm.train.run import Run
 
-CHATS = (Conversations, Preferences)
+# The next command's verb and prompt, by what such a model is given; a chat asks nothing yet.
+NEXT = {
+    "beginning": ("generate", "def main():"),
+    "hidden": ("generate", "for <mask> in"),
+    "text": ("generate", "a text of yours"),
+    "chat": ("chat", ""),
+}
 
 
 def finish(job: Job, derived: Derived, net: Transformer, seen: dict[str, float]) -> None:
@@ -54,7 +55,7 @@ def finish(job: Job, derived: Derived, net: Transformer, seen: dict[str, float])
         "checkpoint": folder.name,
         "sample": writer(config, net, corpus).first(),
         "report": str(run.folder / "report.html"),
-        "next": next_command(run, "chat" if isinstance(job.samples, CHATS) else "generate", _prompt(job)),
+        "next": next_command(run, *NEXT[job.collate.given]),
     }
     write_json(run.results, [*entries, training])
     # trainer.max_time may end a run before its last step.
@@ -90,15 +91,6 @@ def show_end(run: Run, entries: list[Entry], training: Entry) -> None:
     for line in lines_beside_plan(training["metrics"]):
         print(line)
     print(f"\nReport:  {run.folder / 'report.html'}\nNext:    {training['next']}")
-
-
-def _prompt(job: Job) -> str:
-    """What the next command asks the model; a chat asks nothing yet."""
-    if isinstance(job.samples, CHATS):
-        return ""
-    if isinstance(job.samples, Pairs | JoinedPairs | LabelledWords):
-        return "a text of yours"
-    return "def main():" if job.shape.architecture == "decoder" else "for <mask> in"
 
 
 def next_command(run: Run, verb: str, prompt: str) -> str:

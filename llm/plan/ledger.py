@@ -64,7 +64,7 @@ class Ledger(TorchDispatchMode):
 
     Args:
         heap: where what is booked is placed as well.
-        deadline: when the monotonic clock passes it, the next operator raises TimeoutError.
+        deadline: when the monotonic clock passes it, the next part of the step raises TimeoutError.
     """
 
     def __init__(self, heap: Heaps | None = None, deadline: float = math.inf) -> None:
@@ -94,8 +94,6 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not PLAIN.issuperset(types):
             return NotImplemented  # what a DTensor does is told again in plain tensors
-        if time.monotonic() > self.deadline:
-            raise TimeoutError("tracing a training step takes longer than it may")
         if func is torch.ops.aten._local_scalar_dense.default:
             return 1.0  # a tensor without storage has no value, and memory depends on none
         result = func(*args, **(kwargs or {}))
@@ -118,6 +116,9 @@ class Ledger(TorchDispatchMode):
 
     def at(self, kind: str, moment: str) -> None:
         """From here what is made is of this kind, and counts at this moment."""
+        # Not where an operator is told: torch calls some from where an exception ends the process.
+        if time.monotonic() > self.deadline:
+            raise TimeoutError("tracing a training step takes longer than it may")
         self.kind, self.moment = kind, moment
         self._note_peak()
 

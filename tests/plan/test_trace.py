@@ -1,7 +1,10 @@
 """A traced step against hand counts, against what torch's own allocator gave out, and against itself, deeper."""
 
+import contextlib
 import dataclasses
 import functools
+import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from llm.adapter import Lora
 from llm.data.collators.base import Load
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
-from llm.plan import Layout, TrainingStep, blanks, blanks_like, trace, whole_context
+from llm.plan import Layout, TrainingStep, blanks, blanks_like, ledger, trace, whole_context
 from llm.plan.trace import parameter_dtype, trace_all
 from llm.plan.zero import Gathering
 from llm.train.optimizers import Muon, adamw
@@ -170,6 +173,19 @@ def test_a_trace_that_takes_too_long_is_given_up(strategy):
     with pytest.raises(TimeoutError):
         trace(late, seconds=0)
     assert trace(late).peak.total > 0  # and nothing of it is left
+
+
+def test_a_trace_is_given_up_at_any_moment_without_an_end_to_the_process(monkeypatch):
+    shape = dataclasses.replace(SHAPE, architecture="encoder")
+    late = step(shape, batches=filled(shape, MASKED["encoder"]))
+    for moment in itertools.count():
+        looks = itertools.count()
+        clock = SimpleNamespace(monotonic=lambda looks=looks, moment=moment: float(next(looks) > moment))
+        monkeypatch.setattr(ledger, "time", clock)
+        with contextlib.suppress(TimeoutError):
+            assert trace_all(late, deadline=0.5).peak.total > 0
+            break
+    assert moment > 2 * SHAPE.n_layers
 
 
 def test_a_cpu_keeps_gaps_between_tensors_and_an_accelerator_does_not():

@@ -5,7 +5,7 @@ Shapes: b batch, t time, k targets in a row, s time of a source.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -130,8 +130,14 @@ class Samples(Protocol):
         """The targets (n,) of training samples; None where all have as many."""
 
 
+# What a person gives a model: a beginning to go on from, text with hidden parts, a whole text, turns of a chat.
+Given = Literal["beginning", "hidden", "text", "chat"]
+
+
 class Collator(Protocol):
     """Makes batches of samples."""
+
+    given: Given
 
     def work(self, samples: Any) -> Work:
         """What a sample of a view of its own takes."""
@@ -168,6 +174,7 @@ class CausalCollator:
         within_documents: whether attention stays within a document; else a token sees all that stands before it.
     """
 
+    given: Given = "beginning"
     view = Windows
 
     def __init__(self, setting: Setting, *, within_documents: bool = False) -> None:

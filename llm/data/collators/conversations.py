@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from llm.data.collators.base import Setting
+from llm.data.collators.base import Given, Setting
 from llm.data.collators.packed import Conversation, Exchange, Packed, PackedCollator
 from llm.data.collators.transcripts import Transcripts
 from llm.data.documents import Document, Losses, Piece, Plan, Source, fingerprint
@@ -134,6 +134,8 @@ class ConversationCollator(PackedCollator):
         setting: the run's tokenizer, and the model, which says how much fits into a row.
         too_long: what becomes of a conversation longer than the context: `cut` to its beginning, or `drop`.
     """
+
+    given: Given = "chat"
 
     def __init__(self, setting: Setting, *, too_long: TooLong = "cut") -> None:
         super().__init__(setting)

@@ -5,7 +5,7 @@ Shapes: n pairs.
 
 import numpy as np
 
-from llm.data.collators.base import Setting
+from llm.data.collators.base import Given, Setting
 from llm.data.collators.packed import Conversation, Exchange, Packed, PackedCollator
 from llm.data.collators.pairs import Pair, PairCollator, Pairs
 from llm.data.shards import TokenStream
@@ -68,6 +68,8 @@ class JoinedPairCollator(PackedCollator):
     Raises:
         ConfigError: that leaves nothing of a source, or of a target.
     """
+
+    given: Given = "text"
 
     def __init__(self, setting: Setting, *, source_share: float = 0.75) -> None:
         super().__init__(setting)

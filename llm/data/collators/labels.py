@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, Work
 from llm.data.collators.pairs import Pair, Pairs, padded, padded_length
 from llm.data.collators.spans import filled
 from llm.data.sampling.windows import IGNORED
@@ -46,6 +46,8 @@ class LabelCollator:
     Args:
         setting: the run's tokenizer, and the model with its labels.
     """
+
+    given: Given = "text"
 
     marks = ("documents_bt",)
 

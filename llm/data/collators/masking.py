@@ -5,7 +5,7 @@ Shapes: b batch, t time, k targets in a row.
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Setting, Work, document_numbers
+from llm.data.collators.base import Batch, Given, Setting, Work, document_numbers
 from llm.data.sampling.windows import IGNORED, Windows
 from llm.errors import ConfigError
 from llm.model.mask import PADDING
@@ -27,6 +27,8 @@ class MaskingCollator:
     Raises:
         ConfigError: the tokenizer has no mask token, or `share` is not between 0 and 1.
     """
+
+    given: Given = "hidden"
 
     view = Windows
     marks = ("documents_bt",)

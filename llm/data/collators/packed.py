@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Samples, Setting, Work
+from llm.data.collators.base import Batch, Given, Samples, Setting, Work
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
 from llm.data.sampling.order import EpochOrder
@@ -134,6 +134,8 @@ class PackedCollator(ABC):
     Args:
         setting: the run's tokenizer, and the model, which says how much fits into a row.
     """
+
+    given: Given
 
     marks = ("documents_bt",)
 

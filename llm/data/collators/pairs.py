@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, Work
 from llm.data.collators.spans import filled, shifted
 from llm.data.sampling.order import EpochOrder
 from llm.data.sampling.windows import IGNORED
@@ -137,6 +137,8 @@ class PairCollator:
     Args:
         setting: the run's tokenizer, and the model, which says how long a side may be.
     """
+
+    given: Given = "text"
 
     marks = ("source_documents_bs",)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, Work
 from llm.data.collators.conversations import TooLong, check_too_long
 from llm.data.collators.packed import Conversation, targets_of
 from llm.data.collators.pairs import padded_length
@@ -137,6 +137,8 @@ class PreferenceCollator:
 
     `references` is empty until training fills it.
     """
+
+    given: Given = "chat"
 
     marks = ("reference_b2",)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Setting, Work, document_numbers
+from llm.data.collators.base import Batch, Given, Setting, Work, document_numbers
 from llm.data.sampling.windows import IGNORED, Windows
 from llm.errors import ConfigError
 from llm.model.mask import PADDING
@@ -67,6 +67,8 @@ class SpanCollator:
     Raises:
         ConfigError: the tokenizer has too few sentinels, or a denoiser hides too much or nothing.
     """
+
+    given: Given = "hidden"
 
     view = Windows
     marks = ("documents_bt", "source_documents_bs")
