@@ -377,6 +377,7 @@ def test_numbers_out_of_bounds_are_brought_back_and_settings_kept(visit):
     page.get_by_label("Instructions").fill("Be brief.")
     page.get_by_label("Colours").select_option("dark")
     page.reload()
+    page.locator("option[value=chatty]").first.wait_for(state="attached")  # the models are asked for
     assert page.get_by_label("Model").input_value() == "chatty"
     assert page.get_by_label("Tokens at most").input_value() == "7"
     assert page.evaluate("document.documentElement.dataset.look") == "dark"
