@@ -25,11 +25,24 @@ from llm.tokenizer import Tokenizer
 from llm.train import checkpoint
 from llm.train.hardware import place
 
+# What a collator has to tell, one of somebody's own too; some of it is asked for at the end of training alone.
+TOLD = ("given", "marks", "most", "view", "work")
+
 
 def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collator:
-    """What makes batches as the task wants them."""
+    """What makes batches as the task wants them.
+
+    Raises:
+        ConfigError: it lacks a part of `llm.data.collators.base.Collator`.
+    """
     make, keys = collator_class(config), settings(config["task"]["collator"])
-    return cast(Collator, make(Setting(tokenizer, config["seed"], shape), **keys))
+    made = make(Setting(tokenizer, config["seed"], shape), **keys)
+    if lacks := [name for name in TOLD if not hasattr(made, name)]:
+        raise ConfigError(
+            f"task.collator: {type(made).__name__} has no {', '.join(lacks)}, which "
+            "llm.data.collators.base.Collator asks of each."
+        )
+    return cast(Collator, made)
 
 
 def shape_for(config: Config, found: Origin, text: Corpus | Mixture) -> ModelConfig:
