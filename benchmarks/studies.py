@@ -90,7 +90,7 @@ GPT_SMALL = Study(
     questions={
         "optimizer and learning rate": [
             "optimizer.lr=3e-4,6e-4,1.5e-3",
-            "optimizer=muon optimizer.lr=6e-4,2e-3,5e-3",
+            "optimizer=muon optimizer.newton_schulz_dtype=bfloat16 optimizer.lr=6e-4,2e-3,5e-3",
         ],
         "schedule": ["schedule=cosine,wsd"],
         "initialisation": ["model.zero_init_outputs=false,true"],

@@ -17,6 +17,9 @@ from llm.model.layers import FeedForward, GatedFeedForward, gelu_tanh
 
 # On CPUs without VNNI, sums of two products can overflow 16 bits unless inputs leave out a bit.
 REDUCE_RANGE = not torch.cpu._is_vnni_supported()
+# With tiles (Intel's AMX) oneDNN takes other instructions for less than 257 values, and the last bit is another.
+FEWEST_OUTPUTS = 320
+HAS_TILES = torch.cpu._is_amx_tile_supported()
 LARGEST = 63 if REDUCE_RANGE else 127  # what the largest input of a row becomes
 # Other backends (on ARM) round inputs by one scale for all rows.
 SCALES_ROWS = torch.backends.quantized.engine in ("x86", "fbgemm")
@@ -46,13 +49,14 @@ def quantize(model: Transformer, rows: int = 1) -> Transformer:
 class _Fbgemm:
     """Products of inputs from -1 to 1 with whole weights, (..., i) to (..., o), by FBGEMM."""
 
+    # Around `_op` torch looks through the arguments for what only its tracing gives: a tenth of a step of one row.
+    _product = staticmethod(torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default._op)
+
     def __init__(self, whole_oi: Tensor) -> None:
         self._packed = torch.ops.quantized.linear_prepack(whole_oi, None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default(
-            x, 1 / LARGEST, LARGEST + 1, self._packed
-        )
+        product: Tensor = self._product(x, 1 / LARGEST, LARGEST + 1, self._packed)
         return product
 
 
@@ -104,15 +108,16 @@ class _Turn:
     """
 
     def __init__(self, size: int) -> None:
-        self._matrix = _hadamard(_block(size))
+        self._block = _block(size)
+        self._matrix = _hadamard(self._block)
         self._packed = None
-        if len(self._matrix) == BLOCK and torch.backends.mkldnn.is_available():
+        if self._block == BLOCK and torch.backends.mkldnn.is_available():
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self._matrix)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return `x` (..., size) turned."""
-        blocks = x.reshape(-1, len(self._matrix))
-        if self._packed is None or len(blocks) < MANY_BLOCKS:
+        blocks = x.reshape(-1, self._block)
+        if self._packed is None or blocks.shape[0] < MANY_BLOCKS:
             return torch.mm(blocks, self._matrix).view_as(x)
         turned: Tensor = torch.ops.mkldnn._linear_pointwise(blocks, self._packed, None, "none", [], "")
         return turned.view_as(x)
@@ -181,12 +186,15 @@ class _Quantizer(Packer):
 
     def _kernel(self, outputs: int, inputs: int) -> Kernel:
         # 768 inputs and 2,304 outputs take FBGEMM 83 us for one row and 182 for 16, oneDNN 91 and 153; 12,000 outputs
-        # 306 and 849, 294 and 616; 3,072 inputs and 768 outputs 188 and 194 for 16. What a layer takes mustn't depend on
-        # the rows that come, since the two round the last bit differently.
+        # 306 and 849, 294 and 616; 3,072 inputs and 768 outputs 188 and 194 for 16. With tiles oneDNN takes hardly longer
+        # for 16 rows than for one: 191 us and 204 of 768 by 2,304, where FBGEMM takes 158 and 286. What a layer takes
+        # mustn't depend on the rows that come, since the two round the last bit differently.
         if not SCALES_ROWS:
             return _Dynamic
-        wide = outputs > 8 * inputs or (outputs > inputs and self._rows >= 16)
-        return _OneDnn if wide and not REDUCE_RANGE and torch.backends.mkldnn.is_available() else _Fbgemm
+        if REDUCE_RANGE or not torch.backends.mkldnn.is_available() or outputs < FEWEST_OUTPUTS:
+            return _Fbgemm
+        is_wide = outputs > 8 * inputs or (outputs > inputs and self._rows >= 16)
+        return _OneDnn if is_wide or (HAS_TILES and self._rows > 1) else _Fbgemm
 
     def fuse_activation(self, feed_forward: FeedForward | GatedFeedForward) -> None:
         """Leave the activation after its product, which takes none in, but compute GPT-2's faster."""

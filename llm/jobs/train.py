@@ -30,7 +30,7 @@ from llm.report.run import write_report
 from llm.train import launch, resume
 from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
-from llm.train.hardware import keep_freed_memory, largest_tensor
+from llm.train.hardware import give_back_freed_memory, keep_freed_memory, largest_tensor
 from llm.train.memory import MemoryUse
 from llm.train.metrics import Pause, together
 from llm.train.module import LanguageModule
@@ -209,6 +209,8 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
         raise
     finally:
         stop.restore()
+    if derived.accelerator == "cpu":
+        give_back_freed_memory()
     if trainer.is_global_zero:
         # What is left of a sharded model here is a share.
         seen = {**planned, **measured(job.run, memory.peak_bytes)}

@@ -299,11 +299,12 @@ def measure_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.3
     """The best rate of a square matrix product within about `seconds`."""
     size = 512 if device.type == "cpu" else 8192
     a = torch.randn(size, size, generator=torch.Generator(device).manual_seed(0), device=device).to(dtype)
+    product = torch.empty_like(a)  # a new one each time takes 10 MB from the heap before it is the old one
     times: list[float] = []
     end = time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
         began = time.perf_counter()
-        torch.mm(a, a)
+        torch.mm(a, a, out=product)
         if device.type != "cpu":
             getattr(torch, device.type).synchronize()
         times.append(time.perf_counter() - began)
