@@ -1,7 +1,8 @@
 """The ASGI application: routes, errors and the guard around them, and workers that run while it does."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import Depends, FastAPI, Request, Response
 
@@ -34,9 +35,16 @@ def create_app(models: Sequence[Served], guarding: Guarding) -> FastAPI:
 @asynccontextmanager
 async def _working(app: FastAPI) -> AsyncIterator[None]:
     """Let every model's worker run inside."""
+    loop = asyncio.get_running_loop()
+
+    def hand_over(tell: Callable[[], None]) -> None:
+        # A loop that has closed has nobody to tell.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell)
+
     workers = dict.fromkeys(served.worker for served in app.state.registry)
     for worker in workers:
-        worker.start()
+        worker.start(hand_over)
     yield
     for worker in workers:
         worker.stop()

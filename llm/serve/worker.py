@@ -5,6 +5,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 from llm.errors import TrainingError, UserError
@@ -12,6 +13,8 @@ from llm.generation import BatchEngine, Request, Token
 
 Result = TypeVar("Result")
 Listener = Callable[[Token | Exception], None]
+# Calls a function in the thread of those that listen.
+HandOver = Callable[[Callable[[], None]], object]
 FAILED = "The model failed; the server's log says how."
 LOG = logging.getLogger(__name__)
 
@@ -21,7 +24,7 @@ class Full(Exception):
 
 
 class Worker:
-    """Runs one model. Everything may be called from any thread; listeners are called from the worker's.
+    """Runs one model. Everything may be called from any thread; listeners are called where `start` says.
 
     `engine` is None for a model that reads a text whole: it answers by `call`.
     """
@@ -41,8 +44,9 @@ class Worker:
         """How much is being worked on."""
         return min(self.in_flight, self._rows)
 
-    def start(self) -> None:
-        """Begin to work."""
+    def start(self, hand_over: HandOver) -> None:
+        """Begin to work; `hand_over` is given what tells the listeners, once a step for all of its tokens."""
+        self._hand_over = hand_over
         self._thread.start()
 
     def stop(self) -> None:
@@ -105,12 +109,13 @@ class Worker:
             LOG.exception("a step failed")
             self._fail(error if isinstance(error, UserError) else TrainingError(FAILED))
             return
+        heard: list[tuple[Listener, Token | Exception]] = []
         for token in tokens:
-            listener = self._listeners[token.request]
+            heard.append((self._listeners[token.request], token))
             if token.finish is not None:
                 del self._listeners[token.request]
                 self._leave()
-            listener(token)
+        self._hand_over(partial(_tell, heard))
 
     def _fail(self, error: Exception) -> None:
         """Tell everybody, and begin anew."""
@@ -118,8 +123,7 @@ class Worker:
         self._engine.clear()
         listeners, self._listeners = self._listeners, {}
         self._leave(len(listeners))
-        for listener in listeners.values():
-            listener(error)
+        self._hand_over(partial(_tell, [(listener, error) for listener in listeners.values()]))
 
     def _add(self, requests: Sequence[Request], listener: Listener) -> None:
         assert self._engine is not None
@@ -142,3 +146,8 @@ class Worker:
             future.set_exception(error)
         finally:
             self._leave()
+
+
+def _tell(heard: Sequence[tuple[Listener, Token | Exception]]) -> None:
+    for listener, what in heard:
+        listener(what)

@@ -110,15 +110,8 @@ class Writing:
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Writing":
-        loop = asyncio.get_running_loop()
-
-        def hear(token: Token | Exception) -> None:
-            # A loop that has closed has nobody to tell.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._queue.put_nowait, token)
-
         with refused_when_full(self._served):
-            self._served.worker.submit(self._requests, hear)
+            self._served.worker.submit(self._requests, self._queue.put_nowait)
         self._watch = asyncio.create_task(self._until_gone())
         return self
 

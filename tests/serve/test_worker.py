@@ -1,0 +1,46 @@
+"""The worker's thread tells those that listen in a thread of theirs."""
+
+import queue
+
+from llm.generation import Request, Token
+from llm.serve.worker import Worker
+
+
+class Engine:
+    """Gives every request one token a step, two in all."""
+
+    def __init__(self):
+        self.steps = {}
+
+    @property
+    def busy(self):
+        return bool(self.steps)
+
+    def add(self, request):
+        self.steps[request] = 0
+
+    def step(self):
+        tokens = []
+        for request in list(self.steps):
+            self.steps[request] += 1
+            finish = "length" if self.steps[request] == 2 else None
+            tokens.append(Token(request, self.steps[request], None, finish))
+            if finish:
+                del self.steps[request]
+        return tokens
+
+
+def test_all_tokens_of_a_step_are_told_at_once_and_elsewhere():
+    handed, heard = queue.Queue(), []
+    worker = Worker(Engine(), rows=3, waiting=0)
+    requests = [Request((1,), 2) for _ in range(3)]
+    worker.submit(requests, heard.append)
+    worker.start(handed.put)
+    for step in (1, 2):
+        tell = handed.get(timeout=10)
+        assert len(heard) == 3 * (step - 1)
+        tell()
+        assert [token.request for token in heard[-3:]] == requests
+    worker.stop()
+    assert handed.empty()
+    assert worker.in_flight == 0
