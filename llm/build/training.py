@@ -26,6 +26,7 @@ from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer, Pause
 from llm.train.module import LanguageModule, OptimizerFactory
 from llm.train.optimizers import check_strategy
+from llm.train.parallelism import Parallelism
 from llm.train.parts import PartLosses
 from llm.train.profiling import Unprofiled
 from llm.train.progress import TrainingProgress
@@ -36,7 +37,7 @@ CSV_TARGET = f"{MetricsCSV.__module__.rpartition('.')[0]}.{MetricsCSV.__name__}"
 
 
 def module(
-    config: Config, net: Transformer, start: Origin, derived: Derived, strategy: str
+    config: Config, net: Transformer, start: Origin, derived: Derived, strategy: Parallelism
 ) -> LanguageModule:
     """The LightningModule around `net`."""
     return LanguageModule(
@@ -49,7 +50,7 @@ def module(
     )
 
 
-def optimizer(config: Config, strategy: str) -> OptimizerFactory:
+def optimizer(config: Config, strategy: Parallelism) -> OptimizerFactory:
     """What makes the config's optimizer of named parameters.
 
     Raises:
