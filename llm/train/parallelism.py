@@ -73,6 +73,7 @@ def parallelism(name: str, node: Any) -> Parallelism:
     known = STRATEGIES.get(name) or Parallelism(name, shares_products=TENSOR_PARALLEL in settings)
     return replace(
         known,
+        zero_stage=settings.get("stage", known.zero_stage) if known.zero_stage else 0,
         tensor_parallel_size=int(settings.get(TENSOR_PARALLEL, 1)),
         offload=settings.get("offload", False),
     )

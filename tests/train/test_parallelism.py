@@ -23,6 +23,7 @@ def test_each_choice_is_known():
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_choice_is_as_its_file_sets_it(name):
     found = chosen(f"strategy={name}")
+    assert found.zero_stage == STRATEGIES[name].zero_stage
     assert (found.tensor_parallel_size > 1) == found.shares_products
     assert not found.offload
 
@@ -31,6 +32,7 @@ def test_what_is_set_of_a_choice_is_told():
     shared = chosen("strategy=fsdp_tp", "trainer.strategy.tensor_parallel_size=4")
     assert (shared.name, shared.tensor_parallel_size) == ("fsdp_tp", 4)
     assert chosen("strategy=deepspeed_zero1", "trainer.strategy.offload=true").offload
+    assert chosen("strategy=deepspeed_zero1", "trainer.strategy.stage=3").gathers_in_hooks
 
 
 def test_of_a_strategy_of_ones_own_the_settings_alone_are_known():
