@@ -14,6 +14,7 @@ from llm.build.nodes import Config, instantiate, settings
 from llm.build.origins import Origin
 from llm.build.tasks import collator, objective
 from llm.config import resolve
+from llm.config.schema import CheckpointConfig
 from llm.data import Corpus, CorpusDataModule
 from llm.data.collators.packed import Packed, PackedCollator, bytes_per_target
 from llm.data.mixture import MixedSamples, Mixture
@@ -144,7 +145,8 @@ def checkpointer(
         "tokenizer": data.corpus.tokenizer_hash,
         "data": data.corpus.fingerprint,
     }
-    return Checkpointer(run, net, data, about, resume_from, pause, stop, **config["checkpoint"])
+    settings = CheckpointConfig(**config["checkpoint"])
+    return Checkpointer(run, net, data, about, resume_from, pause, stop, settings)
 
 
 def loggers(config: Config, run: Run, resume_step: int) -> list[RunLogger]:

@@ -97,28 +97,24 @@ def derive(
     Raises:
         ConfigError: devices, batch sizes or steps that cannot be.
     """
-    trainer, data = config["trainer"], config["data"]
+    trainer, batch_size = config["trainer"], config["data"]["batch_size"]
     check_recomputed(config["activation_checkpointing"], strategy)
     machine = machine or this_machine(trainer["accelerator"])
-    accelerator = machine.accelerator
     devices = _devices(trainer, strategy, machine)
     world_size = devices * trainer["num_nodes"]
-    probed = known if _is_record(known) and known["accelerator"] == accelerator else {}
+    probed = known if _is_record(known) and known["accelerator"] == machine.accelerator else {}
     readers = _readers(strategy, world_size)
-    per_rank = _divided(data["batch_size"], readers)
-    fitting = _micro_batch_size(per_rank, context_length, accelerator, probed.get("micro_batch_size"))
-    micro = _given(data["micro_batch_size"]) or fitting
-    _check_micro_batch(micro, per_rank, data["batch_size"], readers)
+    micro = _micro_batch_size(config["data"], readers, context_length, machine.accelerator, probed)
     precision = _precision(trainer["precision"], machine, probed)
-    steps = _max_steps(trainer, data["batch_size"], samples_per_epoch)
+    steps = _max_steps(trainer, batch_size, samples_per_epoch)
     return Derived(
-        accelerator=accelerator,
+        accelerator=machine.accelerator,
         devices=devices,
         world_size=world_size,
         precision=precision,
-        compile=_compile(config["compile"], accelerator, strategy, steps, probed),
+        compile=_compile(config["compile"], machine.accelerator, strategy, steps, probed),
         micro_batch_size=micro,
-        accumulation=per_rank // micro,
+        accumulation=batch_size // (readers * micro),
         max_steps=steps,
         peak_flops=_peak_flops(precision, machine, probed),
     )
@@ -134,14 +130,6 @@ def check_recomputed(blocks: int | str | None, strategy: Parallelism) -> None:
         raise ConfigError(
             f"activation_checkpointing=selective: under strategy={strategy.name} the gradients were not those of one process. "
             "Use activation_checkpointing=1, or strategy=fsdp."
-        )
-
-
-def _check_micro_batch(micro: int, per_rank: int, batch_size: int, readers: int) -> None:
-    if per_rank % micro:
-        raise ConfigError(
-            f"data.micro_batch_size={micro} does not divide the {per_rank} sequences that each of {readers} "
-            f"processes has of data.batch_size={batch_size}."
         )
 
 
@@ -195,7 +183,22 @@ def _divided(batch_size: int, readers: int) -> int:
     return batch_size // readers
 
 
-def _micro_batch_size(per_rank: int, context_length: int, accelerator: str, probed: int | None) -> int:
+def _micro_batch_size(
+    data: dict[str, Any], readers: int, context_length: int, accelerator: str, probed: dict[str, Any]
+) -> int:
+    per_rank = _divided(data["batch_size"], readers)
+    given = _given(data["micro_batch_size"])
+    if given is None:
+        return _fitting(per_rank, context_length, accelerator, probed.get("micro_batch_size"))
+    if per_rank % given:
+        raise ConfigError(
+            f"data.micro_batch_size={given} does not divide the {per_rank} sequences that each of {readers} "
+            f"processes has of data.batch_size={data['batch_size']}."
+        )
+    return given
+
+
+def _fitting(per_rank: int, context_length: int, accelerator: str, probed: int | None) -> int:
     if probed and probed > 0 and per_rank % probed == 0:
         return probed
     budget = CPU_MICRO_BATCH_TOKENS if accelerator == "cpu" else ACCELERATOR_MICRO_BATCH_TOKENS

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from llm.config.schema import CheckpointConfig
 from llm.data import CorpusDataModule
 from llm.errors import CheckpointError
 from llm.train import checkpoint
@@ -70,10 +71,7 @@ class Checkpointer(L.Callback):
         resume_from: the checkpoint to restore, if any.
         pause: what saving happens within, so that it does not count in the speed.
         stop: notes the signals that ask for an end.
-        every_n_steps: the save interval, in optimizer steps.
-        keep_last: how many of the newest stay.
-        keep_best: whether the one with the lowest validation loss stays.
-        keep_every_n_steps: steps whose checkpoints stay for good.
+        settings: when to save, and what to keep.
     """
 
     def __init__(
@@ -85,11 +83,7 @@ class Checkpointer(L.Callback):
         resume_from: Path | None,
         pause: Pause,
         stop: StopRequest,
-        *,
-        every_n_steps: int,
-        keep_last: int,
-        keep_best: bool,
-        keep_every_n_steps: int | None,
+        settings: CheckpointConfig,
     ) -> None:
         self.run = run
         self.model = model
@@ -97,10 +91,7 @@ class Checkpointer(L.Callback):
         self.about = about
         self.resume_from = resume_from
         self.pause = pause
-        self.every_n_steps = every_n_steps
-        self.keep_last = keep_last
-        self.keep_best = keep_best
-        self.keep_every_n_steps = keep_every_n_steps
+        self.settings = settings
         self.best: dict[str, Any] | None = None
         self.saved_step = self._first_step = 0
         self._stop = stop
@@ -137,7 +128,7 @@ class Checkpointer(L.Callback):
         if batch_idx % trainer.accumulate_grad_batches:
             return
         stopping = self._stop_agreed(trainer)
-        if step > self.saved_step and (stopping or step % self.every_n_steps == 0):
+        if step > self.saved_step and (stopping or step % self.settings.every_n_steps == 0):
             self.save(trainer)
         if stopping:
             raise Interrupted(self._stop.signum or signal.SIGTERM, step)
@@ -145,7 +136,7 @@ class Checkpointer(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember the best validation loss, and save its step."""
         step, loss = trainer.global_step, pl_module.val_loss
-        if trainer.sanity_checking or not self.keep_best or loss != loss:
+        if trainer.sanity_checking or not self.settings.keep_best or loss != loss:
             return
         if self.best and self.best["val/loss"] <= loss:
             return
@@ -226,8 +217,9 @@ class Checkpointer(L.Callback):
         ) from error
 
     def _retain(self) -> None:
-        best = self.best["step"] if self.best and self.keep_best else None
-        going = checkpoint.expendable(self.run.checkpoints, self.keep_last, self.keep_every_n_steps, best)
+        kept = self.settings
+        best = self.best["step"] if self.best and kept.keep_best else None
+        going = checkpoint.expendable(self.run.checkpoints, kept.keep_last, kept.keep_every_n_steps, best)
         for folder in list(going):
             checkpoint.remove(folder)
 
