@@ -15,11 +15,12 @@ from llm.config.schema import CheckpointConfig
 from llm.data import CorpusDataModule
 from llm.errors import CheckpointError
 from llm.train import checkpoint
-from llm.train.checkpoint import CheckpointWriter
+from llm.train.checkpoint import CheckpointWriter, TrainingState
 from llm.train.metrics import Pause
 from llm.train.parallel import is_sharded
 from llm.train.run import Run, now
 from llm.train.strategies import ZeroStrategy
+from llm.train.zero import ZeroState
 
 
 class Interrupted(Exception):
@@ -102,11 +103,7 @@ class Checkpointer(L.Callback):
             return
         # Rank 0 has just checked every file: a thousand ranks need not read them all.
         manifest = checkpoint.read_manifest(self.resume_from)
-        if isinstance(trainer.strategy, ZeroStrategy):
-            trainer.strategy.state.restore(self.resume_from)
-        else:
-            checkpoint.restore_weights(self.model, self.resume_from)
-            checkpoint.restore_optimizer(self.model, trainer.optimizers[0], self.resume_from)
+        self._state(trainer).restore(self.resume_from)
         self.saved_step = self._first_step = manifest["step"]
         self.best = manifest["best"]
         self.data.consumed = manifest["samples"]
@@ -172,7 +169,7 @@ class Checkpointer(L.Callback):
         trainer.strategy.barrier("checkpoint")
         self._on_every_rank(trainer, writer, lambda: writer.write(self._files(trainer)))
         if is_sharded(self.model):
-            self._on_every_rank(trainer, writer, lambda: writer.write_shards(self._tensors(trainer)))
+            self._on_every_rank(trainer, writer, lambda: writer.write_shards(self._state(trainer).tensors()))
         about = {
             **self.about,
             "step": step,
@@ -189,14 +186,14 @@ class Checkpointer(L.Callback):
     def _files(self, trainer: L.Trainer) -> dict[str, dict[str, torch.Tensor]]:
         files = {checkpoint.rng_file(trainer.global_rank): checkpoint.random_state()}
         if trainer.is_global_zero and not is_sharded(self.model):
-            files |= {f"{kind}.safetensors": tensors for kind, tensors in self._tensors(trainer).items()}
+            tensors = self._state(trainer).tensors()
+            files |= {f"{kind}.safetensors": those for kind, those in tensors.items()}
         return files
 
-    def _tensors(self, trainer: L.Trainer) -> dict[str, dict[str, torch.Tensor]]:
+    def _state(self, trainer: L.Trainer) -> TrainingState | ZeroState:
         if isinstance(trainer.strategy, ZeroStrategy):
-            return trainer.strategy.state.share(trainer.global_rank, trainer.world_size)
-        state = checkpoint.optimizer_state(self.model, trainer.optimizers[0])
-        return {checkpoint.WEIGHTS: checkpoint.weights(self.model), checkpoint.STATE: state}
+            return trainer.strategy.state
+        return TrainingState(self.model, trainer.optimizers[0])
 
     def _on_every_rank(self, trainer: L.Trainer, writer: CheckpointWriter, work: Callable[[], Any]) -> None:
         """Do `work`; if it fails on any rank, all ranks drop the checkpoint and raise together."""
