@@ -41,6 +41,18 @@ from llm.model import ModelConfig, Transformer, init_weights
 
 END = "<|endoftext|>"
 STARTING = 180.0  # seconds
+HEADER = [
+    "",
+    "streams",
+    "tokens/s",
+    "tokens/CPU s",
+    "first token p50, ms",
+    "p99",
+    "between tokens p50, ms",
+    "p99",
+    "ratio",
+    "ratio by CPU",
+]
 
 
 class Answer(NamedTuple):
@@ -220,7 +232,8 @@ def row(streams: int, result: Result, reference: Result) -> list[object]:
     return [result.name, streams, *figures, *ratios]
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -246,6 +259,11 @@ def main() -> int:
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.streams, args.turns, args.new_tokens = 1, [1, 4], 1, 8
+    return args
+
+
+def main() -> int:
+    args = arguments()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "gpt2"
@@ -264,19 +282,7 @@ def main() -> int:
             results = interleave(turns, args.rounds)
             rows += [row(streams, result, results[-1]) for result in results]
     print(f"{machine(args.threads)}\n")
-    header = [
-        "",
-        "streams",
-        "tokens/s",
-        "tokens/CPU s",
-        "first token p50, ms",
-        "p99",
-        "between tokens p50, ms",
-        "p99",
-        "ratio",
-        "ratio by CPU",
-    ]
-    print(table(header, rows))
+    print(table(HEADER, rows))
     return 0
 
 

@@ -148,7 +148,7 @@ def test_where_time_goes_names_its_groups_and_the_limit():
 
 @pytest.mark.slow
 def test_serving():
-    rows = [line for line in quick("serving").splitlines() if line.startswith("| llm serve |")]
+    rows = [line for line in quick("serving").splitlines() if line.startswith("| llm serve, 32-true |")]
     assert len(rows) == 2
 
 

@@ -9,10 +9,10 @@ from llm.build.inference import (
     usable_model,
     usable_models,
 )
-from llm.build.models import adapter, check_installed, check_layout, check_shares, model
+from llm.build.models import adapter, check_installed, check_layout, model
 from llm.build.nodes import Config, instantiate
 from llm.build.origins import Origin, origin, started
-from llm.build.planning import layout, step
+from llm.build.planning import step
 from llm.build.tasks import check_reference, collator, compares, objective, refer, shape_for
 from llm.build.tokenizers import FixedTokenizer, stand_in, tokenizer_spec
 from llm.build.training import (
@@ -37,7 +37,6 @@ __all__ = [
     "check_installed",
     "check_layout",
     "check_reference",
-    "check_shares",
     "checkpointer",
     "collator",
     "compares",
@@ -46,7 +45,6 @@ __all__ = [
     "for_inference",
     "hang_watch",
     "instantiate",
-    "layout",
     "loggers",
     "meter",
     "model",

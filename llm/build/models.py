@@ -13,7 +13,7 @@ from llm.config import resolve
 from llm.errors import ConfigError
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.train import checkpoint
-from llm.train.derive import TENSOR_PARALLEL
+from llm.train.parallelism import Parallelism
 from llm.train.recompute import recompute
 from llm.train.strategies import ZeroStrategy, check_deepspeed
 from llm.train.tensor_parallel import check_divides
@@ -48,25 +48,15 @@ def model(config: Config, shape: ModelConfig) -> Transformer:
     return net
 
 
-def check_layout(config: Config, shape: ModelConfig) -> None:
-    """Refuse a strategy that can't split such a model evenly.
+def check_layout(config: Config, shape: ModelConfig, strategy: Parallelism) -> None:
+    """Refuse a strategy whose processes can't share each matrix product of such a model and its adapter evenly.
 
     Raises:
         ConfigError: see `check_divides`.
     """
-    strategy = config["trainer"]["strategy"]
-    if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy:
-        check_shares(config, shape, strategy[TENSOR_PARALLEL])
-
-
-def check_shares(config: Config, shape: ModelConfig, size: int) -> None:
-    """Refuse so many processes that can't share each matrix product of such a model and its adapter evenly.
-
-    Raises:
-        ConfigError: see `check_divides`.
-    """
-    beside = adapter(config)
-    check_divides(shape, size, None if beside is None else beside.quantize)
+    if strategy.shares_products:
+        beside = adapter(config)
+        check_divides(shape, strategy.tensor_parallel_size, None if beside is None else beside.quantize)
 
 
 def check_installed(config: Config) -> None:

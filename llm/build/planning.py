@@ -10,20 +10,6 @@ from llm.build.training import optimizer
 from llm.data.collators.base import Load
 from llm.model import ModelConfig
 from llm.plan import Layout, TrainingStep, blanks
-from llm.train.derive import TENSOR_PARALLEL, Derived
-
-
-def layout(config: Config, strategy: str, derived: Derived) -> Layout:
-    """How the strategy of the config lays a model out."""
-    node = config["trainer"]["strategy"]
-    keys = node if isinstance(node, dict) else {}
-    return Layout(
-        strategy,
-        derived.world_size,
-        keys.get(TENSOR_PARALLEL, 1),
-        keys.get("offload", False),
-        derived.accelerator,
-    )
 
 
 def step(

@@ -12,9 +12,7 @@ from llm.build.nodes import Config, collator_class, instantiate, settings
 from llm.build.origins import Origin
 from llm.data import Corpus
 from llm.data.collators.base import Collator, Setting
-from llm.data.collators.labels import LabelCollator
 from llm.data.collators.preferences import PreferenceCollator
-from llm.data.collators.prefix import PrefixCollator
 from llm.data.mixture import Mixture
 from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
@@ -46,13 +44,18 @@ def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collat
 
 
 def shape_for(config: Config, found: Origin, text: Corpus | Mixture) -> ModelConfig:
-    """The shape of the model that is trained: with the tokenizer's vocabulary and, of labelled texts, their labels."""
-    make = collator_class(config)
-    shape = dataclasses.replace(found.sized(text.vocab_size), prefix_lm=make is PrefixCollator)
-    # A mixture has no labels.
-    if isinstance(text, Mixture) or not (isinstance(make, type) and issubclass(make, LabelCollator)):
-        return dataclasses.replace(shape, labels=(), labelled="text", number_mean=0.0, number_std=1.0)
-    return make.headed(shape, text.train, text.tokenizer)
+    """The shape of the model that is trained: with the tokenizer's vocabulary and what the task asks for, such as labels."""
+    plain = dataclasses.replace(
+        found.sized(text.vocab_size),
+        prefix_lm=False,
+        labels=(),
+        labelled="text",
+        number_mean=0.0,
+        number_std=1.0,
+    )
+    shaped = getattr(collator_class(config), "shaped", None)
+    # A mixture is of plain text or pairs, whose tasks ask for nothing.
+    return plain if shaped is None or isinstance(text, Mixture) else shaped(plain, text.train, text.tokenizer)
 
 
 def objective(config: Config) -> Any:

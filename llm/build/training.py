@@ -14,6 +14,7 @@ from llm.build.nodes import Config, instantiate, settings
 from llm.build.origins import Origin
 from llm.build.tasks import collator, objective
 from llm.config import resolve
+from llm.config.schema import CheckpointConfig
 from llm.data import Corpus, CorpusDataModule
 from llm.data.collators.packed import Packed, PackedCollator, bytes_per_target
 from llm.data.mixture import MixedSamples, Mixture
@@ -26,6 +27,7 @@ from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer, Pause
 from llm.train.module import LanguageModule, OptimizerFactory
 from llm.train.optimizers import check_strategy
+from llm.train.parallelism import Parallelism
 from llm.train.parts import PartLosses
 from llm.train.profiling import Unprofiled
 from llm.train.progress import TrainingProgress
@@ -36,7 +38,7 @@ CSV_TARGET = f"{MetricsCSV.__module__.rpartition('.')[0]}.{MetricsCSV.__name__}"
 
 
 def module(
-    config: Config, net: Transformer, start: Origin, derived: Derived, strategy: str
+    config: Config, net: Transformer, start: Origin, derived: Derived, strategy: Parallelism
 ) -> LanguageModule:
     """The LightningModule around `net`."""
     return LanguageModule(
@@ -49,7 +51,7 @@ def module(
     )
 
 
-def optimizer(config: Config, strategy: str) -> OptimizerFactory:
+def optimizer(config: Config, strategy: Parallelism) -> OptimizerFactory:
     """What makes the config's optimizer of named parameters.
 
     Raises:
@@ -143,7 +145,8 @@ def checkpointer(
         "tokenizer": data.corpus.tokenizer_hash,
         "data": data.corpus.fingerprint,
     }
-    return Checkpointer(run, net, data, about, resume_from, pause, stop, **config["checkpoint"])
+    settings = CheckpointConfig(**config["checkpoint"])
+    return Checkpointer(run, net, data, about, resume_from, pause, stop, settings)
 
 
 def loggers(config: Config, run: Run, resume_step: int) -> list[RunLogger]:

@@ -12,7 +12,7 @@ from llm.data.collators.base import Batch, load
 from llm.data.module import TrainingSet, TrainSampler
 from llm.jobs.job import Job
 from llm.jobs.show import amount
-from llm.plan import blanks_like, step_flops, trace, training_seconds
+from llm.plan import Layout, blanks_like, step_flops, trace, training_seconds
 from llm.train.derive import Derived
 from llm.train.memory import MEASURED_STEPS
 from llm.train.rows import read_metrics_rows
@@ -29,7 +29,7 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
     """
     asked = load(job.collate, job.samples)
     try:
-        layout = build.layout(job.config, job.choices["strategy"], derived)
+        layout = Layout(job.strategy, derived.world_size, derived.accelerator)
         step = build.step(job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size)
         step = replace(step, steps=max(2, min(MEASURED_STEPS, derived.max_steps - done)))
         if asked.most != asked.work:

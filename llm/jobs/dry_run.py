@@ -20,6 +20,7 @@ from llm.jobs.show import amount, duration
 from llm.model import ModelConfig, parameter_count, sequence_flops
 from llm.plan import (
     TYPICAL_MFU,
+    Layout,
     Memory,
     TrainingStep,
     checkpoint_bytes,
@@ -31,6 +32,7 @@ from llm.plan import (
 from llm.redaction import redacted
 from llm.train import checkpoint, launch
 from llm.train.derive import Derived, Machine, derive
+from llm.train.parallelism import parallelism
 from llm.train.run import Run
 
 UNKNOWN = "known once the text is prepared (llm prepare)"
@@ -118,11 +120,12 @@ def look_ahead(config: Config, choices: dict[str, Any], machine: Machine | None 
     )
     load, samples = _samples(config, origin, text, shape)
     known = run.begun.get("derived", {}) if machine is None else {}
-    derived = derive(config, choices["strategy"], shape.context_length, samples, known, machine)
-    build.check_layout(config, shape)
-    layout = build.layout(config, choices["strategy"], derived)
+    strategy = parallelism(choices["strategy"], config["trainer"]["strategy"])
+    derived = derive(config, strategy, shape.context_length, samples, known, machine)
+    build.check_layout(config, shape, strategy)
+    layout = Layout(strategy, derived.world_size, derived.accelerator)
     step = build.step(config, shape, layout, derived.precision, load, derived.micro_batch_size)
-    build.module(config, build.model(config, shape), origin, derived, choices["strategy"])
+    build.module(config, build.model(config, shape), origin, derived, strategy)
     # Epochs alone, of a corpus that nobody has counted yet.
     open_end = text.corpus is None and config["trainer"]["max_steps"] in (None, -1)
     return Outlook(config, shape, text, derived, load, step, None if open_end else derived.max_steps)

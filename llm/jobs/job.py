@@ -12,6 +12,7 @@ from llm.data.mixture import Mixture
 from llm.jobs.evaluate import Judge, evaluations, on_tasks
 from llm.jobs.judged import Judged
 from llm.model import ModelConfig, Transformer
+from llm.train.parallelism import Parallelism, parallelism
 from llm.train.run import Run
 
 Choices = dict[str, Any]
@@ -27,6 +28,11 @@ class Job:
     origin: Origin
     corpus: Corpus | Mixture
     shape: ModelConfig
+
+    @property
+    def strategy(self) -> Parallelism:
+        """What its strategy does."""
+        return parallelism(self.choices["strategy"], self.config["trainer"]["strategy"])
 
     @cached_property
     def collate(self) -> Collator:

@@ -127,11 +127,9 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
         mfu=config["mfu"],
     )
     choice = Choice(
-        choices["strategy"],
-        step.layout.tensor_parallel_size,
+        step.layout.strategy,
         derived.micro_batch_size,
         config["activation_checkpointing"],
-        step.layout.offload,
     )
     return Report(config, outlook, hardware, planner, planner.plan(choice), room)
 
@@ -177,15 +175,9 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
     Raises:
         ConfigError: the model or the optimizer can't be split so.
     """
-    layout = replace(
-        outlook.step.layout,
-        strategy=choice.strategy,
-        tensor_parallel_size=choice.tensor_parallel_size,
-        offload=choice.offload,
-    )
+    layout = replace(outlook.step.layout, strategy=choice.strategy)
     check_recomputed(choice.recomputed, choice.strategy)
-    if choice.strategy == "fsdp_tp":
-        build.check_shares(outlook.config, outlook.shape, choice.tensor_parallel_size)
+    build.check_layout(outlook.config, outlook.shape, choice.strategy)
     config = {**outlook.config, "activation_checkpointing": choice.recomputed}
     return build.step(
         config,

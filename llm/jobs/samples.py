@@ -11,10 +11,8 @@ import numpy as np
 from llm import build
 from llm.build import Config
 from llm.data import Corpus
-from llm.data.collators.joined import JoinedPairCollator
 from llm.data.collators.words import LabelledWords
 from llm.data.mixture import Mixture
-from llm.data.sampling.windows import Windows
 from llm.generation import Sampling, answer, complete, goes_on, show_hidden, template_of
 from llm.model import Transformer
 from llm.redaction import redacted_text
@@ -138,10 +136,13 @@ def _held_out_questions(config: Config, net: Transformer, text: Corpus | Mixture
 
 def _held_out_prompts(config: Config, net: Transformer, text: Corpus | Mixture) -> list[str]:
     """What the task shows the model of some held-out text, hidden parts as <mask>."""
+    if goes_on(net):
+        return [text.tokenizer.decode(ids) for ids in _held_out_questions(config, net, text)]
     keys = config["samples"]
     length = net.config.context_length
     collate = build.collator(config, text.tokenizer, net.config)
-    if collate.view is Windows:
+    hides = collate.given == "hidden"
+    if hides:
         # Some of a window says enough; a pair is shown whole.
         length = min(keys["max_new_tokens"], length)
         shorter = dataclasses.replace(net.config, context_length=length)
@@ -149,12 +150,9 @@ def _held_out_prompts(config: Config, net: Transformer, text: Corpus | Mixture) 
     stream = text.validation if len(text.validation) > length else text.train
     view = stream.cut(collate.view, length, config["seed"])
     # Of a short window nothing may be hidden.
-    hides = collate.view is Windows
     numbers = np.arange(min(keys["num_samples"] * (LOOKED_AT if hides else 1), view.n_held_out))
     if isinstance(view, LabelledWords):
         return [view.shown(number, text.tokenizer) for number in numbers.tolist()]
-    if isinstance(collate, JoinedPairCollator):
-        return [text.tokenizer.decode(ids) for ids in _held_out_questions(config, net, text)]
     batch = collate(view.held_out(numbers), numbers)
     shown_bs = batch.tokens_bt if batch.source_bs is None else batch.source_bs
     marks = hiding_tokens(text.tokenizer)

@@ -63,7 +63,7 @@ def run(config: Config, choices: Choices) -> int:
         say(note)
         if not job.samples.size:
             raise DataError(f"Nothing of {corpus.name} is left to train on: {note}")
-    build.check_layout(config, shape)
+    build.check_layout(config, shape, job.strategy)
     if config["adapter"] is not None:
         say(_trained_share(build.model(config, shape)))
     try:
@@ -142,7 +142,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
     known = run.begun
     derived = derive(
         job.config,
-        job.choices["strategy"],
+        job.strategy,
         job.shape.context_length,
         samples_per_epoch=job.samples.size,
         known=known["derived"] if known else {},
@@ -228,7 +228,7 @@ def _trainer(
 ) -> tuple[L.Trainer, LanguageModule, CorpusDataModule]:
     """Everything that fits, made and put together."""
     config, run = job.config, job.run
-    module = build.module(config, net, job.origin, derived, job.choices["strategy"])
+    module = build.module(config, net, job.origin, derived, job.strategy)
     data = build.datamodule(config, job.corpus, derived, job.shape)
     job.refer(data.collate)
     loggers = build.loggers(config, run, decision["step"])

@@ -13,11 +13,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from llm.errors import ConfigError
 from llm.model import Transformer
 from llm.train.parallel import shard
+from llm.train.parallelism import STRATEGIES, Parallelism
 from llm.train.strategies import HALF, policy_for
 from llm.train.tensor_parallel import split_tensors
-
-ZERO = {"deepspeed_zero1": 1, "deepspeed_zero2": 2, "deepspeed_zero3": 3}
-STRATEGIES = ("single", "ddp", "fsdp", "fsdp_tp", *ZERO)
 
 
 class Meshes(NamedTuple):
@@ -29,35 +27,31 @@ class Meshes(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """A strategy, how many processes it has, and how many of them share each matrix product.
+    """A strategy and the processes that it has.
 
     Args:
-        strategy: its name as in `strategy=`.
+        strategy: what it does.
         world_size: processes in all.
-        tensor_parallel_size: processes that share each matrix product.
-        offload: whether DeepSpeed keeps what it can in the host's memory.
         accelerator: what kind of device they are for.
 
     Raises:
         ConfigError: nothing is known of the strategy.
     """
 
-    strategy: str
+    strategy: Parallelism
     world_size: int = 1
-    tensor_parallel_size: int = 1
-    offload: bool = False
     accelerator: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
+        if self.strategy.name not in STRATEGIES:
             raise ConfigError(
-                f"strategy={self.strategy}: a plan can't be made of it; those that can: {', '.join(STRATEGIES)}."
+                f"strategy={self.strategy.name}: a plan can't be made of it; those that can: {', '.join(STRATEGIES)}."
             )
 
     @property
     def readers(self) -> int:
         """How many different micro-batches there are at a time."""
-        return self.world_size // self.tensor_parallel_size
+        return self.world_size // self.strategy.tensor_parallel_size
 
     @property
     def others(self) -> float:
@@ -65,24 +59,14 @@ class Layout:
         return (self.world_size - 1) / self.world_size
 
     @property
-    def zero_stage(self) -> int:
-        """What DeepSpeed splits: nothing (0), the optimizer's state (1), gradients too (2), weights too (3)."""
-        return ZERO.get(self.strategy, 0)
-
-    @property
-    def has_whole_weights(self) -> bool:
-        """Whether each process holds all weights."""
-        return not self.is_split and self.zero_stage < 3
-
-    @property
-    def is_split(self) -> bool:
-        """Whether FSDP2 leaves each process a share of the weights alone."""
-        return self.strategy in ("fsdp", "fsdp_tp")
+    def uses_host(self) -> bool:
+        """Whether what can lies in the memory of a host that isn't the device itself, as a CPU is."""
+        return self.strategy.offload and self.accelerator != "cpu"
 
     @contextmanager
     def processes(self) -> Iterator[Meshes | None]:
         """Within, this process is the first of `world_size` of which the others do nothing; their meshes, if any."""
-        if not self.is_split:
+        if not self.strategy.is_sharded:
             yield None
             return
         from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -91,7 +75,7 @@ class Layout:
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=self.world_size)
         try:
-            sizes = (self.readers, self.tensor_parallel_size)
+            sizes = (self.readers, self.strategy.tensor_parallel_size)
             mesh = init_device_mesh("cpu", sizes, mesh_dim_names=("data", "tensor"))
             yield Meshes(mesh["data"], mesh["tensor"])
         finally:
@@ -101,11 +85,12 @@ class Layout:
         """Lay a model out, in place, as the strategy would."""
         if meshes is None:
             return
-        if self.strategy == "fsdp_tp":
+        if self.strategy.shares_products:
             split_tensors(net, meshes.tensor)
         shard(net, meshes.data, policy_for(precision))
 
     def autocast(self, precision: str) -> Any:
         """What a forward pass runs in: FSDP2 gathers in half precision, and DeepSpeed's weights are in it, or not at all."""
-        half = None if self.is_split or self.zero_stage else HALF.get(precision)
+        whole = not (self.strategy.is_sharded or self.strategy.zero_stage)
+        half = HALF.get(precision) if whole else None
         return nullcontext() if half is None else torch.autocast("cpu", half)

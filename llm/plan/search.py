@@ -4,15 +4,14 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple
 
 import torch
 
 from llm.errors import ConfigError
 from llm.plan.hardware import Hardware
-from llm.plan.layout import ZERO
 from llm.plan.time import Pace, pace, step_flops, twice_flops
 from llm.plan.trace import Trace, TrainingStep, default_dtype, trace
+from llm.train.parallelism import STRATEGIES, TENSOR_PARALLEL, Parallelism
 from llm.train.recompute import Recomputed
 
 TENSOR_SIZES = (2, 4, 8, 16)
@@ -21,34 +20,24 @@ ENOUGH = 3  # ways to make it fit
 WORTH = 0.01  # of a step: what isn't faster by as much is no reason to change
 
 
-class Split(NamedTuple):
-    """A strategy, how many processes share a matrix product, and whether what can lies on the host."""
-
-    strategy: str
-    tensor_parallel_size: int = 1
-    offload: bool = False
-
-
 @dataclass(frozen=True)
 class Choice:
     """What may differ between two commands that train the same model on the same batches."""
 
-    strategy: str
-    tensor_parallel_size: int
+    strategy: Parallelism
     micro_batch_size: int
     recomputed: Recomputed
-    offload: bool = False
 
     def overrides(self) -> dict[str, str]:
         """The words that say so, by their keys."""
         words = {
-            "strategy": self.strategy,
+            "strategy": self.strategy.name,
             "data.micro_batch_size": str(self.micro_batch_size),
             "activation_checkpointing": "null" if self.recomputed is None else str(self.recomputed),
         }
-        if self.tensor_parallel_size > 1:
-            words["trainer.strategy.tensor_parallel_size"] = str(self.tensor_parallel_size)
-        if self.offload:
+        if self.strategy.tensor_parallel_size > 1:
+            words[f"trainer.strategy.{TENSOR_PARALLEL}"] = str(self.strategy.tensor_parallel_size)
+        if self.strategy.offload:
             words["trainer.strategy.offload"] = "true"
         return words
 
@@ -119,17 +108,17 @@ class Planner:
     def fastest(self, world_size: int, present: Planned | None = None) -> Planned | None:
         """The choice of the shortest step among those that fit; `present`, where none is worth a change."""
         best = present
-        for layout in splits(world_size, self.hardware):
-            best = self._faster(layout, best)
+        for strategy in splits(world_size, self.hardware):
+            best = self._faster(strategy, best)
         if best is None:  # what is on the host has to travel: it is tried where nothing else fits
-            for layout in offloads(world_size):
-                best = self._faster(layout, best)
+            for strategy in offloads(world_size):
+                best = self._faster(strategy, best)
         return best
 
-    def _faster(self, layout: Split, best: Planned | None) -> Planned | None:
-        """The faster of `best` and what a layout can do; of near equals, `best`, which is simpler."""
+    def _faster(self, strategy: Parallelism, best: Planned | None) -> Planned | None:
+        """The faster of `best` and what a strategy can do; of near equals, `best`, which is simpler."""
         for recomputed in RECOMPUTED:
-            choice = Choice(*layout[:2], self.batch_size, recomputed, layout.offload)
+            choice = Choice(strategy, self.batch_size, recomputed)
             enough = math.inf if best is None else (1 - WORTH) * best.pace.seconds
             if self._least_seconds(choice) >= enough:
                 continue
@@ -152,7 +141,7 @@ class Planner:
     @cache  # noqa: B019
     def _weight_bytes(self, dtype: torch.dtype) -> int:
         """Those of all weights."""
-        step = self.make(Choice("single", 1, 1, None))
+        step = self.make(Choice(STRATEGIES["single"], 1, None))
         with default_dtype(dtype):
             return sum(parameter.nbytes for parameter in step.model(step.shape).parameters())
 
@@ -163,7 +152,7 @@ class Planner:
         """
         try:
             step = self.make(choice)
-            if step.layout.has_whole_weights and self._weight_bytes(step.dtype) > self.room:
+            if step.layout.strategy.has_whole_weights and self._weight_bytes(step.dtype) > self.room:
                 return None  # known without tracing it
             per_process = self.batch_size // step.layout.readers
             sizes = divisors(per_process, choice.micro_batch_size)
@@ -198,28 +187,27 @@ def changes(present: Choice, world_size: int, hardware: Hardware) -> Iterator[Ch
     """Smaller micro-batches, then less kept for the backward pass, then a share of the model, then of each product."""
     for recomputed in dict.fromkeys((present.recomputed, *RECOMPUTED[1:])):
         yield replace(present, recomputed=recomputed)
-    layouts = [*splits(world_size, hardware), *offloads(world_size)]
-    own = Split(present.strategy, present.tensor_parallel_size, present.offload)
-    for layout in layouts[layouts.index(own) + 1 if own in layouts else 1 :]:
+    others, own = [*splits(world_size, hardware), *offloads(world_size)], present.strategy
+    for strategy in others[others.index(own) + 1 if own in others else 1 :]:
         for recomputed in dict.fromkeys((present.recomputed, 1)):
-            yield Choice(
-                layout.strategy,
-                layout.tensor_parallel_size,
-                present.micro_batch_size,
-                recomputed,
-                layout.offload,
-            )
+            yield Choice(strategy, present.micro_batch_size, recomputed)
 
 
-def splits(world_size: int, hardware: Hardware) -> list[Split]:
+def splits(world_size: int, hardware: Hardware) -> list[Parallelism]:
     """The strategies for so many devices, those that need no extra first; no matrix product goes beyond a node."""
     if world_size == 1:
-        return [Split("single")]
+        return [one for one in STRATEGIES.values() if one.is_alone]
     sizes = [n for n in TENSOR_SIZES if world_size % n == 0 and n <= hardware.devices_per_node]
-    tensor = [Split("fsdp_tp", n) for n in sizes]
-    return [Split("ddp"), Split("fsdp"), *tensor, *map(Split, ZERO)]
+    return [
+        replace(one, tensor_parallel_size=size)
+        for one in STRATEGIES.values()
+        if not one.is_alone
+        for size in (sizes if one.shares_products else [1])
+    ]
 
 
-def offloads(world_size: int) -> list[Split]:
+def offloads(world_size: int) -> list[Parallelism]:
     """Those that keep on the host what they can."""
-    return [] if world_size == 1 else [Split(strategy, offload=True) for strategy in ZERO]
+    if world_size == 1:
+        return []
+    return [replace(one, offload=True) for one in STRATEGIES.values() if one.zero_stage]

@@ -63,14 +63,16 @@ class TrainingStep:
     @property
     def dtype(self) -> torch.dtype:
         """What weights are kept in; those of ZeRO's first stages in half precision, beside the shares in float32."""
-        if self.layout.zero_stage in (1, 2) and self.precision in HALF:
+        if self.layout.strategy.zero_stage in (1, 2) and self.precision in HALF:
             return HALF[self.precision]
         return parameter_dtype(self.precision)
 
     @property
     def is_full_precision(self) -> bool:
         """Whether matrix products are in float32, as ZeRO's third stage has them in a mixed precision too."""
-        return self.precision == "32-true" or (self.layout.zero_stage == 3 and "mixed" in self.precision)
+        return self.precision == "32-true" or (
+            self.layout.strategy.zero_stage == 3 and "mixed" in self.precision
+        )
 
     @property
     def keeps_freed(self) -> bool:
@@ -150,7 +152,7 @@ def trace(step: TrainingStep, seconds: float = math.inf) -> Trace:
         TimeoutError: it takes more than `seconds`.
     """
     traced = _trace(step, time.monotonic() + seconds)
-    if step.layout.zero_stage < 3:
+    if step.layout.strategy.zero_stage < 3:
         return traced
     gathering = Gathering(step.model(step.shape), step.dtype.itemsize)
     gathered = step.layout.others * step.dtype.itemsize * gathering.fetched
@@ -305,6 +307,6 @@ class _Training:
 
 def replica_of(layout: Layout) -> type[Replica]:
     """What a process does under a strategy beside its passes."""
-    if layout.zero_stage:
-        return ZeroShares if layout.zero_stage == 3 else WholeWeights
-    return Buckets if layout.strategy == "ddp" else Replica
+    if layout.strategy.zero_stage:
+        return ZeroShares if layout.strategy.zero_stage == 3 else WholeWeights
+    return Buckets if layout.strategy.averages else Replica

@@ -49,8 +49,7 @@ class Zero(Replica):
 
     def make_offloaded(self, numel: int, kind: str, dtype: torch.dtype = torch.float32) -> Tensor:
         """One that lies on the host where the strategy offloads; a CPU is its own host."""
-        is_away = self.layout.offload and self.layout.accelerator != "cpu"
-        return self.make(numel, "host" if is_away else kind, dtype)
+        return self.make(numel, "host" if self.layout.uses_host else kind, dtype)
 
     def share_of(self, numel: int) -> int:
         """The values of a process of so many."""
@@ -90,7 +89,7 @@ class Zero(Replica):
         groups = self.optimizer.param_groups
         for group in groups:
             share = group["params"][0]
-            if self.layout.offload:
+            if self.layout.strategy.offload:
                 share.grad = self.host_gradient(share)
             else:
                 flat = self.make(share.numel(), "gradients")
@@ -110,7 +109,7 @@ class Zero(Replica):
     def mark_states(self) -> None:
         """The optimizer's state lies where its weights do."""
         super().mark_states()
-        if self.layout.offload and self.layout.accelerator != "cpu":
+        if self.layout.uses_host:
             states = (value for state in self.optimizer.state.values() for value in state.values())
             self.ledger.mark((value for value in states if isinstance(value, Tensor)), "host")
 
@@ -127,7 +126,7 @@ class WholeWeights(Zero):
         self.own = [self._own(group) for group in self.groups]
         self.shares: list[Tensor] = []
         self.kept: Tensor | None = None
-        if layout.offload:
+        if layout.strategy.offload:
             largest = max(p.numel() for group in self.groups for p in group)
             for group in self.optimizer.param_groups:
                 numel = group["params"][0].numel()
@@ -159,19 +158,19 @@ class WholeWeights(Zero):
 
     def reduces_now(self) -> bool:
         """Stage 1 sends whole gradients, once a step."""
-        return self.layout.zero_stage > 1 or self.is_last
+        return self.layout.strategy.zero_stage > 1 or self.is_last
 
     def flush(self) -> None:
         """Sum the bucket over all processes, in a copy of it."""
         copied = self.make(self.n_pending, "buffers")
         # Stage 1 does so once a step.
-        send = self.ledger.send if self.layout.zero_stage > 1 else self.ledger.send_once
+        send = self.ledger.send if self.layout.strategy.zero_stage > 1 else self.ledger.send_once
         send(2 * self.layout.others * copied.nbytes)
         del copied
-        if not self.shares and not self.layout.offload:
+        if not self.shares and not self.layout.strategy.offload:
             own = sum(p.numel() for group in self.own for p in group)
             self.shares = [self.make(own, "gradients")]
-        if self.layout.zero_stage > 1:
+        if self.layout.strategy.zero_stage > 1:
             for parameter in self.pending:
                 parameter.grad = None
         self.pending = []
@@ -195,7 +194,7 @@ class WholeWeights(Zero):
 
     def update(self) -> None:
         """Take the norm in float64, a gradient at a time; update; gather the weights."""
-        if not self.layout.offload:
+        if not self.layout.strategy.offload:
             room = [self.share_of(sum(p.numel() for p in group)) for group in self.groups]
             self.make(
                 max(min(p.numel(), most) for own, most in zip(self.own, room, strict=True) for p in own),
@@ -222,7 +221,7 @@ class ZeroShares(Zero):
         trained = sum(group["params"][0].numel() for group in self.optimizer.param_groups)
         self.weights = [self.make_offloaded(n, "weights", dtype) for dtype, n in numel.items()]
         self.waiting = [self.make_offloaded(trained, "gradients", self.dtype)]
-        if layout.offload:
+        if layout.strategy.offload:
             self.waiting += [
                 self.make_offloaded(group["params"][0].numel(), "gradients")
                 for group in self.optimizer.param_groups

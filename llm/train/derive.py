@@ -13,6 +13,7 @@ from llm.errors import ConfigError
 from llm.train.hardware import accelerator_name, compiles_for_cpu, device_count, has_bf16
 from llm.train.launch import started_here
 from llm.train.metrics import peak_flops, precision_dtype
+from llm.train.parallelism import TENSOR_PARALLEL, Parallelism
 
 # Enough work for the device to be busy, and little enough for a CPU's caches. A large model on an accelerator may
 # want less than this rule says: data.micro_batch_size= sets it, and `dry_run=true` says what it takes.
@@ -20,9 +21,6 @@ CPU_MICRO_BATCH_TOKENS = 8192
 ACCELERATOR_MICRO_BATCH_TOKENS = 32768
 # On a CPU compiling takes half a minute the first time, and gives back a fifth to a third of every step.
 CPU_COMPILE_STEPS = 500
-# The key of a strategy that splits matrix products.
-TENSOR_PARALLEL = "tensor_parallel_size"
-WEIGHTS_IN_HOOKS = "deepspeed_zero3"
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Derived:
 
 def derive(
     config: dict[str, Any],
-    strategy: str,
+    strategy: Parallelism,
     context_length: int,
     samples_per_epoch: int,
     known: dict[str, Any],
@@ -90,7 +88,7 @@ def derive(
 
     Args:
         config: the composed config.
-        strategy: its `strategy=` choice.
+        strategy: what its `strategy=` does.
         context_length: the model's, in tokens.
         samples_per_epoch: training windows in one pass over the corpus.
         known: an earlier `Derived.record` of this run; what was probed then holds now where it still fits.
@@ -99,51 +97,39 @@ def derive(
     Raises:
         ConfigError: devices, batch sizes or steps that cannot be.
     """
-    trainer, data = config["trainer"], config["data"]
+    trainer, batch_size = config["trainer"], config["data"]["batch_size"]
     check_recomputed(config["activation_checkpointing"], strategy)
     machine = machine or this_machine(trainer["accelerator"])
-    accelerator = machine.accelerator
     devices = _devices(trainer, strategy, machine)
     world_size = devices * trainer["num_nodes"]
-    probed = known if _is_record(known) and known["accelerator"] == accelerator else {}
-    readers = world_size // _tensor_parallel_size(trainer["strategy"], world_size)
-    per_rank = _divided(data["batch_size"], readers)
-    fitting = _micro_batch_size(per_rank, context_length, accelerator, probed.get("micro_batch_size"))
-    micro = _given(data["micro_batch_size"]) or fitting
-    _check_micro_batch(micro, per_rank, data["batch_size"], readers)
+    probed = known if _is_record(known) and known["accelerator"] == machine.accelerator else {}
+    readers = _readers(strategy, world_size)
+    micro = _micro_batch_size(config["data"], readers, context_length, machine.accelerator, probed)
     precision = _precision(trainer["precision"], machine, probed)
-    steps = _max_steps(trainer, data["batch_size"], samples_per_epoch)
+    steps = _max_steps(trainer, batch_size, samples_per_epoch)
     return Derived(
-        accelerator=accelerator,
+        accelerator=machine.accelerator,
         devices=devices,
         world_size=world_size,
         precision=precision,
-        compile=_compile(config["compile"], accelerator, strategy, steps, probed),
+        compile=_compile(config["compile"], machine.accelerator, strategy, steps, probed),
         micro_batch_size=micro,
-        accumulation=per_rank // micro,
+        accumulation=batch_size // (readers * micro),
         max_steps=steps,
         peak_flops=_peak_flops(precision, machine, probed),
     )
 
 
-def check_recomputed(blocks: int | str | None, strategy: str) -> None:
+def check_recomputed(blocks: int | str | None, strategy: Parallelism) -> None:
     """Refuse activation checkpointing that a strategy can't do.
 
     Raises:
         ConfigError: it can't.
     """
-    if strategy == WEIGHTS_IN_HOOKS and blocks == "selective":
+    if strategy.gathers_in_hooks and blocks == "selective":
         raise ConfigError(
-            f"activation_checkpointing=selective: under strategy={strategy} the gradients were not those of one process. "
+            f"activation_checkpointing=selective: under strategy={strategy.name} the gradients were not those of one process. "
             "Use activation_checkpointing=1, or strategy=fsdp."
-        )
-
-
-def _check_micro_batch(micro: int, per_rank: int, batch_size: int, readers: int) -> None:
-    if per_rank % micro:
-        raise ConfigError(
-            f"data.micro_batch_size={micro} does not divide the {per_rank} sequences that each of {readers} "
-            f"processes has of data.batch_size={batch_size}."
         )
 
 
@@ -160,15 +146,15 @@ def _given(value: int | str | None) -> int | None:
     return None if value in ("auto", None) else int(value)
 
 
-def _devices(trainer: dict[str, Any], strategy: str, machine: Machine) -> int:
+def _devices(trainer: dict[str, Any], strategy: Parallelism, machine: Machine) -> int:
     wanted = trainer["devices"]
     if wanted in ("auto", -1):
         # A launcher has decided it by now.
-        wanted = 1 if strategy == "single" else started_here() or machine.devices
+        wanted = 1 if strategy.is_alone else started_here() or machine.devices
     count = len(wanted) if isinstance(wanted, list) else int(wanted)
-    if strategy == "single" and count * trainer["num_nodes"] > 1:
+    if strategy.is_alone and count * trainer["num_nodes"] > 1:
         raise ConfigError(
-            f"strategy=single trains on one device, and trainer.devices={wanted} with trainer.num_nodes="
+            f"strategy={strategy.name} trains on one device, and trainer.devices={wanted} with trainer.num_nodes="
             f"{trainer['num_nodes']} are {count * trainer['num_nodes']}: use strategy=ddp."
         )
     if machine.is_limited and count > machine.devices:
@@ -176,15 +162,15 @@ def _devices(trainer: dict[str, Any], strategy: str, machine: Machine) -> int:
     return count
 
 
-def _tensor_parallel_size(strategy: Any, world_size: int) -> int:
-    """How many processes read the same data, since they share each matrix product."""
-    size = int(strategy[TENSOR_PARALLEL]) if isinstance(strategy, dict) and TENSOR_PARALLEL in strategy else 1
+def _readers(strategy: Parallelism, world_size: int) -> int:
+    """How many micro-batches there are at a time: processes that share each matrix product read the same data."""
+    size = strategy.tensor_parallel_size
     if world_size % size:
         raise ConfigError(
             f"trainer.strategy.{TENSOR_PARALLEL}={size} does not divide the {world_size} processes of trainer.devices "
             f"and trainer.num_nodes: set trainer.devices={size}, or a multiple."
         )
-    return size
+    return world_size // size
 
 
 def _divided(batch_size: int, readers: int) -> int:
@@ -197,7 +183,22 @@ def _divided(batch_size: int, readers: int) -> int:
     return batch_size // readers
 
 
-def _micro_batch_size(per_rank: int, context_length: int, accelerator: str, probed: int | None) -> int:
+def _micro_batch_size(
+    data: dict[str, Any], readers: int, context_length: int, accelerator: str, probed: dict[str, Any]
+) -> int:
+    per_rank = _divided(data["batch_size"], readers)
+    given = _given(data["micro_batch_size"])
+    if given is None:
+        return _fitting(per_rank, context_length, accelerator, probed.get("micro_batch_size"))
+    if per_rank % given:
+        raise ConfigError(
+            f"data.micro_batch_size={given} does not divide the {per_rank} sequences that each of {readers} "
+            f"processes has of data.batch_size={data['batch_size']}."
+        )
+    return given
+
+
+def _fitting(per_rank: int, context_length: int, accelerator: str, probed: int | None) -> int:
     if probed and probed > 0 and per_rank % probed == 0:
         return probed
     budget = CPU_MICRO_BATCH_TOKENS if accelerator == "cpu" else ACCELERATOR_MICRO_BATCH_TOKENS
@@ -215,11 +216,13 @@ def _precision(wanted: str, machine: Machine, probed: dict[str, Any]) -> str:
     return probed["precision"] if probed else ("bf16-mixed" if machine.has_bf16 else "32-true")
 
 
-def _compile(wanted: bool | str, accelerator: str, strategy: str, steps: int, probed: dict[str, Any]) -> bool:
-    if strategy == WEIGHTS_IN_HOOKS:
+def _compile(
+    wanted: bool | str, accelerator: str, strategy: Parallelism, steps: int, probed: dict[str, Any]
+) -> bool:
+    if strategy.gathers_in_hooks:
         if wanted is True:
             raise ConfigError(
-                f"compile=true: strategy={strategy} gathers weights in hooks that can't be compiled. Use strategy=fsdp, "
+                f"compile=true: strategy={strategy.name} gathers weights in hooks that can't be compiled. Use strategy=fsdp, "
                 "or leave compile=true out."
             )
         return False
@@ -227,7 +230,7 @@ def _compile(wanted: bool | str, accelerator: str, strategy: str, steps: int, pr
         return wanted
     if probed:
         return bool(probed["compile"])
-    long_on_cpu = accelerator == "cpu" and strategy == "single" and steps >= CPU_COMPILE_STEPS
+    long_on_cpu = accelerator == "cpu" and strategy.is_alone and steps >= CPU_COMPILE_STEPS
     return accelerator == "cuda" or (long_on_cpu and compiles_for_cpu())
 
 

@@ -12,6 +12,7 @@ from torch.optim.adamw import adamw as adamw_update
 from llm.bounds import Count, NotNegative, Positive, ShareBelowOne
 from llm.errors import ConfigError
 from llm.train.parallel import sharded_like, whole
+from llm.train.parallelism import STRATEGIES, Parallelism
 
 # Shapes: m rows, n columns, b matrices of one shape.
 
@@ -199,7 +200,7 @@ class Muon(Optimizer):
         ConfigError: a value is out of its range, a matrix isn't two-dimensional, or nothing is trainable.
     """
 
-    SUPPORTED_STRATEGIES: ClassVar[frozenset[str]] = frozenset({"single", "ddp", "fsdp"})
+    NEEDS_WHOLE_MATRICES: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -310,19 +311,19 @@ def check_matrices(named: list[tuple[str, nn.Parameter]]) -> None:
             )
 
 
-def check_strategy(optimizer: Any, strategy: str) -> None:
+def check_strategy(optimizer: Any, strategy: Parallelism) -> None:
     """Refuse an optimizer under a strategy that it can't work with.
 
     Args:
-        optimizer: the class or function that makes it; without `SUPPORTED_STRATEGIES` it works everywhere.
-        strategy: the name as in `strategy=`.
+        optimizer: the class or function that makes it; without `NEEDS_WHOLE_MATRICES` it works everywhere.
+        strategy: what the config's does.
 
     Raises:
         ConfigError: it doesn't work there.
     """
-    supported = getattr(optimizer, "SUPPORTED_STRATEGIES", None)
-    if supported is not None and strategy not in supported:
+    if getattr(optimizer, "NEEDS_WHOLE_MATRICES", False) and not strategy.gives_whole_matrices:
+        others = sorted(one.name for one in STRATEGIES.values() if one.gives_whole_matrices)
         raise ConfigError(
-            f"optimizer={optimizer.__name__.lower()} doesn't work under strategy={strategy}: it needs whole "
-            f"matrices. Use strategy={'|'.join(sorted(supported))}, or optimizer=adamw, which works everywhere."
+            f"optimizer={optimizer.__name__.lower()} doesn't work under strategy={strategy.name}: it needs whole "
+            f"matrices. Use strategy={'|'.join(others)}, or optimizer=adamw, which works everywhere."
         )

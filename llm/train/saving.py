@@ -11,14 +11,16 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from llm.config.schema import CheckpointConfig
 from llm.data import CorpusDataModule
 from llm.errors import CheckpointError
 from llm.train import checkpoint
-from llm.train.checkpoint import CheckpointWriter
+from llm.train.checkpoint import CheckpointWriter, TrainingState
 from llm.train.metrics import Pause
 from llm.train.parallel import is_sharded
 from llm.train.run import Run, now
 from llm.train.strategies import ZeroStrategy
+from llm.train.zero import ZeroState
 
 
 class Interrupted(Exception):
@@ -70,10 +72,7 @@ class Checkpointer(L.Callback):
         resume_from: the checkpoint to restore, if any.
         pause: what saving happens within, so that it does not count in the speed.
         stop: notes the signals that ask for an end.
-        every_n_steps: the save interval, in optimizer steps.
-        keep_last: how many of the newest stay.
-        keep_best: whether the one with the lowest validation loss stays.
-        keep_every_n_steps: steps whose checkpoints stay for good.
+        settings: when to save, and what to keep.
     """
 
     def __init__(
@@ -85,11 +84,7 @@ class Checkpointer(L.Callback):
         resume_from: Path | None,
         pause: Pause,
         stop: StopRequest,
-        *,
-        every_n_steps: int,
-        keep_last: int,
-        keep_best: bool,
-        keep_every_n_steps: int | None,
+        settings: CheckpointConfig,
     ) -> None:
         self.run = run
         self.model = model
@@ -97,10 +92,7 @@ class Checkpointer(L.Callback):
         self.about = about
         self.resume_from = resume_from
         self.pause = pause
-        self.every_n_steps = every_n_steps
-        self.keep_last = keep_last
-        self.keep_best = keep_best
-        self.keep_every_n_steps = keep_every_n_steps
+        self.settings = settings
         self.best: dict[str, Any] | None = None
         self.saved_step = self._first_step = 0
         self._stop = stop
@@ -111,11 +103,7 @@ class Checkpointer(L.Callback):
             return
         # Rank 0 has just checked every file: a thousand ranks need not read them all.
         manifest = checkpoint.read_manifest(self.resume_from)
-        if isinstance(trainer.strategy, ZeroStrategy):
-            trainer.strategy.state.restore(self.resume_from)
-        else:
-            checkpoint.restore_weights(self.model, self.resume_from)
-            checkpoint.restore_optimizer(self.model, trainer.optimizers[0], self.resume_from)
+        self._state(trainer).restore(self.resume_from)
         self.saved_step = self._first_step = manifest["step"]
         self.best = manifest["best"]
         self.data.consumed = manifest["samples"]
@@ -137,7 +125,7 @@ class Checkpointer(L.Callback):
         if batch_idx % trainer.accumulate_grad_batches:
             return
         stopping = self._stop_agreed(trainer)
-        if step > self.saved_step and (stopping or step % self.every_n_steps == 0):
+        if step > self.saved_step and (stopping or step % self.settings.every_n_steps == 0):
             self.save(trainer)
         if stopping:
             raise Interrupted(self._stop.signum or signal.SIGTERM, step)
@@ -145,7 +133,7 @@ class Checkpointer(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember the best validation loss, and save its step."""
         step, loss = trainer.global_step, pl_module.val_loss
-        if trainer.sanity_checking or not self.keep_best or loss != loss:
+        if trainer.sanity_checking or not self.settings.keep_best or loss != loss:
             return
         if self.best and self.best["val/loss"] <= loss:
             return
@@ -181,7 +169,7 @@ class Checkpointer(L.Callback):
         trainer.strategy.barrier("checkpoint")
         self._on_every_rank(trainer, writer, lambda: writer.write(self._files(trainer)))
         if is_sharded(self.model):
-            self._on_every_rank(trainer, writer, lambda: writer.write_shards(self._tensors(trainer)))
+            self._on_every_rank(trainer, writer, lambda: writer.write_shards(self._state(trainer).tensors()))
         about = {
             **self.about,
             "step": step,
@@ -198,14 +186,14 @@ class Checkpointer(L.Callback):
     def _files(self, trainer: L.Trainer) -> dict[str, dict[str, torch.Tensor]]:
         files = {checkpoint.rng_file(trainer.global_rank): checkpoint.random_state()}
         if trainer.is_global_zero and not is_sharded(self.model):
-            files |= {f"{kind}.safetensors": tensors for kind, tensors in self._tensors(trainer).items()}
+            tensors = self._state(trainer).tensors()
+            files |= {f"{kind}.safetensors": those for kind, those in tensors.items()}
         return files
 
-    def _tensors(self, trainer: L.Trainer) -> dict[str, dict[str, torch.Tensor]]:
+    def _state(self, trainer: L.Trainer) -> TrainingState | ZeroState:
         if isinstance(trainer.strategy, ZeroStrategy):
-            return trainer.strategy.state.share(trainer.global_rank, trainer.world_size)
-        state = checkpoint.optimizer_state(self.model, trainer.optimizers[0])
-        return {checkpoint.WEIGHTS: checkpoint.weights(self.model), checkpoint.STATE: state}
+            return trainer.strategy.state
+        return TrainingState(self.model, trainer.optimizers[0])
 
     def _on_every_rank(self, trainer: L.Trainer, writer: CheckpointWriter, work: Callable[[], Any]) -> None:
         """Do `work`; if it fails on any rank, all ranks drop the checkpoint and raise together."""
@@ -226,8 +214,9 @@ class Checkpointer(L.Callback):
         ) from error
 
     def _retain(self) -> None:
-        best = self.best["step"] if self.best and self.keep_best else None
-        going = checkpoint.expendable(self.run.checkpoints, self.keep_last, self.keep_every_n_steps, best)
+        kept = self.settings
+        best = self.best["step"] if self.best and kept.keep_best else None
+        going = checkpoint.expendable(self.run.checkpoints, kept.keep_last, kept.keep_every_n_steps, best)
         for folder in list(going):
             checkpoint.remove(folder)
 

@@ -53,13 +53,14 @@ class ZeroState:
             # DeepSpeed would do so after the first group's step, when the second has no state yet.
             self._optimizer._lazy_init_hp_params_optimizer_state()
 
-    def share(self, rank: int, world_size: int) -> dict[str, dict[str, Tensor]]:
-        """What process `rank` writes of a checkpoint: every `world_size`-th tensor, whole, on the CPU.
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """What this process writes of a checkpoint: of n processes every n-th tensor, whole, on the CPU.
 
         Each tensor is put together on all processes, and kept by one.
         """
         from deepspeed.utils import safe_get_full_optimizer_state
 
+        rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         step = next(state[STEP] for _, state in self.flat_states())
         weights: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}

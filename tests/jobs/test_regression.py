@@ -17,6 +17,7 @@ from llm.evaluation import classification
 from llm.model import ModelConfig
 from llm.objective.squared_error import SquaredError
 from llm.tokenizer import ByteSpec
+from llm.train.checkpoint import find, read_manifest
 
 TEXT_WORDS = ("data=", "data.paths", "samples.every", "data.micro")
 TOKENIZER = ByteSpec().build()
@@ -48,6 +49,21 @@ def test_a_label_that_is_no_number_is_named(words, tmp_path, capsys):
     kept = [word for word in words if not word.startswith("data.validation_share")]
     assert main(["train", *kept, "model=bert_nano", "name=x", "data.validation_share=0"]) != 0
     assert "the label 'dear': task=regression needs a number" in capsys.readouterr().err
+
+
+def test_a_task_of_labels_forgets_the_numbers_of_the_model_that_it_starts_from(words, tmp_path):
+    assert main(["train", *words, "model=bert_nano", "name=n", "trainer.max_steps=2"]) == 0
+    (tmp_path / "b.csv").write_text(
+        "text,price\n" + "".join(f"{'ab'[n % 2] * 9} {n},{n % 2}\n" for n in range(90))
+    )
+    kept = [word for word in words if not word.startswith(("model.", "tokenizer", "task=", "data.paths"))]
+    start = [f"init_from={tmp_path}/runs/n", "task=classification", f"data.paths={tmp_path}/b.csv"]
+    assert main(["train", *kept, *start, "name=c", "trainer.max_steps=2"]) == 0
+    told, labelled = (
+        read_manifest(find(tmp_path / f"runs/{name}/checkpoints", None))["model"] for name in "nc"
+    )
+    assert told["number_std"] > 100
+    assert (labelled["number_mean"], labelled["number_std"]) == (0.0, 1.0)
 
 
 def pair(text, label):

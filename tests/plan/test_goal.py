@@ -7,6 +7,7 @@ from test_trace import PARAMETERS, step
 
 from llm.plan import Choice, Hardware, Layout, Memory, Planner, Trace, search
 from llm.train.derive import check_recomputed
+from llm.train.parallelism import STRATEGIES
 
 H100 = Hardware("cuda", 80, 989, 67, 3350, 450, 64, 50)
 
@@ -20,8 +21,8 @@ def searched(monkeypatch):
 
         def traced(step):
             layout = step.layout
-            seen.append((layout.strategy, layout.tensor_parallel_size, step.micro_batch_size))
-            weights = 4 * PARAMETERS // (1 if layout.has_whole_weights else layout.world_size)
+            seen.append((layout.strategy.name, layout.strategy.tensor_parallel_size, step.micro_batch_size))
+            weights = 4 * PARAMETERS // (1 if layout.strategy.has_whole_weights else layout.world_size)
             return Trace({"update": Memory(weights, activations=step.micro_batch_size)}, sent(layout))
 
         monkeypatch.setattr(search, "trace", traced)
@@ -34,7 +35,7 @@ def searched(monkeypatch):
 def planner(room):
     def make(choice):
         check_recomputed(choice.recomputed, choice.strategy)
-        layout = Layout(choice.strategy, 8, choice.tensor_parallel_size, choice.offload, "cuda")
+        layout = Layout(choice.strategy, 8, "cuda")
         accumulation = 64 // (layout.readers * choice.micro_batch_size)
         return dataclasses.replace(
             step(layout=layout, micro_batch_size=choice.micro_batch_size), accumulation=accumulation
@@ -45,15 +46,15 @@ def planner(room):
 
 def test_where_weights_do_not_fit_whole_nothing_is_traced(searched):
     best, seen = searched(room=3 * PARAMETERS)
-    assert best.choice.strategy not in ("ddp", "deepspeed_zero1", "deepspeed_zero2")
+    assert best.choice.strategy.name not in ("ddp", "deepspeed_zero1", "deepspeed_zero2")
     assert {strategy for strategy, *_ in seen} == {"fsdp", "fsdp_tp", "deepspeed_zero3"}
 
 
 def test_what_is_slow_whatever_the_micro_batch_is_traced_once(searched):
     def sent(layout):
-        return {"tensor": 1e12 if layout.tensor_parallel_size > 1 else 0}
+        return {"tensor": 1e12 if layout.strategy.tensor_parallel_size > 1 else 0}
 
     best, seen = searched(room=1e9, sent=sent)
-    assert best.choice == Choice("ddp", 1, 8, None)
+    assert best.choice == Choice(STRATEGIES["ddp"], 8, None)
     slow = [size for strategy, _, size in seen if strategy == "fsdp_tp"]
     assert set(slow) == {1}

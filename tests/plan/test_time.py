@@ -21,6 +21,7 @@ from llm.plan import (
     whole_context,
 )
 from llm.plan.time import pace, twice_flops, update_seconds
+from llm.train.parallelism import STRATEGIES
 
 
 def shape(name, vocab_size):
@@ -30,7 +31,7 @@ def shape(name, vocab_size):
 
 def step(config, strategy="single", processes=1, **changes):
     keys = {"precision": "bf16-mixed", "micro_batch_size": 1}
-    layout = Layout(strategy, processes)
+    layout = Layout(STRATEGIES[strategy], processes)
     work = whole_context(config)
     return TrainingStep(None, config, layout, None, None, work=work, batches=None, **(keys | changes))
 
@@ -100,19 +101,24 @@ def test_beyond_a_node_the_network_counts(processes, speed):
     assert paced.compute == pytest.approx(step_flops(step(NANO()), 64) / (1e15 * processes * 0.5))
 
 
+def shared(size):
+    """Sixteen devices of which so many share each matrix product."""
+    return Layout(dataclasses.replace(STRATEGIES["fsdp_tp"], tensor_parallel_size=size), 16)
+
+
 def test_devices_that_share_a_product_leave_each_other_fewer_network_cards():
-    assert data_link(H, Layout("fsdp_tp", 16, 4)) == 20
-    assert data_link(H, Layout("fsdp_tp", 16, 8)) == 10
-    assert tensor_link(H, Layout("fsdp_tp", 16, 8)) == 100
-    assert tensor_link(H, Layout("fsdp_tp", 16, 16)) == 10
+    assert data_link(H, shared(4)) == 20
+    assert data_link(H, shared(8)) == 10
+    assert tensor_link(H, shared(8)) == 100
+    assert tensor_link(H, shared(16)) == 10
 
 
 def test_eight_network_cards_are_no_faster_than_the_links_in_a_node():
-    assert data_link(dataclasses.replace(H, network_gb_per_s=50), Layout("fsdp", 16)) == 100
+    assert data_link(dataclasses.replace(H, network_gb_per_s=50), Layout(STRATEGIES["fsdp"], 16)) == 100
 
 
 def test_what_is_offloaded_travels_to_the_host_and_back():
-    layout = Layout("deepspeed_zero2", 4, offload=True, accelerator="cuda")
+    layout = Layout(dataclasses.replace(STRATEGIES["deepspeed_zero2"], offload=True), 4, "cuda")
     hardware = dataclasses.replace(H, host_gb_per_s=50)
     # Four float32 values a weight lie on the host: weight and gradient travel, two moments stay.
     assert update_seconds(layout, Memory(host=16 * 10**9), hardware) == pytest.approx(8 / 50)

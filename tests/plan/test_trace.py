@@ -18,6 +18,7 @@ from llm.plan import Layout, TrainingStep, blanks, blanks_like, ledger, trace, w
 from llm.plan.trace import parameter_dtype, trace_all
 from llm.plan.zero import Gathering
 from llm.train.optimizers import Muon, adamw
+from llm.train.parallelism import STRATEGIES
 from llm.train.recompute import recompute
 
 SHAPE = ModelConfig(d_model=64, n_layers=3, n_heads=4, n_kv_heads=2, context_length=128, vocab_size=500)
@@ -42,7 +43,7 @@ def filled(shape, marks=()):
 
 def step(shape=SHAPE, strategy="single", processes=1, tensor=1, recomputed=None, **changes):
     keys = {
-        "layout": Layout(strategy, processes, tensor),
+        "layout": Layout(dataclasses.replace(STRATEGIES[strategy], tensor_parallel_size=tensor), processes),
         "model": functools.partial(model, recomputed=recomputed),
         "batches": filled(shape),
         "optimizer": ADAMW,
@@ -189,7 +190,9 @@ def test_a_trace_is_given_up_at_any_moment_without_an_end_to_the_process(monkeyp
 
 
 def test_a_cpu_keeps_gaps_between_tensors_and_an_accelerator_does_not():
-    cpu, cuda = (trace_all(step(layout=Layout("single", accelerator=a))).peak for a in ("cpu", "cuda"))
+    cpu, cuda = (
+        trace_all(step(layout=Layout(STRATEGIES["single"], accelerator=a))).peak for a in ("cpu", "cuda")
+    )
     assert cpu.gaps > cuda.gaps == 0
     assert cpu.total == cpu.tensors + cpu.gaps
 
@@ -198,7 +201,7 @@ def test_an_accelerators_attention_keeps_no_scores():
     shape = dataclasses.replace(SHAPE, architecture="encoder", dropout=0.1, n_kv_heads=4)
     batch, layouts = (
         filled(shape, ("documents_bt",)),
-        (Layout("single", accelerator=a) for a in ("cpu", "cuda")),
+        (Layout(STRATEGIES["single"], accelerator=a) for a in ("cpu", "cuda")),
     )
     cpu, cuda = (trace_all(step(shape, batches=batch, layout=layout)).peak.activations for layout in layouts)
     # A block's scores, and what dropout leaves of them, in float32.
@@ -241,7 +244,7 @@ def test_zero_3_shares_weights_too():
 
 
 def test_what_is_offloaded_is_the_hosts():
-    layout = Layout("deepspeed_zero2", 4, offload=True, accelerator="cuda")
+    layout = Layout(dataclasses.replace(STRATEGIES["deepspeed_zero2"], offload=True), 4, "cuda")
     update = trace_all(step(layout=layout)).peaks["update"]
     assert update.optimizer == 0
     assert update.host > 12 * PARAMETERS / 4  # weights and two moments

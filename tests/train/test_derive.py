@@ -8,6 +8,7 @@ import pytest
 from llm.errors import ConfigError
 from llm.train import derive as module
 from llm.train.derive import Machine, derive
+from llm.train.parallelism import STRATEGIES, parallelism
 
 CONFIG = {
     "activation_checkpointing": None,
@@ -34,7 +35,12 @@ def derived(choice="single", known=None, compile="auto", machine=None, **trainer
     config["compile"] = compile
     config["trainer"].update(trainer)
     return derive(
-        config, choice, context_length=64, samples_per_epoch=1000, known=known or {}, machine=machine
+        config,
+        parallelism(choice, config["trainer"]["strategy"]),
+        context_length=64,
+        samples_per_epoch=1000,
+        known=known or {},
+        machine=machine,
     )
 
 
@@ -65,7 +71,7 @@ def test_weights_that_hooks_gather_are_not_compiled():
 def test_zero_3_recomputes_whole_blocks_alone():
     config = {**copy.deepcopy(CONFIG), "activation_checkpointing": "selective"}
     with pytest.raises(ConfigError, match="strategy=fsdp"):
-        derive(config, "deepspeed_zero3", context_length=64, samples_per_epoch=1000, known={})
+        derive(config, STRATEGIES["deepspeed_zero3"], context_length=64, samples_per_epoch=1000, known={})
 
 
 def test_a_resumed_run_compiles_as_it_began(compiler):

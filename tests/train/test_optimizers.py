@@ -19,6 +19,7 @@ from llm.errors import ConfigError
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.train import optimizers
 from llm.train.optimizers import Muon, adamw, check_strategy, orthogonalize, orthogonalize_all, parameter_kind
+from llm.train.parallelism import STRATEGIES
 
 TINY = {"vocab_size": 31, "d_model": 16, "n_layers": 2, "n_heads": 2, "context_length": 8}
 VARIANTS = {
@@ -280,10 +281,10 @@ def test_muon_refuses_flattened_matrices_and_strategies_that_flatten():
     with pytest.raises(ConfigError, match=r"w\.weight has the shape \(6,\)"):
         Muon([("w.weight", nn.Parameter(torch.zeros(6)))])
     for strategy in ("single", "ddp", "fsdp"):
-        check_strategy(Muon, strategy)
+        check_strategy(Muon, STRATEGIES[strategy])
     with pytest.raises(ConfigError, match=r"optimizer=muon doesn't work under strategy=deepspeed_zero3"):
-        check_strategy(Muon, "deepspeed_zero3")
-    check_strategy(adamw, "deepspeed_zero3")
+        check_strategy(Muon, STRATEGIES["deepspeed_zero3"])
+    check_strategy(adamw, STRATEGIES["deepspeed_zero3"])
 
 
 def sharded_worker(rank: int, folder: str) -> None:

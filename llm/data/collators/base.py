@@ -135,7 +135,10 @@ Given = Literal["beginning", "hidden", "text", "chat"]
 
 
 class Collator(Protocol):
-    """Makes batches of samples."""
+    """Makes batches of samples.
+
+    Its class may have a method `shaped`, which says what the task asks of a model's shape (see `LabelCollator.shaped`).
+    """
 
     given: Given
 

@@ -56,7 +56,7 @@ class LabelCollator:
         self.numbers = {label: number for number, label in enumerate(setting.shape.labels)}
 
     @classmethod
-    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
         """`shape` with the head that the training text `stream` asks for."""
         raise NotImplementedError
 
@@ -93,7 +93,7 @@ class TextLabelCollator(LabelCollator):
         self.numbers = {label.strip(): number for label, number in self.numbers.items()}
 
     @classmethod
-    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
         """`shape` with a label for each that the pairs of `stream` have, and BERT's pooler."""
         pooler = shape.architecture == "encoder"
         labels = labels_of(stream, tokenizer)
@@ -139,7 +139,7 @@ class NumberCollator(TextLabelCollator):
     """A number is told of a whole text, where `TextLabelCollator` tells a label; a pair of nothing has NaN."""
 
     @classmethod
-    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
         """`shape` with a score for the number, and what standardizes it; BERT's pooler."""
         view = Pairs(stream, len(stream) + 1, 0, tokenizer.end_of_text)
         numbers = np.array([_value(tokenizer, view.pair(number)) for number in range(view.size)])

@@ -3,12 +3,16 @@
 Shapes: n samples, b batch, t time, k targets in a row.
 """
 
+import dataclasses
+
 import numpy as np
 import torch
 
 from llm.data.collators.base import Batch, CausalCollator, Setting
 from llm.data.sampling.windows import IGNORED, Windows
 from llm.data.shards import TokenStream
+from llm.model import ModelConfig
+from llm.tokenizer import Tokenizer
 
 
 def prefix_lengths(samples: np.ndarray, length: int, seed: int) -> np.ndarray:
@@ -46,6 +50,11 @@ class PrefixCollator(CausalCollator):
     def __init__(self, setting: Setting, *, within_documents: bool = False) -> None:
         super().__init__(setting, within_documents=within_documents)
         self.seed = setting.seed
+
+    @classmethod
+    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`shape` of a decoder that reads a prompt on both sides."""
+        return dataclasses.replace(shape, prefix_lm=True)
 
     def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
         """The batch of the windows."""

@@ -58,7 +58,7 @@ class AnswerCollator(LabelCollator):
         self.stride = stride
 
     @classmethod
-    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
         """`shape` with a score for each edge of an answer."""
         return dataclasses.replace(shape, labels=EDGES, labelled="answer", pooler=False)
 

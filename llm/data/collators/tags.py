@@ -43,7 +43,7 @@ class TagCollator(LabelCollator):
         self.stride = stride
 
     @classmethod
-    def headed(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
         """`shape` with the tags that the sentences of `stream` have."""
         view = TaggedSentences(stream, shape.context_length, 0, tokenizer.end_of_text)
         tags = {tag for number in range(view.n_documents) for tag in view.tags(number)}

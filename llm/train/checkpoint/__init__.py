@@ -35,9 +35,9 @@ from llm.train.checkpoint.optimizer import (
     load_optimizer_state,
     optimizer_state,
     other_optimizer,
-    restore_optimizer,
 )
 from llm.train.checkpoint.rng import random_state, set_random_state
+from llm.train.checkpoint.state import TrainingState
 from llm.train.checkpoint.writer import CheckpointWriter, folder_name, remove, rng_file
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "WEIGHTS",
     "CheckpointWriter",
     "Manifest",
+    "TrainingState",
     "adapter_of",
     "check_names",
     "check_values",
@@ -65,7 +66,6 @@ __all__ = [
     "read_model",
     "read_parts",
     "remove",
-    "restore_optimizer",
     "restore_weights",
     "rng_file",
     "set_random_state",

@@ -184,10 +184,10 @@ def test_a_tag_that_was_never_seen_is_named(tmp_path):
 
 def test_training_tags_bring_both_sides_of_their_kinds(tmp_path):
     shape = ModelConfig(architecture="encoder", pooler=True)
-    headed = TagCollator.headed(shape, conll(tmp_path).train, TOKENIZER)
+    headed = TagCollator.shaped(shape, conll(tmp_path).train, TOKENIZER)
     assert headed.labels == ("B-org", "B-per", "I-org", "I-per", "O")
     assert (headed.labelled, headed.pooler) == ("words", False)
-    speech = TagCollator.headed(shape, conll(tmp_path, label=1).train, TOKENIZER)
+    speech = TagCollator.shaped(shape, conll(tmp_path, label=1).train, TOKENIZER)
     assert speech.labels == ("NNP", "VBZ")
     assert not is_bio(speech.labels)
 
