@@ -120,7 +120,7 @@ def look_ahead(config: Config, choices: dict[str, Any], machine: Machine | None 
     )
     load, samples = _samples(config, origin, text, shape)
     known = run.begun.get("derived", {}) if machine is None else {}
-    strategy = parallelism(choices["strategy"], config["trainer"]["strategy"])
+    strategy = parallelism(config["trainer"]["strategy"])
     derived = derive(config, strategy, shape.context_length, samples, known, machine)
     build.check_layout(config, shape, strategy)
     layout = Layout(strategy, derived.world_size, derived.accelerator)

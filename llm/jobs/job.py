@@ -32,7 +32,7 @@ class Job:
     @property
     def strategy(self) -> Parallelism:
         """What its strategy does."""
-        return parallelism(self.choices["strategy"], self.config["trainer"]["strategy"])
+        return parallelism(self.config["trainer"]["strategy"])
 
     @cached_property
     def collate(self) -> Collator:

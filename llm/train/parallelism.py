@@ -1,4 +1,4 @@
-"""What a choice of `strategy=` does to a model and its training: the one place that knows strategies by their names."""
+"""What a strategy does to a model and its training: the one place that knows strategies by their classes."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,12 +9,13 @@ TENSOR_PARALLEL = "tensor_parallel_size"
 
 @dataclass(frozen=True)
 class Parallelism:
-    """A choice of `strategy=`, with what is set of it; all else of ours asks it, not its name.
+    """A strategy, with what is set of it; all else of ours asks it, not its name.
 
-    Of somebody's own strategy nothing is known but its settings.
+    Of somebody's own class nothing is known but its settings.
 
     Args:
-        name: as in `strategy=`.
+        name: as in `strategy=`; of somebody's own class its path.
+        target: the path of the class.
         is_alone: whether it is for one process.
         averages: whether each process has a copy of the model, and gradients are averaged in buckets.
         is_sharded: whether FSDP2 leaves each process a share of the weights alone.
@@ -25,6 +26,7 @@ class Parallelism:
     """
 
     name: str
+    target: str = ""
     is_alone: bool = False
     averages: bool = False
     is_sharded: bool = False
@@ -54,26 +56,28 @@ STRATEGIES = {
     one.name: one
     for one in (
         Parallelism("single", is_alone=True),
-        Parallelism("ddp", averages=True),
-        Parallelism("fsdp", is_sharded=True),
-        Parallelism("fsdp_tp", is_sharded=True, shares_products=True),
-        *(Parallelism(f"deepspeed_zero{stage}", zero_stage=stage) for stage in (1, 2, 3)),
+        Parallelism("ddp", "lightning.pytorch.strategies.DDPStrategy", averages=True),
+        Parallelism("fsdp", "llm.train.strategies.FSDPStrategy", is_sharded=True),
+        Parallelism(
+            "fsdp_tp", "llm.train.strategies.TensorParallelStrategy", is_sharded=True, shares_products=True
+        ),
+        *(
+            Parallelism(f"deepspeed_zero{stage}", "llm.train.strategies.ZeroStrategy", zero_stage=stage)
+            for stage in (1, 2, 3)
+        ),
     )
 }
 
 
-def parallelism(name: str, node: Any) -> Parallelism:
-    """What a choice of `strategy=` does.
-
-    Args:
-        name: of the choice.
-        node: the config's `trainer.strategy`, which the choice has written.
-    """
-    settings = node if isinstance(node, dict) else {}
-    known = STRATEGIES.get(name) or Parallelism(name, shares_products=TENSOR_PARALLEL in settings)
+def parallelism(node: Any) -> Parallelism:
+    """What the config's `trainer.strategy` does, whichever choice of `strategy=` has written it."""
+    if not isinstance(node, dict):
+        return STRATEGIES["single"] if node in (None, "auto") else Parallelism(str(node))
+    target, stage = node["_target_"], node.get("stage", 0)
+    own = Parallelism(target, target, shares_products=TENSOR_PARALLEL in node)
+    known = (one for one in STRATEGIES.values() if (one.target, one.zero_stage) == (target, stage))
     return replace(
-        known,
-        zero_stage=settings.get("stage", known.zero_stage) if known.zero_stage else 0,
-        tensor_parallel_size=int(settings.get(TENSOR_PARALLEL, 1)),
-        offload=settings.get("offload", False),
+        next(known, own),
+        tensor_parallel_size=int(node.get(TENSOR_PARALLEL, 1)),
+        offload=node.get("offload", False),
     )

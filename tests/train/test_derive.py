@@ -8,7 +8,7 @@ import pytest
 from llm.errors import ConfigError
 from llm.train import derive as module
 from llm.train.derive import Machine, derive
-from llm.train.parallelism import STRATEGIES, parallelism
+from llm.train.parallelism import STRATEGIES
 
 CONFIG = {
     "activation_checkpointing": None,
@@ -30,13 +30,13 @@ CONFIG = {
 TWO_GPUS = Machine("cuda", devices=2, is_limited=True, has_bf16=True, peak_flops=lambda _: 1e12)
 
 
-def derived(choice="single", known=None, compile="auto", machine=None, **trainer):
+def derived(choice="single", known=None, compile="auto", machine=None, sharing=1, **trainer):
     config = copy.deepcopy(CONFIG)
     config["compile"] = compile
     config["trainer"].update(trainer)
     return derive(
         config,
-        parallelism(choice, config["trainer"]["strategy"]),
+        dataclasses.replace(STRATEGIES[choice], tensor_parallel_size=sharing),
         context_length=64,
         samples_per_epoch=1000,
         known=known or {},
@@ -81,12 +81,11 @@ def test_a_resumed_run_compiles_as_it_began(compiler):
 
 
 def test_processes_that_share_each_product_read_the_same_data():
-    split = {"_target_": "llm.train.strategies.TensorParallelStrategy", "tensor_parallel_size": 2}
-    found = derived("fsdp_tp", devices=4, strategy=split)
+    found = derived("fsdp_tp", devices=4, sharing=2)
     # Two groups share the 8 sequences.
     assert (found.world_size, found.micro_batch_size * found.accumulation) == (4, 4)
     with pytest.raises(ConfigError, match="tensor_parallel_size=2 does not divide the 3 processes"):
-        derived("fsdp_tp", devices=3, strategy=split)
+        derived("fsdp_tp", devices=3, sharing=2)
 
 
 @pytest.mark.parametrize("choice", ["ddp", "fsdp", "deepspeed_zero2"])
