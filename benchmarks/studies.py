@@ -89,6 +89,7 @@ GPT_SMALL = Study(
     ],
     questions={
         "optimizer and learning rate": [
+            "optimizer.lr=1e-4,2e-4",
             "optimizer.lr=3e-4,6e-4,1.5e-3",
             "optimizer=muon optimizer.newton_schulz_dtype=bfloat16 optimizer.lr=6e-4,2e-3,5e-3",
         ],
@@ -100,6 +101,9 @@ GPT_SMALL = Study(
             "data.batch_size=1 trainer.max_steps=160",
             "data.batch_size=2",
             "data.batch_size=4 trainer.max_steps=40",
+        ],
+        "the best together": [
+            "optimizer.lr=3e-4 model.position=rotary model.activation=relu2 data.batch_size=1 trainer.max_steps=160",
         ],
     },
 )
