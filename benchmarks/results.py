@@ -33,6 +33,8 @@ DATA = Path(os.environ.get("LLM_SHARED_DATA", ROOT.parent / "shared/data"))
 LABELLED = DATA / "labelled"
 # Every so many-th article of XQuAD is held out: all questions on a subject are on one side.
 HELD_OUT_ARTICLE = 4
+# Every so many-th text of the summaries' test set is asked of a model that takes long to write.
+ASKED_TEXT = 5
 # About as many units as an answer of XQuAD has.
 FIRST_UNITS = 3
 
@@ -67,6 +69,7 @@ class Row:
     after: tuple[str, ...] = ()
 
 
+COPIED = (("a copy of the first sentence", {f"rouge{n}": f"copy_rouge{n}" for n in "12L"}),)
 TASKS = {
     "bert": Task("perplexity", ("loss", "accuracy")),
     "sentiment": Task(
@@ -86,10 +89,21 @@ TASKS = {
         "summarization",
         ("rouge1", "rouge2", "rougeL"),
         "data=pairs data.paths={data}/labelled/summaries.test.jsonl",
-        (("a copy of the first sentence", {f"rouge{n}": f"copy_rouge{n}" for n in "12L"}),),
+        COPIED,
+    ),
+    "summaries100": Task(
+        "summarization",
+        ("rouge1", "rouge2", "rougeL"),
+        "data=pairs data.paths={work}/summaries.test.jsonl",
+        COPIED,
     ),
     "chat": Task("perplexity", ("perplexity", "bits_per_byte")),
     "token_kinds": Task("tagging", ("f1", "accuracy")),
+    "docstrings": Task(
+        "summarization",
+        ("match", "first_match", "rouge1", "rougeL"),
+        baselines=(("a copy of the first line", {f"rouge{n}": f"copy_rouge{n}" for n in "1L"}),),
+    ),
 }
 
 BERT = (
@@ -107,6 +121,11 @@ QA = "task=qa data=squad data.paths={work}/qa.train.json data.batch_size=16 comp
 SUMMARIES = (
     "task=summarization data=pairs data.paths={data}/labelled/summaries.train.jsonl data.text=text "
     "data.label=summary data.validation_share=0.01 data.batch_size=16 compile=false"
+)
+# Nine texts in ten fit whole into its context.
+SMOLLM2_SUMMARIES = (
+    f"{SUMMARIES} init_from={{smollm}} context_length=256 adapter=lora data.batch_size=8 data.micro_batch_size=4 "
+    "eval=[perplexity]"
 )
 CHAT = (
     "task=chat data=chat data.paths={data}/labelled/chat.jsonl data.validation_share=0.1 data.on_bad_file=skip "
@@ -143,6 +162,8 @@ ROWS = {
     "summaries.t5": Row(
         f"{SUMMARIES} model=t5_nano optimizer=muon optimizer.lr=5e-3 optimizer.adam_lr=1e-2 trainer.max_steps=400"
     ),
+    "summaries100.smollm2_before": Row(f"{SMOLLM2_SUMMARIES} optimizer.lr=1e-30 trainer.max_steps=1"),
+    "summaries100.smollm2": Row(f"{SMOLLM2_SUMMARIES} optimizer.lr=1e-3 trainer.max_steps=100"),
     "chat.random": Row(f"{CHAT} model=nano data.batch_size=8 optimizer.lr=2e-3 trainer.max_steps=120"),
     "chat.smollm2_before": Row(
         f"{CHAT} init_from={{smollm}} context_length=512 adapter=lora data.batch_size=2 optimizer.lr=1e-30 "
@@ -153,6 +174,7 @@ ROWS = {
         "trainer.max_steps=40"
     ),
     "token_kinds": Row("experiment=token_kinds"),
+    "docstrings": Row("experiment=docstrings"),
 }
 QUICK = (
     "trainer.max_steps=2 trainer.limit_val_batches=1 data.micro_batch_size=1 data.batch_size=2 "
@@ -213,6 +235,12 @@ def _of_examples(name: str, scores: Mapping[str, Sequence[float]], **metrics: fl
     ]
     means = {metric: fmean(some) for metric, some in scores.items()}
     return judged(name, name, "all", "", Result({**means, **metrics}, len(rows), rows)).entry
+
+
+def take_summaries(work: Path) -> None:
+    """Write a part of the summaries' test set as {work}/summaries.test.jsonl."""
+    lines = (LABELLED / "summaries.test.jsonl").read_text().split("\n")
+    (work / "summaries.test.jsonl").write_text("\n".join(lines[::ASKED_TEXT]))
 
 
 def split_by_article(work: Path) -> None:
@@ -348,6 +376,7 @@ def main() -> None:
         parser.exit(2, f"{LABELLED} is missing: LLM_SHARED_DATA says where it is.\n")
     bench.work.mkdir(parents=True, exist_ok=True)
     split_by_article(bench.work)
+    take_summaries(bench.work)
     print(machine(args.threads))
     for name in args.rows:
         figures = TASKS[name.partition(".")[0]].figures

@@ -168,6 +168,7 @@ def test_results_makes_rows_and_the_baselines_beside_them(tmp_path, monkeypatch)
         "labelled/sentiment.train.jsonl": rows,
         "labelled/sentiment.test.jsonl": rows,
         "labelled/qa.squad.json": json.dumps(articles),
+        "labelled/summaries.test.jsonl": "",
     }
     for name, text in files.items():
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional import mean_squared_error, pearson_corrcoef, spearman_corrcoef
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_f1_score,
-)
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from llm.data.collators.base import Collator
 from llm.data.shards import TokenStream
@@ -29,7 +25,7 @@ def label_figures(logits_nl: Tensor, targets_n: Tensor) -> dict[str, float]:
     """Figures of how texts are told apart.
 
     loss in nats, accuracy, macro_f1 (the mean over the labels), majority (the accuracy of always saying the commonest
-    label) and calibration_error (expected, over 15 bins: arXiv 1706.04599).
+    label) and calibration_error, see `calibration_error`.
     """
     n_labels = logits_nl.shape[1]
     return {
@@ -37,9 +33,7 @@ def label_figures(logits_nl: Tensor, targets_n: Tensor) -> dict[str, float]:
         "accuracy": multiclass_accuracy(logits_nl, targets_n, average="micro", num_classes=n_labels).item(),
         "macro_f1": multiclass_f1_score(logits_nl, targets_n, average="macro", num_classes=n_labels).item(),
         "majority": targets_n.bincount(minlength=n_labels).max().item() / len(targets_n),
-        "calibration_error": multiclass_calibration_error(
-            logits_nl, targets_n, n_bins=BINS, num_classes=n_labels
-        ).item(),
+        "calibration_error": calibration_error(reliability(logits_nl, targets_n)),
     }
 
 
@@ -52,7 +46,8 @@ def confusion(told_n: Tensor, targets_n: Tensor, n_labels: int) -> list[list[int
 def reliability(logits_nl: Tensor, targets_n: Tensor) -> list[dict[str, float]]:
     """By how sure the model was: bins of equal width, those with texts, each with its share that was right.
 
-    The texts of a bin are those whose likeliest label has a probability of `least` or more, and less than `to`.
+    The texts of a bin are those whose likeliest label has a probability of `least` or more, and less than `to`; in the
+    last one it may be 1.
     """
     confidence_n, told_n = logits_nl.softmax(-1).max(-1)
     edges = torch.linspace(0, 1, BINS + 1)
@@ -70,6 +65,15 @@ def reliability(logits_nl: Tensor, targets_n: Tensor) -> list[dict[str, float]]:
             }
         )
     return bins
+
+
+def calibration_error(bins: list[dict[str, float]]) -> float:
+    """How far, on average over the texts, a bin's share that was right is from how sure the model was there.
+
+    The expected calibration error of arXiv 1706.04599, of the bins of `reliability`.
+    """
+    texts = sum(some["texts"] for some in bins)
+    return sum(some["texts"] * abs(some["confidence"] - some["accuracy"]) for some in bins) / texts
 
 
 def score_numbers(

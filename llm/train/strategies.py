@@ -19,7 +19,7 @@ from llm.model import Transformer
 from llm.train.module import LanguageModule
 from llm.train.parallel import shard
 from llm.train.tensor_parallel import split_tensors
-from llm.train.zero import ZeroState
+from llm.train.zero import ZeroState, frozen_share
 
 HALF = {"bf16": torch.bfloat16, "bf16-mixed": torch.bfloat16}
 
@@ -127,7 +127,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     @property
     def state(self) -> ZeroState:
         """Weights and moments by name."""
-        return ZeroState(self.module.model, self.optimizers[0])
+        return ZeroState(self.module.model, self.optimizers[0], self._frozen)
 
     @property
     def root_device(self) -> torch.device:
@@ -175,6 +175,10 @@ class ZeroStrategy(DeepSpeedStrategy):
         }
 
     def _initialize_deepspeed_train(self, model: torch.nn.Module) -> None:
+        is_rounded = self.precision_plugin.precision == "bf16-mixed"
+        self._frozen = (
+            frozen_share(self.module.model, self.global_rank, self.world_size) if is_rounded else {}
+        )
         super()._initialize_deepspeed_train(model)
         self.state.make_states()
         optimizer = cast(Any, self.optimizers[0])

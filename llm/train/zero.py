@@ -21,21 +21,39 @@ def full_shape(parameter: Tensor) -> torch.Size:
     return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
 
 
+def frozen_share(model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
+    """Copies, on the CPU, of the frozen weights that process `rank` writes of a checkpoint, but for those that ZeRO-3 splits.
+
+    The engine rounds a model's weights to the precision that it computes in, and its optimizer keeps none of these.
+    """
+    return {
+        name: parameter.detach().to("cpu", copy=True)
+        for number, (name, parameter) in enumerate(model.named_parameters())
+        if _is_share(number, rank, world_size)
+        and not (parameter.requires_grad or hasattr(parameter, "ds_id"))
+    }
+
+
+def _is_share(number: int, rank: int, world_size: int) -> bool:
+    return number % world_size == rank
+
+
 class ZeroState:
     """The float32 weights of a model and the moments of its AdamW, both split over processes by DeepSpeed.
 
-    Weights that are frozen are no part of its optimizer: they are as the model has them, and without moments. All
-    processes call each method together.
+    Weights that are frozen are no part of its optimizer, and have no moments. All processes call each method together.
 
     Args:
         model: the network inside the engine.
         optimizer: DeepSpeed's, around an AdamW.
+        frozen: `frozen_share` of the model, from before an engine that rounds it; else nothing.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any) -> None:
+    def __init__(self, model: nn.Module, optimizer: Any, frozen: dict[str, Tensor]) -> None:
         self._parameters = dict(model.named_parameters())
         self._trained = {name: p for name, p in self._parameters.items() if p.requires_grad}
         self._optimizer = optimizer
+        self._frozen = frozen
 
     def flat_states(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """This process's share of the float32 weights, a flat tensor a group, and AdamW's state of each."""
@@ -65,9 +83,9 @@ class ZeroState:
         weights: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}
         for number, (name, parameter) in enumerate(self._parameters.items()):
-            mine = number % world_size == rank
+            mine = _is_share(number, rank, world_size)
             with _weight(parameter) as weight:
-                _keep(weights, name, weight, mine)
+                _keep(weights, name, self._frozen.get(name, weight), mine)
             if name not in self._trained:
                 continue
             for key in MOMENTS:
@@ -89,6 +107,8 @@ class ZeroState:
             value = _read(weights, name)
             checkpoint.check_values({name: parameter}, {name: value}, folder)
             self._set_weight(parameter, value)
+            if name in self._frozen:
+                self._frozen[name] = value
         step = _read_number(states, f"{next(iter(self._trained))}/{STEP}")
         for _, state in self.flat_states():
             state[STEP].copy_(step)

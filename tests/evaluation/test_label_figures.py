@@ -1,11 +1,10 @@
-"""How labels are told, beside scikit-learn and torchmetrics."""
+"""How labels are told, beside scikit-learn and by hand."""
 
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix
-from torchmetrics.functional.classification import multiclass_calibration_error
 
-from llm.evaluation.classification import BINS, confusion, label_figures, reliability
+from llm.evaluation.classification import confusion, label_figures, reliability
 from llm.evaluation.examples import text_id
 
 
@@ -28,15 +27,22 @@ def test_a_label_that_no_text_has_keeps_its_row():
 
 
 @pytest.mark.parametrize("sure", [0.1, 1.5, 4.0])
-def test_the_bins_give_torchmetrics_calibration_error(sure):
-    logits_nl, targets_n = told(sure=sure)
-    bins = reliability(logits_nl, targets_n)
+def test_the_bins_hold_every_text_once(sure):
+    bins = reliability(*told(sure=sure))
     assert sum(bin["texts"] for bin in bins) == 1000
     assert all(bin["least"] <= bin["confidence"] <= bin["to"] for bin in bins)
-    error = sum(bin["texts"] * abs(bin["confidence"] - bin["accuracy"]) for bin in bins) / 1000
-    theirs = multiclass_calibration_error(logits_nl, targets_n, n_bins=BINS, num_classes=4).item()
-    assert error == pytest.approx(theirs, abs=1e-6)
-    assert label_figures(logits_nl, targets_n)["calibration_error"] == pytest.approx(theirs)
+
+
+def test_scores_between_0_and_1_are_no_probabilities():
+    figures = label_figures(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    assert figures["calibration_error"] == pytest.approx(1 - torch.tensor(1.0).sigmoid().item())
+
+
+def test_a_model_that_is_wholly_sure_is_counted_in_the_last_bin():
+    logits_nl = torch.tensor([[40.0, 0.0], [40.0, 0.0], [3.5, 0.0], [3.5, 0.0]])
+    figures = label_figures(logits_nl, torch.tensor([0, 1, 0, 0]))
+    sure = (2 + 2 * torch.tensor(3.5).sigmoid().item()) / 4
+    assert figures["calibration_error"] == pytest.approx(sure - 3 / 4)
 
 
 def test_a_text_is_the_same_whatever_a_tokenizer_keeps_of_it():

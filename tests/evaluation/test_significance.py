@@ -37,6 +37,26 @@ def test_the_interval_is_scipys(n):
     assert interval(known, resamples=20000) == pytest.approx((theirs.low, theirs.high), abs=0.03 * width)
 
 
+def test_of_the_same_draws_the_interval_is_scipys_to_rounding():
+    generator = np.random.default_rng(0)
+    for case in range(200):
+        n = int(generator.integers(2, 80))
+        known = scores(n, case)
+        # Shares of examples that are right as well: figures with few values.
+        known = np.stack([known, np.stack([generator.integers(2, size=n), np.ones(n)], axis=1)], axis=1)
+        ours = intervals(known, seed=case, resamples=300)
+        for number in range(2):
+            theirs = stats.bootstrap(
+                tuple(known[:, number].T),
+                ratio,
+                paired=True,
+                method="percentile",
+                n_resamples=300,
+                rng=np.random.default_rng(case),
+            ).confidence_interval
+            assert ours[number] == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
 def test_the_interval_of_a_mean_is_near_the_normal_one():
     values = np.random.default_rng(3).normal(size=2000)
     low, high = interval(np.stack([values, np.ones_like(values)], axis=1), resamples=20000)

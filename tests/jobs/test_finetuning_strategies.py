@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from llm.cli.main import main
 from llm.files import read_tensors
@@ -109,6 +110,25 @@ def assert_near(ours, theirs, but=()):
         name: (ours[name] - theirs[name]).abs().max().item() for name in ours if not name.endswith(tuple(but))
     }
     assert max(apart.values()) < 1e-5, max(apart, key=apart.get)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp_tp", *ZERO])
+def test_frozen_weights_stay_as_they_were_in_mixed_precision(python, chats, tmp_path, strategy):
+    if not installed([strategy]):
+        pytest.skip("the extra deepspeed isn't installed")
+    mixed = changed([*chats, *LORA], "trainer.precision=bf16-mixed", f"strategy={strategy}")
+    words = [*mixed, "trainer.devices=2", f"runs_dir={tmp_path}"]
+    losses(python, words, tmp_path / "begun")
+    losses(python, [*words, f"resume={tmp_path}/begun/checkpoints/step_00000004"], tmp_path / "resumed")
+    (start,) = [word.partition("=")[2] for word in chats if word.startswith("init_from=")]
+    beside = {
+        name: weight for name, weight in weights(Path(start)).items() if "norm" in name or "embed" in name
+    }
+    assert len(beside) > 3
+    for run in ("begun", "resumed"):
+        found = weights(tmp_path / run)
+        assert all(torch.equal(found[name], weight) for name, weight in beside.items())
 
 
 @pytest.mark.slow
