@@ -5,9 +5,9 @@ from typing import Any
 from llm import build
 from llm.build import Config
 from llm.errors import ConfigError
-from llm.generation import Sampling, answer, complete, goes_on, stream_text
+from llm.generation import Sampling, answer, complete, continues, stream_text
 from llm.jobs import generate_many
-from llm.tokenizer import load_tokenizer, writes_targets
+from llm.tokenizer import load_tokenizer
 from llm.train.run import Run
 
 SAMPLING_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -30,7 +30,7 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     if many:
         return generate_many.run(config, net, tokenizer, sampling(config), folder)
     prompt = config["prompt"]
-    if not goes_on(net) or writes_targets(tokenizer):
+    if not continues(net, tokenizer):
         print(answer(net, tokenizer, prompt, config["max_new_tokens"]))
         return 0
     how = {

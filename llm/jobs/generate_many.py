@@ -14,11 +14,11 @@ from llm.data.sources.jsonl import LinesPiece
 from llm.data.sources.records import Fields
 from llm.errors import ConfigError
 from llm.files import sha256, write_atomically
-from llm.generation import BatchEngine, answer, goes_on, writes
+from llm.generation import BatchEngine, answer, reads_whole
 from llm.generation.offline import Prompt, Writer, Written
 from llm.generation.sampling import Sampling
 from llm.model import Transformer
-from llm.tokenizer import MASK, Tokenizer
+from llm.tokenizer import Tokenizer
 
 # Settings that change no text.
 WITHOUT_EFFECT = ("out", "max_batch_size")
@@ -112,7 +112,7 @@ def _prompts(paths: list[str], field: str) -> Iterator[Prompt]:
 
 
 def _written(writer: Writer, net: Transformer, prompts: list[Prompt], rows: int) -> Iterator[Written]:
-    whole = [prompt for prompt in prompts if not writes(net) or (MASK in prompt.text and not goes_on(net))]
+    whole = [prompt for prompt in prompts if reads_whole(net, prompt.text)]
     if len(whole) < len(prompts):
         apart = {prompt.number for prompt in whole}
         together = [prompt for prompt in prompts if prompt.number not in apart]

@@ -111,7 +111,7 @@ def _announce(models: Sequence[Any], listening: socket.socket) -> None:
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     print(f"Serving {', '.join(served.name for served in models)} at {address}", flush=True)
     for served in models:
-        if served.writes_on and not served.chats:
+        if served.goes_on and not served.chats:
             print(
                 f"warning: {served.name} was not trained to chat; chats are written as plain lines.",
                 flush=True,

@@ -18,8 +18,10 @@ from llm.generation import (
     Request,
     Sampling,
     answer,
+    continues,
     goes_on,
     inference,
+    reads_whole,
     writes,
 )
 from llm.generation.rules import Rule
@@ -31,7 +33,7 @@ from llm.serve.errors import ApiError
 from llm.serve.grammar import Grammars
 from llm.serve.schema import SEEDS, Asked, ChatRequest
 from llm.serve.worker import Worker
-from llm.tokenizer import MASK, Tokenizer, start_token, writes_targets
+from llm.tokenizer import Tokenizer, start_token
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 
@@ -74,19 +76,19 @@ class Served:
         return self.model.number if isinstance(self.model, Adapted) else None
 
     @property
-    def writes_on(self) -> bool:
-        """Whether it goes on from a prompt; the others read a text whole."""
-        return goes_on(self.model)
-
-    @property
     def writes(self) -> bool:
         """Whether it writes token by token: on from a prompt, or the target of a source."""
         return writes(self.model)
 
     @property
-    def joins(self) -> bool:
-        """Whether it is a decoder that writes the target of a prompt, rather than go on from it."""
-        return self.writes_on and writes_targets(self.tokenizer)
+    def goes_on(self) -> bool:
+        """Whether what it writes stands behind what it reads, in one sequence: a decoder that writes."""
+        return goes_on(self.model)
+
+    @property
+    def continues(self) -> bool:
+        """Whether it goes on from a prompt, rather than write the target of a source."""
+        return continues(self.model, self.tokenizer)
 
     @property
     def chats(self) -> bool:
@@ -112,7 +114,7 @@ class Served:
             "owned_by": "you",
             "architecture": self.model.config.architecture,
             "context_length": self.model.config.context_length,
-            "continues": self.writes_on and not self.joins,
+            "continues": self.continues,
             "labels": list(self.labels),
             "labelled": self.labelled,
             "chat_template": self.chats,
@@ -125,7 +127,8 @@ class Served:
             ApiError: an id is not of this vocabulary.
         """
         if isinstance(given, str):
-            return source_ids(self.tokenizer, given) if self.joins else self._plain_ids(given)
+            is_source = self.goes_on and not self.continues
+            return source_ids(self.tokenizer, given) if is_source else self._plain_ids(given)
         if max(given) >= self.tokenizer.vocab_size:
             raise ApiError(
                 400, f"Token {max(given)} is not of this model's {self.tokenizer.vocab_size}.", param="prompt"
@@ -155,7 +158,7 @@ class Served:
         Raises:
             ApiError: the model's template takes no such turn.
         """
-        if not (self.writes_on and self.chats):
+        if not (self.goes_on and self.chats):
             return self.ids(text)
         return self._chat_ids([("user", text)], "inputs")
 
@@ -164,7 +167,7 @@ class Served:
 
         Of an encoder-decoder, whose prompt is a source, the target has it whole but for its first token.
         """
-        return self.model.config.context_length - (len(prompt) if self.writes_on else 1)
+        return self.model.config.context_length - (len(prompt) if self.goes_on else 1)
 
     def length(self, asked: Asked, prompt: Sequence[int]) -> int:
         """How many tokens a text may have.
@@ -176,8 +179,7 @@ class Served:
         if isinstance(asked, ChatRequest):
             length = asked.max_completion_tokens or asked.max_tokens or max(1, room)
         else:
-            goes_on = self.writes_on and not self.joins
-            length = asked.max_tokens or max(1, min(DEFAULT_TOKENS, room) if goes_on else room)
+            length = asked.max_tokens or max(1, min(DEFAULT_TOKENS, room) if self.continues else room)
         if length > room:
             raise ApiError(
                 400,
@@ -225,7 +227,7 @@ class Served:
         Raises:
             ApiError: it is longer than the context.
         """
-        if self.writes_on:
+        if self.goes_on:
             return []
         source = [*prompt, self.tokenizer.end_of_text]
         self._check_length(len(source), "prompt")
@@ -241,9 +243,9 @@ class Served:
                 code="context_length_exceeded",
             )
 
-    def hides(self, text: str) -> bool:
-        """Whether `text` asks an encoder-decoder for what it hides, rather than for a target."""
-        return not self.writes_on and MASK in text
+    def reads_whole(self, text: str) -> bool:
+        """Whether `answer` says what it makes of `text`, rather than that it is written token by token."""
+        return reads_whole(self.model, text)
 
     def answer(self, text: str, asked: Asked) -> str:
         """What a model that reads a text whole makes of it; to be called in the worker."""

@@ -174,7 +174,7 @@ def test_models_that_read_a_text_whole(client, models):
     ask = {"model": "translator", "prompt": source, "max_tokens": 12, "temperature": 0}
     assert client.completions.create(**ask).choices[0].text == wanted
     assert "".join(chunk.choices[0].text for chunk in client.completions.create(**ask, stream=True)) == wanted
-    with pytest.raises(openai.BadRequestError, match="reads texts whole"):
+    with pytest.raises(openai.BadRequestError, match="is no decoder, and doesn't chat"):
         client.chat.completions.create(model="filler", messages=[{"role": "user", "content": "Hi"}])
     with pytest.raises(openai.BadRequestError, match="put <mask>"):
         client.completions.create(model="filler", prompt="nothing hidden")
