@@ -19,4 +19,4 @@ def run(argv: Sequence[str]) -> int:
     composed = compose("generate", argv)
     from llm.jobs import generate
 
-    return generate.run(composed.config, composed.choices)
+    return generate.run(composed.config, composed.choices, composed.typed)

@@ -60,7 +60,7 @@ async def chat(http: Request, body: ChatRequest, models: Models, metrics: Figure
     """An assistant's next turn."""
     served = models.named(body.model)
     if not served.goes_on:
-        message = f"{served.name} is no decoder, and doesn't chat; use /v1/completions."
+        message = f"{served.name} doesn't chat; use /v1/completions."
         raise ApiError(400, message, param="model")
     prompt = await run_in_threadpool(served.chat_ids, body)
     return await _written(http, served, body, [prompt], Envelope.of(ChatShape(served)), metrics)
