@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from llm.serve import asking
 from llm.serve.answers import ChatShape, CompletionShape, Envelope
 from llm.serve.errors import ApiError
 from llm.serve.metrics import Metrics
@@ -89,7 +90,7 @@ async def _written(
 ) -> Response:
     """What a model writes for `prompts` token by token, as the request wants it told."""
     top = body.top_logprobs if isinstance(body, ChatRequest | CompletionRequest) else None
-    requests = await run_in_threadpool(served.requests, body, prompts, top)
+    requests = await run_in_threadpool(asking.requests, served, body, prompts, top)
     template_stops = served.template.stops if isinstance(body, ChatRequest) else ()
     writing = Writing(served, requests, [*body.stops, *template_stops], http, metrics)
     read = sum(map(len, prompts))
