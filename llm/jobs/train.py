@@ -59,10 +59,7 @@ def run(config: Config, choices: Choices) -> int:
     shape = build.shape_for(config, origin, corpus)
     job = Job(config, choices, folder, origin, corpus, shape)
     # Whatever these refuse is refused before anything is written.
-    if note := job.samples.note:
-        say(note)
-        if not job.samples.size:
-            raise DataError(f"Nothing of {corpus.name} is left to train on: {note}")
+    _check_samples(job, say)
     build.check_layout(config, shape, job.strategy)
     if config["adapter"] is not None:
         say(_trained_share(build.model(config, shape)))
@@ -71,6 +68,23 @@ def run(config: Config, choices: Choices) -> int:
     finally:
         launch.forget()
         folder.release()
+
+
+def _check_samples(job: Job, say: Callable[[str], None]) -> None:
+    """Say what of the text doesn't fit.
+
+    Raises:
+        DataError: nothing does.
+    """
+    note = job.samples.note
+    if note:
+        say(note)
+    if not job.samples.size:
+        shorter = (
+            f"its training text has {len(job.corpus.train)} tokens, fewer than one window of "
+            f"model.context_length={job.shape.context_length} and its next token: add text, or shorten the context."
+        )
+        raise DataError(f"Nothing of {job.corpus.name} is left to train on: {note or shorter}")
 
 
 def _trained_share(net: Transformer) -> str:
@@ -229,8 +243,8 @@ def _trainer(
     """Everything that fits, made and put together."""
     config, run = job.config, job.run
     module = build.module(config, net, job.origin, derived, job.strategy)
-    data = build.datamodule(config, job.corpus, derived, job.shape)
-    job.refer(data.collate)
+    data = build.datamodule(config, job.corpus, job.collate, job.samples, job.held_out, derived)
+    job.refer()
     loggers = build.loggers(config, run, decision["step"])
     bar = build.progress(config)
     meter = build.meter(job.corpus, net, data, derived.peak_flops, [bar])

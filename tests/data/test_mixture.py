@@ -122,8 +122,8 @@ def mixture(write, tmp_path):
 
 def module(mixture, length=16, batch_size=12):
     collate = CausalCollator(Setting(mixture.tokenizer, 0, ModelConfig(context_length=length)))
-    sizes = {"context_length": length, "batch_size": batch_size, "micro_batch_size": 3, "seed": 0}
-    return CorpusDataModule(mixture, collate, **sizes)
+    samples = [stream.cut(collate.view, length, 0) for stream in (mixture.train, mixture.validation)]
+    return CorpusDataModule(mixture, collate, *samples, batch_size=batch_size, micro_batch_size=3)
 
 
 def test_a_sample_is_the_window_of_its_source(mixture):
@@ -203,8 +203,8 @@ def test_pairs_are_mixed_as_windows_are(pairs):
 
 def test_a_batch_of_mixed_pairs_is_divided_by_the_targets_of_its_step(pairs):
     mixture, collate = pairs
-    sizes = {"context_length": 64, "batch_size": 8, "micro_batch_size": 4, "seed": 0}
-    data = CorpusDataModule(mixture, collate, **sizes)
+    samples = [stream.cut(collate.view, 64, 0) for stream in (mixture.train, mixture.validation)]
+    data = CorpusDataModule(mixture, collate, *samples, batch_size=8, micro_batch_size=4)
     batches = [batch for batch, _ in zip(data.train_dataloader(), range(2), strict=False)]
     targets = sum(int((batch.targets_bk >= 0).sum()) for batch in batches)
     assert [batch.divisor.item() for batch in batches] == [targets / 2] * 2
