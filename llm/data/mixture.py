@@ -196,9 +196,9 @@ class MixedSamples:
         """The targets (n,) of training samples; None where all have as many, as windows do."""
         return self._gathered(*self.order.place(samples), lambda view, numbers: view.n_targets(numbers))
 
-    def samples(self, samples: np.ndarray) -> Any:
+    def training(self, samples: np.ndarray) -> Any:
         """The windows (n, t + 1) or pairs of training samples (n,)."""
-        return self._gathered(*self.order.place(samples), lambda view, numbers: view.samples(numbers))
+        return self._gathered(*self.order.place(samples), lambda view, numbers: view.training(numbers))
 
     def held_out(self, numbers: np.ndarray) -> Any:
         """The windows (n, t + 1) or pairs for scoring of these numbers (n,); -1 asks for one of nothing."""

@@ -28,7 +28,7 @@ class TrainingSet(Dataset):
 
     def __getitems__(self, samples: np.ndarray) -> Batch:
         """The batch of the samples (n,), which are all of one step."""
-        batch = self.collate(self.samples.samples(samples), samples)
+        batch = self.collate(self.samples.training(samples), samples)
         first = samples[0] // self.batch_size * self.batch_size
         of_step = self.samples.n_targets(np.arange(first, first + self.batch_size))
         if of_step is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llm.build import Config
-from llm.data.documents import Losses
+from llm.data.documents import LeftOut
 from llm.data.files.inputs import find_files
 from llm.data.sources.jsonl import LinesPiece
 from llm.data.sources.records import Fields
@@ -106,7 +106,7 @@ def _line(value: dict[str, Any]) -> str:
 def _prompts(paths: list[str], field: str) -> Iterator[Prompt]:
     number = 0
     for path in paths:
-        for document in LinesPiece(path, Fields(field), "error").documents(Losses()):
+        for document in LinesPiece(path, Fields(field), "error").documents(LeftOut()):
             yield Prompt(number, document.data.decode())
             number += 1
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
-from llm.data.documents import Losses
+from llm.data.documents import LeftOut
 from llm.data.files.inputs import InputFiles
 from llm.data.preparation import preview
 from llm.data.preparation.pipeline import Pipeline
@@ -43,8 +43,8 @@ def _show(config: Config) -> int:
     """Print what steps would do to some documents of the data, or of each source of a mixture."""
     sources = build.sources_of(config["data"], config)
     for name, node in (sources or {"": config["data"]}).items():
-        losses = Losses()
+        left_out = LeftOut()
         plan = build.source(node, config).plan(InputFiles())
-        previews = preview.preview(plan, Pipeline(build.steps(node, config)), losses)
-        print(*([f"data.sources.{name}"] if name else []), preview.render(previews, losses), sep="\n")
+        previews = preview.preview(plan, Pipeline(build.steps(node, config)), left_out)
+        print(*([f"data.sources.{name}"] if name else []), preview.render(previews, left_out), sep="\n")
     return 0

@@ -17,7 +17,7 @@ from llm.generation import Sampling, answer, complete, continues, goes_on, show_
 from llm.model import Transformer
 from llm.redaction import redacted_text
 from llm.tokenizer import MASK, hiding_tokens
-from llm.train.callbacks import Samples
+from llm.train.callbacks import SampleWriter
 from llm.train.metrics import Pause
 from llm.train.parallel import gathered
 from llm.train.run import Run
@@ -59,7 +59,7 @@ def samples(
         with gathered(net):
             return show.write()
 
-    return [Samples(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
+    return [SampleWriter(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
 
 
 def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:

@@ -131,9 +131,9 @@ def test_a_sample_is_the_window_of_its_source(mixture):
     alone = [stream.cut(Windows, 16, 7) for stream in mixture.train.streams.values()]
     samples = np.arange(5 * mixed.size)
     sources, numbers = mixed.order.place(samples)
-    windows = mixed.samples(samples)
+    windows = mixed.training(samples)
     for source, view in enumerate(alone):
-        assert np.array_equal(windows[sources == source], view.samples(numbers[sources == source]))
+        assert np.array_equal(windows[sources == source], view.training(numbers[sources == source]))
     assert np.bincount(sources)[0] == pytest.approx(3 * np.bincount(sources)[1], abs=4)
 
 
@@ -185,10 +185,10 @@ def test_pairs_are_mixed_as_windows_are(pairs):
     alone = [stream.cut(collate.view, 64, 7) for stream in mixture.train.streams.values()]
     samples = np.arange(3 * mixed.size)
     sources, numbers = mixed.order.place(samples)
-    for pair, source, number in zip(mixed.samples(samples), sources, numbers, strict=True):
-        (own,) = alone[source].samples(np.array([number]))
+    for pair, source, number in zip(mixed.training(samples), sources, numbers, strict=True):
+        (own,) = alone[source].training(np.array([number]))
         assert [side.tolist() for side in pair] == [side.tolist() for side in own]
-    lengths = [len(pair.target_k) for pair in mixed.samples(samples)]
+    lengths = [len(pair.target_k) for pair in mixed.training(samples)]
     assert mixed.n_targets(samples).tolist() == lengths
     # Each source's average counts by its weight, which is what training sees.
     assert collate.work(mixed).written == pytest.approx(np.mean(lengths), rel=0.05)

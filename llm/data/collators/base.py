@@ -112,7 +112,7 @@ class Samples(Protocol):
     def n_held_out(self) -> int:
         """Samples that make each target of the stream one once."""
 
-    def samples(self, samples: np.ndarray) -> Any:
+    def training(self, samples: np.ndarray) -> Any:
         """The training samples of these numbers (n,), as the collator takes them."""
 
     @property

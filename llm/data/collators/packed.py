@@ -97,7 +97,7 @@ class Packed(ABC):
     def _targets_r(self) -> np.ndarray:
         return np.array([self.n_written[row].sum() for row in self.rows], np.int64)
 
-    def samples(self, samples: np.ndarray) -> list[list[Conversation]]:
+    def training(self, samples: np.ndarray) -> list[list[Conversation]]:
         """The rows of training samples (n,)."""
         return self.held_out(self.order.numbers(samples))
 

@@ -107,7 +107,7 @@ class Pairs:
         """Every pair once."""
         return self.size
 
-    def samples(self, samples: np.ndarray) -> list[Pair]:
+    def training(self, samples: np.ndarray) -> list[Pair]:
         """The pairs of training samples (n,)."""
         return self.held_out(self.order.numbers(samples))
 

@@ -103,7 +103,7 @@ class Preferences:
     def n_targets(self, samples: np.ndarray) -> None:
         """One in each: a preference."""
 
-    def samples(self, samples: np.ndarray) -> list[Preference]:
+    def training(self, samples: np.ndarray) -> list[Preference]:
         """The training samples of these numbers (n,)."""
         return self.held_out(self.order.numbers(samples))
 

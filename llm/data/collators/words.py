@@ -176,7 +176,7 @@ class LabelledWords:
         """Every window once."""
         return self.size
 
-    def samples(self, samples: np.ndarray) -> list[Window]:
+    def training(self, samples: np.ndarray) -> list[Window]:
         """The windows of training samples (n,)."""
         return self.held_out(self.order.numbers(samples))
 

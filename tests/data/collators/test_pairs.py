@@ -56,7 +56,7 @@ def test_every_pair_is_there_once_and_none_is_cut(corpus):
 def test_an_epoch_holds_each_pair_once_in_another_order(corpus):
     view = Pairs(corpus.train, 256, 0, END)
     first, second = (
-        [texts(pair) for pair in view.samples(np.arange(epoch * view.size, (epoch + 1) * view.size))]
+        [texts(pair) for pair in view.training(np.arange(epoch * view.size, (epoch + 1) * view.size))]
         for epoch in (0, 1)
     )
     assert sorted(first) == sorted(second) == sorted(all_pairs(corpus.train))
@@ -107,7 +107,7 @@ def test_the_mean_of_a_step_is_over_all_its_targets_however_it_is_shared_out(cor
     batches = iter(data.train_dataloader())
     for step in range(3):
         parts = [CrossEntropy()(model, next(batches)) for _ in range(8 // micro)]
-        whole = CrossEntropy()(model, collate(data.samples.samples(np.arange(8) + 8 * step), np.arange(8)))
+        whole = CrossEntropy()(model, collate(data.samples.training(np.arange(8) + 8 * step), np.arange(8)))
         assert sum(part.n_targets for part in parts) == whole.n_targets
         mean = torch.stack([part.mean for part in parts]).mean()
         torch.testing.assert_close(mean, whole.mean, rtol=1e-6, atol=0)
