@@ -6,6 +6,7 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
+from llm.config import Composed
 from llm.errors import ConfigError
 from llm.generation import Sampling, answer, complete, continues, reads_whole, stream_text
 from llm.jobs import generate_many
@@ -23,11 +24,12 @@ def sampling(config: Config) -> Sampling:
     return Sampling(**{key: config[key] for key in SAMPLING_KEYS})
 
 
-def run(config: Config, choices: dict[str, Any], typed: Collection[str] = ()) -> int:
+def run(composed: Composed) -> int:
     """Write `num_samples` texts for the prompt, or what a model makes of it that reads it whole; returns the exit code.
 
     Of the keys that the user `typed` those are named, on stderr, that change nothing.
     """
+    config, typed = composed.config, composed.typed
     source = Run.open(config["run"])
     _check_files(config)
     many = bool(config["data"]["paths"])

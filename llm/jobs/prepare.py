@@ -1,9 +1,8 @@
 """`llm prepare`: make the shards of a corpus before anything trains on them."""
 
-from typing import Any
-
 from llm import build
 from llm.build import Config
+from llm.config import Composed
 from llm.data.documents import LeftOut
 from llm.data.files.inputs import InputFiles
 from llm.data.preparation import preview
@@ -12,8 +11,9 @@ from llm.data.preparation.report import render
 from llm.errors import ConfigError
 
 
-def run(config: Config, choices: dict[str, Any]) -> int:
+def run(composed: Composed) -> int:
     """Prepare the corpus and print its report, or show what steps would do; returns the exit code."""
+    config = composed.config
     if config["dry_run"]:
         return _show(config)
     spec = build.tokenizer_spec(config, _architecture(config))

@@ -11,6 +11,7 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
+from llm.config import Composed
 from llm.errors import ConfigError, missing_package
 from llm.generation import goes_on, rows_within, writes
 from llm.train.metrics import precision_dtype
@@ -22,8 +23,9 @@ DRAIN_SECONDS = 30
 SWITCH_SECONDS = 0.0003
 
 
-def run(config: Config, choices: dict[str, Any]) -> int:
+def run(composed: Composed) -> int:
     """Serve until SIGTERM or Ctrl-C, then finish what is under way; returns the exit code."""
+    config = composed.config
     try:
         import uvicorn
 

@@ -13,6 +13,7 @@ import lightning as L
 from llm import build
 from llm.adapter import frozen_bytes, n_values
 from llm.build import Config, Origin
+from llm.config import Composed
 from llm.data import Corpus, CorpusDataModule
 from llm.data.mixture import Mixture, open_text
 from llm.errors import DataError, UserError
@@ -42,8 +43,9 @@ from llm.train.run import Run, environment, flatten, now, versions
 from llm.train.saving import Interrupted, StopRequest
 
 
-def run(config: Config, choices: Choices) -> int:
-    """Train as `config` says; returns the exit code."""
+def run(composed: Composed) -> int:
+    """Train as the command says; returns the exit code."""
+    config, choices = composed.config, composed.choices
     check_names(config["eval"], config)
     if config["dry_run"]:
         return dry_run.run(config, choices)
