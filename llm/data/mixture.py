@@ -14,10 +14,10 @@ import numpy as np
 from llm.data.collators.base import Samples
 from llm.data.collators.joined import JoinedPairCollator
 from llm.data.collators.pairs import PairCollator
+from llm.data.corpus import Corpus, TokenStream
 from llm.data.documents import fingerprint
 from llm.data.sampling.turns import Turns
 from llm.data.sampling.windows import Windows
-from llm.data.shards import Corpus, TokenStream
 from llm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

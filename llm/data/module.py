@@ -13,9 +13,9 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader, Dataset
 
 from llm.data.collators.base import Batch, Collator, Samples
+from llm.data.corpus import Corpus
 from llm.data.mixture import Mixture
 from llm.data.sampling.order import accumulation, micro_batch, permute
-from llm.data.shards import Corpus
 
 PREFETCH = 4
 

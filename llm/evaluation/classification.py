@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import (
 )
 
 from llm.data.collators.base import Collator
-from llm.data.shards import TokenStream
+from llm.data.corpus import TokenStream
 from llm.errors import DataError
 from llm.evaluation.examples import number_rows, read_texts
 from llm.evaluation.result import Result

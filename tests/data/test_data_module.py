@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from llm.data.collators.base import Batch, CausalCollator, Setting
+from llm.data.collators.base import Batch, Setting
+from llm.data.collators.causal import CausalCollator
 from llm.data.module import CorpusDataModule
 from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.data import prepare
-from llm.data.collators.base import CausalCollator, Setting
+from llm.data.collators.base import Setting
+from llm.data.collators.causal import CausalCollator
 from llm.data.collators.labels import LabelledTexts
 from llm.data.collators.pairs import PairCollator
 from llm.data.mixture import Interleaving, MixedSamples, Mixture, Portion, open_text

@@ -12,10 +12,10 @@ import numpy as np
 from llm.data.collators.base import Given, Setting
 from llm.data.collators.packed import Conversation, Exchange, Packed, PackedCollator
 from llm.data.collators.transcripts import Transcripts
+from llm.data.corpus import TokenStream
 from llm.data.documents import Document, LeftOut, Piece, Plan, Source, fingerprint
 from llm.data.documents.messages import as_conversation, is_preference
 from llm.data.files.inputs import InputFiles
-from llm.data.shards import TokenStream
 from llm.errors import ConfigError, DataError
 
 TooLong = Literal["cut", "drop"]

@@ -14,9 +14,9 @@ import numpy as np
 from llm.data.collators.base import Batch, Given, Samples, Setting, Work
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
+from llm.data.corpus import TokenStream
 from llm.data.sampling.order import EpochOrder
 from llm.data.sampling.windows import IGNORED
-from llm.data.shards import TokenStream
 from llm.model.mask import PADDING
 from llm.tokenizer import Tokenizer
 

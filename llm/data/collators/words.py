@@ -12,9 +12,9 @@ import numpy as np
 
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
+from llm.data.corpus import TokenStream
 from llm.data.documents.verbatim import from_ids
 from llm.data.sampling.order import EpochOrder
-from llm.data.shards import TokenStream
 from llm.errors import ConfigError, DataError
 from llm.model import ModelConfig
 from llm.model.mask import PADDING

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm.data.corpus import token_dtype
 from llm.data.documents import BETWEEN, BETWEEN_WORDS, Document, LeftOut, Part, Piece, Split
 from llm.data.documents.messages import conversations_of, is_conversation
 from llm.data.documents.verbatim import VERBATIM, as_ids
 from llm.data.files.cutting import chunks
 from llm.data.preparation.survey import Survey
-from llm.data.shards import token_dtype
 from llm.errors import DataError
 from llm.files import beside, read_json, sha256, sync, write_json
 from llm.redaction import redacted_text

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from llm.bounds import MOST_SAMPLE_BYTES
+from llm.data.corpus import FORMAT_VERSION, INDEX, Corpus, token_dtype
 from llm.data.documents import Plan, Source, fingerprint
 from llm.data.executors.processes import Do, Executor, Processes
 from llm.data.files.inputs import InputFiles
@@ -24,7 +25,6 @@ from llm.data.preparation.page import page
 from llm.data.preparation.pipeline import AnyStep, Pipeline
 from llm.data.preparation.progress import PrepareProgress, Silent
 from llm.data.preparation.report import make_report, samples
-from llm.data.shards import FORMAT_VERSION, INDEX, Corpus, token_dtype
 from llm.errors import DataError
 from llm.files import sha256, sync, write_atomically, write_json
 

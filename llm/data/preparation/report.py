@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm.data.corpus import TokenStream
 from llm.data.documents import LeftOut, Plan
 from llm.data.documents.verbatim import text_of
 from llm.data.preparation.assemble import Assembled
 from llm.data.preparation.encode import LONGEST_KEPT
 from llm.data.preparation.survey import Survey
-from llm.data.shards import TokenStream
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer

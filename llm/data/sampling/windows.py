@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llm.data.corpus import TokenStream
 from llm.data.sampling.order import SampleOrder
-from llm.data.shards import TokenStream
 
 # A target that is not scored; in a window, a position past the end of the text.
 IGNORED = -100

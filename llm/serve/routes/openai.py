@@ -9,13 +9,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from llm.serve import asking
-from llm.serve.answers import ChatShape, CompletionShape, Envelope
 from llm.serve.errors import ApiError
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
 from llm.serve.responding import responded
 from llm.serve.schema import Asked, ChatRequest, CompletionRequest, EmbeddingRequest, listed
 from llm.serve.served import Served
+from llm.serve.shapes import ChatShape, CompletionShape, Envelope
 from llm.serve.writing import Answer, Writing, called, whole_answers
 
 router = APIRouter(prefix="/v1")

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm.data.corpus import TokenStream, token_dtype
 from llm.data.documents import Document, LeftOut
 from llm.data.documents.split import HashSplit
 from llm.data.preparation import assemble as module
 from llm.data.preparation.assemble import assemble, find_duplicates
 from llm.data.preparation.encode import PieceFiles, encode_piece
-from llm.data.shards import TokenStream, token_dtype
 from llm.tokenizer import ByteSpec
 
 TOKENIZER = ByteSpec().build(())
