@@ -30,7 +30,7 @@ from pyarrow import parquet
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from llm.data import prepare
-from llm.data.documents import Losses, Source
+from llm.data.documents import LeftOut, Source
 from llm.data.files.inputs import InputFiles
 from llm.data.sources import CommonCrawl, JsonLines, ParquetFiles, TextFiles, Wikipedia
 from llm.data.steps import (
@@ -146,7 +146,7 @@ def best(work: Callable[[], object]) -> float:
 
 def documents(source: Source) -> list[str]:
     plan = source.plan(InputFiles())
-    return [d.text for piece in plan.pieces for d in piece.documents(Losses()) if d.data]
+    return [d.text for piece in plan.pieces for d in piece.documents(LeftOut()) if d.data]
 
 
 def articles() -> list[str]:
@@ -229,7 +229,7 @@ def extraction(texts: list[str], python: str | None) -> Iterator[str]:
             pieces = source.plan(InputFiles()).pieces
 
             def read(pieces=pieces) -> int:
-                return sum(1 for piece in pieces for _ in piece.documents(Losses()))
+                return sum(1 for piece in pieces for _ in piece.documents(LeftOut()))
 
             count, seconds = read(), best(read)
             theirs, speed = others.get(reader), f"{megabytes / seconds:.1f}"
@@ -239,16 +239,16 @@ def extraction(texts: list[str], python: str | None) -> Iterator[str]:
 
 def clean_articles() -> Iterator[str]:
     known: set[str] = set()
-    plan, losses = Wikipedia([DUMP]).plan(InputFiles()), Losses()
-    texts = [d.text for piece in plan.pieces for d in piece.documents(losses)]
+    plan, left_out = Wikipedia([DUMP]).plan(InputFiles()), LeftOut()
+    texts = [d.text for piece in plan.pieces for d in piece.documents(left_out)]
     left = {pattern: sum(len(re.findall(pattern, text)) for text in texts) for pattern in MARKUP}
-    yield f"- Wikipedia: {len(texts)} articles, {dict(losses.counts)}; markup left in all of them: {sum(left.values())}."
+    yield f"- Wikipedia: {len(texts)} articles, {dict(left_out.counts)}; markup left in all of them: {sum(left.values())}."
     for name in ("iana.warc.gz", "malformed.warc", "common-crawl.warc.gz", "common-crawl.warc.wet.gz"):
-        losses = Losses()
+        left_out = LeftOut()
         plan = CommonCrawl([str(RAW / name)], main_content=False).plan(InputFiles())
-        pages = [d for piece in plan.pieces for d in piece.documents(losses)]
-        yield f"- {name}: {len(pages)} pages, {dict(losses.counts)}" + "".join(
-            f"; {Path(id_).name}: {why}" for id_, why in losses.cases.get("bad", [])
+        pages = [d for piece in plan.pieces for d in piece.documents(left_out)]
+        yield f"- {name}: {len(pages)} pages, {dict(left_out.counts)}" + "".join(
+            f"; {Path(id_).name}: {why}" for id_, why in left_out.cases.get("bad", [])
         )
         if name.startswith("common"):
             words = set(re.findall(r"\w+", pages[0].text))

@@ -19,7 +19,7 @@ import numpy as np
 from throughput import rows_of
 from timing import ROOT, machine, run, table
 
-from llm.data.shards import Corpus
+from llm.data.corpus import Corpus
 
 SHARED = ["data.batch_size=8", "schedule=wsd", "schedule.decay_ratio=0.5", "trainer.accelerator=cpu"]
 MUON = "optimizer=muon optimizer.lr=5e-3 optimizer.adam_lr=1e-2"

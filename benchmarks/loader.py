@@ -27,8 +27,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from llm.data import Corpus, CorpusDataModule, TokenStream
-from llm.data.collators.base import CausalCollator, Setting
-from llm.data.shards import documents_name, tokens_name
+from llm.data.collators.base import Setting
+from llm.data.collators.causal import CausalCollator
+from llm.data.corpus import documents_name, tokens_name
 from llm.model import ModelConfig
 from llm.tokenizer import ByteSpec
 

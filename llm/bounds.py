@@ -4,6 +4,8 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 
+MOST_SAMPLE_BYTES = 1 << 27  # of text that a tokenizer learns from: no more of a corpus is read for it
+
 Count = Annotated[int, Gt(0)]
 Whole = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]

@@ -25,7 +25,7 @@ LAYERS = (
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 # Within llm/data, from the user's files to the data module.
 OF_DATA = (
-    *("files", "documents", "shards", "sampling", "sources", "steps", "executors", "preparation"),
+    *("files", "documents", "corpus", "sampling", "sources", "steps", "executors", "preparation"),
     *("collators", "mixture", "module"),
 )
 FRAMEWORKS = {
@@ -81,11 +81,11 @@ def test_imports_run_down_only(file: Path) -> None:
 
 
 def test_climbing_is_noticed() -> None:
-    assert climbs("model", "llm.data.shards")
+    assert climbs("model", "llm.data.corpus")
     assert climbs("data", "llm.generation")
     assert climbs("config", "llm.cli")
     assert not climbs("jobs", "llm.build")
-    assert not climbs("data", "llm.data.shards")
+    assert not climbs("data", "llm.data.corpus")
     assert not climbs("cli", "llm.__version__")
 
 

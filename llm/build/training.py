@@ -12,14 +12,15 @@ from lightning.pytorch.loggers import Logger
 from llm.build.models import adapter, initialise
 from llm.build.nodes import Config, instantiate, settings
 from llm.build.origins import Origin
-from llm.build.tasks import collator, objective
+from llm.build.tasks import objective
 from llm.config import resolve
 from llm.config.schema import CheckpointConfig
 from llm.data import Corpus, CorpusDataModule
+from llm.data.collators.base import Collator, Samples
 from llm.data.collators.packed import Packed, PackedCollator, bytes_per_target
 from llm.data.mixture import MixedSamples, Mixture
 from llm.generation import goes_on
-from llm.model import ModelConfig, Transformer, sequence_flops
+from llm.model import Transformer, sequence_flops
 from llm.train import launch
 from llm.train.derive import Derived
 from llm.train.hang import HangWatch
@@ -63,26 +64,35 @@ def optimizer(config: Config, strategy: Parallelism) -> OptimizerFactory:
 
 
 def datamodule(
-    config: Config, text: Corpus | Mixture, derived: Derived, shape: ModelConfig
+    config: Config,
+    text: Corpus | Mixture,
+    collate: Collator,
+    samples: Samples,
+    held_out: Samples,
+    derived: Derived,
 ) -> CorpusDataModule:
-    """The batches of a corpus."""
-    data = CorpusDataModule(
+    """The batches of a corpus, of which `collate` makes `samples` and `held_out`.
+
+    Raises:
+        DataError: a mixture's sources end before training does.
+    """
+    batch_size, repeat_batch = config["data"]["batch_size"], config["data"]["repeat_batch"]
+    if isinstance(samples, MixedSamples):
+        samples.require(derived.max_steps * batch_size)
+    return CorpusDataModule(
         text,
-        collator(config, text.tokenizer, shape),
-        context_length=shape.context_length,
-        batch_size=config["data"]["batch_size"],
+        collate,
+        samples,
+        held_out,
+        batch_size=batch_size,
         micro_batch_size=derived.micro_batch_size,
-        seed=config["seed"],
-        repeat_batch=config["data"]["repeat_batch"],
+        repeat_batch=repeat_batch,
     )
-    if isinstance(data.samples, MixedSamples):
-        data.samples.require(derived.max_steps * data.batch_size)
-    return data
 
 
 def part_losses(data: CorpusDataModule) -> list[L.Callback]:
     """What tells the losses of a mixture's sources apart."""
-    train, validation = data.samples, data.held_out()
+    train, validation = data.samples, data.held_out
     if not (isinstance(train, MixedSamples) and isinstance(validation, MixedSamples)):
         return []
     return [PartLosses(train.names, train, validation)]

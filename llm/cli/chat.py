@@ -1,7 +1,5 @@
 """`llm chat`: chat with a run in the terminal."""
 
-from collections.abc import Sequence
-
 ABOUT = """Chat with a run, or the folder of a Hugging Face model. Ctrl-C stops an answer, Ctrl-D ends; /again asks
 anew, /set temperature=0 says how it is written, /tokens shows what else each token might have been, /new, /chats and
 /open go between conversations, /help lists all. Any other text is a message, as typed."""
@@ -11,13 +9,3 @@ EXAMPLES = {
     'run=runs/demo system="Answer in one line."': "with instructions that stand before the chat",
     "run=runs/demo temperature=0 out=chats.jsonl": "always the likeliest token, in conversations that are kept",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose, build, chat; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("chat", argv)
-    from llm.jobs import chat
-
-    return chat.run(composed.config, composed.choices)

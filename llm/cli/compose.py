@@ -16,24 +16,12 @@ from llm.cli.layers import Choice, Folders
 from llm.cli.overrides import Words, read_list, split_words
 from llm.cli.sources import config_loader
 from llm.cli.values import Texts, read_value
-from llm.config import SCHEMAS, Problem, check, check_targets, filled, find_key, known_keys
+from llm.config import SCHEMAS, Composed, Problem, check, check_targets, filled, find_key, known_keys
 from llm.config.check import unknown_key
 from llm.config.schema import BATCH_KEYS
 from llm.config.static import Field
 from llm.config.words import REFUSED, nearest
 from llm.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Composed:
-    """What a command line says.
-
-    `config` in plain containers, every key present; `choices` group by group; the keys that were `typed`.
-    """
-
-    config: dict[str, Any]
-    choices: dict[str, Choice]
-    typed: frozenset[str] = frozenset()
 
 
 def compose(verb: str, argv: Sequence[str]) -> Composed:

@@ -1,7 +1,5 @@
 """`llm convert`: a checkpoint from shards to whole files, and back."""
 
-from collections.abc import Sequence
-
 ABOUT = """Write a run's checkpoint anew, weights and optimizer state in whole safetensors files or in shards. No more
 than the largest tensor is held in memory."""
 
@@ -10,13 +8,3 @@ EXAMPLES = {
     "run=runs/demo checkpoint=best out=whole": "that of the lowest validation loss",
     "run=runs/demo out=split to=sharded shards=8": "eight files of weights, for eight processes to read at once",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose and convert; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("convert", argv)
-    from llm.jobs import convert
-
-    return convert.run(composed.config, composed.choices)

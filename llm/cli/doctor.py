@@ -1,7 +1,5 @@
 """`llm doctor`: look at this machine and installation, and say what to do."""
 
-from collections.abc import Sequence
-
 ABOUT = """Look at this machine and installation: Python and packages, cores, accelerators, bfloat16, torch.compile,
 memory, disk, optional packages, W&B's key, each with what to do where something is amiss. Ends with exit code 1
 where something that is needed is missing."""
@@ -11,13 +9,3 @@ EXAMPLES = {
     "runs_dir=/data/runs": "whether runs have room there",
     "runs_dir=/data/runs shards_dir=/data/shards": "and shards",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose, look, show; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("doctor", argv)
-    from llm.jobs import doctor
-
-    return doctor.run(composed.config, composed.choices)

@@ -1,7 +1,5 @@
 """`llm evaluate`: score a run on held-out text."""
 
-from collections.abc import Sequence
-
 ABOUT = """Score a run on held-out text, such as by loss and bits per byte over every byte, or on tasks; several runs, and
 services, are compared. Figures go into evaluation.json and a page. Without data= the text is the run's own
 validation split, with data= all of another set."""
@@ -11,13 +9,3 @@ EXAMPLES = {
     "run=runs/mine data=text 'data.paths=[other/*.txt]'": "on all of another set",
     "'run=[runs/mine,runs/demo]' eval=lm_eval 'eval.tasks=[hellaswag]'": "two runs on a task of lm-evaluation-harness",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose, build, evaluate; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("evaluate", argv)
-    from llm.jobs import evaluate
-
-    return evaluate.run(composed.config, composed.choices, typed=composed.typed)

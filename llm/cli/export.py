@@ -1,7 +1,5 @@
 """`llm export`: write a run's model for other programs."""
 
-from collections.abc import Sequence
-
 ABOUT = """Write a run's model and tokenizer in a format that other programs load: whole, or not at all. What the format
 has no name for is said before anything is written."""
 
@@ -10,13 +8,3 @@ EXAMPLES = {
     "run=runs/mine out=mine.gguf format=gguf": "one file for llama.cpp and Ollama",
     "run=runs/mine out=mine-onnx format=onnx": "a folder for ONNX Runtime",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose, build, export; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("export", argv)
-    from llm.jobs import export
-
-    return export.run(composed.config, composed.choices)

@@ -1,7 +1,5 @@
 """`llm generate`: write text with a run."""
 
-from collections.abc import Sequence
-
 ABOUT = """Write text with a run, shown as it comes. Any text is a legal prompt: all that stands after prompt= is
 taken as typed."""
 
@@ -10,13 +8,3 @@ EXAMPLES = {
     "run=runs/demo temperature=0.8 top_p=0.95 max_new_tokens=500": "shape the choice of tokens",
     "run=runs/demo 'data.paths=[prompts.jsonl]' out=texts.jsonl": "go on from each line of a file",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose, build, generate; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("generate", argv)
-    from llm.jobs import generate
-
-    return generate.run(composed.config, composed.choices)

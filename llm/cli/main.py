@@ -79,7 +79,11 @@ def _verb(verb: str, rest: list[str]) -> int:
         from llm.cli import show
 
         return _say(show.config(verb, rest, words) if "cfg" in words.flags else show.info(verb, rest, words))
-    code: int = importlib.import_module(f"llm.cli.{verb}").run(rest)
+    from llm.cli.compose import compose
+
+    composed = compose(verb, rest)
+    # Loaded once the words are right: a mistake is told at once.
+    code: int = importlib.import_module(f"llm.jobs.{verb}").run(composed)
     return code
 
 

@@ -1,7 +1,5 @@
 """`llm merge`: a run's adapter folded into its weights."""
 
-from collections.abc import Sequence
-
 ABOUT = """Fold the adapter of a run into its weights: the folder that is made is an ordinary run's, of the same model without
 an adapter, for all other commands."""
 
@@ -10,13 +8,3 @@ EXAMPLES = {
     "run=runs/tuned out=runs/merged checkpoint=best": "that of the lowest validation loss",
     "run=runs/tuned out=runs/half checkpoint=step_00000500": "that of a step",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose and merge; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("merge", argv)
-    from llm.jobs import merge
-
-    return merge.run(composed.config, composed.choices)

@@ -1,7 +1,5 @@
 """`llm plan`: what a training command would take, on hardware that need not be here."""
 
-from collections.abc import Sequence
-
 ABOUT = """Say whether a training command fits, where the memory goes, what to change, how long it takes and what it
 costs: from a step on tensors without storage, on any machine, in a minute or so. It takes all that llm train takes."""
 
@@ -10,13 +8,3 @@ EXAMPLES = {
     "model=gpt3_175b strategy=fsdp trainer.devices=1024 hardware=h100 tokens=3e11": "a cluster, from a laptop",
     "model=llama_8b trainer.devices=8 strategy=fsdp hardware=a100_80 goal=fastest": "the best way to lay it out",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose and plan; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("plan", argv)
-    from llm.jobs import plan
-
-    return plan.run(composed.config, composed.choices, composed.typed)

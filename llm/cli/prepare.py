@@ -1,7 +1,5 @@
 """`llm prepare`: make the shards of a corpus."""
 
-from collections.abc import Sequence
-
 ABOUT = """Make the shards of a corpus ahead of training: train the tokenizer, encode, write, report. A run with the
 same data= and tokenizer= finds them by their fingerprint. A killed preparation goes on where it stopped."""
 
@@ -10,13 +8,3 @@ EXAMPLES = {
     "data=wikipedia data.paths=[enwiki-latest-pages-articles.xml.bz2]": "the articles of a dump",
     "data=common_crawl data.paths=[wet.paths.gz]": "web pages, as a list of Common Crawl names them",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose, build, prepare; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("prepare", argv)
-    from llm.jobs import prepare
-
-    return prepare.run(composed.config, composed.choices)

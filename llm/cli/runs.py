@@ -1,7 +1,5 @@
 """`llm runs`: list the runs and how they stand, or compare some."""
 
-from collections.abc import Sequence
-
 ABOUT = """List the runs in runs_dir, each with its status, step, losses, bits per byte of the last validation, age and
 last sample. With two runs or more: where their configs differ, and a page with their curves over one another."""
 
@@ -10,13 +8,3 @@ EXAMPLES = {
     "'run=[runs/mine,runs/demo]'": "two of them, compared",
     "'run=[runs/a,runs/b,runs/c]' out=abc.html": "three, and where the page goes",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose, read, show; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("runs", argv)
-    from llm.jobs import runs
-
-    return runs.run(composed.config, composed.choices)

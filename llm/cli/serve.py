@@ -1,7 +1,5 @@
 """`llm serve`: answer programs and people over HTTP with one run or several."""
 
-from collections.abc import Sequence
-
 ABOUT = """Serve runs, or folders of Hugging Face models, over HTTP: OpenAI's API at /v1 and a page to chat at /. Each
 is named after its folder. Only this machine can reach it, unless host= says otherwise, which needs a key."""
 
@@ -10,13 +8,3 @@ EXAMPLES = {
     "'run=[runs/demo,runs/mine]' port=9000": "several, chosen by name in each request",
     "run=runs/demo host=0.0.0.0 api_key=secret": "for other machines too, with a key",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose, build, serve until stopped; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("serve", argv)
-    from llm.jobs import serve
-
-    return serve.run(composed.config, composed.choices)

@@ -1,7 +1,5 @@
 """`llm train`: train a language model, or go on with one."""
 
-from collections.abc import Sequence
-
 ABOUT = """Train a language model from raw text, or go on with one: the same command resumes where it stopped.
 The first run needs no network and no data of yours: it learns Python's own standard library.
 Everything that a run makes is in runs_dir/name; shards of a corpus are kept and used again."""
@@ -11,13 +9,3 @@ EXAMPLES = {
     "model=gpt_small data=text 'data.paths=[my_folder/**/*.txt]' name=mine": "your own text",
     "strategy=ddp trainer.devices=2 optimizer.lr=3e-4 trainer.max_steps=5000": "two processes",
 }
-
-
-def run(argv: Sequence[str]) -> int:
-    """Compose, build, train; returns the exit code."""
-    from llm.cli.compose import compose
-
-    composed = compose("train", argv)
-    from llm.jobs import train
-
-    return train.run(composed.config, composed.choices)

@@ -258,7 +258,7 @@ class EvaluateConfig:
     api: ApiConfig = field(default_factory=ApiConfig)
     google_nl: GoogleConfig = field(default_factory=GoogleConfig)
     answers_dir: Given = "answers"  # where answers of services, and what came of them, are kept
-    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     data: Data | None = None  # score the whole of this set; null: the run's own validation split
     shards_dir: Given = "shards"  # where prepared corpora are kept
     batch_size: Count = 16  # sequences scored at a time
@@ -283,7 +283,7 @@ class GenerateConfig:
     """The keys of `llm generate`."""
 
     run: Given = ""  # the run folder
-    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     prompt: str = ""  # what the text begins with; any text
     max_new_tokens: Count = 200  # tokens to write at most
     temperature: Temperature = 0.8  # 0 always takes the likeliest token
@@ -304,7 +304,7 @@ class ChatConfig:
     """The keys of `llm chat`."""
 
     run: Given = ""  # a run or Hugging Face folder
-    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     system: str = ""  # instructions that stand before the chat
     max_new_tokens: Count = 500  # tokens of an answer at most
     temperature: Temperature = 0.8  # 0 always takes the likeliest token
@@ -323,7 +323,7 @@ class ServeConfig:
     """The keys of `llm serve`."""
 
     run: Given | list[Given] = ""  # a run or Hugging Face folder, or a list of them
-    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     host: Given = "127.0.0.1"  # the address to listen on; any but this machine's own needs api_key
     port: Port = 8000  # 0 takes a free one
     api_key: str | None = None  # what clients must send; better in the environment, as LLM_API_KEY
@@ -340,7 +340,7 @@ class ExportConfig:
     """The keys of `llm export`."""
 
     run: Given = ""  # the run folder
-    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     format: Literal["hf", "gguf", "onnx", "peft"] = "hf"  # of transformers, llama.cpp, ONNX Runtime or PEFT
     out: Given = ""  # the folder to make; nothing may stand there yet
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights
@@ -356,7 +356,7 @@ class ConvertConfig:
     """The keys of `llm convert`."""
 
     run: Given = ""  # the run folder
-    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     out: Given = ""  # the folder to write the checkpoint's folder into
     to: Literal["whole", "sharded"] = "whole"  # one file of weights and one of optimizer state, or shards
     shards: Count = 1  # how many files of each, where sharded
@@ -367,7 +367,7 @@ class MergeConfig:
     """The keys of `llm merge`."""
 
     run: Given = ""  # the run folder, of a run with an adapter
-    checkpoint: str | None = None  # a checkpoint folder or its name; empty: the last good one
+    checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     out: Given = ""  # the run folder to make; nothing may stand there yet
 
 

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from llm.data.corpus import Corpus, TokenStream
 from llm.data.documents import Document, Piece, Plan, Source
 from llm.data.preparation.prepare import prepare
-from llm.data.shards import Corpus, TokenStream
 
 if TYPE_CHECKING:
     from llm.data.module import CorpusDataModule

@@ -14,10 +14,10 @@ import numpy as np
 from llm.data.collators.base import Samples
 from llm.data.collators.joined import JoinedPairCollator
 from llm.data.collators.pairs import PairCollator
+from llm.data.corpus import Corpus, TokenStream
 from llm.data.documents import fingerprint
 from llm.data.sampling.turns import Turns
 from llm.data.sampling.windows import Windows
-from llm.data.shards import Corpus, TokenStream
 from llm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -196,9 +196,9 @@ class MixedSamples:
         """The targets (n,) of training samples; None where all have as many, as windows do."""
         return self._gathered(*self.order.place(samples), lambda view, numbers: view.n_targets(numbers))
 
-    def samples(self, samples: np.ndarray) -> Any:
+    def training(self, samples: np.ndarray) -> Any:
         """The windows (n, t + 1) or pairs of training samples (n,)."""
-        return self._gathered(*self.order.place(samples), lambda view, numbers: view.samples(numbers))
+        return self._gathered(*self.order.place(samples), lambda view, numbers: view.training(numbers))
 
     def held_out(self, numbers: np.ndarray) -> Any:
         """The windows (n, t + 1) or pairs for scoring of these numbers (n,); -1 asks for one of nothing."""

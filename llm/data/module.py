@@ -13,10 +13,9 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader, Dataset
 
 from llm.data.collators.base import Batch, Collator, Samples
+from llm.data.corpus import Corpus
 from llm.data.mixture import Mixture
 from llm.data.sampling.order import accumulation, micro_batch, permute
-from llm.data.shards import Corpus
-from llm.errors import DataError
 
 PREFETCH = 4
 
@@ -29,7 +28,7 @@ class TrainingSet(Dataset):
 
     def __getitems__(self, samples: np.ndarray) -> Batch:
         """The batch of the samples (n,), which are all of one step."""
-        batch = self.collate(self.samples.samples(samples), samples)
+        batch = self.collate(self.samples.training(samples), samples)
         first = samples[0] // self.batch_size * self.batch_size
         of_step = self.samples.n_targets(np.arange(first, first + self.batch_size))
         if of_step is None:
@@ -103,47 +102,27 @@ def _as_it_is(batch: Any) -> Any:
 class CorpusDataModule(L.LightningDataModule):
     """Batches of `batch_size` sequences over all processes, `micro_batch_size` at a time in each.
 
-    With `repeat_batch` every step takes the first step's batch. Set `consumed`, the samples that training has used,
-    before fit to go on behind them. The trainer must be made with `use_distributed_sampler=False`. Raises DataError
-    where the training stream is shorter than one window.
+    `samples` and `held_out` are the streams of `corpus` as `collate` views them. With `repeat_batch` every step takes the
+    first step's batch. Set `consumed`, the samples that training has used, before fit to go on behind them. The trainer
+    must be made with `use_distributed_sampler=False`.
     """
 
     def __init__(
         self,
         corpus: Corpus | Mixture,
         collate: Collator,
+        samples: Samples,
+        held_out: Samples,
         *,
-        context_length: int,
         batch_size: int,
         micro_batch_size: int,
-        seed: int,
         repeat_batch: bool = False,
     ) -> None:
         super().__init__()
-        self.corpus, self.collate = corpus, collate
-        self.context_length, self.batch_size, self.micro_batch_size = (
-            context_length,
-            batch_size,
-            micro_batch_size,
-        )
+        self.corpus, self.collate, self.samples, self.held_out = corpus, collate, samples, held_out
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.repeat_batch = repeat_batch
         self.consumed = 0
-        self.samples: Samples = corpus.train.cut(collate.view, context_length, seed)
-        self._seed = seed
-        if not self.samples.size:
-            raise DataError(
-                f"The training text of {corpus.name} has {len(corpus.train)} tokens, fewer than one window of "
-                f"model.context_length={context_length} and its next token: add text, or shorten the context."
-            )
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """Samples in one pass over the training stream."""
-        return self.samples.size
-
-    def held_out(self) -> Samples:
-        """The samples for scoring."""
-        return self.corpus.validation.cut(self.collate.view, self.context_length, self._seed)
 
     def train_dataloader(self) -> DataLoader:
         """Without end and without a length."""
@@ -155,11 +134,10 @@ class CorpusDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader | list:
         """Every held-out token once over all processes; no loader where nothing is held out."""
-        held_out = self.held_out()
-        if held_out.n_held_out < 1:
+        if self.held_out.n_held_out < 1:
             return []
-        sampler = ValidationSampler(held_out.n_held_out, self.micro_batch_size, *self._place())
-        return self._loader(ScoringSet(held_out, self.collate), sampler)
+        sampler = ValidationSampler(self.held_out.n_held_out, self.micro_batch_size, *self._place())
+        return self._loader(ScoringSet(self.held_out, self.collate), sampler)
 
     def _place(self) -> tuple[int, int]:
         """This process and how many there are, of those that read different data."""

@@ -9,7 +9,7 @@ from torchmetrics.functional import mean_squared_error, pearson_corrcoef, spearm
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from llm.data.collators.base import Collator
-from llm.data.shards import TokenStream
+from llm.data.corpus import TokenStream
 from llm.errors import DataError
 from llm.evaluation.examples import number_rows, read_texts
 from llm.evaluation.result import Result

@@ -8,7 +8,7 @@ import torch
 from llm.data.collators.base import Collator
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.preferences import PreferenceCollator
-from llm.data.shards import TokenStream
+from llm.data.corpus import TokenStream
 from llm.errors import ConfigError, DataError
 from llm.evaluation.examples import text_id
 from llm.evaluation.result import Result, Row, figures_of

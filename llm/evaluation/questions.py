@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from llm.data.collators.base import Collator
 from llm.data.collators.questions import AnswerCollator
+from llm.data.corpus import TokenStream
 from llm.data.documents.answers import exact_match, overlap_f1
-from llm.data.shards import TokenStream
 from llm.errors import ConfigError, DataError
 from llm.evaluation.examples import text_id
 from llm.evaluation.result import Result, Row, figures_of

@@ -13,8 +13,8 @@ from torch import Tensor
 from llm.data.collators.base import Collator
 from llm.data.collators.tags import TagCollator
 from llm.data.collators.words import LabelledWords, Window
+from llm.data.corpus import TokenStream
 from llm.data.documents.bio import Entity, entities, is_bio
-from llm.data.shards import TokenStream
 from llm.errors import ConfigError, DataError
 from llm.evaluation.examples import text_id
 from llm.evaluation.result import Result, Row, figures_of

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from llm.data.collators.base import Collator
+from llm.data.corpus import TokenStream
 from llm.data.sampling.windows import IGNORED
-from llm.data.shards import TokenStream
 from llm.errors import DataError
 from llm.generation.mode import inference
 from llm.model import Transformer

@@ -1,6 +1,6 @@
 """From a trained model to text: sampling, the cached engine, exact streaming."""
 
-from llm.generation.abilities import goes_on, writes
+from llm.generation.abilities import continues, goes_on, reads_whole, writes
 from llm.generation.answer import answer
 from llm.generation.batching import BatchEngine, rows_within
 from llm.generation.classifying import classify, estimate
@@ -35,6 +35,7 @@ __all__ = [
     "answer",
     "classify",
     "complete",
+    "continues",
     "decode_stream",
     "estimate",
     "fill",
@@ -44,6 +45,7 @@ __all__ = [
     "mentions",
     "pack",
     "quantize",
+    "reads_whole",
     "restore",
     "rows_within",
     "show_hidden",

@@ -1,13 +1,27 @@
-"""What a model can do with a text, as its config says."""
+"""What a model does with a text, as its config says, and its tokenizer."""
 
 from llm.model import Transformer
-
-
-def goes_on(model: Transformer) -> bool:
-    """Whether a model goes on from a prompt; the others read a text whole, as `llm.generation.answer` asks them to."""
-    return model.config.architecture == "decoder" and not model.config.labels
+from llm.tokenizer import MASK, Tokenizer, writes_targets
 
 
 def writes(model: Transformer) -> bool:
     """Whether a model writes token by token, be it on from a prompt or a target for a source."""
     return model.config.architecture != "encoder" and not model.config.labels
+
+
+def goes_on(model: Transformer) -> bool:
+    """Whether what a model writes stands behind what it reads, in one sequence: a decoder that writes."""
+    return model.config.architecture == "decoder" and not model.config.labels
+
+
+def continues(model: Transformer, tokenizer: Tokenizer) -> bool:
+    """Whether a model goes on from a prompt; what else writes was trained on pairs, or to restore what a text hides."""
+    return goes_on(model) and not writes_targets(tokenizer)
+
+
+def reads_whole(model: Transformer, text: str) -> bool:
+    """Whether `llm.generation.answer` is to be asked what a model makes of `text`, since it isn't written token by token.
+
+    That is so of labels and of encoders, and of what a text hides from an encoder-decoder.
+    """
+    return not writes(model) or (not goes_on(model) and MASK in text)

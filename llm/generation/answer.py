@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 from llm.errors import ConfigError
+from llm.generation.abilities import reads_whole
 from llm.generation.classifying import classify, estimate
 from llm.generation.extracting import answer_question
 from llm.generation.filling import fill, restore
 from llm.generation.tagging import tag, told_tags
-from llm.generation.text import continue_source, translate
+from llm.generation.text import complete
 from llm.model import Transformer
 from llm.tokenizer import MASK, Tokenizer
 
@@ -27,11 +28,9 @@ def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: 
         if MASK not in text:
             raise ConfigError(f"prompt={text}: an encoder fills in what a prompt hides; put {MASK} into it.")
         return fill(model, tokenizer, text)
-    if model.config.architecture == "decoder":
-        return continue_source(model, tokenizer, text, max_new_tokens)
-    if MASK in text:
+    if reads_whole(model, text):
         return restore(model, tokenizer, text, max_new_tokens)
-    return translate(model, tokenizer, [text], max_new_tokens=max_new_tokens)[0]
+    return complete(model, tokenizer, text, max_new_tokens=max_new_tokens)[0]
 
 
 def _told_label(model: Transformer, tokenizer: Tokenizer, text: str) -> str:

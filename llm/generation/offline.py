@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from llm.generation.abilities import goes_on
+from llm.generation.abilities import continues, goes_on
 from llm.generation.batching import BatchEngine
 from llm.generation.request import Request
 from llm.generation.sampling import Sampling
 from llm.generation.text import TextWriter
-from llm.tokenizer import Tokenizer, start_token, writes_targets
+from llm.tokenizer import Tokenizer, start_token
 
 
 class Prompt(NamedTuple):
@@ -69,7 +69,7 @@ class Writer:
         ids, source = self.tokenizer.encode(prompt.text) or [end], list[int]()
         room = max(1, context - min(self.max_new_tokens, context // 2))
         if goes_on(engine.model):
-            ids = [*ids[: room - 1], end] if writes_targets(self.tokenizer) else ids[-room:]
+            ids = ids[-room:] if continues(engine.model, self.tokenizer) else [*ids[: room - 1], end]
         else:
             ids, source = [start_token(self.tokenizer)], [*ids[: context - 1], end]
         length = min(self.max_new_tokens, context - len(ids))

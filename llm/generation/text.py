@@ -2,12 +2,14 @@
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from llm.errors import ConfigError
+from llm.generation.abilities import continues, goes_on
 from llm.generation.engine import GREEDY, generate
 from llm.generation.mode import inference
 from llm.generation.sampling import Sampling
@@ -19,23 +21,27 @@ from llm.tokenizer import Tokenizer, start_token
 def stream_text(
     model: Transformer,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     *,
     sampling: Sampling = GREEDY,
     max_new_tokens: int,
     stop_ids: Sequence[int] | None = None,
     seed: int | None = None,
 ) -> Iterator[str]:
-    """Yield what follows `prompt` as it comes; the pieces joined are the text that `complete` gives.
+    """Yield what a model writes for `prompt` as it comes; the pieces joined are the text that `complete` gives.
+
+    That is what follows it, or the target of it, of a model that was trained on pairs. Ids are taken as they are, those of
+    a source with the end of text behind it.
 
     A character of several tokens comes when it is whole, and bytes that are no UTF-8 as U+FFFD. The text ends
     before the first of `stop_ids`, by default the tokenizer's end of text. An empty prompt starts a document.
+
+    Raises:
+        ConfigError: a source is longer than the model's context, or leaves no room within it.
     """
+    how: dict[str, Any] = {"sampling": sampling, "max_new_tokens": max_new_tokens, "seed": seed}
     stop_ids = _stop_ids(tokenizer, stop_ids)
-    prompt_bt = _prompt(tokenizer, prompt)
-    steps = generate(
-        model, prompt_bt, sampling=sampling, max_new_tokens=max_new_tokens, stop_ids=stop_ids, seed=seed
-    )
+    steps = _steps(model, tokenizer, prompt, 1, stop_ids, **how)
     return decode_stream(tokenizer, (token_b.item() for token_b in steps), stop_ids)
 
 
@@ -106,14 +112,12 @@ def complete(
     stop_ids: Sequence[int] | None = None,
     seed: int | None = None,
 ) -> list[str]:
-    """`num_samples` continuations of `prompt`, a text or ids, without it, drawn as one batch; as `stream_text` otherwise."""
+    """`num_samples` texts for `prompt`, drawn as one batch; as `stream_text` otherwise."""
     if num_samples < 1:
         raise ConfigError(f"num_samples={num_samples}: it must be at least 1.")
+    how: dict[str, Any] = {"sampling": sampling, "max_new_tokens": max_new_tokens, "seed": seed}
     stop_ids = _stop_ids(tokenizer, stop_ids)
-    prompt_bt = _prompt(tokenizer, prompt).expand(num_samples, -1)
-    steps = generate(
-        model, prompt_bt, sampling=sampling, max_new_tokens=max_new_tokens, stop_ids=stop_ids, seed=seed
-    )
+    steps = _steps(model, tokenizer, prompt, num_samples, stop_ids, **how)
     return _texts(tokenizer, steps, stop_ids, num_samples)
 
 
@@ -131,46 +135,69 @@ def translate(
     Raises:
         ConfigError: a source is longer than the model's context.
     """
-    device = next(model.parameters()).device
-    rows = [
-        torch.tensor(source_ids(tokenizer, source) if isinstance(source, str) else source)
-        for source in sources
-    ]
-    source_bs = pad_sequence(rows, batch_first=True, padding_value=PADDING).to(device)
-    documents_bs = torch.where(source_bs == PADDING, PADDING, 0)
-    with inference(model):
-        memory = model.read(source_bs.clamp(min=0), documents_bs)
-    start_bt = torch.full((len(sources), 1), start_token(tokenizer))
+    rows = [source_ids(tokenizer, source) if isinstance(source, str) else list(source) for source in sources]
     stop_ids = (tokenizer.end_of_text,)
-    steps = generate(
-        model,
-        start_bt,
-        sampling=sampling,
-        max_new_tokens=max_new_tokens,
-        stop_ids=stop_ids,
-        seed=seed,
-        memory=memory,
-    )
+    how: dict[str, Any] = {"sampling": sampling, "max_new_tokens": max_new_tokens, "seed": seed}
+    steps = _target_steps(model, tokenizer, rows, stop_ids, **how)
     return _texts(tokenizer, steps, stop_ids, len(sources))
-
-
-def continue_source(model: Transformer, tokenizer: Tokenizer, source: str, max_new_tokens: int) -> str:
-    """What a decoder that was trained on pairs writes for a source, greedily.
-
-    Raises:
-        ConfigError: the source leaves no room within the model's context.
-    """
-    ids, context = source_ids(tokenizer, source), model.config.context_length
-    if len(ids) >= context:
-        raise ConfigError(
-            f"The text has {len(ids)} tokens, and the model sees {context} of it and its target."
-        )
-    return complete(model, tokenizer, ids, max_new_tokens=min(max_new_tokens, context - len(ids)))[0]
 
 
 def source_ids(tokenizer: Tokenizer, source: str) -> list[int]:
     """The ids of a source as a model reads them that was trained on pairs: an end of text stands behind it."""
     return [*tokenizer.encode(source), tokenizer.end_of_text]
+
+
+def _steps(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompt: str | Sequence[int],
+    n_rows: int,
+    stop_ids: Sequence[int],
+    *,
+    max_new_tokens: int,
+    **how: Any,
+) -> Iterator[Tensor]:
+    """The tokens (b,) of `n_rows` texts for one prompt, step by step."""
+    if isinstance(prompt, str):
+        is_whole = continues(model, tokenizer)
+        prompt = tokenizer.encode(prompt) if is_whole else source_ids(tokenizer, prompt)
+        if goes_on(model) and not is_whole:
+            max_new_tokens = min(max_new_tokens, _room(model, prompt))
+    if not goes_on(model):
+        return _target_steps(
+            model, tokenizer, [prompt] * n_rows, stop_ids, max_new_tokens=max_new_tokens, **how
+        )
+    # At least the end of text stands there that precedes every document.
+    prompt_bt = torch.tensor([list(prompt) or [tokenizer.end_of_text]]).expand(n_rows, -1)
+    return generate(model, prompt_bt, max_new_tokens=max_new_tokens, stop_ids=stop_ids, **how)
+
+
+def _target_steps(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    sources: Sequence[Sequence[int]],
+    stop_ids: Sequence[int],
+    **how: Any,
+) -> Iterator[Tensor]:
+    """The tokens (b,) of an encoder-decoder's targets, step by step."""
+    rows = [torch.tensor(source) for source in sources]
+    source_bs = pad_sequence(rows, batch_first=True, padding_value=PADDING)
+    source_bs = source_bs.to(next(model.parameters()).device)
+    documents_bs = torch.where(source_bs == PADDING, PADDING, 0)
+    with inference(model):
+        memory = model.read(source_bs.clamp(min=0), documents_bs)
+    start_bt = torch.full((len(sources), 1), start_token(tokenizer))
+    return generate(model, start_bt, stop_ids=stop_ids, memory=memory, **how)
+
+
+def _room(model: Transformer, source: Sequence[int]) -> int:
+    """How many tokens a source leaves for its target in a decoder's context; a ConfigError where there is none."""
+    context = model.config.context_length
+    if len(source) >= context:
+        raise ConfigError(
+            f"The text has {len(source)} tokens, and the model sees {context} of it and its target."
+        )
+    return context - len(source)
 
 
 def _texts(tokenizer: Tokenizer, steps: Iterable[Tensor], stop_ids: Sequence[int], n_rows: int) -> list[str]:
@@ -181,9 +208,3 @@ def _texts(tokenizer: Tokenizer, steps: Iterable[Tensor], stop_ids: Sequence[int
 
 def _stop_ids(tokenizer: Tokenizer, stop_ids: Sequence[int] | None) -> tuple[int, ...]:
     return (tokenizer.end_of_text,) if stop_ids is None else tuple(stop_ids)
-
-
-def _prompt(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> Tensor:
-    """The ids (1, t) of a prompt, at least the end-of-text token that precedes every document."""
-    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-    return torch.tensor([ids or [tokenizer.end_of_text]])

@@ -6,12 +6,12 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from llm import build
 from llm.build import Config
+from llm.config import Composed
 from llm.config.check import check
 from llm.config.schema import ChatConfig
 from llm.config.words import nearest
@@ -39,8 +39,9 @@ LIKELIEST = 5
 TITLE = 60  # characters
 
 
-def run(config: Config, choices: dict[str, Any]) -> int:
+def run(composed: Composed) -> int:
     """Answer until the input ends; returns the exit code."""
+    config = composed.config
     talks = Conversations(Path(config["out"]) if config["out"] else None, config["system"])
     net, tokenizer = build.usable_model(config["run"], config["checkpoint"])
     net = build.for_inference(net, config["precision"], rows=1)

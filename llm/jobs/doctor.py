@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import llm
+from llm.config import Composed
 from llm.jobs.show import amount
 
 State = Literal["ok", "note", "missing"]
@@ -49,8 +50,9 @@ class Check:
     advice: str = ""
 
 
-def run(config: dict[str, Any], choices: dict[str, Any]) -> int:
+def run(composed: Composed) -> int:
     """Look at everything and print it; returns 1 where something needed is missing, else 0."""
+    config = composed.config
     trial = _start_compile() if config["compile"] else None
     missing = 0
     for check in checks(config, trial):

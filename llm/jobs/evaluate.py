@@ -7,6 +7,7 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
+from llm.config import Composed
 from llm.data import Corpus
 from llm.data.collators.base import Collator
 from llm.data.mixture import Mixture, open_text
@@ -27,11 +28,12 @@ BATCH_SIZE = 16
 PAGE = "evaluation.html"
 
 
-def run(config: Config, choices: dict[str, Any], typed: Collection[str] = ()) -> int:
-    """Evaluate each run that `config` names, and compare them; returns the exit code.
+def run(composed: Composed) -> int:
+    """Evaluate each run that the command names, and compare them; returns the exit code.
 
     The keys that the user `typed` count as meant; text and label keys that are not among them come from the run.
     """
+    config, typed = composed.config, composed.typed
     runs = [Run.open(name) for name in _run_names(config)]
     ask = yardstick(config) if config["model"] else None
     for one in runs:

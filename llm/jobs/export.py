@@ -1,12 +1,12 @@
 """`llm export`: write a run's model in another format, whole or not at all."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from llm import build
 from llm.build import Config
+from llm.config import Composed
 from llm.errors import ConfigError
 from llm.files import publish, staging, taken
 from llm.hub.export import About
@@ -24,8 +24,9 @@ SETTINGS = ("seed", "init_from", "tokenizer", "data", "task", "optimizer", "sche
 ADAPTER_ALONE = "peft"
 
 
-def run(config: Config, choices: dict[str, Any]) -> int:
-    """Export the run as `config` says; returns the exit code."""
+def run(composed: Composed) -> int:
+    """Export the run as the command says; returns the exit code."""
+    config = composed.config
     out = Path(config["out"]).expanduser()
     if taken(out):
         raise ConfigError(f"out={out}: something is there already. Nothing was written; choose another out=.")

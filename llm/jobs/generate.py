@@ -1,16 +1,22 @@
 """`llm generate`: write text with a run, streamed as it comes."""
 
+import sys
+from collections.abc import Collection
 from typing import Any
 
 from llm import build
 from llm.build import Config
+from llm.config import Composed
 from llm.errors import ConfigError
-from llm.generation import Sampling, answer, complete, goes_on, stream_text
+from llm.generation import Sampling, answer, complete, continues, reads_whole, stream_text
 from llm.jobs import generate_many
-from llm.tokenizer import load_tokenizer, writes_targets
+from llm.model import Transformer
+from llm.tokenizer import Tokenizer, load_tokenizer
 from llm.train.run import Run
 
 SAMPLING_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+# What is nothing to a model that makes one thing of a text; the likeliest is what it takes.
+OF_WRITING = (*SAMPLING_KEYS, "seed", "num_samples")
 
 
 def sampling(config: Config) -> Sampling:
@@ -18,8 +24,12 @@ def sampling(config: Config) -> Sampling:
     return Sampling(**{key: config[key] for key in SAMPLING_KEYS})
 
 
-def run(config: Config, choices: dict[str, Any]) -> int:
-    """Write `num_samples` texts that begin with the prompt; returns the exit code."""
+def run(composed: Composed) -> int:
+    """Write `num_samples` texts for the prompt, or what a model makes of it that reads it whole; returns the exit code.
+
+    Of the keys that the user `typed` those are named, on stderr, that change nothing.
+    """
+    config, typed = composed.config, composed.typed
     source = Run.open(config["run"])
     _check_files(config)
     many = bool(config["data"]["paths"])
@@ -27,28 +37,43 @@ def run(config: Config, choices: dict[str, Any]) -> int:
     rows = config["max_batch_size"] if many else config["num_samples"]
     net = build.for_inference(net, config["precision"], rows)
     tokenizer = load_tokenizer(source.tokenizer)
+    whole = reads_whole(net, config["prompt"])
+    if whole:
+        _name_idle(typed)
     if many:
         return generate_many.run(config, net, tokenizer, sampling(config), folder)
+    if whole:
+        print(answer(net, tokenizer, config["prompt"], config["max_new_tokens"]))
+    else:
+        _write(config, net, tokenizer)
+    return 0
+
+
+def _write(config: Config, net: Transformer, tokenizer: Tokenizer) -> None:
+    """Print what goes on from the prompt, behind it, or the prompt's targets."""
     prompt = config["prompt"]
-    if not goes_on(net) or writes_targets(tokenizer):
-        print(answer(net, tokenizer, prompt, config["max_new_tokens"]))
-        return 0
-    how = {
+    shown = prompt if continues(net, tokenizer) else ""
+    how: dict[str, Any] = {
         "sampling": sampling(config),
         "max_new_tokens": config["max_new_tokens"],
         "seed": config["seed"],
     }
     if config["num_samples"] == 1:
-        print(prompt, end="", flush=True)
+        print(shown, end="", flush=True)
         for piece in stream_text(net, tokenizer, prompt, **how):
             print(piece, end="", flush=True)
         print()
-        return 0
+        return
     for number, text in enumerate(
         complete(net, tokenizer, prompt, num_samples=config["num_samples"], **how), 1
     ):
-        print(f"--- sample {number}\n{prompt}{text}")
-    return 0
+        print(f"--- sample {number}\n{shown}{text}")
+
+
+def _name_idle(typed: Collection[str]) -> None:
+    """Tell which keys change nothing of what is made of a text that is read whole."""
+    if idle := [key for key in OF_WRITING if key in typed]:
+        print(f"note: this text is read whole, and {', '.join(idle)} change nothing.", file=sys.stderr)
 
 
 def _check_files(config: Config) -> None:

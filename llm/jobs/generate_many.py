@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from llm.build import Config
-from llm.data.documents import Losses
+from llm.data.documents import LeftOut
 from llm.data.files.inputs import find_files
 from llm.data.sources.jsonl import LinesPiece
 from llm.data.sources.records import Fields
 from llm.errors import ConfigError
 from llm.files import sha256, write_atomically
-from llm.generation import BatchEngine, answer, goes_on, writes
+from llm.generation import BatchEngine, answer, reads_whole
 from llm.generation.offline import Prompt, Writer, Written
 from llm.generation.sampling import Sampling
 from llm.model import Transformer
-from llm.tokenizer import MASK, Tokenizer
+from llm.tokenizer import Tokenizer
 
 # Settings that change no text.
 WITHOUT_EFFECT = ("out", "max_batch_size")
@@ -106,13 +106,13 @@ def _line(value: dict[str, Any]) -> str:
 def _prompts(paths: list[str], field: str) -> Iterator[Prompt]:
     number = 0
     for path in paths:
-        for document in LinesPiece(path, Fields(field), "error").documents(Losses()):
+        for document in LinesPiece(path, Fields(field), "error").documents(LeftOut()):
             yield Prompt(number, document.data.decode())
             number += 1
 
 
 def _written(writer: Writer, net: Transformer, prompts: list[Prompt], rows: int) -> Iterator[Written]:
-    whole = [prompt for prompt in prompts if not writes(net) or (MASK in prompt.text and not goes_on(net))]
+    whole = [prompt for prompt in prompts if reads_whole(net, prompt.text)]
     if len(whole) < len(prompts):
         apart = {prompt.number for prompt in whole}
         together = [prompt for prompt in prompts if prompt.number not in apart]

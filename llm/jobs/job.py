@@ -6,9 +6,9 @@ from typing import Any
 
 from llm import build
 from llm.build import Config, Origin
-from llm.data import Corpus
+from llm.data import Corpus, TokenStream
 from llm.data.collators.base import Collator, Samples
-from llm.data.mixture import Mixture
+from llm.data.mixture import MixedStream, Mixture
 from llm.jobs.evaluate import Judge, evaluations, on_tasks
 from llm.jobs.judged import Judged
 from llm.model import ModelConfig, Transformer
@@ -42,17 +42,25 @@ class Job:
     @cached_property
     def samples(self) -> Samples:
         """Its training text as samples."""
-        return self.corpus.train.cut(self.collate.view, self.shape.context_length, self.config["seed"])
+        return self._cut(self.corpus.train)
 
-    def refer(self, collate: Collator) -> None:
-        """Tell a collator what the model that training began with says, where it needs that; see `build.refer`."""
-        build.refer(collate, self.config, self.corpus, lambda: self.origin, self.run.references)
+    @cached_property
+    def held_out(self) -> Samples:
+        """Its held-out text as samples."""
+        return self._cut(self.corpus.validation)
+
+    def _cut(self, stream: TokenStream | MixedStream) -> Samples:
+        return stream.cut(self.collate.view, self.shape.context_length, self.config["seed"])
+
+    def refer(self) -> None:
+        """Tell the collator what the model that training began with says, where it needs that; see `build.refer`."""
+        build.refer(self.collate, self.config, self.corpus, lambda: self.origin, self.run.references)
 
     def judged(self, net: Transformer, checkpoint: str) -> list[Judged]:
         """What `eval` finds: on the held-out text, where there is any, and on tasks."""
         config, corpus = self.config, self.corpus
         names = config["eval"] if len(corpus.validation) > 1 else []
-        self.refer(self.collate)
+        self.refer()
         judge = Judge(net, lambda: self.collate, lambda: build.objective(config), checkpoint, config["seed"])
         return [
             *evaluations(names, corpus, judge),

@@ -2,8 +2,8 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
+from llm.config import Composed
 from llm.errors import ConfigError
 from llm.files import publish, staging, taken
 from llm.train import checkpoint
@@ -14,8 +14,9 @@ from llm.train.run import Run
 ABOUT_FILES = ("format", "files", "adapter")
 
 
-def run(config: dict[str, Any], choices: dict[str, Any]) -> int:
+def run(composed: Composed) -> int:
     """Write the merged run; returns the exit code."""
+    config = composed.config
     out = Path(config["out"]).expanduser()
     if taken(out):
         raise ConfigError(f"out={out}: something is there already. Nothing was written; choose another out=.")

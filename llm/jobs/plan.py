@@ -14,6 +14,7 @@ import torch
 
 from llm import build
 from llm.build import Config
+from llm.config import Composed
 from llm.errors import ConfigError
 from llm.files import write_json
 from llm.jobs.dry_run import Outlook, look_ahead
@@ -75,11 +76,12 @@ class Report:
         return step_flops(self.step, self.config["data"]["batch_size"])
 
 
-def run(config: Config, choices: dict[str, Any], typed: Collection[str]) -> int:
+def run(composed: Composed) -> int:
     """Print the plan, and write it where `out` says; returns the exit code."""
+    config = composed.config
     began = time.perf_counter()
     with _quick_collections():
-        report = plan(config, choices, typed)
+        report = plan(config, composed.choices, composed.typed)
         better = _better(report)
     figures = {
         **_figures(report),

@@ -1,10 +1,9 @@
 """`llm prepare`: make the shards of a corpus before anything trains on them."""
 
-from typing import Any
-
 from llm import build
 from llm.build import Config
-from llm.data.documents import Losses
+from llm.config import Composed
+from llm.data.documents import LeftOut
 from llm.data.files.inputs import InputFiles
 from llm.data.preparation import preview
 from llm.data.preparation.pipeline import Pipeline
@@ -12,8 +11,9 @@ from llm.data.preparation.report import render
 from llm.errors import ConfigError
 
 
-def run(config: Config, choices: dict[str, Any]) -> int:
+def run(composed: Composed) -> int:
     """Prepare the corpus and print its report, or show what steps would do; returns the exit code."""
+    config = composed.config
     if config["dry_run"]:
         return _show(config)
     spec = build.tokenizer_spec(config, _architecture(config))
@@ -43,8 +43,8 @@ def _show(config: Config) -> int:
     """Print what steps would do to some documents of the data, or of each source of a mixture."""
     sources = build.sources_of(config["data"], config)
     for name, node in (sources or {"": config["data"]}).items():
-        losses = Losses()
+        left_out = LeftOut()
         plan = build.source(node, config).plan(InputFiles())
-        previews = preview.preview(plan, Pipeline(build.steps(node, config)), losses)
-        print(*([f"data.sources.{name}"] if name else []), preview.render(previews, losses), sep="\n")
+        previews = preview.preview(plan, Pipeline(build.steps(node, config)), left_out)
+        print(*([f"data.sources.{name}"] if name else []), preview.render(previews, left_out), sep="\n")
     return 0

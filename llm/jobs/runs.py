@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llm.config import Composed
 from llm.errors import CheckpointError, ConfigError
 from llm.jobs.show import amount, duration, number
 from llm.report.compare import Difference, differences, read_runs, write_comparison
@@ -17,8 +18,9 @@ NONE = "-"
 VALUE_WIDTH = 40
 
 
-def run(config: Config, choices: dict[str, Any]) -> int:
+def run(composed: Composed) -> int:
     """List the runs of `runs_dir`, or compare those that `run` names; returns the exit code."""
+    config = composed.config
     if config["run"] is None:
         return _list(Path(config["runs_dir"]))
     folders = [Path(name) for name in config["run"]]

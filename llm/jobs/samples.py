@@ -13,11 +13,11 @@ from llm.build import Config
 from llm.data import Corpus
 from llm.data.collators.words import LabelledWords
 from llm.data.mixture import Mixture
-from llm.generation import Sampling, answer, complete, goes_on, show_hidden, template_of
+from llm.generation import Sampling, answer, complete, continues, goes_on, show_hidden, template_of
 from llm.model import Transformer
 from llm.redaction import redacted_text
-from llm.tokenizer import MASK, hiding_tokens, writes_targets
-from llm.train.callbacks import Samples
+from llm.tokenizer import MASK, hiding_tokens
+from llm.train.callbacks import SampleWriter
 from llm.train.metrics import Pause
 from llm.train.parallel import gathered
 from llm.train.run import Run
@@ -30,20 +30,20 @@ LOOKED_AT = 16
 class Writer:
     """What lets a model show what it can: `write` gives a text for each of `prompts`.
 
-    The prompts are as they are written and shown; the model gets them as they are. `continues` says whether a text
-    goes on where its prompt ends, or stands in its place.
+    The prompts are as they are written and shown; the model gets them as they are. `follows` says whether a text
+    stands behind its prompt, or in its place.
     """
 
     prompts: list[str]
     write: Callable[[], list[str]]
-    continues: bool
+    follows: bool
 
     def first(self) -> str:
         """The first text, with its prompt; nothing where there is no prompt."""
         if not self.prompts:
             return ""
         text = self.write()[0]
-        return self.prompts[0] + text if self.continues else text
+        return self.prompts[0] + text if self.follows else text
 
 
 def samples(
@@ -59,7 +59,7 @@ def samples(
         with gathered(net):
             return show.write()
 
-    return [Samples(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
+    return [SampleWriter(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
 
 
 def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
@@ -69,7 +69,7 @@ def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     """
     if config["task"]["template"] is not None:
         return _partner(config, net, text)
-    if goes_on(net) and not writes_targets(text.tokenizer):
+    if continues(net, text.tokenizer):
         return _author(config, net, text)
     keys, tokenizer = config["samples"], text.tokenizer
     prompts = keys["prompts"] or _held_out_prompts(config, net, text)
@@ -78,7 +78,7 @@ def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
         return [answer(net, tokenizer, prompt, keys["max_new_tokens"]) for prompt in prompts]
 
     # The answer begins a line of its own.
-    return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, continues=False)
+    return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, follows=False)
 
 
 def _author(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
@@ -101,7 +101,7 @@ def _author(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
         ]
 
     shown = [redacted_text(prompt) for prompt in prompts for _ in range(keys["num_samples"])]
-    return Writer(shown, write, continues=True)
+    return Writer(shown, write, follows=True)
 
 
 def _partner(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
@@ -121,7 +121,7 @@ def _partner(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer
     def write() -> list[str]:
         return [complete(net, tokenizer, ids, **how)[0] for ids in asked]
 
-    return Writer([redacted_text(tokenizer.decode(ids)) for ids in asked], write, continues=True)
+    return Writer([redacted_text(tokenizer.decode(ids)) for ids in asked], write, follows=True)
 
 
 def _held_out_questions(config: Config, net: Transformer, text: Corpus | Mixture) -> list[list[int]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from llm import build
 from llm.build import Config
+from llm.config import Composed
 from llm.errors import ConfigError, missing_package
 from llm.generation import goes_on, rows_within, writes
 from llm.train.metrics import precision_dtype
@@ -22,8 +23,9 @@ DRAIN_SECONDS = 30
 SWITCH_SECONDS = 0.0003
 
 
-def run(config: Config, choices: dict[str, Any]) -> int:
+def run(composed: Composed) -> int:
     """Serve until SIGTERM or Ctrl-C, then finish what is under way; returns the exit code."""
+    config = composed.config
     try:
         import uvicorn
 
@@ -111,7 +113,7 @@ def _announce(models: Sequence[Any], listening: socket.socket) -> None:
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     print(f"Serving {', '.join(served.name for served in models)} at {address}", flush=True)
     for served in models:
-        if served.writes_on and not served.chats:
+        if served.goes_on and not served.chats:
             print(
                 f"warning: {served.name} was not trained to chat; chats are written as plain lines.",
                 flush=True,

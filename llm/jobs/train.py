@@ -3,7 +3,8 @@
 import logging
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import lightning as L
 from llm import build
 from llm.adapter import frozen_bytes, n_values
 from llm.build import Config, Origin
+from llm.config import Composed
 from llm.data import Corpus, CorpusDataModule
 from llm.data.mixture import Mixture, open_text
 from llm.errors import DataError, UserError
@@ -31,6 +33,7 @@ from llm.train import launch, resume
 from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
 from llm.train.hardware import give_back_freed_memory, keep_freed_memory, largest_tensor
+from llm.train.loggers import RunLogger
 from llm.train.memory import MemoryUse
 from llm.train.metrics import Pause, together
 from llm.train.module import LanguageModule
@@ -40,8 +43,9 @@ from llm.train.run import Run, environment, flatten, now, versions
 from llm.train.saving import Interrupted, StopRequest
 
 
-def run(config: Config, choices: Choices) -> int:
-    """Train as `config` says; returns the exit code."""
+def run(composed: Composed) -> int:
+    """Train as the command says; returns the exit code."""
+    config, choices = composed.config, composed.choices
     check_names(config["eval"], config)
     if config["dry_run"]:
         return dry_run.run(config, choices)
@@ -52,17 +56,14 @@ def run(config: Config, choices: Choices) -> int:
     build.adapter(config)
     build.check_reference(config)
     build.check_installed(config)
-    resume.refuse_nothing(folder, config["resume"])
+    resume.check_something_to_resume(folder, config["resume"])
     say = print if launch.rank() == 0 else _nothing
     origin = build.origin(config, folder)
     corpus = _corpus(config, origin, folder, say)
     shape = build.shape_for(config, origin, corpus)
     job = Job(config, choices, folder, origin, corpus, shape)
     # Whatever these refuse is refused before anything is written.
-    if note := job.samples.note:
-        say(note)
-        if not job.samples.size:
-            raise DataError(f"Nothing of {corpus.name} is left to train on: {note}")
+    _check_samples(job, say)
     build.check_layout(config, shape, job.strategy)
     if config["adapter"] is not None:
         say(_trained_share(build.model(config, shape)))
@@ -71,6 +72,23 @@ def run(config: Config, choices: Choices) -> int:
     finally:
         launch.forget()
         folder.release()
+
+
+def _check_samples(job: Job, say: Callable[[str], None]) -> None:
+    """Say what of the text doesn't fit.
+
+    Raises:
+        DataError: nothing does.
+    """
+    note = job.samples.note
+    if note:
+        say(note)
+    if not job.samples.size:
+        shorter = (
+            f"its training text has {len(job.corpus.train)} tokens, fewer than one window of "
+            f"model.context_length={job.shape.context_length} and its next token: add text, or shorten the context."
+        )
+        raise DataError(f"Nothing of {job.corpus.name} is left to train on: {note or shorter}")
 
 
 def _trained_share(net: Transformer) -> str:
@@ -103,14 +121,14 @@ def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], No
 
 def _train(job: Job, say: Callable[[str], None]) -> int:
     run = job.run
-    decision = launch.decide(lambda: _begin(job, say))
-    derived = Derived(**decision["derived"])
-    if decision["step"] < derived.max_steps:
+    decision = Decision.of(launch.decide(lambda: _begin(job, say).record()))
+    derived = decision.derived
+    if decision.step < derived.max_steps:
         if derived.compile:
             say("The first step compiles the model: half a minute or more at first, seconds another time.")
-        return _fit(job, derived, decision)
+        return _fit(job, decision)
     if launch.rank() == 0:
-        say(f"{run.folder} has done its {decision['step']} steps; a larger trainer.max_steps goes on.")
+        say(f"{run.folder} has done its {decision.step} steps; a larger trainer.max_steps goes on.")
         if run.begun["status"] == "finished" and (results := read_results(run)):
             show_end(run, *results)
         else:
@@ -133,7 +151,25 @@ def _nothing(*_: object) -> None:
     """Ranks above 0 are quiet."""
 
 
-def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Decision:
+    """What rank 0 decided for all: where training begins, at a checkpoint or at step 0, and what was left open."""
+
+    step: int
+    checkpoint: str | None
+    derived: Derived
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "Decision":
+        """The decision of a record."""
+        return cls(record["step"], record["checkpoint"], Derived(**record["derived"]))
+
+    def record(self) -> dict[str, Any]:
+        """Plain values, as they are handed to other processes."""
+        return asdict(self)
+
+
+def _begin(job: Job, say: Callable[[str], None]) -> Decision:
     """Hold the run's folder, decide where training starts and what is left open, and write it all down."""
     run, corpus = job.run, job.corpus
     run.hold()
@@ -151,7 +187,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> dict[str, Any]:
     checkpoint = str(start.checkpoint) if start.checkpoint else None
     if start.step < derived.max_steps:
         _write_down(job, derived, known, {"step": start.step, "checkpoint": checkpoint, "time": now()})
-    return {"checkpoint": checkpoint, "step": start.step, "derived": derived.record()}
+    return Decision(start.step, checkpoint, derived)
 
 
 def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[str, Any]) -> None:
@@ -185,15 +221,16 @@ def _acting(job: Job) -> Choices:
     }
 
 
-def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
+def _fit(job: Job, decision: Decision) -> int:
+    derived = decision.derived
     if derived.accelerator == "cpu":
         keep_freed_memory(largest_tensor(job.shape, derived.micro_batch_size))
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
     net = build.model(job.config, job.shape)
     stop, memory = StopRequest(), MemoryUse()
-    planned = expected(job, derived, decision["step"]) if launch.rank() == 0 else {}
+    planned = expected(job, derived, decision.step) if launch.rank() == 0 else {}
     try:
-        trainer, module, data = _trainer(job, derived, decision, net, stop, memory)
+        trainer, module, data = _trainer(job, decision, net, stop, memory)
         stop.listen()
         trainer.fit(module, datamodule=data)
     except Interrupted as signalled:
@@ -219,26 +256,36 @@ def _fit(job: Job, derived: Derived, decision: dict[str, Any]) -> int:
 
 
 def _trainer(
-    job: Job,
-    derived: Derived,
-    decision: dict[str, Any],
-    net: Transformer,
-    stop: StopRequest,
-    memory: MemoryUse,
+    job: Job, decision: Decision, net: Transformer, stop: StopRequest, memory: MemoryUse
 ) -> tuple[L.Trainer, LanguageModule, CorpusDataModule]:
     """Everything that fits, made and put together."""
-    config, run = job.config, job.run
+    config, run, derived = job.config, job.run, decision.derived
     module = build.module(config, net, job.origin, derived, job.strategy)
-    data = build.datamodule(config, job.corpus, derived, job.shape)
-    job.refer(data.collate)
-    loggers = build.loggers(config, run, decision["step"])
+    data = build.datamodule(config, job.corpus, job.collate, job.samples, job.held_out, derived)
+    job.refer()
+    loggers = build.loggers(config, run, decision.step)
+    callbacks = _callbacks(job, decision, net, data, loggers, stop, memory)
+    return build.trainer(config, run, derived, callbacks, loggers), module, data
+
+
+def _callbacks(
+    job: Job,
+    decision: Decision,
+    net: Transformer,
+    data: CorpusDataModule,
+    loggers: Sequence[RunLogger],
+    stop: StopRequest,
+    memory: MemoryUse,
+) -> list[L.Callback]:
+    """What measures, shows, scores and saves while a model trains, in the order in which Lightning calls them."""
+    config, run = job.config, job.run
     bar = build.progress(config)
-    meter = build.meter(job.corpus, net, data, derived.peak_flops, [bar])
+    meter = build.meter(job.corpus, net, data, decision.derived.peak_flops, [bar])
     watch = build.hang_watch(config, run)
     pause = together(meter.paused, *(one.unhurried for one in watch))
-    resume_from = Path(decision["checkpoint"]) if decision["checkpoint"] else None
+    resume_from = None if decision.checkpoint is None else Path(decision.checkpoint)
     shows = [bar.show_samples, *(logger.log_samples for logger in loggers)]
-    callbacks = [
+    return [
         meter,
         *watch,
         *build.part_losses(data),
@@ -249,7 +296,6 @@ def _trainer(
         *_evaluated(job, net, pause),
         build.checkpointer(config, run, net, data, resume_from, pause, stop),
     ]
-    return build.trainer(config, run, derived, callbacks, loggers), module, data
 
 
 def _evaluated(job: Job, net: Transformer, pause: Pause) -> list[L.Callback]:

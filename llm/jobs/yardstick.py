@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llm import build
 from llm.build import Config
-from llm.data.documents import Document, Losses, Source
+from llm.data.documents import Document, LeftOut, Source
 from llm.data.documents.bio import words_and_tags
 from llm.data.files.inputs import InputFiles
 from llm.errors import ConfigError
@@ -138,7 +138,7 @@ def _source(config: Config) -> Source:
 def _documents(config: Config) -> list[Document]:
     """The documents of the config's `data` in the order of its files, each once, as a run reads them."""
     pieces = _source(config).plan(InputFiles()).pieces
-    found = (document for piece in pieces for document in piece.documents(Losses()) if document.data)
+    found = (document for piece in pieces for document in piece.documents(LeftOut()) if document.data)
     return list({document.digest: document for document in found}.values())
 
 

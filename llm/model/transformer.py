@@ -13,7 +13,7 @@ from llm.model.heads import Embedding, LabelHead, Pooler, Unembedding
 
 
 class Transformer(nn.Module):
-    """A language model that scores the vocabulary at every position.
+    """A language model that scores the vocabulary at every position, or labels in its place.
 
     A decoder scores the next token, an encoder the token itself where it was masked, and an encoder-decoder the next
     token of a target for a source. Weights are unset until `init_weights` or `load_state_dict`; building under

@@ -9,9 +9,9 @@ from fastapi import Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from llm.errors import UserError
-from llm.serve.answers import Envelope, Shape
 from llm.serve.errors import from_user_error
 from llm.serve.schema import Asked
+from llm.serve.shapes import Envelope, Shape
 from llm.serve.writing import Answer, Gone, Piece
 
 

@@ -1,4 +1,4 @@
-"""One model that is served: what its requests become, by its tokenizer, its context and its chat template."""
+"""One model that is served: what it can, by its tokenizer, its context and its chat template."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,28 +12,23 @@ from llm.adapter import Adapted
 from llm.errors import DataError
 from llm.generation import (
     BatchEngine,
-    Bias,
     Draft,
-    Penalties,
-    Request,
-    Sampling,
     answer,
+    continues,
     goes_on,
     inference,
+    reads_whole,
     writes,
 )
-from llm.generation.rules import Rule
 from llm.generation.speculation import looked_up
 from llm.generation.template import PlainTemplate, Template, Turn, template_of
 from llm.generation.text import source_ids
 from llm.model import Transformer
 from llm.serve.errors import ApiError
 from llm.serve.grammar import Grammars
-from llm.serve.schema import SEEDS, Asked, ChatRequest
+from llm.serve.schema import Asked, ChatRequest
 from llm.serve.worker import Worker
-from llm.tokenizer import MASK, Tokenizer, start_token, writes_targets
-
-DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
+from llm.tokenizer import Tokenizer
 
 
 @dataclass
@@ -74,19 +69,19 @@ class Served:
         return self.model.number if isinstance(self.model, Adapted) else None
 
     @property
-    def writes_on(self) -> bool:
-        """Whether it goes on from a prompt; the others read a text whole."""
-        return goes_on(self.model)
-
-    @property
     def writes(self) -> bool:
         """Whether it writes token by token: on from a prompt, or the target of a source."""
         return writes(self.model)
 
     @property
-    def joins(self) -> bool:
-        """Whether it is a decoder that writes the target of a prompt, rather than go on from it."""
-        return self.writes_on and writes_targets(self.tokenizer)
+    def goes_on(self) -> bool:
+        """Whether what it writes stands behind what it reads, in one sequence: a decoder that writes."""
+        return goes_on(self.model)
+
+    @property
+    def continues(self) -> bool:
+        """Whether it goes on from a prompt, rather than write the target of a source."""
+        return continues(self.model, self.tokenizer)
 
     @property
     def chats(self) -> bool:
@@ -112,7 +107,7 @@ class Served:
             "owned_by": "you",
             "architecture": self.model.config.architecture,
             "context_length": self.model.config.context_length,
-            "continues": self.writes_on and not self.joins,
+            "continues": self.continues,
             "labels": list(self.labels),
             "labelled": self.labelled,
             "chat_template": self.chats,
@@ -125,7 +120,8 @@ class Served:
             ApiError: an id is not of this vocabulary.
         """
         if isinstance(given, str):
-            return source_ids(self.tokenizer, given) if self.joins else self._plain_ids(given)
+            is_source = self.goes_on and not self.continues
+            return source_ids(self.tokenizer, given) if is_source else self._plain_ids(given)
         if max(given) >= self.tokenizer.vocab_size:
             raise ApiError(
                 400, f"Token {max(given)} is not of this model's {self.tokenizer.vocab_size}.", param="prompt"
@@ -155,7 +151,7 @@ class Served:
         Raises:
             ApiError: the model's template takes no such turn.
         """
-        if not (self.writes_on and self.chats):
+        if not (self.goes_on and self.chats):
             return self.ids(text)
         return self._chat_ids([("user", text)], "inputs")
 
@@ -164,74 +160,14 @@ class Served:
 
         Of an encoder-decoder, whose prompt is a source, the target has it whole but for its first token.
         """
-        return self.model.config.context_length - (len(prompt) if self.writes_on else 1)
+        return self.model.config.context_length - (len(prompt) if self.goes_on else 1)
 
-    def length(self, asked: Asked, prompt: Sequence[int]) -> int:
-        """How many tokens a text may have.
-
-        Raises:
-            ApiError: prompt and text don't fit into the context.
-        """
-        context, room = self.model.config.context_length, self.room(prompt)
-        if isinstance(asked, ChatRequest):
-            length = asked.max_completion_tokens or asked.max_tokens or max(1, room)
-        else:
-            goes_on = self.writes_on and not self.joins
-            length = asked.max_tokens or max(1, min(DEFAULT_TOKENS, room) if goes_on else room)
-        if length > room:
-            raise ApiError(
-                400,
-                f"This model's context is {context} tokens; the prompt has {context - room}, and {length} are asked for.",
-                param="messages" if isinstance(asked, ChatRequest) else "prompt",
-                code="context_length_exceeded",
-            )
-        return length
-
-    def requests(self, asked: Asked, prompts: Sequence[list[int]], top_logprobs: int | None) -> list[Request]:
-        """What the engine is asked for, `n` for each prompt; each draws from a seed of its own.
+    def check_length(self, length: int, param: str) -> None:
+        """Refuse a text of more tokens than the context.
 
         Raises:
-            ApiError: the model can't do as asked.
+            ApiError: 400, at the field `param`.
         """
-        sources = [self._source(prompt) for prompt in prompts]
-        stop_ids = [self.tokenizer.end_of_text]
-        if isinstance(asked, ChatRequest):
-            stop_ids = self.template.stop_ids
-        rules, lengths = self._rules(asked), [self.length(asked, prompt) for prompt in prompts]
-        grammar = None if asked.schema_given is None else self._grammars.json(asked.schema_given)
-
-        def rules_of_one() -> list[Rule]:
-            return rules if grammar is None else [*rules, grammar.copy()]
-
-        return [
-            Request(
-                [start_token(self.tokenizer)] if source else prompt,
-                length,
-                sampling(asked),
-                seed_of(asked, number),
-                stop_ids,
-                top_logprobs,
-                rules_of_one(),
-                source,
-                self.adapter,
-            )
-            for prompt, source, length in zip(prompts, sources, lengths, strict=True)
-            for number in range(asked.n or 1)
-        ]
-
-    def _source(self, prompt: list[int]) -> list[int]:
-        """What an encoder-decoder reads of a prompt; a decoder has no source.
-
-        Raises:
-            ApiError: it is longer than the context.
-        """
-        if self.writes_on:
-            return []
-        source = [*prompt, self.tokenizer.end_of_text]
-        self._check_length(len(source), "prompt")
-        return source
-
-    def _check_length(self, length: int, param: str) -> None:
         context = self.model.config.context_length
         if length > context:
             raise ApiError(
@@ -241,9 +177,9 @@ class Served:
                 code="context_length_exceeded",
             )
 
-    def hides(self, text: str) -> bool:
-        """Whether `text` asks an encoder-decoder for what it hides, rather than for a target."""
-        return not self.writes_on and MASK in text
+    def reads_whole(self, text: str) -> bool:
+        """Whether `answer` says what it makes of `text`, rather than that it is written token by token."""
+        return reads_whole(self.model, text)
 
     def answer(self, text: str, asked: Asked) -> str:
         """What a model that reads a text whole makes of it; to be called in the worker."""
@@ -255,7 +191,7 @@ class Served:
         Raises:
             ApiError: the text is longer than the context.
         """
-        self._check_length(len(prompt), "input")
+        self.check_length(len(prompt), "input")
         with inference(self.model):
             tokens_1t = torch.tensor([prompt], device=next(self.model.parameters()).device)
             encoder = self.model.encoder
@@ -266,32 +202,6 @@ class Served:
         return mean
 
     @cached_property
-    def _grammars(self) -> Grammars:
+    def grammars(self) -> Grammars:
+        """What a text may be made to obey, kept for the next request."""
         return Grammars(self.tokenizer)
-
-    def _rules(self, asked: Asked) -> list[Rule]:
-        rules: list[Rule] = []
-        if asked.frequency_penalty or asked.presence_penalty:
-            rules.append(Penalties(asked.frequency_penalty or 0.0, asked.presence_penalty or 0.0))
-        biases = {int(token): bias for token, bias in (asked.logit_bias or {}).items()}
-        if beyond := [token for token in biases if token >= self.model.config.vocabulary]:
-            raise ApiError(400, f"logit_bias: {beyond[0]} is no token of this model.", param="logit_bias")
-        if biases:
-            rules.append(Bias(biases))
-        return rules
-
-
-def sampling(asked: Asked) -> Sampling:
-    """How tokens are drawn; OpenAI's default is temperature 1."""
-    return Sampling(
-        temperature=1.0 if asked.temperature is None else asked.temperature,
-        top_k=asked.top_k,
-        top_p=asked.top_p,
-        min_p=asked.min_p,
-        repetition_penalty=asked.repetition_penalty,
-    )
-
-
-def seed_of(asked: Asked, number: int) -> int | None:
-    """The seed of a request's n-th text."""
-    return None if asked.seed is None else (asked.seed + number) % SEEDS

@@ -11,7 +11,7 @@ import numpy as np
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec  # type: ignore[attr-defined]
 
-from llm.bounds import PositiveShare
+from llm.bounds import MOST_SAMPLE_BYTES, PositiveShare
 from llm.errors import ConfigError, DataError
 from llm.tokenizer.base import (
     END_OF_TEXT,
@@ -92,7 +92,7 @@ class SentencePieceTokenizer(TableTokenizer):
 class SentencePieceSpec:
     """conf/tokenizer/bpe.yaml and unigram.yaml: what a SentencePiece model is trained with.
 
-    `sample_bytes` bounds the text that it is trained on, drawn evenly from all of it.
+    `sample_bytes` bounds the text that it is trained on, drawn evenly from all of it; 128 MiB at most.
     """
 
     algorithm: str
@@ -112,8 +112,11 @@ class SentencePieceSpec:
                 f"tokenizer.vocab_size is {self.vocab_size}; it must be above {taken}: 256 bytes and "
                 f"{len(self.special_tokens)} special tokens come first."
             )
-        if self.sample_bytes < 1:
-            raise ConfigError(f"tokenizer.sample_bytes is {self.sample_bytes}; it must be at least 1.")
+        if not 1 <= self.sample_bytes <= MOST_SAMPLE_BYTES:
+            raise ConfigError(
+                f"tokenizer.sample_bytes is {self.sample_bytes}; it must be from 1 to {MOST_SAMPLE_BYTES} (128 MiB): no more "
+                "of a corpus is read for its tokenizer."
+            )
 
     def fingerprint(self) -> str:
         """SHA-256 of what determines the outcome besides the texts."""

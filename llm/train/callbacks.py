@@ -35,7 +35,7 @@ class StrategyRecord(L.Callback):
             )
 
 
-class Samples(L.Callback):
+class SampleWriter(L.Callback):
     """Lets the model write every n steps, appends that to samples.jsonl, and hands it to whoever shows it.
 
     Args:

@@ -122,11 +122,11 @@ def _chosen(run: Run, resume: str, say: Callable[[str], None]) -> Path | None:
             if folder.resolve().parent != run.checkpoints.resolve()
             else run.checkpoints / folder.name
         )
-    refuse_nothing(run, resume)
+    check_something_to_resume(run, resume)
     return checkpoint.newest(run.checkpoints, say)
 
 
-def refuse_nothing(run: Run, resume: str) -> None:
+def check_something_to_resume(run: Run, resume: str) -> None:
     """Raise CheckpointError where the run must go on and has nothing to go on from; looks at names alone."""
     if resume == "must" and not checkpoint.steps(run.checkpoints):
         raise CheckpointError(

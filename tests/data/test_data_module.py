@@ -7,24 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from llm.data.collators.base import Batch, CausalCollator, Setting
+from llm.data.collators.base import Batch, Setting
+from llm.data.collators.causal import CausalCollator
 from llm.data.module import CorpusDataModule
 from llm.data.sampling.windows import IGNORED
-from llm.errors import ConfigError, DataError
+from llm.errors import ConfigError
 from llm.model import ModelConfig
 
 
 def module(
     corpus, *, world=1, rank=0, context_length=16, batch_size=12, micro_batch_size=3, seed=0
 ) -> CorpusDataModule:
-    found = CorpusDataModule(
-        corpus,
-        CausalCollator(Setting(corpus.tokenizer, seed, ModelConfig(context_length=context_length))),
-        context_length=context_length,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        seed=seed,
-    )
+    collate = CausalCollator(Setting(corpus.tokenizer, seed, ModelConfig(context_length=context_length)))
+    streams = (corpus.train, corpus.validation)
+    samples = [stream.cut(collate.view, context_length, seed) for stream in streams]
+    sizes = {"batch_size": batch_size, "micro_batch_size": micro_batch_size}
+    found = CorpusDataModule(corpus, collate, *samples, **sizes)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     found.trainer = SimpleNamespace(world_size=world, global_rank=rank, strategy=strategy)
     return found
@@ -47,7 +45,7 @@ def global_batches(corpus, steps: int, *, world: int, micro: int, start: int = 0
 
 @pytest.mark.parametrize(("world", "micro"), [(1, 12), (1, 4), (2, 3), (3, 2), (4, 1)])
 def test_each_step_sees_the_same_samples_however_they_are_shared_out(corpus, world, micro) -> None:
-    steps = 3 * module(corpus).samples_per_epoch // 12 // 2
+    steps = 3 * module(corpus).samples.size // 12 // 2
     expected = list(global_batches(corpus, steps, world=1, micro=6))
     assert len(expected[0]) == 12
     for found, wanted in zip(global_batches(corpus, steps, world=world, micro=micro), expected, strict=True):
@@ -74,7 +72,7 @@ def test_the_training_loader_has_no_end_and_no_length(corpus) -> None:
     loader = module(corpus).train_dataloader()
     with pytest.raises(TypeError):
         len(loader)
-    assert len(list(islice(loader, 2 * module(corpus).samples_per_epoch // 3))) > 0
+    assert len(list(islice(loader, 2 * module(corpus).samples.size // 3))) > 0
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -103,15 +101,6 @@ def test_each_held_out_token_is_a_target_once(corpus, world, micro, context_leng
 def test_nothing_held_out_is_no_loader(corpus) -> None:
     corpus.validation.tokens = corpus.validation.tokens[:0]
     assert module(corpus).val_dataloader() == []
-
-
-def test_too_little_text_is_named(corpus) -> None:
-    size = len(corpus.train)
-    module(corpus, context_length=size - 1)
-    with pytest.raises(
-        DataError, match=rf"{size} tokens, fewer than one window of model\.context_length={size} "
-    ):
-        module(corpus, context_length=size)
 
 
 def test_a_batch_that_can_not_be_shared_out_is_named(corpus) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.data import prepare
-from llm.data.collators.base import CausalCollator, Setting
+from llm.data.collators.base import Setting
+from llm.data.collators.causal import CausalCollator
 from llm.data.collators.labels import LabelledTexts
 from llm.data.collators.pairs import PairCollator
 from llm.data.mixture import Interleaving, MixedSamples, Mixture, Portion, open_text
@@ -122,8 +123,8 @@ def mixture(write, tmp_path):
 
 def module(mixture, length=16, batch_size=12):
     collate = CausalCollator(Setting(mixture.tokenizer, 0, ModelConfig(context_length=length)))
-    sizes = {"context_length": length, "batch_size": batch_size, "micro_batch_size": 3, "seed": 0}
-    return CorpusDataModule(mixture, collate, **sizes)
+    samples = [stream.cut(collate.view, length, 0) for stream in (mixture.train, mixture.validation)]
+    return CorpusDataModule(mixture, collate, *samples, batch_size=batch_size, micro_batch_size=3)
 
 
 def test_a_sample_is_the_window_of_its_source(mixture):
@@ -131,9 +132,9 @@ def test_a_sample_is_the_window_of_its_source(mixture):
     alone = [stream.cut(Windows, 16, 7) for stream in mixture.train.streams.values()]
     samples = np.arange(5 * mixed.size)
     sources, numbers = mixed.order.place(samples)
-    windows = mixed.samples(samples)
+    windows = mixed.training(samples)
     for source, view in enumerate(alone):
-        assert np.array_equal(windows[sources == source], view.samples(numbers[sources == source]))
+        assert np.array_equal(windows[sources == source], view.training(numbers[sources == source]))
     assert np.bincount(sources)[0] == pytest.approx(3 * np.bincount(sources)[1], abs=4)
 
 
@@ -185,10 +186,10 @@ def test_pairs_are_mixed_as_windows_are(pairs):
     alone = [stream.cut(collate.view, 64, 7) for stream in mixture.train.streams.values()]
     samples = np.arange(3 * mixed.size)
     sources, numbers = mixed.order.place(samples)
-    for pair, source, number in zip(mixed.samples(samples), sources, numbers, strict=True):
-        (own,) = alone[source].samples(np.array([number]))
+    for pair, source, number in zip(mixed.training(samples), sources, numbers, strict=True):
+        (own,) = alone[source].training(np.array([number]))
         assert [side.tolist() for side in pair] == [side.tolist() for side in own]
-    lengths = [len(pair.target_k) for pair in mixed.samples(samples)]
+    lengths = [len(pair.target_k) for pair in mixed.training(samples)]
     assert mixed.n_targets(samples).tolist() == lengths
     # Each source's average counts by its weight, which is what training sees.
     assert collate.work(mixed).written == pytest.approx(np.mean(lengths), rel=0.05)
@@ -203,8 +204,8 @@ def test_pairs_are_mixed_as_windows_are(pairs):
 
 def test_a_batch_of_mixed_pairs_is_divided_by_the_targets_of_its_step(pairs):
     mixture, collate = pairs
-    sizes = {"context_length": 64, "batch_size": 8, "micro_batch_size": 4, "seed": 0}
-    data = CorpusDataModule(mixture, collate, **sizes)
+    samples = [stream.cut(collate.view, 64, 0) for stream in (mixture.train, mixture.validation)]
+    data = CorpusDataModule(mixture, collate, *samples, batch_size=8, micro_batch_size=4)
     batches = [batch for batch, _ in zip(data.train_dataloader(), range(2), strict=False)]
     targets = sum(int((batch.targets_bk >= 0).sum()) for batch in batches)
     assert [batch.divisor.item() for batch in batches] == [targets / 2] * 2

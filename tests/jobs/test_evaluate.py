@@ -166,6 +166,23 @@ def test_a_flipped_bit_in_the_newest_checkpoint_is_passed_over_and_said(trained,
     assert entries(trained)[-1]["checkpoint"] == "step_00000004"
 
 
+def test_the_best_checkpoint_is_found_by_every_command(tiny, tmp_path, capsys):
+    words = [*tiny, "name=w", "checkpoint.keep_last=1"]
+    assert main(["train", *words, "trainer.max_steps=4"]) == 0
+    worse = ["trainer.max_steps=8", "optimizer.lr=100", "allow_changes=true"]
+    assert main(["train", *words, *worse]) == 0
+    run = tmp_path / "runs/w"
+    assert main(["evaluate", f"run={run}", "checkpoint=best"]) == 0
+    assert entries(run)[-1]["checkpoint"] == "step_00000004"
+    capsys.readouterr()
+    ask = ["generate", f"run={run}", "temperature=0", "max_new_tokens=8"]
+    texts = []
+    for which in ("best", "step_00000004"):
+        assert main([*ask, f"checkpoint={which}"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+
+
 def test_a_run_with_another_tokenizer_in_its_folder_is_refused(trained, tiny, tmp_path, capsys):
     from llm.tokenizer import ByteSpec
 

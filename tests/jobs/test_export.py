@@ -148,7 +148,8 @@ def test_a_translation_model_writes_the_same(tiny, tmp_path, capsys):
     for source in ("number 3 and 21", "number 12 and 84"):
         ids = tokenizer(source + tokenizer.eos_token, return_tensors="pt")
         written = model.generate(**ids, max_new_tokens=10, do_sample=False)[0]
-        assert main(["generate", f"run={run}", f"prompt={source}", "max_new_tokens=10"]) == 0
+        asked = [f"prompt={source}", "temperature=0", "max_new_tokens=10"]
+        assert main(["generate", f"run={run}", *asked]) == 0
         assert capsys.readouterr().out == tokenizer.decode(written, skip_special_tokens=True) + "\n"
 
 

@@ -34,8 +34,9 @@ def test_a_run_is_trained_scored_and_asked(words, tmp_path, capsys):
     capsys.readouterr()
     assert main(["evaluate", f"run={folder}"]) == 0
     assert "masked accuracy" in capsys.readouterr().out
-    assert main(["generate", f"run={folder}", "prompt=a <mask> b<mask>"]) == 0
-    out = capsys.readouterr().out
+    assert main(["generate", f"run={folder}", "prompt=a <mask> b<mask>", "top_k=3", "seed=1"]) == 0
+    out, said = capsys.readouterr()
+    assert said == "note: this text is read whole, and top_k, seed change nothing.\n"
     assert "<mask>" not in out
     assert out.startswith("a ")
 

@@ -48,7 +48,7 @@ def test_losses_are_told_apart_as_a_split_by_hand_does(words, tmp_path, capsys):
     net = Transformer(shape)
     init_weights(net, 1337)
     samples = mixture.train.cut(Windows, 32, 1337)
-    windows = torch.from_numpy(samples.samples(np.arange(8)))
+    windows = torch.from_numpy(samples.training(np.arange(8)))
     sources = samples.order.place(np.arange(8))[0]
     (row,) = rows(run.folder)
     with torch.no_grad():

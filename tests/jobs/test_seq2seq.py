@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llm.cli.main import main
-from llm.generation.text import continue_source
+from llm.generation import complete
 from llm.tokenizer import load_tokenizer, writes_targets
 from tests.commands import changed, on_pairs, without
 
@@ -29,7 +29,6 @@ def test_a_run_is_trained_scored_and_asked(words, tmp_path, capsys):
     assert "chrf" in capsys.readouterr().out
     again = json.loads((folder / "evaluation.json").read_text())
     assert [entry["metrics"] for entry in again] == [likelihood["metrics"], pairs["metrics"]]
-    assert main(["generate", f"run={folder}", "prompt=3 und 4", "max_new_tokens=8"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -90,13 +89,29 @@ def test_a_decoder_is_trained_on_pairs_scored_and_asked(decoder, capsys, tmp_pat
     again = json.loads((folder / "evaluation.json").read_text())[-3:]
     assert [entry["metrics"] for entry in again[:2]] == [likelihood["metrics"], pairs["metrics"]]
     assert "copy_rouge1" in again[2]["metrics"]
-    capsys.readouterr()
-    assert main(["generate", f"run={folder}", "prompt=3 und 4", "max_new_tokens=8"]) == 0
-    alone = capsys.readouterr().out.removesuffix("\n")
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_a_source_alone_is_drawn_as_one_from_a_file(decoder, words, tmp_path, capsys, kind):
+    folder = decoder[1] if kind == "decoder" else tmp_path / "runs/e"
+    if kind == "encoder_decoder":
+        assert main(["train", *words, "name=e", "trainer.max_steps=1", "eval=[]"]) == 0
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "3 und 4"}))
-    many = [f"data.paths={tmp_path}/prompts.jsonl", f"out={tmp_path}/out.jsonl", "temperature=0"]
-    assert main(["generate", f"run={folder}", *many, "max_new_tokens=8"]) == 0
-    assert json.loads((tmp_path / "out.jsonl").read_text())["texts"] == [alone]
+    ask = ["generate", f"run={folder}", "max_new_tokens=8"]
+    alone, many = [*ask, "prompt=3 und 4"], [*ask, f"data.paths={tmp_path}/prompts.jsonl"]
+    texts = []
+    for number, how in enumerate((["temperature=0"], ["seed=5"], ["seed=6", "top_k=3"])):
+        capsys.readouterr()
+        assert main([*alone, *how]) == 0
+        texts.append(capsys.readouterr().out.removesuffix("\n"))
+        assert main([*many, *how, f"out={tmp_path}/{number}.jsonl"]) == 0
+        assert json.loads((tmp_path / f"{number}.jsonl").read_text())["texts"] == texts[-1:]
+    assert len(set(texts)) == 3
+    capsys.readouterr()
+    assert main([*alone, "num_samples=2"]) == 0
+    told = capsys.readouterr()
+    assert told.out.count("--- sample") == 2
+    assert told.err == ""
 
 
 def test_a_decoder_of_pairs_is_asked_alike_by_transformers(decoder, tmp_path):
@@ -115,7 +130,10 @@ def test_a_decoder_of_pairs_is_asked_alike_by_transformers(decoder, tmp_path):
     assert ask["input_ids"][0].tolist() == [*tokenizer.encode("3 und 4"), tokenizer.end_of_text]
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
     written = model.generate(**ask, max_new_tokens=8, do_sample=False)[0, ask["input_ids"].shape[1] :]
-    assert theirs.decode(written, skip_special_tokens=True) == continue_source(net, tokenizer, "3 und 4", 8)
+    assert (
+        theirs.decode(written, skip_special_tokens=True)
+        == complete(net, tokenizer, "3 und 4", max_new_tokens=8)[0]
+    )
     assert '"a source of yours" + tokenizer.eos_token' in (tmp_path / "hf/README.md").read_text()
     # What comes back from there is a model of pairs still.
     assert writes_targets(build.usable_model(str(tmp_path / "hf"), None)[1])

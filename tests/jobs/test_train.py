@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from llm.cli.main import main
+from llm.data import TokenStream
 from llm.train import checkpoint
 from llm.train.checkpoint import writer
 from llm.train.run import Run
@@ -100,6 +101,19 @@ def test_a_finished_run_says_so_and_shows_its_results_again(tiny, tmp_path, caps
     assert "has done its 4 steps" in out
     assert "bits per byte" in out
     assert (tmp_path / "runs/a/metrics.csv").read_bytes() == before
+
+
+def test_text_that_fills_no_window_is_refused_before_anything_is_written(tiny, tmp_path, capsys):
+    assert train(tiny, "model.context_length=1000000", "name=s") == 1
+    assert "fewer than one window of model.context_length=1000000" in capsys.readouterr().err
+    assert not (tmp_path / "runs/s").exists()
+
+
+def test_what_is_trained_on_is_cut_once(tiny, tmp_path, monkeypatch):
+    cut, seen = TokenStream.cut, []
+    monkeypatch.setattr(TokenStream, "cut", lambda self, *how: (seen.append(self.name), cut(self, *how))[1])
+    assert main(["train", *tiny, "name=o", "trainer.max_steps=1", "eval=[]"]) == 0
+    assert seen.count("train") == 1
 
 
 def test_a_longer_run_goes_on(tiny, tmp_path, capsys):

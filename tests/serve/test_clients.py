@@ -11,7 +11,6 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from llm.generation import Sampling, classify, complete, fill, mentions, tagged_words, tell, translate
 from llm.generation.extracting import answer_question
-from llm.generation.text import continue_source
 from llm.tokenizer import MASK
 
 PROMPT = "What is the capital of France?"
@@ -174,7 +173,7 @@ def test_models_that_read_a_text_whole(client, models):
     ask = {"model": "translator", "prompt": source, "max_tokens": 12, "temperature": 0}
     assert client.completions.create(**ask).choices[0].text == wanted
     assert "".join(chunk.choices[0].text for chunk in client.completions.create(**ask, stream=True)) == wanted
-    with pytest.raises(openai.BadRequestError, match="reads texts whole"):
+    with pytest.raises(openai.BadRequestError, match="filler doesn't chat"):
         client.chat.completions.create(model="filler", messages=[{"role": "user", "content": "Hi"}])
     with pytest.raises(openai.BadRequestError, match="put <mask>"):
         client.completions.create(model="filler", prompt="nothing hidden")
@@ -292,7 +291,7 @@ def test_hugging_faces_summaries_by_decoders(server, client, models):
 
 def test_a_decoder_of_pairs_writes_targets_at_every_address(server, client, models):
     served = models["joiner"]
-    wanted = continue_source(served.model, served.tokenizer, "a text", 12)
+    wanted = complete(served.model, served.tokenizer, "a text", max_new_tokens=12)[0]
     theirs = InferenceClient(model=f"{server}/models/joiner", token="none")
     at_once = {"generate_parameters": {"max_new_tokens": 12}}
     assert theirs.summarization("a text", **at_once).summary_text == wanted

@@ -472,10 +472,7 @@ def test_tags_answers_and_numbers_are_shown_where_they_stand(visit):
 def test_models_that_read_a_text_whole_are_not_chatted_with(visit):
     page = visit()
     page.get_by_label("Model").select_option("filler")
-    assert (
-        page.get_by_role("note").inner_text()
-        == "filler reads a text whole and doesn't chat: use the playground."
-    )
+    assert page.get_by_role("note").inner_text() == "filler doesn't chat: use the playground."
     assert page.get_by_label("Message").is_disabled()
     assert page.get_by_role("button", name="Send").is_disabled()
 

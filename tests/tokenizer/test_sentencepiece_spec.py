@@ -109,6 +109,8 @@ def test_wrong_settings_are_refused():
         SentencePieceSpec("bpe", 264)
     with pytest.raises(ConfigError, match="sample_bytes"):
         SentencePieceSpec("bpe", 300, sample_bytes=0)
+    with pytest.raises(ConfigError, match="no more of a corpus is read"):
+        SentencePieceSpec("bpe", 300, sample_bytes=1 + (1 << 27))
 
 
 def test_the_fingerprint_follows_the_settings():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from llm.data.collators.base import CausalCollator, Setting
+from llm.data.collators.base import Setting
+from llm.data.collators.causal import CausalCollator
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
 from llm.tokenizer import ByteSpec

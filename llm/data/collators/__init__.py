@@ -1,6 +1,6 @@
 """Samples to batches: one collator a task, each named by a file in conf/task."""
 
-from llm.data.collators.base import CausalCollator
+from llm.data.collators.causal import CausalCollator
 from llm.data.collators.conversations import ConversationCollator
 from llm.data.collators.joined import JoinedPairCollator, pair_collator
 from llm.data.collators.labels import NumberCollator, TextLabelCollator

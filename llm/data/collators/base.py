@@ -1,4 +1,4 @@
-"""Windows of tokens to batches of inputs and targets.
+"""What collators give and are given: batches, the setting of a run, and the views that cut a stream into samples.
 
 Shapes: b batch, t time, k targets in a row, s time of a source.
 """
@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llm.data.sampling.windows import IGNORED, Windows
-from llm.data.shards import TokenStream
+from llm.data.corpus import TokenStream
 from llm.model import ModelConfig
 from llm.tokenizer import Tokenizer
 
@@ -112,7 +111,7 @@ class Samples(Protocol):
     def n_held_out(self) -> int:
         """Samples that make each target of the stream one once."""
 
-    def samples(self, samples: np.ndarray) -> Any:
+    def training(self, samples: np.ndarray) -> Any:
         """The training samples of these numbers (n,), as the collator takes them."""
 
     @property
@@ -167,43 +166,6 @@ class Collator(Protocol):
 def load(collate: Collator, samples: Any) -> Load:
     """What training on a view's samples asks of a model."""
     return Load(collate.work(samples), collate.most(samples), collate.marks)
-
-
-class CausalCollator:
-    """Each token's target is the token after it.
-
-    Args:
-        setting: the run's tokenizer.
-        within_documents: whether attention stays within a document; else a token sees all that stands before it.
-    """
-
-    given: Given = "beginning"
-    view = Windows
-
-    def __init__(self, setting: Setting, *, within_documents: bool = False) -> None:
-        self.within_documents = within_documents
-        self.end_of_text = setting.tokenizer.end_of_text
-
-    def work(self, samples: Windows) -> Work:
-        """Every token of a window is scored."""
-        return Work(samples.length, samples.length, samples.length)
-
-    most = work
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """Documents, where attention stays within them."""
-        return ("documents_bt",) if self.within_documents else ()
-
-    def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
-        """The batch, both tensors views of `windows` where nothing is past the end of the text."""
-        tokens_bt = windows[:, :-1]
-        if (windows[:, -1] == IGNORED).any():
-            tokens_bt = np.where(tokens_bt == IGNORED, 0, tokens_bt)
-        arrays = {"tokens_bt": tokens_bt, "targets_bk": windows[:, 1:], "ids": ids}
-        if self.within_documents:
-            arrays["documents_bt"] = document_numbers(tokens_bt, self.end_of_text)
-        return Batch.of(**arrays)
 
 
 def document_numbers(tokens_bt: np.ndarray, end_of_text: int) -> np.ndarray:

@@ -12,10 +12,10 @@ import numpy as np
 from llm.data.collators.base import Given, Setting
 from llm.data.collators.packed import Conversation, Exchange, Packed, PackedCollator
 from llm.data.collators.transcripts import Transcripts
-from llm.data.documents import Document, Losses, Piece, Plan, Source, fingerprint
+from llm.data.corpus import TokenStream
+from llm.data.documents import Document, LeftOut, Piece, Plan, Source, fingerprint
 from llm.data.documents.messages import as_conversation, is_preference
 from llm.data.files.inputs import InputFiles
-from llm.data.shards import TokenStream
 from llm.errors import ConfigError, DataError
 
 TooLong = Literal["cut", "drop"]
@@ -61,9 +61,9 @@ class ConversingPiece:
     piece: Piece
     preferences: bool
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the conversations in order; a DataError where they are preferences and should not be, or the reverse."""
-        for document in self.piece.documents(losses):
+        for document in self.piece.documents(left_out):
             made = as_conversation(document) if document.data else document
             if made.data and is_preference(made) != self.preferences:
                 task = (

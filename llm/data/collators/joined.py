@@ -8,7 +8,7 @@ import numpy as np
 from llm.data.collators.base import Given, Setting
 from llm.data.collators.packed import Conversation, Exchange, Packed, PackedCollator
 from llm.data.collators.pairs import Pair, PairCollator, Pairs
-from llm.data.shards import TokenStream
+from llm.data.corpus import TokenStream
 from llm.errors import ConfigError
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from llm.data.collators.base import Batch, Given, Setting, Work
 from llm.data.collators.pairs import Pair, Pairs, padded, padded_length
 from llm.data.collators.spans import filled
+from llm.data.corpus import TokenStream
 from llm.data.sampling.windows import IGNORED
-from llm.data.shards import TokenStream
 from llm.errors import DataError
 from llm.model import ModelConfig
 from llm.model.mask import PADDING

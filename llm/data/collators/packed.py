@@ -14,9 +14,9 @@ import numpy as np
 from llm.data.collators.base import Batch, Given, Samples, Setting, Work
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
+from llm.data.corpus import TokenStream
 from llm.data.sampling.order import EpochOrder
 from llm.data.sampling.windows import IGNORED
-from llm.data.shards import TokenStream
 from llm.model.mask import PADDING
 from llm.tokenizer import Tokenizer
 
@@ -97,7 +97,7 @@ class Packed(ABC):
     def _targets_r(self) -> np.ndarray:
         return np.array([self.n_written[row].sum() for row in self.rows], np.int64)
 
-    def samples(self, samples: np.ndarray) -> list[list[Conversation]]:
+    def training(self, samples: np.ndarray) -> list[list[Conversation]]:
         """The rows of training samples (n,)."""
         return self.held_out(self.order.numbers(samples))
 

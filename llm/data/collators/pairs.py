@@ -11,9 +11,9 @@ import numpy as np
 
 from llm.data.collators.base import Batch, Given, Setting, Work
 from llm.data.collators.spans import filled, shifted
+from llm.data.corpus import TokenStream
 from llm.data.sampling.order import EpochOrder
 from llm.data.sampling.windows import IGNORED
-from llm.data.shards import TokenStream
 from llm.errors import DataError
 from llm.model.mask import PADDING
 from llm.tokenizer import start_token
@@ -107,7 +107,7 @@ class Pairs:
         """Every pair once."""
         return self.size
 
-    def samples(self, samples: np.ndarray) -> list[Pair]:
+    def training(self, samples: np.ndarray) -> list[Pair]:
         """The pairs of training samples (n,)."""
         return self.held_out(self.order.numbers(samples))
 

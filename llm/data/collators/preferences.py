@@ -14,9 +14,9 @@ from llm.data.collators.packed import Conversation, targets_of
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
 from llm.data.collators.transcripts import Transcripts
+from llm.data.corpus import TokenStream
 from llm.data.sampling.order import EpochOrder
 from llm.data.sampling.windows import IGNORED
-from llm.data.shards import TokenStream
 from llm.errors import DataError
 
 # The log-probabilities (n, 2) of better and worse answers under the model that training began with, by stream.
@@ -103,7 +103,7 @@ class Preferences:
     def n_targets(self, samples: np.ndarray) -> None:
         """One in each: a preference."""
 
-    def samples(self, samples: np.ndarray) -> list[Preference]:
+    def training(self, samples: np.ndarray) -> list[Preference]:
         """The training samples of these numbers (n,)."""
         return self.held_out(self.order.numbers(samples))
 

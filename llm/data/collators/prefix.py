@@ -8,9 +8,10 @@ import dataclasses
 import numpy as np
 import torch
 
-from llm.data.collators.base import Batch, CausalCollator, Setting
+from llm.data.collators.base import Batch, Setting
+from llm.data.collators.causal import CausalCollator
+from llm.data.corpus import TokenStream
 from llm.data.sampling.windows import IGNORED, Windows
-from llm.data.shards import TokenStream
 from llm.model import ModelConfig
 from llm.tokenizer import Tokenizer
 

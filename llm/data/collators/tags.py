@@ -11,9 +11,9 @@ from llm.data.collators.base import Batch, Setting, Work
 from llm.data.collators.labels import LabelCollator
 from llm.data.collators.spans import filled
 from llm.data.collators.words import LabelledWords, Window, check_stride, laid_out
+from llm.data.corpus import TokenStream
 from llm.data.documents.bio import is_bio, tags_of, with_both_sides
 from llm.data.sampling.windows import IGNORED
-from llm.data.shards import TokenStream
 from llm.errors import DataError
 from llm.model import ModelConfig
 from llm.tokenizer import Tokenizer

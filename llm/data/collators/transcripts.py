@@ -5,7 +5,7 @@ Shapes: n documents, m marks (the ends of text between turns), t time, p ends of
 
 import numpy as np
 
-from llm.data.shards import TokenStream
+from llm.data.corpus import TokenStream
 from llm.errors import DataError
 
 

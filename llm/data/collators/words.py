@@ -12,9 +12,9 @@ import numpy as np
 
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
+from llm.data.corpus import TokenStream
 from llm.data.documents.verbatim import from_ids
 from llm.data.sampling.order import EpochOrder
-from llm.data.shards import TokenStream
 from llm.errors import ConfigError, DataError
 from llm.model import ModelConfig
 from llm.model.mask import PADDING
@@ -176,7 +176,7 @@ class LabelledWords:
         """Every window once."""
         return self.size
 
-    def samples(self, samples: np.ndarray) -> list[Window]:
+    def training(self, samples: np.ndarray) -> list[Window]:
         """The windows of training samples (n,)."""
         return self.held_out(self.order.numbers(samples))
 

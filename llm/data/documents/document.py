@@ -61,7 +61,7 @@ class Document:
 
 
 @dataclass
-class Losses:
+class LeftOut:
     """What was left out: how often for which reason, and for each reason the first cases, `(id, why)`."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -84,8 +84,8 @@ class Losses:
 class Piece(Protocol):
     """A picklable unit of work, of tens of megabytes at most where the source can be cut."""
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
-        """Read the documents in order; what had to be left out is told to `losses`."""
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
+        """Read the documents in order; what had to be left out is told to `left_out`."""
         ...
 
 
@@ -114,7 +114,7 @@ class Split(Protocol):
 class Plan:
     """What a source found: enough to name the corpus and to do the work in pieces.
 
-    `n_bytes` is about how much text there is (None: nobody knows), `losses` tells what is left out
+    `n_bytes` is about how much text there is (None: nobody knows), `left_out` tells what is left out
     already, and `cleaning` what steps did (see llm.data.preparation.clean), where there were any.
     """
 
@@ -122,7 +122,7 @@ class Plan:
     pieces: Sequence[Piece]
     split: Split
     n_bytes: int | None
-    losses: Losses = field(default_factory=Losses)
+    left_out: LeftOut = field(default_factory=LeftOut)
     cleaning: dict[str, Any] | None = None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-from llm.data.documents import BETWEEN, Document, Losses, Part, Piece, Split
+from llm.data.documents import BETWEEN, Document, LeftOut, Part, Piece, Split
 from llm.data.files.cutting import boundary
 from llm.errors import ConfigError, DataError
 
@@ -120,8 +120,8 @@ def first_documents(pieces: Sequence[Piece]) -> list[Document]:
 
     Raises DataError where there are none.
     """
-    losses = Losses()
-    documents = chain.from_iterable(piece.documents(losses) for piece in pieces)
+    left_out = LeftOut()
+    documents = chain.from_iterable(piece.documents(left_out) for piece in pieces)
     full = (document for document in documents if document.data)
     first = [
         Document(document.id, b"", 0, document.total, document.digest)
@@ -129,7 +129,7 @@ def first_documents(pieces: Sequence[Piece]) -> list[Document]:
     ]
     if not first:
         reasons = (
-            ", ".join(f"{count} {reason}" for reason, count in losses.counts.items())
+            ", ".join(f"{count} {reason}" for reason, count in left_out.counts.items())
             or "none was left out as bad"
         )
         raise DataError(f"The data has no text: there is no document that isn't empty ({reasons}).")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from llm.data.documents import Document, Losses, Piece, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, Piece, Plan, fingerprint
 from llm.data.documents.split import choose_split, first_documents
 from llm.data.executors.processes import Do
 from llm.data.preparation.cleaned import CleanFiles, CleanPiece, Marks
@@ -50,16 +50,16 @@ class CleanJob:
 
 def clean_piece(piece: Piece, pipeline: Pipeline, files: CleanFiles) -> dict[str, Any]:
     """Run the steps over a piece into its files; returns its record."""
-    losses, tallies, counts = Losses(), pipeline.tallies(), Counter[str]()
+    left_out, tallies, counts = LeftOut(), pipeline.tallies(), Counter[str]()
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, 31)
     with ExitStack() as stack:
         compare = pipeline.comparisons | pipeline.lines
         names = ["jsonl.gz", "digests.bin", *(f"{name}.bin" for name in compare)]
         opened = [stack.enter_context(HashedFile(files.path(name))) for name in names]
         text_file, digests, *marks = opened
-        for document in whole_documents(piece.documents(losses)):
+        for document in whole_documents(piece.documents(left_out)):
             if not document.data:
-                losses.add("empty")
+                left_out.add("empty")
                 continue
             counts.update(documents=1, bytes=len(document.data))
             text = pipeline(document.id, document.text, tallies)
@@ -75,8 +75,8 @@ def clean_piece(piece: Piece, pipeline: Pipeline, files: CleanFiles) -> dict[str
         text_file.write(packer.flush())
     record = {
         **{key: counts[key] for key in SUMS},
-        "skipped": dict(losses.counts),
-        "cases": losses.cases,
+        "skipped": dict(left_out.counts),
+        "cases": left_out.cases,
         "steps": {name: vars(tally) for name, tally in tallies.items()},
         "files": {files.path(name).name: file.sha256 for name, file in zip(names, opened, strict=True)},
     }
@@ -114,14 +114,14 @@ def clean(
         write_json(folder / INDEX, index)
     _refuse_nothing(pipeline, records, index)
     pieces = _pieces(pipeline, files, records)
-    losses = _losses(records, plan.losses)
-    losses.counts["duplicate"] += index["duplicates"]
+    left_out = _left_out(records, plan.left_out)
+    left_out.counts["duplicate"] += index["duplicates"]
     return replace(
         plan,
         pieces=pieces,
         split=plan.split if share is None else choose_split(first_documents(pieces), share),
         n_bytes=index["kept_bytes"],
-        losses=losses,
+        left_out=left_out,
         cleaning=index,
     )
 
@@ -140,12 +140,12 @@ def _pieces(
     ]
 
 
-def _losses(records: Sequence[Mapping[str, Any]], before: Losses) -> Losses:
+def _left_out(records: Sequence[Mapping[str, Any]], before: LeftOut) -> LeftOut:
     """What was lost before the steps and while they read, in new counts."""
-    losses = Losses(before.counts.copy(), dict(before.cases))
+    left_out = LeftOut(before.counts.copy(), dict(before.cases))
     for record in records:
-        losses.include(record["skipped"], record["cases"])
-    return losses
+        left_out.include(record["skipped"], record["cases"])
+    return left_out
 
 
 def _records(
@@ -185,7 +185,7 @@ def _refuse_nothing(
     if index["kept_documents"]:
         return
     if not index["documents"]:
-        reasons = _most(_losses(records, Losses()).counts) or "none is there"
+        reasons = _most(_left_out(records, LeftOut()).counts) or "none is there"
         raise DataError(f"The data has no text: there is no document that isn't empty ({reasons}).")
     dropping = [name for name in pipeline.names if index["steps"][name]["dropped"]]
     told = "; ".join(_dropped_by(name, index["steps"][name]) for name in dropping)

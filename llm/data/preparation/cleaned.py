@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from llm.data.documents import Document, Losses
+from llm.data.documents import Document, LeftOut
 from llm.errors import DataError
 from llm.files import read_object, sha256
 
@@ -84,7 +84,7 @@ class CleanPiece:
     repeated: Path | None
     first_line: int
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the documents in order."""
         numbers = np.fromfile(self.left_out, "<u8")
         start = int(np.searchsorted(numbers, self.first))

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm.data.documents import BETWEEN, BETWEEN_WORDS, Document, Losses, Part, Piece, Split
+from llm.data.corpus import token_dtype
+from llm.data.documents import BETWEEN, BETWEEN_WORDS, Document, LeftOut, Part, Piece, Split
 from llm.data.documents.messages import conversations_of, is_conversation
 from llm.data.documents.verbatim import VERBATIM, as_ids
 from llm.data.files.cutting import chunks
 from llm.data.preparation.survey import Survey
-from llm.data.shards import token_dtype
 from llm.errors import DataError
 from llm.files import beside, read_json, sha256, sync, write_json
 from llm.redaction import redacted_text
@@ -106,7 +106,7 @@ class Counts:
 
     documents: int = 0
     n_bytes: int = 0
-    losses: Losses = field(default_factory=Losses)
+    left_out: LeftOut = field(default_factory=LeftOut)
     longest: list[tuple[int, str, str]] = field(default_factory=list)
     survey: Survey = field(default_factory=Survey)
 
@@ -123,9 +123,9 @@ class Counts:
 
 def kept_parts(piece: Piece, split: Split, counts: Counts) -> Iterator[Part]:
     """The piece's text by stream, in chunks that a tokenizer takes at once."""
-    for document in piece.documents(counts.losses):
+    for document in piece.documents(counts.left_out):
         if not document.data:
-            counts.losses.add("empty")
+            counts.left_out.add("empty")
             continue
         counts.add(document)
         for part in split.parts(document):
@@ -168,8 +168,8 @@ def encode_piece(piece: Piece, split: Split, tokenizer: "Tokenizer", files: Piec
     record = {
         "documents": counts.documents,
         "bytes": counts.n_bytes,
-        "skipped": dict(counts.losses.counts),
-        "cases": counts.losses.cases,
+        "skipped": dict(counts.left_out.counts),
+        "cases": counts.left_out.cases,
         "longest": [(size, redacted_text(id_), digest) for size, id_, digest in counts.longest],
         "survey": vars(counts.survey),
         "rows": rows.n_bytes // ROW.itemsize,

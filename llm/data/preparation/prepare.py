@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from llm.bounds import MOST_SAMPLE_BYTES
+from llm.data.corpus import FORMAT_VERSION, INDEX, Corpus, token_dtype
 from llm.data.documents import Plan, Source, fingerprint
 from llm.data.executors.processes import Do, Executor, Processes
 from llm.data.files.inputs import InputFiles
@@ -23,14 +25,12 @@ from llm.data.preparation.page import page
 from llm.data.preparation.pipeline import AnyStep, Pipeline
 from llm.data.preparation.progress import PrepareProgress, Silent
 from llm.data.preparation.report import make_report, samples
-from llm.data.shards import FORMAT_VERSION, INDEX, Corpus, token_dtype
 from llm.errors import DataError
 from llm.files import sha256, sync, write_atomically, write_json
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer, TokenizerSpec
 
-SAMPLE_BYTES = 1 << 27
 SAMPLED_PIECES = 256
 PIECES = "pieces"
 CLEANED = "cleaned"
@@ -165,7 +165,7 @@ def _folder_name(source: Source, corpus_fingerprint: str) -> str:
 def _tokenizer_name(plans: Sequence[Plan], spec: "TokenizerSpec") -> str:
     prints = [plan.fingerprint for plan in plans]
     text = prints[0] if len(prints) == 1 else prints
-    contents = {"sample": SAMPLE_BYTES, "text": text, "spec": spec.fingerprint()}
+    contents = {"sample": MOST_SAMPLE_BYTES, "text": text, "spec": spec.fingerprint()}
     return fingerprint(contents)[:12]
 
 
@@ -226,7 +226,7 @@ def _tokenizer(
         if not target.is_dir():
             progress.stage("Training the tokenizer")
             new = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            texts = (training_texts(plan, SAMPLE_BYTES // len(plans)) for plan in plans)
+            texts = (training_texts(plan, MOST_SAMPLE_BYTES // len(plans)) for plan in plans)
             spec.build(chain.from_iterable(texts)).save(new)
             sync(new)
             new.replace(target)
@@ -234,7 +234,7 @@ def _tokenizer(
         return load_tokenizer(target)
 
 
-def training_texts(plan: Plan, budget: int = SAMPLE_BYTES) -> Iterator[str]:
+def training_texts(plan: Plan, budget: int = MOST_SAMPLE_BYTES) -> Iterator[str]:
     """Text that isn't held out, about `budget` bytes at most, taken evenly from pieces spread over the whole."""
     pieces = plan.pieces[:: -(-len(plan.pieces) // SAMPLED_PIECES)]
     share = budget // len(pieces)

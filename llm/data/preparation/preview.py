@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from llm.data.documents import Document, Losses, Plan
+from llm.data.documents import Document, LeftOut, Plan
 from llm.data.preparation.pipeline import CHANGED, Pipeline, Tally, whole_documents
 from llm.redaction import redacted_text
 
@@ -21,16 +21,16 @@ class Preview(NamedTuple):
     told: str
 
 
-def preview(plan: Plan, pipeline: Pipeline, losses: Losses, count: int = DOCUMENTS) -> list[Preview]:
-    """The first documents of pieces all over the plan, `count` at most; what was left out is told to `losses`."""
-    return [_tried(document, pipeline) for document in _spread(plan, losses, count)]
+def preview(plan: Plan, pipeline: Pipeline, left_out: LeftOut, count: int = DOCUMENTS) -> list[Preview]:
+    """The first documents of pieces all over the plan, `count` at most; what was left out is told to `left_out`."""
+    return [_tried(document, pipeline) for document in _spread(plan, left_out, count)]
 
 
-def _spread(plan: Plan, losses: Losses, count: int) -> Iterator[Document]:
+def _spread(plan: Plan, left_out: LeftOut, count: int) -> Iterator[Document]:
     chosen = min(count, len(plan.pieces))
     for number in range(chosen):
         piece = plan.pieces[number * len(plan.pieces) // chosen]
-        full = (document for document in whole_documents(piece.documents(losses)) if document.data)
+        full = (document for document in whole_documents(piece.documents(left_out)) if document.data)
         yield from islice(full, count * (number + 1) // chosen - count * number // chosen)
 
 
@@ -48,11 +48,11 @@ def _told(tallies: Mapping[str, Tally]) -> str:
     return f"changed by {', '.join(changed)}" if changed else "kept as it is"
 
 
-def render(previews: Sequence[Preview], losses: Losses) -> str:
+def render(previews: Sequence[Preview], left_out: LeftOut) -> str:
     """The documents for a person to read."""
     kept = sum(document.after is not None for document in previews)
     lines = [line for document in previews for line in _lines(document)]
-    skipped = "".join(f"; {count} {reason} skipped" for reason, count in sorted(losses.counts.items()))
+    skipped = "".join(f"; {count} {reason} skipped" for reason, count in sorted(left_out.counts.items()))
     return "\n".join([*lines, "", f"{kept} of {len(previews)} documents kept{skipped}. Nothing was written."])
 
 

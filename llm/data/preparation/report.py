@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm.data.documents import Losses, Plan
+from llm.data.corpus import TokenStream
+from llm.data.documents import LeftOut, Plan
 from llm.data.documents.verbatim import text_of
 from llm.data.preparation.assemble import Assembled
 from llm.data.preparation.encode import LONGEST_KEPT
 from llm.data.preparation.survey import Survey
-from llm.data.shards import TokenStream
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
@@ -27,13 +27,13 @@ def make_report(
     """The report, but for its samples."""
     streams = {name: vars(counts) for name, counts in assembled.streams.items()}
     total = {key: sum(stream[key] for stream in streams.values()) for key in ("documents", "bytes", "tokens")}
-    losses = Losses(plan.losses.counts.copy(), dict(plan.losses.cases))
+    left_out = LeftOut(plan.left_out.counts.copy(), dict(plan.left_out.cases))
     for record in records:
-        losses.include(record["skipped"], record["cases"])
+        left_out.include(record["skipped"], record["cases"])
     survey = Survey()
     for record in records:
         survey.include(record["survey"])
-    duplicates = losses.counts.pop("duplicate", 0) + assembled.duplicates
+    duplicates = left_out.counts.pop("duplicate", 0) + assembled.duplicates
     return {
         **total,
         "streams": streams,
@@ -41,8 +41,8 @@ def make_report(
         "bytes_per_token": total["bytes"] / max(1, total["tokens"]),
         "unknown_share": _share(assembled.id_counts, _unknown_ids(tokenizer)),
         "duplicates_dropped": duplicates,
-        "skipped": dict(sorted(losses.counts.items())),
-        "skipped_cases": dict(sorted(losses.cases.items())),
+        "skipped": dict(sorted(left_out.counts.items())),
+        "skipped_cases": dict(sorted(left_out.cases.items())),
         "longest_documents": _longest(records),
         "vocabulary_used": int((assembled.id_counts > 0).sum()),
         "vocab_size": tokenizer.vocab_size,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llm.data.corpus import TokenStream
 from llm.data.sampling.order import SampleOrder
-from llm.data.shards import TokenStream
 
 # A target that is not scored; in a window, a position past the end of the text.
 IGNORED = -100
@@ -32,7 +32,7 @@ class Windows:
         """Windows in one pass over the stream."""
         return max(self.order.size, 0)
 
-    def samples(self, samples: np.ndarray) -> np.ndarray:
+    def training(self, samples: np.ndarray) -> np.ndarray:
         """The windows (n, t + 1) of training samples (n,)."""
         return self.stream.read(self.order.starts(samples), self.length + 1)
 

@@ -11,7 +11,7 @@ from typing import IO, BinaryIO
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from llm.data.documents import Document, Losses, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, Plan, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, check_share, choose_split, first_documents
 from llm.data.files.addresses import InputFile, find_inputs, open_address
 from llm.data.files.cutting import piece_bytes
@@ -91,7 +91,7 @@ class BooksPiece:
 
     addresses: tuple[str, ...]
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the books in order."""
         for address in self.addresses:
             try:
@@ -106,7 +106,7 @@ class BooksPiece:
                 zipfile.BadZipFile,
                 KeyError,
             ) as error:
-                losses.add("bad", address, str(error))
+                left_out.add("bad", address, str(error))
                 continue
             yield Document(address, clean_text(without_licence(text)))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from llm.data.documents import Document, Losses, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, Plan, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, check_share, choose_split, first_documents
 from llm.data.files.addresses import InputFile, find_inputs, open_address
 from llm.data.files.cutting import piece_bytes
@@ -95,15 +95,15 @@ class ArchivePiece:
     start: int = 0
     end: float = float("inf")
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the pages in order, passing over records that are malformed."""
         with closing(open_address(self.address)) as file:
             position = next_record(file, self.start) if self.start else 0
             while position is not None and position < self.end:
-                position = yield from self._stretch(file, position, losses)
+                position = yield from self._stretch(file, position, left_out)
 
     def _stretch(
-        self, file: BinaryIO, position: int, losses: Losses
+        self, file: BinaryIO, position: int, left_out: LeftOut
     ) -> Generator[Document, None, int | None]:
         """The pages from `position` up to damage; returns where a sound record may follow, None at the end."""
         from fastwarc.warc import ArchiveIterator
@@ -115,18 +115,20 @@ class ArchivePiece:
                 position = record.stream_pos
                 if position >= self.end:
                     return None
-                yield from self._page(record, position, losses)
+                yield from self._page(record, position, left_out)
         except (OSError, RuntimeError, ValueError) as error:
-            losses.add("bad", self._place(position), f"this record or what follows it is malformed: {error}")
+            left_out.add(
+                "bad", self._place(position), f"this record or what follows it is malformed: {error}"
+            )
             return next_record(file, position + 1) if file.seekable() else None
         if file.seekable() and (torn := next_record(file, position + 1)) is not None:
-            losses.add("bad", self._place(torn), "the file ends inside this record")
+            left_out.add("bad", self._place(torn), "the file ends inside this record")
         return None
 
     def _place(self, position: int) -> str:
         return f"{self.address}, record at byte {position}"
 
-    def _page(self, record: Any, position: int, losses: Losses) -> Iterator[Document]:
+    def _page(self, record: Any, position: int, left_out: LeftOut) -> Iterator[Document]:
         """The document of a record, none where it holds no page."""
         from fastwarc.warc import WarcRecordType
 
@@ -139,10 +141,10 @@ class ArchivePiece:
         flaw = _flaw(record, data)
         data = _decoded(record, data) if is_page and not flaw else data
         if flaw := flaw or _too_large(data):
-            losses.add("bad", self._place(position), flaw)
+            left_out.add("bad", self._place(position), flaw)
             return
         if is_page and (record.http_content_type not in HTML or record.http_headers.status_code >= 400):
-            losses.add("not_html")
+            left_out.add("not_html")
             return
         text = self._extract(data, record.http_charset) if is_page else data.decode("utf-8", "replace")
         yield Document(record.headers.get("WARC-Target-URI") or self._place(position), clean_text(text))

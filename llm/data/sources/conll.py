@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TextIO
 
-from llm.data.documents import Document, Losses
+from llm.data.documents import Document, LeftOut
 from llm.data.documents.bio import tagged
 from llm.data.files.inputs import OnBadFile
 from llm.data.sources.record_files import RecordFiles, bounded_lines, open_text
@@ -25,17 +25,17 @@ class ConllPiece:
     label: int
     on_bad_file: OnBadFile
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the sentences in order; lines that begin with -DOCSTART- count as blank."""
         try:
             with closing(open_text(self.path)) as file:
-                yield from self._documents(file, losses)
+                yield from self._documents(file, left_out)
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path} is not UTF-8 ({error}). Convert it.") from error
         except (EOFError, OSError) as error:
             raise DataError(f"{self.path} can't be read to its end: {error}.") from error
 
-    def _documents(self, file: TextIO, losses: Losses) -> Iterator[Document]:
+    def _documents(self, file: TextIO, left_out: LeftOut) -> Iterator[Document]:
         columns = 0
         for first, lines in _sentences(file):
             id_ = f"{self.path}, line {first}"
@@ -45,7 +45,7 @@ class ConllPiece:
                 data = tagged(*map(list, zip(*rows, strict=True)))
             except DataError as error:
                 if self.on_bad_file == "skip":
-                    losses.add("bad", id_, str(error))
+                    left_out.add("bad", id_, str(error))
                     continue
                 raise DataError(f"{self.path}, the sentence of line {first}: {error} {OR_SKIP}") from error
             yield Document(id_, data)

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from llm.data.documents import Document, Losses
+from llm.data.documents import Document, LeftOut
 from llm.data.documents.bio import tagged
 from llm.data.files.inputs import OnBadFile
 from llm.data.sources.conll import MOST_WORDS
@@ -29,18 +29,18 @@ class TablePiece:
     fields: Fields
     on_bad_file: OnBadFile
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the rows in order."""
         csv.field_size_limit(LARGEST_CELL)
         try:
             with closing(open_text(self.path)) as file:
-                yield from self._documents(file, losses)
+                yield from self._documents(file, left_out)
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path} is not UTF-8 ({error}). Convert it.") from error
         except (EOFError, OSError, csv.Error) as error:
             raise DataError(f"{self.path} can't be read to its end: {error}.") from error
 
-    def _documents(self, file: TextIO, losses: Losses) -> Iterator[Document]:
+    def _documents(self, file: TextIO, left_out: LeftOut) -> Iterator[Document]:
         tabs = self.path.removesuffix(".gz").endswith((".tsv", ".tab"))
         table = csv.DictReader(bounded_lines(file), delimiter="\t" if tabs else ",", strict=True)
         for number, rows in self._groups(table):
@@ -50,7 +50,7 @@ class TablePiece:
                 data = self._read(rows)
             except UserError as error:
                 if self.on_bad_file == "skip":
-                    losses.add("bad", f"{self.path}:{number}", str(error))
+                    left_out.add("bad", f"{self.path}:{number}", str(error))
                     continue
                 raise type(error)(f"{self.path}:{number}: {error} {OR_SKIP}") from error
             yield Document(f"{self.path}, line {number}", data)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from llm.data.documents import Document, Losses, Piece, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, Piece, Plan, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, check_share, first_documents
 from llm.data.files.cutting import piece_bytes
 from llm.data.files.inputs import InputFiles
@@ -92,7 +92,7 @@ class RowsPiece:
     stop: int
     batch: int
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the rows in order."""
         dataset = load(self.source)
         names = self.source.fields.among(dataset.column_names)
@@ -113,7 +113,7 @@ class ShardPiece:
     index: int
     count: int
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the rows in order."""
         dataset = load(self.source)
         shard = dataset.shard(self.count, self.index) if self.count > 1 else dataset

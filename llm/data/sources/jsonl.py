@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from llm.data.documents import Document, Losses
+from llm.data.documents import Document, LeftOut
 from llm.data.files.cutting import BLOCK_BYTES
 from llm.data.files.inputs import OnBadFile
 from llm.data.sources.record_files import LARGEST_LINE, RecordFiles
@@ -28,21 +28,21 @@ class LinesPiece:
     start: int = 0
     end: float = float("inf")
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the lines in order."""
         try:
             with closing(_open(self.path)) as file:
-                yield from self._documents(file, losses)
+                yield from self._documents(file, left_out)
         except (EOFError, zlib.error, OSError) as error:
             raise DataError(f"{self.path} can't be read to its end: {error}. Get the file again.") from error
 
-    def _documents(self, file: BinaryIO, losses: Losses) -> Iterator[Document]:
+    def _documents(self, file: BinaryIO, left_out: LeftOut) -> Iterator[Document]:
         for offset, line in self._lines(file):
             try:
                 data = self._text(line, offset)
             except UserError as error:
                 if self.on_bad_file == "skip":
-                    losses.add("bad", f"{self.path}, byte {offset}", str(error))
+                    left_out.add("bad", f"{self.path}, byte {offset}", str(error))
                     continue
                 where = f"{self.path}:{self._line_number(offset)}"
                 raise type(error)(f"{where}: {error} {OR_SKIP}") from error

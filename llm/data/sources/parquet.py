@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from llm.data.documents import Document, Losses, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, Plan, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, check_share, first_documents
 from llm.data.files.addresses import InputFile, find_inputs, open_address
 from llm.data.files.cutting import piece_bytes
@@ -86,7 +86,7 @@ class RowGroups:
     fields: Fields
     groups: tuple[int, ...]
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the rows in order."""
         import pyarrow as pa
 
@@ -96,11 +96,11 @@ class RowGroups:
                 try:
                     document = self.fields.document(f"{where}, row {number}", row)
                 except DataError as error:
-                    losses.add("bad", f"{where}, row {number}", str(error))
+                    left_out.add("bad", f"{where}, row {number}", str(error))
                     continue
                 yield document
         except (pa.ArrowException, OSError) as error:
-            losses.add("bad", where, f"the file is damaged: {error}")
+            left_out.add("bad", where, f"the file is damaged: {error}")
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         from pyarrow import parquet

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm.data.documents import Document, Losses, Split
+from llm.data.documents import Document, LeftOut, Split
 from llm.data.documents.answers import Answer, asked
 from llm.data.files.inputs import OnBadFile
 from llm.data.sources.record_files import RecordFiles
@@ -23,7 +23,7 @@ class SquadPiece:
     path: str
     on_bad_file: OnBadFile
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the questions in order."""
         try:
             articles = json.loads(Path(self.path).read_text(encoding="utf-8-sig"))["data"]
@@ -35,9 +35,9 @@ class SquadPiece:
                 f"`qas` ({type(error).__name__}: {error})."
             ) from error
         for context, question in asked:
-            yield from self._document(context, question, losses)
+            yield from self._document(context, question, left_out)
 
-    def _document(self, context: Any, question: Any, losses: Losses) -> Iterator[Document]:
+    def _document(self, context: Any, question: Any, left_out: LeftOut) -> Iterator[Document]:
         try:
             yield Document(passage_id(context), _data(context, question))
         except DataError as error:
@@ -45,7 +45,7 @@ class SquadPiece:
             where = f"{self.path}, question {name}"
             if self.on_bad_file != "skip":
                 raise DataError(f"{where}: {error} {OR_SKIP}") from error
-            losses.add("bad", where, str(error))
+            left_out.add("bad", where, str(error))
 
 
 def _data(context: Any, asked_of_it: Any) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from llm.data.documents import Losses, Plan
+from llm.data.documents import LeftOut, Plan
 from llm.data.documents.split import HashSplit, PathSplit, check_share
 from llm.data.files.inputs import InputFiles, OnBadFile, check_on_bad_file
 from llm.data.sources.text import plan_text, usable_files
@@ -53,10 +53,10 @@ class StandardLibrary:
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files and plan the work."""
-        losses = Losses()
+        left_out = LeftOut()
         found = ((name, str(path)) for name, path in stdlib_files())
-        kept = usable_files(found, files, self.on_bad_file, losses)
+        kept = usable_files(found, files, self.on_bad_file, left_out)
         share = self.validation_share
         split = PathSplit(HELD_OUT_MODULO) if share is None else HashSplit(share)
         contents = chain.from_iterable((file.id, file.sha256) for file in kept)
-        return plan_text(kept, split, losses, contents)
+        return plan_text(kept, split, left_out, contents)

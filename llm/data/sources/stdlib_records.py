@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from llm.data.documents import Document, Losses, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, Plan, fingerprint
 from llm.data.documents.split import HashSplit, PathSplit, check_share
 from llm.data.files.inputs import InputFiles
 from llm.data.sources.stdlib import HELD_OUT_MODULO, stdlib_files
@@ -23,7 +23,7 @@ class ModulesPiece:
     files: tuple[TextFile, ...]
     records: Callable[[str, str], Iterator[bytes]]
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the files in order; a record has the path of its file."""
         for file in self.files:
             data = Path(file.path).read_bytes()
@@ -57,8 +57,8 @@ class LibraryRecords:
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files and plan the work."""
-        losses = Losses()
-        kept = usable_files(((name, str(path)) for name, path in stdlib_files()), files, "skip", losses)
+        left_out = LeftOut()
+        kept = usable_files(((name, str(path)) for name, path in stdlib_files()), files, "skip", left_out)
         share = self.validation_share
         split = PathSplit(HELD_OUT_MODULO) if share is None else HashSplit(share)
         pieces = [
@@ -67,4 +67,4 @@ class LibraryRecords:
         ]
         contents = (part for file in kept for part in (file.id, file.sha256))
         settings = {"kind": self.corpus_name, "split": split.settings()}
-        return Plan(fingerprint(settings, contents), pieces, split, None, losses)
+        return Plan(fingerprint(settings, contents), pieces, split, None, left_out)

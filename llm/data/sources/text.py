@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from llm.data.documents import Document, Losses, Piece, Plan, Split, fingerprint
+from llm.data.documents import Document, LeftOut, Piece, Plan, Split, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, FEW_DOCUMENTS, check_share, choose_split
 from llm.data.files.cutting import piece_bytes, ranges, read_blocks
 from llm.data.files.inputs import FileFacts, InputFiles, OnBadFile, check_on_bad_file, find_files
@@ -28,7 +28,7 @@ class WholeFiles:
 
     files: tuple[TextFile, ...]
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the files in order."""
         for file in self.files:
             digest = hashlib.sha256()
@@ -47,7 +47,7 @@ class FileRange:
     start: int
     end: int
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the range in blocks, each a part of the one document."""
         yield from _read(self.file, self.start, self.end)
 
@@ -86,18 +86,18 @@ class TextFiles:
 
     def plan(self, files: InputFiles) -> Plan:
         """Hash the files, drop empty, bad and duplicate ones, and cut the rest into pieces."""
-        losses = Losses()
+        left_out = LeftOut()
         found = ((path, path) for path in find_files(self.paths))
-        kept = usable_files(found, files, self.on_bad_file, losses)
+        kept = usable_files(found, files, self.on_bad_file, left_out)
         first = [Document(file.id, b"", 0, file.size, file.sha256) for file in kept[:FEW_DOCUMENTS]]
         split = choose_split(first, self.validation_share)
-        return plan_text(kept, split, losses, (file.sha256 for file in kept))
+        return plan_text(kept, split, left_out, (file.sha256 for file in kept))
 
 
 def usable_files(
-    found: Iterable[tuple[str, str]], files: InputFiles, on_bad_file: OnBadFile, losses: Losses
+    found: Iterable[tuple[str, str]], files: InputFiles, on_bad_file: OnBadFile, left_out: LeftOut
 ) -> list[TextFile]:
-    """The (id, path) pairs that hold text not seen before; the others are told to `losses`.
+    """The (id, path) pairs that hold text not seen before; the others are told to `left_out`.
 
     Raises DataError for a bad file where `on_bad_file` is `error`, and where nothing is left.
     """
@@ -110,13 +110,15 @@ def usable_files(
             )
         reason = _reason_to_skip(facts, kept)
         if reason:
-            losses.add(reason, path, facts.flaw or "")
+            left_out.add(reason, path, facts.flaw or "")
         else:
             kept[facts.sha256] = TextFile(id_, path, facts.sha256, facts.size)
     files.save()
     if not kept:
-        listing = ", ".join(f"{count} {reason}" for reason, count in sorted(losses.counts.items()))
-        raise DataError(f"None of {losses.counts.total()} files has text ({listing}), the last being {path}.")
+        listing = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.counts.items()))
+        raise DataError(
+            f"None of {left_out.counts.total()} files has text ({listing}), the last being {path}."
+        )
     return list(kept.values())
 
 
@@ -128,12 +130,12 @@ def _reason_to_skip(facts: FileFacts, kept: dict[str, TextFile]) -> str | None:
     return "duplicate" if facts.sha256 in kept else None
 
 
-def plan_text(files: Sequence[TextFile], split: Split, losses: Losses, contents: Iterator[str]) -> Plan:
+def plan_text(files: Sequence[TextFile], split: Split, left_out: LeftOut, contents: Iterator[str]) -> Plan:
     """The plan for text files whose order and split are known; `contents` are what the fingerprint is made of."""
     n_bytes = sum(file.size for file in files)
     pieces = tuple(_pieces(files, piece_bytes(n_bytes)))
     settings = {"kind": "text", "split": split.settings()}
-    return Plan(fingerprint(settings, contents), pieces, split, n_bytes, losses)
+    return Plan(fingerprint(settings, contents), pieces, split, n_bytes, left_out)
 
 
 def _pieces(files: Sequence[TextFile], limit: int) -> Iterator[Piece]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from llm.data.documents import Document, Losses, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, Plan, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, check_share, choose_split, first_documents
 from llm.data.files.addresses import InputFile, find_inputs, open_address
 from llm.data.files.bzip2 import blocks
@@ -109,27 +109,27 @@ class PagesPiece:
     start: int = 0
     end: float = float("inf")
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         """Read the articles in order."""
-        for page in self._pages(losses):
+        for page in self._pages(left_out):
             try:
                 element = ElementTree.fromstring(page)
             except ElementTree.ParseError as error:
-                losses.add("bad", f"{self.address}, {_title(page)}", f"the page is malformed XML: {error}")
+                left_out.add("bad", f"{self.address}, {_title(page)}", f"the page is malformed XML: {error}")
                 continue
             if reason := _no_article(element):
-                losses.add(reason)
+                left_out.add(reason)
                 continue
             title = element.findtext("title") or ""
             text = prose(element.findtext("revision/text") or "", self.namespaces)
             yield Document(title, clean_text(f"{title}\n\n{text}") if text else b"")
 
-    def _pages(self, losses: Losses) -> Iterator[bytes]:
+    def _pages(self, left_out: LeftOut) -> Iterator[bytes]:
         """The XML of each page."""
         buffer, own = bytearray(), 0
         for chunk in _chunks(self.address, self.start, self.end):
             if chunk.flaw:
-                losses.add("bad", f"{self.address}, block at {chunk.place}", chunk.flaw)
+                left_out.add("bad", f"{self.address}, block at {chunk.place}", chunk.flaw)
                 buffer.clear()
                 own = 0
             buffer += chunk.data
@@ -143,11 +143,11 @@ class PagesPiece:
             if not chunk.is_own and (not own or buffer.find(OPEN, 0, own + len(OPEN) - 1) < 0):
                 return
             if len(buffer) > LARGEST_PAGE:
-                losses.add("bad", f"{self.address}, {_title(buffer)}", "the page has no end")
+                left_out.add("bad", f"{self.address}, {_title(buffer)}", "the page has no end")
                 buffer.clear()
                 own = 0
         if own and OPEN in buffer:
-            losses.add("bad", f"{self.address}, {_title(buffer)}", "the dump ends inside this page")
+            left_out.add("bad", f"{self.address}, {_title(buffer)}", "the dump ends inside this page")
 
 
 def _next_page(buffer: bytearray, used: int, own: int) -> slice | None:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from llm.data.documents.bio import OUTSIDE
 from llm.generation import Mention, estimate, tell
+from llm.serve import asking
 from llm.serve.errors import ApiError
 from llm.serve.labelling import labelled, mentioned
 from llm.serve.metrics import Metrics
@@ -157,7 +158,7 @@ async def _written(
     body: Asked = CompletionRequest(prompt=texts, **settings)
     if served.chats:
         body = ChatRequest(messages=[Message(role="user", content=text) for text in texts], **settings)
-    requests = await run_in_threadpool(served.requests, body, prompts, None)
+    requests = await run_in_threadpool(asking.requests, served, body, prompts, None)
     answer = Answer.empty(len(requests), sum(map(len, prompts)))
     async with Writing(served, requests, (), http, metrics) as writing:
         async for piece in writing.pieces():

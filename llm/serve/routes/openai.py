@@ -8,13 +8,14 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from llm.serve.answers import ChatShape, CompletionShape, Envelope
+from llm.serve import asking
 from llm.serve.errors import ApiError
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
 from llm.serve.responding import responded
 from llm.serve.schema import Asked, ChatRequest, CompletionRequest, EmbeddingRequest, listed
 from llm.serve.served import Served
+from llm.serve.shapes import ChatShape, CompletionShape, Envelope
 from llm.serve.writing import Answer, Writing, called, whole_answers
 
 router = APIRouter(prefix="/v1")
@@ -39,15 +40,17 @@ async def show_model(name: str, models: Models) -> dict[str, Any]:
 
 @router.post("/completions", responses=_errors(400, 404, 429))
 async def complete(http: Request, body: CompletionRequest, models: Models, metrics: Figures) -> Response:
-    """Texts that go on from prompts; of a model that reads a text whole, what it makes of it."""
+    """Texts that a model writes for prompts; of what it reads whole, what it makes of it."""
     served, given = models.named(body.model), listed(body.prompt)
     envelope = Envelope.of(CompletionShape(served))
     prompts = await run_in_threadpool(lambda: [served.ids(one) for one in given])
     texts = [served.tokenizer.decode(one) if isinstance(one, list) else one for one in given]
-    if served.writes and not any(map(served.hides, texts)):
+    if not any(map(served.reads_whole, texts)):
         return await _written(http, served, body, prompts, envelope, metrics)
     if body.schema_given is not None:
-        message = f"{served.name} reads texts whole; only models that go on from a prompt write JSON."
+        message = (
+            f"{served.name} reads this text whole; only what is written token by token can be made JSON."
+        )
         raise ApiError(400, message, param="response_format")
     answer = Answer.empty(len(texts) * (body.n or 1), sum(map(len, prompts)))
     return await responded(whole_answers(served, texts, body), answer, body, envelope, AsyncExitStack())
@@ -57,8 +60,8 @@ async def complete(http: Request, body: CompletionRequest, models: Models, metri
 async def chat(http: Request, body: ChatRequest, models: Models, metrics: Figures) -> Response:
     """An assistant's next turn."""
     served = models.named(body.model)
-    if not served.writes_on:
-        message = f"{served.name} reads texts whole and doesn't chat; use /v1/completions."
+    if not served.goes_on:
+        message = f"{served.name} doesn't chat; use /v1/completions."
         raise ApiError(400, message, param="model")
     prompt = await run_in_threadpool(served.chat_ids, body)
     return await _written(http, served, body, [prompt], Envelope.of(ChatShape(served)), metrics)
@@ -85,9 +88,9 @@ async def embed(body: EmbeddingRequest, models: Models) -> dict[str, Any]:
 async def _written(
     http: Request, served: Served, body: Asked, prompts: list[list[int]], envelope: Envelope, metrics: Metrics
 ) -> Response:
-    """What a decoder writes for `prompts`, as the request wants it told."""
+    """What a model writes for `prompts` token by token, as the request wants it told."""
     top = body.top_logprobs if isinstance(body, ChatRequest | CompletionRequest) else None
-    requests = await run_in_threadpool(served.requests, body, prompts, top)
+    requests = await run_in_threadpool(asking.requests, served, body, prompts, top)
     template_stops = served.template.stops if isinstance(body, ChatRequest) else ()
     writing = Writing(served, requests, [*body.stops, *template_stops], http, metrics)
     read = sum(map(len, prompts))

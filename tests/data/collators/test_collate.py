@@ -1,6 +1,7 @@
 import numpy as np
 
-from llm.data.collators.base import CausalCollator, Setting
+from llm.data.collators.base import Setting
+from llm.data.collators.causal import CausalCollator
 from llm.data.sampling.windows import IGNORED
 from llm.model import ModelConfig
 from llm.tokenizer import ByteSpec

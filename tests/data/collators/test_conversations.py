@@ -126,13 +126,13 @@ def test_packing_loses_nothing_and_overfills_nothing(lengths):
 def test_packed_rows_score_as_conversations_alone(corpus):
     collate = collator()
     view = collate.view(corpus.train, 128, 0)
-    batch = collate(view.samples(np.arange(4)), np.arange(4))
+    batch = collate(view.training(np.arange(4)), np.arange(4))
     assert view.size < view.n_conversations
     model = Transformer(ModelConfig(**SHAPE, context_length=128)).eval()
     init_weights(model, 0)
     with torch.no_grad():
         packed = model(batch.tokens_bt, **batch.inputs())
-        for row, conversations in enumerate(view.samples(np.arange(4))):
+        for row, conversations in enumerate(view.training(np.arange(4))):
             at = 0
             for one in conversations:
                 alone = model(torch.from_numpy(one.ids_t[None, :-1]))[0]

@@ -137,6 +137,6 @@ def test_sources_of_pairs_are_mixed(stream):
     view, alone = mixed.cut(collate.view, 128, 0), collate.view(stream, 128, 0)
     assert collate.work(view) == collate.work(alone)
     numbers = np.arange(8)
-    batch = collate(view.samples(numbers), numbers)
+    batch = collate(view.training(numbers), numbers)
     assert (batch.targets_bk != IGNORED).sum() == view.n_targets(numbers).sum()
     assert view.n_held_out == 2 * alone.n_held_out

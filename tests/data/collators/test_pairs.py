@@ -56,7 +56,7 @@ def test_every_pair_is_there_once_and_none_is_cut(corpus):
 def test_an_epoch_holds_each_pair_once_in_another_order(corpus):
     view = Pairs(corpus.train, 256, 0, END)
     first, second = (
-        [texts(pair) for pair in view.samples(np.arange(epoch * view.size, (epoch + 1) * view.size))]
+        [texts(pair) for pair in view.training(np.arange(epoch * view.size, (epoch + 1) * view.size))]
         for epoch in (0, 1)
     )
     assert sorted(first) == sorted(second) == sorted(all_pairs(corpus.train))
@@ -99,14 +99,15 @@ def test_the_mean_of_a_step_is_over_all_its_targets_however_it_is_shared_out(cor
     )
     init_weights(model, 0)
     collate = PairCollator(Setting(TOKENIZER, 0, ModelConfig(context_length=64)))
-    data = CorpusDataModule(corpus, collate, context_length=64, batch_size=8, micro_batch_size=micro, seed=0)
+    samples = [stream.cut(collate.view, 64, 0) for stream in (corpus.train, corpus.validation)]
+    data = CorpusDataModule(corpus, collate, *samples, batch_size=8, micro_batch_size=micro)
     data.trainer = SimpleNamespace(
         world_size=1, global_rank=0, strategy=SimpleNamespace(root_device=torch.device("cpu"))
     )
     batches = iter(data.train_dataloader())
     for step in range(3):
         parts = [CrossEntropy()(model, next(batches)) for _ in range(8 // micro)]
-        whole = CrossEntropy()(model, collate(data.samples.samples(np.arange(8) + 8 * step), np.arange(8)))
+        whole = CrossEntropy()(model, collate(data.samples.training(np.arange(8) + 8 * step), np.arange(8)))
         assert sum(part.n_targets for part in parts) == whole.n_targets
         mean = torch.stack([part.mean for part in parts]).mean()
         torch.testing.assert_close(mean, whole.mean, rtol=1e-6, atol=0)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm.data.documents import Document, Losses
+from llm.data.corpus import TokenStream, token_dtype
+from llm.data.documents import Document, LeftOut
 from llm.data.documents.split import HashSplit
 from llm.data.preparation import assemble as module
 from llm.data.preparation.assemble import assemble, find_duplicates
 from llm.data.preparation.encode import PieceFiles, encode_piece
-from llm.data.shards import TokenStream, token_dtype
 from llm.tokenizer import ByteSpec
 
 TOKENIZER = ByteSpec().build(())
@@ -23,7 +23,7 @@ class Texts:
     def __init__(self, texts: list[bytes]) -> None:
         self.texts = texts
 
-    def documents(self, losses: Losses) -> Iterator[Document]:
+    def documents(self, left_out: LeftOut) -> Iterator[Document]:
         for number, text in enumerate(self.texts):
             yield Document(f"d{number}", text)
 
@@ -86,12 +86,12 @@ def test_a_long_copy_is_dropped_with_all_its_chunks(tmp_path, monkeypatch) -> No
 
 def test_a_document_that_goes_on_in_the_next_piece_stays_one(tmp_path) -> None:
     class Rest(Texts):
-        def documents(self, losses: Losses) -> Iterator[Document]:
+        def documents(self, left_out: LeftOut) -> Iterator[Document]:
             yield Document("long", b"second half", 10, 21, "ab" * 32)
-            yield from super().documents(losses)
+            yield from super().documents(left_out)
 
     class Start(Texts):
-        def documents(self, losses: Losses) -> Iterator[Document]:
+        def documents(self, left_out: LeftOut) -> Iterator[Document]:
             yield Document("long", b"first half", 0, 21, "ab" * 32)
 
     files = [PieceFiles(tmp_path, number) for number in range(2)]

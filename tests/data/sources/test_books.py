@@ -3,7 +3,7 @@ import zipfile
 
 import pytest
 
-from llm.data.documents import Losses
+from llm.data.documents import LeftOut
 from llm.data.files.inputs import InputFiles
 from llm.data.sources import Books, books
 from llm.data.sources.books import without_licence
@@ -60,9 +60,9 @@ def epub(**changes: str | bytes | None) -> bytes:
     return packed.getvalue()
 
 
-def read(paths, losses: Losses | None = None) -> list[str]:
+def read(paths, left_out: LeftOut | None = None) -> list[str]:
     plan = Books(paths, validation_share=0).plan(InputFiles())
-    return [document.text for piece in plan.pieces for document in piece.documents(losses or Losses())]
+    return [document.text for piece in plan.pieces for document in piece.documents(left_out or LeftOut())]
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,10 @@ BROKEN = {
 def test_what_can_not_be_read_is_told_and_passed_over(write, monkeypatch, name) -> None:
     monkeypatch.setattr(books, "LARGEST_BOOK", 1 << 20)
     content, why = BROKEN[name]
-    folder, losses = write({"a.txt": "A book.", "b": content, "c.txt": "Another."}), Losses()
-    assert read([f"{folder}/*"], losses) == ["A book.", "Another."]
-    assert losses.counts == {"bad": 1}
-    ((where, reason),) = losses.cases["bad"]
+    folder, left_out = write({"a.txt": "A book.", "b": content, "c.txt": "Another."}), LeftOut()
+    assert read([f"{folder}/*"], left_out) == ["A book.", "Another."]
+    assert left_out.counts == {"bad": 1}
+    ((where, reason),) = left_out.cases["bad"]
     assert where.endswith("/b")
     assert why in reason
 

@@ -6,7 +6,7 @@ import brotli
 import pytest
 from fastwarc.warc import ArchiveIterator
 
-from llm.data.documents import Losses
+from llm.data.documents import LeftOut
 from llm.data.files.inputs import InputFiles
 from llm.data.sources import CommonCrawl, common_crawl
 from llm.data.sources.common_crawl import ArchivePiece
@@ -33,9 +33,9 @@ RECORDS = [response(f"http://x.org/{n}", html(f"Page number {n} " + "word " * (n
 ADDRESSES = [f"http://x.org/{n}" for n in range(300)]
 
 
-def read(paths, losses: Losses | None = None, **settings):
+def read(paths, left_out: LeftOut | None = None, **settings):
     plan = CommonCrawl(paths, validation_share=0, **settings).plan(InputFiles())
-    return [document for piece in plan.pieces for document in piece.documents(losses or Losses())]
+    return [document for piece in plan.pieces for document in piece.documents(left_out or LeftOut())]
 
 
 def test_html_pages_alone(write) -> None:
@@ -46,10 +46,10 @@ def test_html_pages_alone(write) -> None:
         response("http://d.org", html("gone"), status="404 Not Found"),
         record("conversion", "http://e.org", b"A text"),
     ]
-    folder, losses = write({"a.warc": b"".join(records)}), Losses()
-    found = {document.id: document.text for document in read([f"{folder}/a.warc"], losses)}
+    folder, left_out = write({"a.warc": b"".join(records)}), LeftOut()
+    found = {document.id: document.text for document in read([f"{folder}/a.warc"], left_out)}
     assert found == {"http://a.org": "Caf\u00e9", "http://b.org": "Caf\u00e9", "http://e.org": "A text"}
-    assert losses.counts == {"not_html": 2}
+    assert left_out.counts == {"not_html": 2}
 
 
 @pytest.mark.parametrize("size", [100, 999, 5000, 1 << 20])
@@ -70,28 +70,28 @@ def test_malformed_records_are_told_one_by_one(write) -> None:
     wrong = RECORDS[5].replace(b"Content-Length: ", b"Content-Length: 9", 1)
     garbage = b"\0\1\2 this is no record\r\n\r\n"
     records = [*RECORDS[:5], garbage, *RECORDS[6:10], wrong[:200] + b"\r\n\r\n", *RECORDS[11:20]]
-    folder, losses = write({"a.warc": b"".join(records)}), Losses()
-    found = [document.id for document in read([f"{folder}/a.warc"], losses)]
+    folder, left_out = write({"a.warc": b"".join(records)}), LeftOut()
+    found = [document.id for document in read([f"{folder}/a.warc"], left_out)]
     assert set(ADDRESSES[:5] + ADDRESSES[6:9] + ADDRESSES[12:20]) <= set(found)
-    assert len(losses.cases["bad"]) == losses.counts["bad"] >= 2
-    assert all("record at byte" in id_ for id_, _ in losses.cases["bad"])
+    assert len(left_out.cases["bad"]) == left_out.counts["bad"] >= 2
+    assert all("record at byte" in id_ for id_, _ in left_out.cases["bad"])
 
 
 def test_a_truncated_file_gives_what_is_whole(write) -> None:
     packed = [gzip.compress(r) for r in RECORDS[:20]]
-    folder, losses = write({"a.warc.gz": b"".join(packed)[: -len(packed[-1]) // 3]}), Losses()
-    assert [document.id for document in read([f"{folder}/a.warc.gz"], losses)] == ADDRESSES[:19]
-    assert losses.counts["bad"] == 1
+    folder, left_out = write({"a.warc.gz": b"".join(packed)[: -len(packed[-1]) // 3]}), LeftOut()
+    assert [document.id for document in read([f"{folder}/a.warc.gz"], left_out)] == ADDRESSES[:19]
+    assert left_out.counts["bad"] == 1
 
 
 def test_damage_inside_a_compressed_record_costs_that_record(write, monkeypatch) -> None:
     monkeypatch.setattr(common_crawl, "piece_bytes", lambda total: 2000)
     packed = [gzip.compress(r) for r in RECORDS]
     packed[50] = packed[50][:40] + bytes(20) + packed[50][60:]
-    folder, losses = write({"a.warc.gz": b"".join(packed)}), Losses()
-    found = [document.id for document in read([f"{folder}/a.warc.gz"], losses)]
+    folder, left_out = write({"a.warc.gz": b"".join(packed)}), LeftOut()
+    found = [document.id for document in read([f"{folder}/a.warc.gz"], left_out)]
     assert set(ADDRESSES) - set(found) <= set(ADDRESSES[49:51])
-    assert losses.counts["bad"] >= 1
+    assert left_out.counts["bad"] >= 1
 
 
 def test_an_unending_page_is_passed_over(write, monkeypatch) -> None:
@@ -99,9 +99,9 @@ def test_an_unending_page_is_passed_over(write, monkeypatch) -> None:
     bomb = gzip.compress(b"<p>" + b"x" * 5_000_000)
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
     records = [RECORDS[0], record("response", "http://bomb.org", head.encode() + bomb), RECORDS[1]]
-    folder, losses = write({"a.warc": b"".join(records)}), Losses()
-    assert [document.id for document in read([f"{folder}/a.warc"], losses)] == ADDRESSES[:2]
-    assert "larger than" in losses.cases["bad"][0][1]
+    folder, left_out = write({"a.warc": b"".join(records)}), LeftOut()
+    assert [document.id for document in read([f"{folder}/a.warc"], left_out)] == ADDRESSES[:2]
+    assert "larger than" in left_out.cases["bad"][0][1]
 
 
 def coded(names: str, body: bytes) -> bytes:
@@ -144,23 +144,23 @@ def test_what_is_no_archive_is_refused(write) -> None:
 
 
 def test_a_real_crawl_gives_its_pages(shared_data) -> None:
-    losses = Losses()
-    pages = read([str(shared_data / "raw/iana.warc.gz")], losses)
+    left_out = LeftOut()
+    pages = read([str(shared_data / "raw/iana.warc.gz")], left_out)
     assert len(pages) == 20
     assert sum(1 for page in pages if not page.data) == 2  # answers that lead elsewhere, without a body
-    assert losses.counts == {"not_html": 28}
+    assert left_out.counts == {"not_html": 28}
     assert all(page.id.startswith(("http://www.iana.org", "https://www.iana.org")) for page in pages)
     assert not any(re.search(r"</?(?:p|div|a|span|td)\b", page.text) for page in pages)
 
 
 def test_a_real_malformed_file_is_told_record_by_record(shared_data) -> None:
-    path, losses = shared_data / "raw/malformed.warc", Losses()
-    pages = read([str(path)], losses)
+    path, left_out = shared_data / "raw/malformed.warc", LeftOut()
+    pages = read([str(path)], left_out)
     assert [page.id for page in pages] == [
         "http://example.com?example=1",
         "http://www.iana.org/domains/example",
     ]
-    assert [id_ for id_, _ in losses.cases["bad"]] == [f"{path}, record at byte 4061"]
+    assert [id_ for id_, _ in left_out.cases["bad"]] == [f"{path}, record at byte 4061"]
     with pytest.raises(OSError, match="Invalid WARC header"):
         list(ArchiveIterator(io.BytesIO(path.read_bytes())))
 
@@ -183,4 +183,4 @@ def test_common_crawls_own_text_holds_ours(shared_data) -> None:
 
 def test_a_piece_of_nothing_has_nothing(write) -> None:
     folder = write({"a.warc.gz": b"".join(map(gzip.compress, RECORDS[:3]))})
-    assert list(ArchivePiece(f"{folder}/a.warc.gz", True, 10_000, 20_000).documents(Losses())) == []
+    assert list(ArchivePiece(f"{folder}/a.warc.gz", True, 10_000, 20_000).documents(LeftOut())) == []

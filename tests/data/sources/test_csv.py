@@ -8,7 +8,7 @@ import pytest
 
 from llm.data import prepare
 from llm.data.collators.pairs import Pairs
-from llm.data.documents import Losses
+from llm.data.documents import LeftOut
 from llm.data.documents.bio import tagged
 from llm.data.files.inputs import InputFiles
 from llm.data.sources import Tables
@@ -102,7 +102,7 @@ def test_rows_are_words_of_sentences(tmp_path, named):
     rows = WORDS if named == "at the first word" else full
     source = words_table(tmp_path / "a.csv", rows)
     assert source.corpus_name == "tagged"
-    documents = [one for piece in source.plan(InputFiles()).pieces for one in piece.documents(Losses())]
+    documents = [one for piece in source.plan(InputFiles()).pieces for one in piece.documents(LeftOut())]
     wanted = [
         tagged(["Ann", "met", 'the, "boss"'], ["B-PER", "O", "O"]),
         tagged(["Bob"], ["B-PER"]),
@@ -117,10 +117,10 @@ def test_a_sentence_with_a_broken_row_is_named_or_left_out(tmp_path):
     keys = {"text": "word", "label": "tag", "sentence": "id"}
     with pytest.raises(DataError, match=r"a\.csv:2: the row has another number of cells"):
         prepare(Tables(f"{tmp_path}/a.csv", **keys), ByteSpec(), tmp_path / "shards")
-    losses = Losses()
+    left_out = LeftOut()
     (piece,) = Tables(f"{tmp_path}/a.csv", on_bad_file="skip", **keys).pieces(f"{tmp_path}/a.csv", 0, 0)
-    assert [one.data for one in piece.documents(losses)] == [tagged(["c"], ["O"])]
-    assert losses.counts["bad"] == 1
+    assert [one.data for one in piece.documents(left_out)] == [tagged(["c"], ["O"])]
+    assert left_out.counts["bad"] == 1
 
 
 @pytest.mark.parametrize(

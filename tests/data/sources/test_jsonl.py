@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 
 from llm.data import prepare
-from llm.data.documents import Losses
+from llm.data.documents import LeftOut
 from llm.data.files import cutting
 from llm.data.sources import JsonLines, jsonl, record_files
 from llm.data.sources.csv import Tables
@@ -96,11 +96,11 @@ def test_a_line_without_end_is_named_or_skipped(write, tmp_path, documents_of, m
     assert read_all(tmp_path, documents_of, paths, on_bad_file="skip") == ["one", "two", "y" * 1000]
 
 
-def unpacked(piece, losses: Losses) -> list[str]:
+def unpacked(piece, left_out: LeftOut) -> list[str]:
     """The texts of a piece, read in a few megabytes of memory."""
     tracemalloc.start()
     try:
-        return [document.text for document in piece.documents(losses)]
+        return [document.text for document in piece.documents(left_out)]
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -116,13 +116,13 @@ def test_a_bomb_takes_no_memory_without_end(write, monkeypatch) -> None:
         "a.csv.gz": b'text\none\n"' + bomb,
     }
     folder = write({name: gzip.compress(data, 1) for name, data in packed.items()})
-    losses = Losses()
+    left_out = LeftOut()
     (piece,) = JsonLines([], on_bad_file="skip").pieces(f"{folder}/a.jsonl.gz", 0, 1)
-    assert unpacked(piece, losses) == ["one"]
-    assert losses.counts == {"bad": 1}
+    assert unpacked(piece, left_out) == ["one"]
+    assert left_out.counts == {"bad": 1}
     (piece,) = Tables([], on_bad_file="skip").pieces(f"{folder}/a.csv.gz", 0, 1)
     with pytest.raises(DataError, match=r"a\.csv.* has a line of more than"):
-        unpacked(piece, losses)
+        unpacked(piece, left_out)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 from pyarrow import parquet
 
 from llm.data import prepare
-from llm.data.documents import Losses
+from llm.data.documents import LeftOut
 from llm.data.files.inputs import InputFiles
 from llm.data.sources import ParquetFiles
 from llm.data.sources import parquet as module
@@ -23,9 +23,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def read(paths, losses: Losses | None = None, text: str = "body") -> list[str]:
+def read(paths, left_out: LeftOut | None = None, text: str = "body") -> list[str]:
     plan = ParquetFiles(paths, text, validation_share=0).plan(InputFiles())
-    return [document.text for piece in plan.pieces for document in piece.documents(losses or Losses())]
+    return [document.text for piece in plan.pieces for document in piece.documents(left_out or LeftOut())]
 
 
 @pytest.mark.parametrize("size", [1, 1500, 1 << 20])
@@ -41,8 +41,8 @@ def test_a_missing_column_is_named(folder) -> None:
 
 def test_rows_without_text_are_told(tmp_path) -> None:
     parquet.write_table(pa.table({"body": ["one", None, "two"], "n": [1, 2, 3]}), tmp_path / "a.parquet")
-    losses = Losses()
-    assert read([f"{tmp_path}/a.parquet"], losses) == ["one", "", "two"]
+    left_out = LeftOut()
+    assert read([f"{tmp_path}/a.parquet"], left_out) == ["one", "", "two"]
     with pytest.raises(DataError, match=r"no text.*3 bad"):
         read([f"{tmp_path}/a.parquet"], text="n")
 
@@ -53,9 +53,9 @@ def test_rows_without_text_are_told(tmp_path) -> None:
 def test_a_damaged_file_is_told_and_passed_over(folder, damage) -> None:
     path = folder / "b.parquet"
     path.write_bytes(damage(path.read_bytes()))
-    losses = Losses()
-    assert read([f"{folder}/*.parquet"], losses) == TEXTS[:600]
-    assert losses.counts == {"bad": 1}
+    left_out = LeftOut()
+    assert read([f"{folder}/*.parquet"], left_out) == TEXTS[:600]
+    assert left_out.counts == {"bad": 1}
 
 
 def test_from_parquet_to_shards(folder, tmp_path) -> None:

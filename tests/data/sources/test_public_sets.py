@@ -7,7 +7,7 @@ import pytest
 
 from llm import build
 from llm.cli.compose import compose
-from llm.data.documents import BETWEEN, Losses
+from llm.data.documents import BETWEEN, LeftOut
 from llm.data.documents.answers import Question
 from llm.data.documents.bio import tags_of
 from llm.data.documents.messages import conversations_of
@@ -51,7 +51,7 @@ def saved(tmp_path, split, rows, features):
 def documents(words):
     config = compose("train", words).config
     plan = build.source(config["data"], config).plan(InputFiles())
-    return [document for piece in plan.pieces for document in piece.documents(Losses())], plan
+    return [document for piece in plan.pieces for document in piece.documents(LeftOut())], plan
 
 
 def kept(document):
@@ -154,7 +154,7 @@ def test_parquet_reads_the_same_kinds(tmp_path):
         ({"text": "question", "label": "context"}, None),
     ):
         plan = ParquetFiles([f"{tmp_path}/*.parquet"], validation_share=0, **keys).plan(InputFiles())
-        ((found,),) = [list(piece.documents(Losses())) for piece in plan.pieces]
+        ((found,),) = [list(piece.documents(LeftOut())) for piece in plan.pieces]
         if wanted is None:
             assert found.sides == ["When?", PASSAGE]
         else:

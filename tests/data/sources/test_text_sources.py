@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llm.data import prepare
-from llm.data.documents import Losses
+from llm.data.documents import LeftOut
 from llm.data.files.inputs import InputFiles
 from llm.data.sources import StandardLibrary, TextFiles
 from llm.data.sources.stdlib import stdlib_files, stdlib_folder
@@ -70,7 +70,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(write, monkeypatch) -> None:
     (folder / "long.txt").write_text("text\n" * 89)
     for piece in plan.pieces:
         with pytest.raises(DataError, match=r"txt has changed since the preparation began"):
-            list(piece.documents(Losses()))
+            list(piece.documents(LeftOut()))
 
 
 def test_an_unknown_way_with_bad_files_is_refused() -> None:

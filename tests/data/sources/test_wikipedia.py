@@ -6,7 +6,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from llm.data.documents import Losses
+from llm.data.documents import LeftOut
 from llm.data.files.bzip2 import blocks
 from llm.data.files.inputs import InputFiles
 from llm.data.sources import Wikipedia, wikipedia
@@ -33,9 +33,9 @@ def dump(*pages: str) -> bytes:
     return (HEAD + "".join(pages) + "</mediawiki>\n").encode()
 
 
-def read(paths, losses: Losses | None = None) -> dict[str, str]:
+def read(paths, left_out: LeftOut | None = None) -> dict[str, str]:
     plan = Wikipedia(paths, validation_share=0).plan(InputFiles())
-    documents = [document for piece in plan.pieces for document in piece.documents(losses or Losses())]
+    documents = [document for piece in plan.pieces for document in piece.documents(left_out or LeftOut())]
     assert len(documents) == len({document.id for document in documents})
     return {document.id: document.text for document in documents}
 
@@ -51,9 +51,9 @@ def test_articles_alone_and_clean(write) -> None:
         page("Talk:A", "talk", namespace=1),
         page("Empty", "{{stub}}"),
     ]
-    folder, losses = write({"a.xml": dump(*pages)}), Losses()
-    assert read([f"{folder}/a.xml"], losses) == {"A & B": "A & B\n\nA b", "Empty": ""}
-    assert losses.counts == {"redirect": 1, "no_article": 1}
+    folder, left_out = write({"a.xml": dump(*pages)}), LeftOut()
+    assert read([f"{folder}/a.xml"], left_out) == {"A & B": "A & B\n\nA b", "Empty": ""}
+    assert left_out.counts == {"redirect": 1, "no_article": 1}
 
 
 @pytest.mark.parametrize("size", [37, 1000, 5000, 1 << 20])
@@ -101,18 +101,18 @@ def test_damage_costs_the_block_and_no_more(large) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data[: len(data) - 1000])
-    losses = Losses()
-    kept = read([str(path)], losses)
+    left_out = LeftOut()
+    kept = read([str(path)], left_out)
     assert 50 < len(kept) < 100
-    assert losses.counts["bad"] >= 2
-    assert any("block at bit" in id_ for id_, _ in losses.cases["bad"])
+    assert left_out.counts["bad"] >= 2
+    assert any("block at bit" in id_ for id_, _ in left_out.cases["bad"])
 
 
 def test_a_malformed_page_is_told_and_passed_over(write) -> None:
     pages = [page("A", "one"), page("B", "two").replace("</title>", "</titel>"), page("C", "three")]
-    folder, losses = write({"a.xml": dump(*pages)}), Losses()
-    assert list(read([f"{folder}/a.xml"], losses)) == ["A", "C"]
-    assert losses.cases["bad"][0][0].endswith("page 'B'")
+    folder, left_out = write({"a.xml": dump(*pages)}), LeftOut()
+    assert list(read([f"{folder}/a.xml"], left_out)) == ["A", "C"]
+    assert left_out.cases["bad"][0][0].endswith("page 'B'")
 
 
 def test_what_is_no_dump_is_refused(write) -> None:
@@ -126,13 +126,13 @@ def test_what_is_no_dump_is_refused(write) -> None:
 def test_a_page_without_end_takes_no_memory_without_end(write, monkeypatch) -> None:
     monkeypatch.setattr(wikipedia, "LARGEST_PAGE", 1 << 16)
     monkeypatch.setattr(wikipedia, "BLOCK_BYTES", 1 << 14)
-    folder, losses = (
+    folder, left_out = (
         write({"a.xml": HEAD + "<page><title>Bomb</title>" + "x" * (1 << 18) + page("A", "one")}),
-        Losses(),
+        LeftOut(),
     )
-    documents = list(PagesPiece(f"{folder}/a.xml", ()).documents(losses))
+    documents = list(PagesPiece(f"{folder}/a.xml", ()).documents(left_out))
     assert [document.id for document in documents] == ["A"]
-    assert "no end" in losses.cases["bad"][0][1]
+    assert "no end" in left_out.cases["bad"][0][1]
 
 
 # What is no prose, taken out of wikitext from the inside out, as roughly as will do to find sentences without markup.
@@ -155,8 +155,8 @@ def plain_sentences(wikitext: str) -> list[str]:
 
 
 def test_every_article_of_a_real_dump_is_there_and_clean(shared_data) -> None:
-    path, losses = shared_data / "raw/enwiki-pages-articles.xml.bz2", Losses()
-    articles = read([str(path)], losses)
+    path, left_out = shared_data / "raw/enwiki-pages-articles.xml.bz2", LeftOut()
+    articles = read([str(path)], left_out)
     pages = ElementTree.fromstring(bz2.decompress(path.read_bytes())).findall("{*}page")
     # 206 pages: 106 articles, 99 redirects to them, and a redirect in another namespace.
     assert Counter((page.findtext("{*}ns"), page.find("{*}redirect") is not None) for page in pages) == {
@@ -170,7 +170,7 @@ def test_every_article_of_a_real_dump_is_there_and_clean(shared_data) -> None:
         if page.findtext("{*}ns") == "0" and page.find("{*}redirect") is None
     }
     assert articles.keys() == wikitexts.keys()
-    assert losses.counts == {"redirect": 100}
+    assert left_out.counts == {"redirect": 100}
     assert {title: found[0] for title, text in articles.items() if (found := MARKUP.search(text))} == {}
     lost, count = {}, 0
     for title, text in articles.items():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from llm.data import Corpus
-from llm.data import shards as module
-from llm.data.shards import token_dtype
+from llm.data import corpus as module
+from llm.data.corpus import token_dtype
 from llm.errors import DataError
 from llm.files import read_object, write_json
 

@@ -1,0 +1,46 @@
+"""The next token of every token: the collator of plain text.
+
+Shapes: n samples, b batch, t time, k targets in a row.
+"""
+
+import numpy as np
+
+from llm.data.collators.base import Batch, Given, Setting, Work, document_numbers
+from llm.data.sampling.windows import IGNORED, Windows
+
+
+class CausalCollator:
+    """Each token's target is the token after it.
+
+    Args:
+        setting: the run's tokenizer.
+        within_documents: whether attention stays within a document; else a token sees all that stands before it.
+    """
+
+    given: Given = "beginning"
+    view = Windows
+
+    def __init__(self, setting: Setting, *, within_documents: bool = False) -> None:
+        self.within_documents = within_documents
+        self.end_of_text = setting.tokenizer.end_of_text
+
+    def work(self, samples: Windows) -> Work:
+        """Every token of a window is scored."""
+        return Work(samples.length, samples.length, samples.length)
+
+    most = work
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Documents, where attention stays within them."""
+        return ("documents_bt",) if self.within_documents else ()
+
+    def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
+        """The batch, both tensors views of `windows` where nothing is past the end of the text."""
+        tokens_bt = windows[:, :-1]
+        if (windows[:, -1] == IGNORED).any():
+            tokens_bt = np.where(tokens_bt == IGNORED, 0, tokens_bt)
+        arrays = {"tokens_bt": tokens_bt, "targets_bk": windows[:, 1:], "ids": ids}
+        if self.within_documents:
+            arrays["documents_bt"] = document_numbers(tokens_bt, self.end_of_text)
+        return Batch.of(**arrays)

@@ -1,0 +1,32 @@
+"""What each kind of model does with a text: it goes on, writes a target, or reads the text whole."""
+
+import pytest
+import torch
+
+from llm.generation import continues, goes_on, reads_whole, writes
+from llm.model import ModelConfig, Transformer
+from llm.tokenizer import MASK, ByteSpec
+from llm.tokenizer.chat import PAIR, with_end
+from tests.small_models import SHAPE
+
+TOKENIZER = ByteSpec().build()
+PAIRS = TOKENIZER.with_chat_template(with_end(PAIR, TOKENIZER))
+LABELS = {"pooler": True, "labels": ("good", "bad")}
+
+
+@pytest.mark.parametrize(
+    ("shape", "tokenizer", "can", "whole"),
+    [
+        ({}, TOKENIZER, (True, True, True), (False, False)),
+        ({}, PAIRS, (True, True, False), (False, False)),
+        ({"architecture": "encoder_decoder"}, TOKENIZER, (True, False, False), (False, True)),
+        ({"architecture": "encoder"}, TOKENIZER, (False, False, False), (True, True)),
+        ({"architecture": "encoder", **LABELS}, TOKENIZER, (False, False, False), (True, True)),
+    ],
+    ids=["decoder", "decoder of pairs", "encoder-decoder", "encoder", "labels"],
+)
+def test_what_a_model_does_with_a_text(shape, tokenizer, can, whole):
+    with torch.device("meta"):
+        model = Transformer(ModelConfig(**SHAPE | shape))
+    assert (writes(model), goes_on(model), continues(model, tokenizer)) == can
+    assert (reads_whole(model, "a text"), reads_whole(model, f"a {MASK}")) == whole
