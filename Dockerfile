@@ -4,9 +4,12 @@
 FROM python:3.11-slim AS build
 WORKDIR /source
 RUN python -m venv /venv
-# torch first, from the index of builds without CUDA, and in a layer of its own.
+# A mirror takes the place of either by --build-arg.
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG PIP_INDEX_URL=https://pypi.org/simple
+# torch first, from the index of builds without CUDA, and in a layer of its own; what it needs comes below, pinned.
 COPY constraints.txt .
-RUN /venv/bin/pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu \
+RUN /venv/bin/pip install --no-cache-dir --no-deps --index-url "$TORCH_INDEX_URL" \
     "$(grep '^torch==' constraints.txt)"
 COPY pyproject.toml README.md LICENSE ./
 COPY conf conf

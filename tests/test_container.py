@@ -51,3 +51,11 @@ def test_the_commands_that_are_shown_compose(page):
 
 def test_torchs_version_is_pinned_where_the_image_reads_it():
     assert re.search(r"^torch==[\d.]+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+
+
+def test_where_packages_come_from_is_an_argument_that_is_used_and_told_of():
+    arguments = dict(re.findall(r"^ARG (\w+)=(https://\S+)$", DOCKERFILE, re.MULTILINE))
+    assert len(arguments) == DOCKERFILE.count("ARG ") == 2
+    assert '--index-url "$TORCH_INDEX_URL"' in DOCKERFILE
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"--build-arg (\w+)=", page)) == set(arguments) == {"PIP_INDEX_URL", "TORCH_INDEX_URL"}
