@@ -131,6 +131,11 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
+def share(path: Path) -> None:
+    """Let whoever may read its folder read a file: safetensors makes its files for their owner alone."""
+    path.chmod(path.parent.stat().st_mode & 0o666)
+
+
 def write_tensors(path: Path, tensors: "dict[str, Tensor]") -> None:
     """Write one safetensors file, atomically."""
     from safetensors.torch import save_file
@@ -138,6 +143,7 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]") -> None:
     neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, neighbour)
+        share(neighbour)
         sync(neighbour)
         neighbour.replace(path)
     finally:

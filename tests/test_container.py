@@ -58,4 +58,6 @@ def test_where_packages_come_from_is_an_argument_that_is_used_and_told_of():
     assert len(arguments) == DOCKERFILE.count("ARG ") == 2
     assert '--index-url "$TORCH_INDEX_URL"' in DOCKERFILE
     page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"--build-arg (\w+)=", page)) == set(arguments) == {"PIP_INDEX_URL", "TORCH_INDEX_URL"}
+    assert (
+        set(re.findall(r"--build-arg (\w+)=", page)) == set(arguments) == {"PIP_INDEX_URL", "TORCH_INDEX_URL"}
+    )

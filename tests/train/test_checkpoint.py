@@ -50,6 +50,13 @@ def save(root, step=5, **about):
     return writer.publish({**ABOUT, "step": step, **about}), model, optimizer
 
 
+def test_who_may_read_the_folder_may_read_a_checkpoint(tmp_path):
+    writer = CheckpointWriter(tmp_path, 1)
+    writer.write({"model.safetensors": {"weight": torch.zeros(1)}})
+    mode = (writer.folder / "model.safetensors").stat().st_mode
+    assert mode & 0o666 == writer.folder.stat().st_mode & 0o666
+
+
 def test_restored_training_is_bit_equal_to_uninterrupted(tmp_path):
     folder, model, optimizer = save(tmp_path)
     train(model, optimizer, 7, seed=2)

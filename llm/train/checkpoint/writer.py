@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llm.files import sha256, sync, write_json
+from llm.files import sha256, share, sync, write_json
 from llm.train.checkpoint.manifest import FORMAT, MANIFEST, Manifest
 from llm.train.tensors import write_shards
 
@@ -40,6 +40,7 @@ class CheckpointWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, content in tensors.items():
             save_file(content, self.folder / name)
+            share(self.folder / name)
             sync(self.folder / name)
 
     def write_shards(self, kinds: dict[str, dict[str, Tensor]]) -> None:
