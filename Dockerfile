@@ -4,9 +4,9 @@
 FROM python:3.11-slim AS build
 WORKDIR /source
 RUN python -m venv /venv
-# A mirror takes the place of either by --build-arg.
+# A mirror takes the place of either by --build-arg; of the second, pip knows the usual one.
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-ARG PIP_INDEX_URL=https://pypi.org/simple
+ARG PIP_INDEX_URL
 # torch first, from the index of builds without CUDA, and in a layer of its own; what it needs comes below, pinned.
 COPY constraints.txt .
 RUN /venv/bin/pip install --no-cache-dir --no-deps --index-url "$TORCH_INDEX_URL" \

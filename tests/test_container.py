@@ -54,10 +54,8 @@ def test_torchs_version_is_pinned_where_the_image_reads_it():
 
 
 def test_where_packages_come_from_is_an_argument_that_is_used_and_told_of():
-    arguments = dict(re.findall(r"^ARG (\w+)=(https://\S+)$", DOCKERFILE, re.MULTILINE))
-    assert len(arguments) == DOCKERFILE.count("ARG ") == 2
+    arguments = re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE)
+    assert sorted(arguments) == ["PIP_INDEX_URL", "TORCH_INDEX_URL"]  # pip itself reads the first
     assert '--index-url "$TORCH_INDEX_URL"' in DOCKERFILE
     page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
-    assert (
-        set(re.findall(r"--build-arg (\w+)=", page)) == set(arguments) == {"PIP_INDEX_URL", "TORCH_INDEX_URL"}
-    )
+    assert set(re.findall(r"--build-arg (\w+)=", page)) == set(arguments)

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch reads it at its first tensor. In huge pages, large tensors cost a five-hundredth of the page faults: 5 to 15%
     # of a training step on a CPU (benchmarks/throughput.md).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if os.getpid() == 1:
+        # A container's first process isn't ended by a signal that nothing handles.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return _run(words[0], words[1:]) if words else _overview()
     except UserError as error:

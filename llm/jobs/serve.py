@@ -43,12 +43,16 @@ def run(composed: Composed) -> int:
             server_header=False,
         )
         _announce(models, listening)
-        # uvicorn drains, then sends itself the signal again; by then there is nothing left to interrupt.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        signal.signal(signal.SIGINT, lambda *_: None)
+        # uvicorn drains, then sends itself the signal again.
+        signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGINT, _stop)
         sys.setswitchinterval(SWITCH_SECONDS)
         uvicorn.Server(settings).run(sockets=[listening])
     return 0
+
+
+def _stop(*_: object) -> None:
+    raise SystemExit(0)
 
 
 def _models(config: Config) -> list[Any]:

@@ -2,10 +2,12 @@
 
 import importlib
 import inspect
+import os
+import signal
 
 import pytest
 
-from llm.cli.main import VERBS
+from llm.cli.main import VERBS, main
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -15,3 +17,14 @@ def test_a_command_has_help_and_a_job(verb):
     assert told.EXAMPLES
     job = importlib.import_module(f"llm.jobs.{verb}")
     assert list(inspect.signature(job.run).parameters) == ["composed"]
+
+
+def test_the_first_process_of_a_container_is_ended_by_sigterm_from_the_start(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr("llm.cli.main._run", lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            main(["serve"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
