@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from llm.cli.main import main
+from llm.config import Composed
 
 WRONG = {
     # keys
@@ -244,10 +245,10 @@ def test_a_choice_of_ours_cant_be_shadowed(own: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(argv: list[str]) -> int:
+    def broken(composed: Composed) -> int:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("llm.cli.prepare.run", broken)
+    monkeypatch.setattr("llm.jobs.prepare.run", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["prepare"])
 
@@ -257,10 +258,10 @@ def test_an_error_of_a_job_has_its_exit_code(
 ) -> None:
     from llm.errors import DataError
 
-    def failing(argv: list[str]) -> int:
+    def failing(composed: Composed) -> int:
         raise DataError("x is empty: give another")
 
-    monkeypatch.setattr("llm.cli.prepare.run", failing)
+    monkeypatch.setattr("llm.jobs.prepare.run", failing)
     assert main(["prepare"]) == 1
     assert re.fullmatch("error: x is empty: give another\n", capsys.readouterr().err)
 
@@ -268,9 +269,9 @@ def test_an_error_of_a_job_has_its_exit_code(
 def test_ctrl_c_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stopped(argv: list[str]) -> int:
+    def stopped(composed: Composed) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("llm.cli.prepare.run", stopped)
+    monkeypatch.setattr("llm.jobs.prepare.run", stopped)
     assert main(["prepare"]) == 130
     assert "Traceback" not in capsys.readouterr().err
