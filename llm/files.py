@@ -132,7 +132,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
 
 
 def share(path: Path) -> None:
-    """Let whoever may read its folder read a file: safetensors makes its files for their owner alone."""
+    """Give a file the bits of its folder for reading and writing: safetensors makes its files for their owner alone."""
     path.chmod(path.parent.stat().st_mode & 0o666)
 
 

@@ -115,7 +115,8 @@ class Worker:
             if token.finish is not None:
                 del self._listeners[token.request]
                 self._leave()
-        self._hand_over(partial(_tell, heard))
+        if heard:  # not where the step read a part of a prompt
+            self._hand_over(partial(_tell, heard))
 
     def _fail(self, error: Exception) -> None:
         """Tell everybody, and begin anew."""
