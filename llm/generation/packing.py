@@ -148,7 +148,7 @@ class _PackedAttention(Attention):
         parts = (attention.query, attention.key, attention.value)
         weight = torch.cat([part.weight for part in parts])
         bias = torch.cat([part.bias for part in parts]) if attention.query.bias is not None else None
-        self._sizes = [part.out_features for part in parts]
+        self._counts = [part.out_features // attention.head_size for part in parts]
         changes = [part.changes if isinstance(part, Switched) else Changes() for part in parts]
         self._changes = nn.ModuleList(changes if any(isinstance(part, Switched) for part in parts) else [])
         self._projection = linear(weight, bias)
@@ -156,12 +156,16 @@ class _PackedAttention(Attention):
         self.query_norm, self.key_norm = attention.query_norm, attention.key_norm
 
     def project(self, x_btd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, their heads side by side."""
-        query, key, value = self._projection(x_btd).split(self._sizes, dim=-1)
+        """Return queries, keys and values (b, t, h, e)."""
+        query_bthe, key_bthe, value_bthe = self.heads(self._projection(x_btd)).split(self._counts, dim=-2)
         if not self._changes:
-            return query, key, value
+            return query_bthe, key_bthe, value_bthe
         of_query, of_key, of_value = self._changes
-        return of_query(x_btd, query), of_key(x_btd, key), of_value(x_btd, value)
+        return (
+            self.heads(of_query(x_btd, query_bthe.flatten(2))),
+            self.heads(of_key(x_btd, key_bthe.flatten(2))),
+            self.heads(of_value(x_btd, value_bthe.flatten(2))),
+        )
 
 
 class _PackedUnembedding(nn.Module):

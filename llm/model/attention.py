@@ -59,7 +59,7 @@ class Attention(nn.Module):
         self, x_btd: Tensor, view: View, cache: LayerCache | RaggedLayerCache | None = None
     ) -> Tensor:
         """Mix `x_btd` over time; `cache` brings the positions before it."""
-        query_bthe, key_bthe, value_bthe = (self._heads(x) for x in self.project(x_btd))
+        query_bthe, key_bthe, value_bthe = self.project(x_btd)
         query_bthe, key_bthe = self.query_norm(query_bthe), self.key_norm(key_bthe)
         if view.rotation is not None:
             query_bthe, key_bthe = rotate(query_bthe, view.rotation), rotate(key_bthe, view.rotation)
@@ -70,11 +70,12 @@ class Attention(nn.Module):
         return self._attend(query_bthe, seen, view.masking)
 
     def project(self, x_btd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, their heads side by side."""
+        """Return queries, keys and values (b, t, h, e)."""
         x_btd = cast_once(x_btd)
-        return self.query(x_btd), self.key(x_btd), self.value(x_btd)
+        return self.heads(self.query(x_btd)), self.heads(self.key(x_btd)), self.heads(self.value(x_btd))
 
-    def _heads(self, x_btd: Tensor) -> Tensor:
+    def heads(self, x_btd: Tensor) -> Tensor:
+        """Return what a product gave (b, t, h * e) head by head, (b, t, h, e)."""
         # The number of heads is inferred, since tensor parallelism leaves each rank some of them.
         return x_btd.unflatten(-1, (-1, self.head_size))
 
@@ -105,12 +106,12 @@ class CrossAttention(Attention):
     def read(self, memory_bsd: Tensor) -> KeysValues:
         """Return the keys and values of the other sequence."""
         memory_bsd = cast_once(memory_bsd)
-        key_bshe, value_bshe = self._heads(self.key(memory_bsd)), self._heads(self.value(memory_bsd))
+        key_bshe, value_bshe = self.heads(self.key(memory_bsd)), self.heads(self.value(memory_bsd))
         return KeysValues(self.key_norm(key_bshe).transpose(1, 2), value_bshe.transpose(1, 2))
 
     def look(self, x_btd: Tensor, seen: KeysValues, masking: Masking) -> Tensor:
         """Mix into each position of `x_btd` what it looks at."""
-        query_bthe = self.query_norm(self._heads(self.query(x_btd)))
+        query_bthe = self.query_norm(self.heads(self.query(x_btd)))
         return self._attend(query_bthe, seen, masking)
 
 

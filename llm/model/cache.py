@@ -35,13 +35,15 @@ class RaggedLayerCache(NamedTuple):
     key_bhme: Tensor
     value_bhme: Tensor
     row_b1: Tensor
-    position_b: Tensor
+    position_b1: Tensor
     length: int
 
     def extend(self, key_bhte: Tensor, value_bhte: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new positions and return all that the longest row has, (b, h, s, e) each."""
         t = key_bhte.shape[2]
-        position_bt = self.position_b[:, None] + torch.arange(t, device=self.position_b.device)
+        position_bt = self.position_b1
+        if t > 1:
+            position_bt = position_bt + torch.arange(t, device=position_bt.device)
         self.key_bhme[self.row_b1, :, position_bt] = key_bhte.transpose(1, 2)
         self.value_bhme[self.row_b1, :, position_bt] = value_bhte.transpose(1, 2)
         return self.key_bhme[:, :, : self.length + t], self.value_bhme[:, :, : self.length + t]
@@ -67,6 +69,13 @@ def _buffers(
     return zeros(by_head)
 
 
+def _views(buffers: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The keys and the values (b, h, m, e) of each layer in `buffers` (layers, 2, b, h, m, e)."""
+    # One operator for all layers: two of each layer's own take three times as long, at every step.
+    views = buffers.flatten(0, 1).unbind()
+    return list(zip(views[::2], views[1::2], strict=True))
+
+
 class KVCache:
     """Buffers of fixed size for `batch_size` sequences that grow together, empty at first.
 
@@ -89,14 +98,14 @@ class KVCache:
                 f"a cache of {self.max_length} positions is longer than the model's context_length "
                 f"{config.context_length}"
             )
-        self._buffers = _buffers(config, batch_size, self.max_length, device, dtype)
+        self._views = _views(_buffers(config, batch_size, self.max_length, device, dtype))
         self.length = 0
 
     @classmethod
     def over(cls, buffers: Tensor, length: int) -> "KVCache":
         """A cache that writes into `buffers` (layers, 2, b, h, m, e), of which `length` positions are filled."""
         cache = cls.__new__(cls)
-        cache._buffers, cache.max_length, cache.length = buffers, buffers.shape[-2], length
+        cache._views, cache.max_length, cache.length = _views(buffers), buffers.shape[-2], length
         return cache
 
     @property
@@ -106,8 +115,7 @@ class KVCache:
 
     def layer(self, index: int) -> LayerCache:
         """Return the share of layer `index`."""
-        key_bhme, value_bhme = self._buffers[index]
-        return LayerCache(key_bhme, value_bhme, self.length)
+        return LayerCache(*self._views[index], self.length)
 
     def advance(self, steps: int) -> None:
         """Count `steps` new positions, once every layer has written them."""
@@ -126,16 +134,16 @@ class RaggedCache:
 
     def __init__(self, buffers: Tensor, starts: Sequence[int]) -> None:
         """`buffers` are (layers, 2, b, h, m, e); `starts` says how much of each row is filled."""
-        self._buffers = buffers
+        self._views = _views(buffers)
         self.max_length = buffers.shape[-2]
         self.length = max(starts)
         self.start = torch.tensor(starts, device=buffers.device)
+        self._start_b1 = self.start[:, None]
         self._row_b1 = torch.arange(len(starts), device=buffers.device)[:, None]
 
     def layer(self, index: int) -> RaggedLayerCache:
         """Return the share of layer `index`."""
-        key_bhme, value_bhme = self._buffers[index]
-        return RaggedLayerCache(key_bhme, value_bhme, self._row_b1, self.start, self.length)
+        return RaggedLayerCache(*self._views[index], self._row_b1, self._start_b1, self.length)
 
     def advance(self, steps: int) -> None:
         """Nothing: whoever keeps the rows counts their positions."""
