@@ -9,8 +9,6 @@ from torch import Tensor
 from llm.build.nodes import Config
 from llm.build.tokenizers import ChattingSpec, FixedTokenizer, chatting, joins_pairs, untemplated_spec
 from llm.errors import ConfigError
-from llm.hub import from_huggingface, local_folder, peft
-from llm.hub.gguf.reader import from_gguf
 from llm.model import ModelConfig
 from llm.tokenizer import PretrainedSpec, TokenizerSpec, load_tokenizer, writes_targets
 from llm.tokenizer.chat import PAIR
@@ -112,6 +110,10 @@ def started(start: str, which: str | None) -> Origin:
     if run.exists():
         shape, tensors = checkpoint.read_model(checkpoint.find(run.checkpoints, which))
         return Origin(shape, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors)
+    # What reads other programs' models takes 6 MB, which most runs need not have.
+    from llm.hub import from_huggingface, local_folder, peft
+    from llm.hub.gguf.reader import from_gguf
+
     if run.folder.suffix == ".gguf":
         shape, tensors, tokenizer = from_gguf(run.folder)
         return Origin(shape, FixedTokenizer(tokenizer), tensors)

@@ -6,20 +6,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tokenizers
 
 from llm.errors import ConfigError, DataError, missing_package
 from llm.files import read_object
 from llm.tokenizer.base import CHAT_TEMPLATE, END_OF_TEXT, TableTokenizer, utf8
 from llm.tokenizer.chat import with_names
 
+if TYPE_CHECKING:
+    import tokenizers
+
 TOKENIZER_FILE = "tokenizer.json"
 _SIDE_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 # Where a folder names no end, the usual spellings, in this order.
 _USUAL_ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
+
+
+def _backend(source: str) -> "tokenizers.Tokenizer":
+    import tokenizers  # 4 MB, for those who have such a tokenizer
+
+    return tokenizers.Tokenizer.from_str(source)
 
 
 class PretrainedTokenizer(TableTokenizer):
@@ -31,7 +39,7 @@ class PretrainedTokenizer(TableTokenizer):
     kind = "pretrained"
 
     def _bytes_by_id(self) -> dict[int, bytes]:
-        self.backend = tokenizers.Tokenizer.from_str(self.files[TOKENIZER_FILE].decode())
+        self.backend = _backend(self.files[TOKENIZER_FILE].decode())
         self.backend.encode_special_tokens = True
         self.backend.no_truncation()
         self.backend.no_padding()
@@ -147,7 +155,7 @@ class PretrainedSpec:
     @cached_property
     def _tokenizer(self) -> PretrainedTokenizer:
         source, named_ends, template = _read(self.path)
-        backend = tokenizers.Tokenizer.from_str(source)
+        backend = _backend(source)
         added = backend.get_added_tokens_decoder()
         special_tokens = {token.content: id_ for id_, token in sorted(added.items()) if token.special}
         name, end = self._end_of_text(backend, named_ends)
@@ -157,7 +165,7 @@ class PretrainedSpec:
         except Exception as error:  # of whatever kind, from a vocabulary that is none
             raise _unreadable(self.path, error) from error
 
-    def _end_of_text(self, backend: tokenizers.Tokenizer, named: Sequence[str]) -> tuple[str, int]:
+    def _end_of_text(self, backend: "tokenizers.Tokenizer", named: Sequence[str]) -> tuple[str, int]:
         names = [self.end_of_text] if self.end_of_text else [*named, *_USUAL_ENDS]
         for name in names:
             if (id_ := backend.token_to_id(name)) is not None:
@@ -184,7 +192,7 @@ def _read(path: str) -> Found:
 def _read_folder(folder: Path) -> Found:
     try:
         source = (folder / TOKENIZER_FILE).read_text(encoding="utf-8")
-        tokenizers.Tokenizer.from_str(source)
+        _backend(source)
         side = [read_object(folder / name) for name in _SIDE_FILES if (folder / name).is_file()]
         template = _template(folder, side)
     except Exception as error:  # `tokenizers` raises bare Exception

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import sentencepiece
-from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec  # type: ignore[attr-defined]
 
 from llm.bounds import MOST_SAMPLE_BYTES, PositiveShare
 from llm.errors import ConfigError, DataError
@@ -52,8 +51,8 @@ class SentencePieceTokenizer(TableTokenizer):
     @property
     def algorithm(self) -> str:
         """One of `ALGORITHMS`."""
-        trained = ModelProto.FromString(self.files[MODEL_FILE]).trainer_spec
-        return "bpe" if trained.model_type == TrainerSpec.BPE else "unigram"
+        trained = _proto(self.files[MODEL_FILE]).trainer_spec
+        return "bpe" if trained.model_type == trained.BPE else "unigram"
 
     def pieces(self) -> Iterator[tuple[int, str, float]]:
         """The id, spelling and score of every piece that stands for text of its own: no single byte, no special token."""
@@ -182,9 +181,15 @@ class SentencePieceSpec:
         return DataError(f"SentencePiece could not train on this text: {message}")
 
 
+def _proto(model: bytes) -> Any:
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined] # 2 MB, to train one
+
+    return ModelProto.FromString(model)
+
+
 def _rounded(model: bytes) -> bytes:
     """A trained model with scores that are multiples of `SCORE_STEP`."""
-    proto = ModelProto.FromString(model)
+    proto = _proto(model)
     for piece in proto.pieces:
         piece.score = round(piece.score / SCORE_STEP) * SCORE_STEP
     return proto.SerializeToString(deterministic=True)

@@ -37,10 +37,11 @@ class MemoryUse(L.Callback):
         if pl_module.device.type != "cpu":
             torch.accelerator.reset_peak_memory_stats()
         elif CLEAR.exists():
-            # What planning and the first weights left free would be there before, and taken by tensors later.
+            held = _held()
+            # What planning, the first weights and looking for tensors left free would be there before, and taken later.
             give_back_freed_memory()
             CLEAR.write_text("5")  # the high-water mark begins anew
-            self._before = _resident("VmRSS") - _held()
+            self._before = _resident("VmRSS") - held
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Note the most, until the steps have been seen that tell."""
