@@ -38,7 +38,7 @@ def another(run, made):
     tensors = {name: -tensor if name.endswith("lora_b") else tensor for name, tensor in tensors.items()}
     shutil.copytree(run.folder, made.folder)
     writer = CheckpointWriter(made.checkpoints, 2)
-    writer.write({checkpoint.MODEL: tensors})
+    writer.write({checkpoint.MODEL_FILE: tensors})
     writer.publish({key: value for key, value in checkpoint.read_manifest(folder).items() if key != "files"})
 
 
