@@ -240,7 +240,9 @@ class BatchEngine:
         pieces = [torch.tensor(row.source, device=self.device) for row in unread]
         source_bs = pad_sequence(pieces, batch_first=True, padding_value=PADDING)
         with self._adapted(unread):
-            memory = self.model.read(source_bs.clamp(min=0), torch.where(source_bs == PADDING, PADDING, 0))
+            memory = self.model.encode_source(
+                source_bs.clamp(min=0), torch.where(source_bs == PADDING, PADDING, 0)
+            )
         for number, row in enumerate(unread):
             sources.fill(self._rows.index(row), [[part[number] for part in layer] for layer in memory.layers])
             row.has_source = True
@@ -249,13 +251,13 @@ class BatchEngine:
         """The hidden states of `rows`, which are those from `first` on, each with its adapter and its source."""
         with self._adapted(rows):
             if self._sources is None:
-                return self.model.encode(tokens_bt, cache)
+                return self.model.hidden_states(tokens_bt, cache)
             lengths = [len(row.source) for row in rows]
             layers = [KeysValues(*layer) for layer in self._sources.filled(first, lengths)]
             position_s = torch.arange(max(lengths), device=self.device)
             is_own_bs = position_s < torch.tensor(lengths, device=self.device)[:, None]
             documents_bs = torch.where(is_own_bs, 0, PADDING)
-            return self.model.encode(tokens_bt, cache, memory=Memory(layers, documents_bs))
+            return self.model.hidden_states(tokens_bt, cache, memory=Memory(layers, documents_bs))
 
     def _adapted(self, rows: Sequence[Row]) -> AbstractContextManager[None]:
         return using([row.adapter for row in rows], self.device)

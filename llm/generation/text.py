@@ -185,7 +185,7 @@ def _target_steps(
     source_bs = source_bs.to(next(model.parameters()).device)
     documents_bs = torch.where(source_bs == PADDING, PADDING, 0)
     with inference(model):
-        memory = model.read(source_bs.clamp(min=0), documents_bs)
+        memory = model.encode_source(source_bs.clamp(min=0), documents_bs)
     start_bt = torch.full((len(sources), 1), start_token(tokenizer))
     return generate(model, start_bt, stop_ids=stop_ids, memory=memory, **how)
 

@@ -196,7 +196,9 @@ class Served:
             tokens_1t = torch.tensor([prompt], device=next(self.model.parameters()).device)
             encoder = self.model.encoder
             hidden = (
-                self.model.encode(tokens_1t) if encoder is None else encoder(self.model.embedding(tokens_1t))
+                self.model.hidden_states(tokens_1t)
+                if encoder is None
+                else encoder(self.model.embedding(tokens_1t))
             )
             mean: list[float] = F.normalize(hidden[0].float().mean(0), dim=0).tolist()
         return mean

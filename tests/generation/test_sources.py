@@ -37,7 +37,7 @@ def source(length, seed=0):
 
 def alone(model, request):
     with torch.no_grad():
-        memory = model.read(torch.tensor([request.source]))
+        memory = model.encode_source(torch.tensor([request.source]))
     steps = generate(
         model,
         torch.tensor([request.prompt]),
