@@ -19,8 +19,8 @@ from llm.redaction import redacted_text
 from llm.tokenizer import MASK, hiding_tokens
 from llm.train.callbacks import SampleWriter
 from llm.train.metrics import Pause
-from llm.train.parallel import gathered
 from llm.train.run import Run
+from llm.train.sharding import gathered
 
 # Windows for each that is shown.
 LOOKED_AT = 16

@@ -37,10 +37,10 @@ from llm.train.loggers import RunLogger
 from llm.train.memory import MemoryUse
 from llm.train.metrics import Pause, together
 from llm.train.module import LanguageModule
-from llm.train.parallel import gathered, is_sharded
 from llm.train.rows import EVALUATED
 from llm.train.run import Run, environment, flatten, now, versions
 from llm.train.saving import Interrupted, StopRequest
+from llm.train.sharding import gathered, is_sharded
 
 
 def run(composed: Composed) -> int:

@@ -11,7 +11,7 @@ from llm.errors import CheckpointError, ConfigError
 from llm.files import read_tensors
 from llm.model import ModelConfig, least_parameters
 from llm.train.checkpoint.manifest import MANIFEST, MODEL, MODEL_FILE, read_manifest, verify
-from llm.train.parallel import local, sharded_like
+from llm.train.sharding import local, sharded_like
 from llm.train.tensors import Stored
 
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from llm.errors import CheckpointError
 from llm.train.checkpoint.manifest import OPTIMIZER, OPTIMIZER_FILE
-from llm.train.parallel import local
+from llm.train.sharding import local
 from llm.train.tensors import Stored
 
 
