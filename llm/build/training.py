@@ -19,7 +19,7 @@ from llm.data import Corpus, CorpusDataModule
 from llm.data.collators.base import Collator, Samples
 from llm.data.collators.packed import Packed, PackedCollator, bytes_per_target
 from llm.data.mixture import MixedSamples, Mixture
-from llm.generation import goes_on
+from llm.generation import is_decoder_lm
 from llm.model import Transformer, sequence_flops
 from llm.train import launch
 from llm.train.derive import Derived
@@ -121,7 +121,7 @@ def _bytes_per_target(text: Corpus | Mixture, net: Transformer, data: CorpusData
     """The bytes of text that a scored token stands for, where the bits of all of them add up to the text's."""
     if isinstance(data.collate, PackedCollator):
         return bytes_per_target(text.tokenizer, data.samples) if isinstance(data.samples, Packed) else None
-    return text.bytes_per_token if goes_on(net) else None
+    return text.bytes_per_token if is_decoder_lm(net) else None
 
 
 def progress(config: Config) -> TrainingProgress:

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from llm.adapter import using
 from llm.errors import ConfigError
-from llm.generation.abilities import writes
+from llm.generation.abilities import is_generative
 from llm.generation.engine import seeded
 from llm.generation.mode import inference
 from llm.generation.request import Request, Token
@@ -56,7 +56,7 @@ class BatchEngine:
         Raises:
             ConfigError: the model doesn't write, or reads prompts whole.
         """
-        if not writes(model):
+        if not is_generative(model):
             what = "one with labels" if model.config.labels else model.config.architecture
             raise ConfigError(
                 f"Of models only decoders and encoder-decoders write in batches, and this is {what}."

@@ -8,7 +8,7 @@ from llm import build
 from llm.build import Config
 from llm.config import Composed
 from llm.errors import ConfigError
-from llm.generation import Sampling, answer, complete, continues, reads_whole, stream_text
+from llm.generation import Sampling, answer, complete, continues_prompt, reads_whole, stream_text
 from llm.jobs import generate_many
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer, load_tokenizer
@@ -52,7 +52,7 @@ def run(composed: Composed) -> int:
 def _write(config: Config, net: Transformer, tokenizer: Tokenizer) -> None:
     """Print what goes on from the prompt, behind it, or the prompt's targets."""
     prompt = config["prompt"]
-    shown = prompt if continues(net, tokenizer) else ""
+    shown = prompt if continues_prompt(net, tokenizer) else ""
     how: dict[str, Any] = {
         "sampling": sampling(config),
         "max_new_tokens": config["max_new_tokens"],

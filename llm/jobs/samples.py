@@ -13,7 +13,15 @@ from llm.build import Config
 from llm.data import Corpus
 from llm.data.collators.words import LabelledWords
 from llm.data.mixture import Mixture
-from llm.generation import Sampling, answer, complete, continues, goes_on, show_hidden, template_of
+from llm.generation import (
+    Sampling,
+    answer,
+    complete,
+    continues_prompt,
+    is_decoder_lm,
+    show_hidden,
+    template_of,
+)
 from llm.model import Transformer
 from llm.redaction import redacted_text
 from llm.tokenizer import MASK, hiding_tokens
@@ -69,7 +77,7 @@ def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     """
     if config["task"]["template"] is not None:
         return _partner(config, net, text)
-    if continues(net, text.tokenizer):
+    if continues_prompt(net, text.tokenizer):
         return _author(config, net, text)
     keys, tokenizer = config["samples"], text.tokenizer
     prompts = keys["prompts"] or _held_out_prompts(config, net, text)
@@ -136,7 +144,7 @@ def _held_out_questions(config: Config, net: Transformer, text: Corpus | Mixture
 
 def _held_out_prompts(config: Config, net: Transformer, text: Corpus | Mixture) -> list[str]:
     """What the task shows the model of some held-out text, hidden parts as <mask>."""
-    if goes_on(net):
+    if is_decoder_lm(net):
         return [text.tokenizer.decode(ids) for ids in _held_out_questions(config, net, text)]
     keys = config["samples"]
     length = net.config.context_length

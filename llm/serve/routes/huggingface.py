@@ -94,7 +94,7 @@ async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figure
             for text, one in zip(texts, await mentioned(served, texts, http), strict=True)
         ]
         return found[0] if isinstance(body.inputs, str) else found
-    if served.writes:
+    if served.is_generative:
         return await _written(served, texts, asked, http, metrics)
     raise ApiError(400, f"{name} has no labels and writes no texts; use /v1/completions.")
 

@@ -60,7 +60,7 @@ async def complete(http: Request, body: CompletionRequest, models: Models, metri
 async def chat(http: Request, body: ChatRequest, models: Models, metrics: Figures) -> Response:
     """An assistant's next turn."""
     served = models.named(body.model)
-    if not served.goes_on:
+    if not served.is_decoder_lm:
         message = f"{served.name} doesn't chat; use /v1/completions."
         raise ApiError(400, message, param="model")
     prompt = await run_in_threadpool(served.chat_ids, body)
