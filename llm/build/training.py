@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
 
 from llm.build.models import adapter, initialise
 from llm.build.nodes import Config, instantiate, settings
@@ -39,27 +40,27 @@ CSV_TARGET = f"{MetricsCSV.__module__.rpartition('.')[0]}.{MetricsCSV.__name__}"
 
 
 def module(
-    config: Config, net: Transformer, start: Origin, derived: Derived, strategy: Parallelism
+    config: Config, net: Transformer, start: Origin, derived: Derived, parallelism: Parallelism
 ) -> LanguageModule:
     """The LightningModule around `net`."""
     return LanguageModule(
         net,
         objective(config),
-        optimizer(config, strategy),
+        optimizer(config, parallelism),
         instantiate(config["schedule"], config, total_steps=derived.max_steps),
         functools.partial(initialise, start=start, seed=config["seed"]),
         derived.compile,
     )
 
 
-def optimizer(config: Config, strategy: Parallelism) -> OptimizerFactory:
+def optimizer(config: Config, parallelism: Parallelism) -> OptimizerFactory:
     """What makes the config's optimizer of named parameters.
 
     Raises:
-        ConfigError: it does not work under this strategy.
+        ConfigError: it does not work under that parallelism.
     """
     make = resolve(config["optimizer"]["_target_"], config["packages"])
-    check_strategy(make, strategy)
+    check_strategy(make, parallelism)
     return functools.partial(make, **settings(config["optimizer"]))
 
 
@@ -181,6 +182,7 @@ def trainer(
     slurm = SLURMEnvironment(auto_requeue=False) if launch.by_srun() else None
     return L.Trainer(
         **keys,
+        strategy=strategy(config),
         plugins=slurm,
         callbacks=[*callbacks, *extra],
         logger=list(loggers),
@@ -192,12 +194,16 @@ def trainer(
     )
 
 
+def strategy(config: Config) -> Strategy | str:
+    """Lightning's strategy: one of ours, or of the user's own, as its node in `conf/strategy` says, or the name of one."""
+    node = config["trainer"]["strategy"]
+    return instantiate(node, config) if isinstance(node, dict) else node
+
+
 def _trainer_keys(config: Config, derived: Derived) -> Config:
-    """The Trainer's arguments, whose counts of batches are made of the config's counts of steps."""
-    keys = dict(config["trainer"])
+    """The Trainer's arguments but the strategy, whose counts of batches are made of the config's counts of steps."""
+    keys = {key: value for key, value in config["trainer"].items() if key != "strategy"}
     interval, limit = keys["val_check_interval"], keys["limit_val_batches"]
-    if isinstance(keys["strategy"], dict):
-        keys["strategy"] = instantiate(keys["strategy"], config)
     return keys | {
         "accelerator": derived.accelerator,
         "devices": keys["devices"] if isinstance(keys["devices"], list) else derived.devices,
