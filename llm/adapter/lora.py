@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from llm.adapter.frozen import KINDS, Frozen, decoded
 from llm.errors import ConfigError
 from llm.model import Transformer
+from llm.model.heads import LABEL_PARTS
 from llm.model.init import generator_for
 
 A, B, GAIN = "lora_a", "lora_b", "lora_gain"
-# What a model has for its labels alone: drawn anew, and so trained whole.
-HEADS = ("label_head.", "pooler.")
 ALL = "all"
 
 
@@ -138,7 +137,8 @@ class Lora:
             made = make(base, self.quantize, self.rank, self.scale, self.dropout)
             setattr(net.get_submodule(parent), leaf, made)
         for name, parameter in net.named_parameters():
-            is_head = bool(net.config.labels) and name.startswith(HEADS)
+            # Drawn anew, and so trained whole.
+            is_head = bool(net.config.labels) and name.startswith(LABEL_PARTS)
             parameter.requires_grad_(is_head or name.endswith((A, B, GAIN)))
 
     def _chosen(self, net: Transformer) -> list[str]:

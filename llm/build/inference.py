@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from llm.adapter import Adapted, attach, without_adapters
-from llm.build.models import TASK_PARTS
 from llm.build.origins import started
 from llm.errors import ConfigError
 from llm.generation import pack, quantize
 from llm.model import ModelConfig, Transformer
+from llm.model.heads import TASK_PARTS
 from llm.tokenizer import Tokenizer, load_tokenizer
 from llm.train import checkpoint
 from llm.train.hardware import place

@@ -12,14 +12,12 @@ from llm.build.origins import Origin
 from llm.config import resolve
 from llm.errors import ConfigError
 from llm.model import ModelConfig, Transformer, init_weights
+from llm.model.heads import TASK_PARTS
 from llm.train import checkpoint
 from llm.train.parallelism import Parallelism
 from llm.train.recompute import recompute
 from llm.train.strategies import ZeroStrategy, check_deepspeed
 from llm.train.tensor_parallel import check_divides
-
-# What a model has for its task alone, by the beginning of its weights' names.
-TASK_PARTS = ("unembedding.", "pooler.", "label_head.")
 
 
 def adapter(config: Config) -> Lora | None:
