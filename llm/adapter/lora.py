@@ -173,7 +173,7 @@ def layers(net: Transformer) -> dict[str, LowRank]:
     return {name: module for name, module in net.named_modules() if isinstance(module, LowRank)}
 
 
-def begun(net: Transformer, weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+def initial_weights(net: Transformer, weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
     """The first weights of `net`, whose model without adapters has `weights`: the adapters change nothing yet.
 
     Matrices that `net` keeps in few bits are brought into them.

@@ -127,7 +127,7 @@ def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus | M
 
 def _first(run: Run, net: Transformer) -> build.Origin:
     """What the run began as, of the context that its model has now."""
-    return build.started(str(run.config.get("init_from")), None).shortened(net.config.context_length)
+    return build.read_origin(str(run.config.get("init_from")), None).shortened(net.config.context_length)
 
 
 def _task(run: Run) -> Config:

@@ -190,7 +190,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> Decision:
     return Decision(start.step, checkpoint, derived)
 
 
-def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[str, Any]) -> None:
+def _write_down(job: Job, derived: Derived, known: dict[str, Any], resumed_at: dict[str, Any]) -> None:
     """Write what the run is and from where it goes on; run.json first, since it alone makes the folder a run."""
     run, corpus, start = job.run, job.corpus, job.config["init_from"]
     resumes = known["resumes"] if known else []
@@ -207,7 +207,7 @@ def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[s
         parameters=parameter_count(job.shape),
         derived=derived.record(),
         environment=environment(),
-        resumes=[*resumes, begun] if begun["checkpoint"] else resumes,
+        resumes=[*resumes, resumed_at] if resumed_at["checkpoint"] else resumes,
     )
     corpus.tokenizer.save(run.tokenizer)
     run.write_config(job.config)
