@@ -54,14 +54,14 @@ class Writer:
         return self.prompts[0] + text if self.follows else text
 
 
-def samples(
+def sample_callbacks(
     config: Config, run: Run, net: Transformer, text: Corpus | Mixture, shows: Sequence[Any], pause: Pause
 ) -> list[L.Callback]:
     """What lets the model write while it trains."""
     keys = config["samples"]
     if not keys["every_n_steps"]:
         return []
-    show = writer(config, net, text)
+    show = sample_writer(config, net, text)
 
     def write() -> list[str]:
         with gathered(net):
@@ -70,15 +70,15 @@ def samples(
     return [SampleWriter(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
 
 
-def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
+def sample_writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     """What `samples` asks of the model: texts that begin with its prompts, hidden parts filled in, or targets.
 
     Of a model that reads a text whole, some held-out text is asked where the config has no prompts that suit.
     """
     if config["task"]["template"] is not None:
-        return _partner(config, net, text)
+        return _chat_writer(config, net, text)
     if continues_prompt(net, text.tokenizer):
-        return _author(config, net, text)
+        return _continuing_writer(config, net, text)
     keys, tokenizer = config["samples"], text.tokenizer
     prompts = keys["prompts"] or _held_out_prompts(config, net, text)
 
@@ -89,7 +89,7 @@ def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, follows=False)
 
 
-def _author(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
+def _continuing_writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     keys = config["samples"]
     prompts = keys["prompts"] or [""]
 
@@ -112,7 +112,7 @@ def _author(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     return Writer(shown, write, follows=True)
 
 
-def _partner(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
+def _chat_writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     """What answers `samples.prompts`, or the first questions that are held out."""
     keys, tokenizer = config["samples"], text.tokenizer
     template = template_of(tokenizer)

@@ -23,7 +23,7 @@ from llm.jobs.ending import finish, read_results, show_end
 from llm.jobs.evaluate import check_names
 from llm.jobs.job import Choices, Job
 from llm.jobs.judged import Entry
-from llm.jobs.samples import samples
+from llm.jobs.samples import sample_callbacks
 from llm.jobs.show import amount
 from llm.jobs.yardstick import HARNESS
 from llm.model import Transformer, parameter_count
@@ -292,7 +292,7 @@ def _callbacks(
         bar,
         StrategyRecord(run),
         memory,
-        *samples(config, run, net, job.corpus, shows, pause),
+        *sample_callbacks(config, run, net, job.corpus, shows, pause),
         *_evaluated(job, net, pause),
         build.checkpointer(config, run, net, data, resume_from, pause, stop),
     ]
