@@ -66,7 +66,7 @@ def optimizer(config: Config, parallelism: Parallelism) -> OptimizerFactory:
 
 def datamodule(
     config: Config,
-    text: Corpus | Mixture,
+    corpus: Corpus | Mixture,
     collate: Collator,
     samples: Samples,
     held_out: Samples,
@@ -81,7 +81,7 @@ def datamodule(
     if isinstance(samples, MixedSamples):
         samples.require(derived.max_steps * batch_size)
     return CorpusDataModule(
-        text,
+        corpus,
         collate,
         samples,
         held_out,
@@ -100,7 +100,7 @@ def part_losses(data: CorpusDataModule) -> list[L.Callback]:
 
 
 def meter(
-    text: Corpus | Mixture,
+    corpus: Corpus | Mixture,
     net: Transformer,
     data: CorpusDataModule,
     peak: float | None,
@@ -111,18 +111,18 @@ def meter(
     flops = sequence_flops(net.config, work.written, read=work.read, scored=work.scored)
     return Meter(
         tokens_per_step=round(data.batch_size * work.tokens),
-        bytes_per_token=_bytes_per_target(text, net, data),
+        bytes_per_token=_bytes_per_target(corpus, net, data),
         flops_per_token=flops / work.tokens,
         peak_flops=peak,
         observers=observers,
     )
 
 
-def _bytes_per_target(text: Corpus | Mixture, net: Transformer, data: CorpusDataModule) -> float | None:
+def _bytes_per_target(corpus: Corpus | Mixture, net: Transformer, data: CorpusDataModule) -> float | None:
     """The bytes of text that a scored token stands for, where the bits of all of them add up to the text's."""
     if isinstance(data.collate, PackedCollator):
-        return bytes_per_target(text.tokenizer, data.samples) if isinstance(data.samples, Packed) else None
-    return text.bytes_per_token if is_decoder_lm(net) else None
+        return bytes_per_target(corpus.tokenizer, data.samples) if isinstance(data.samples, Packed) else None
+    return corpus.bytes_per_token if is_decoder_lm(net) else None
 
 
 def progress(config: Config) -> TrainingProgress:

@@ -51,17 +51,17 @@ def run(composed: Composed) -> int:
         return dry_run.run(config, choices)
     quiet_lightning()
     launch.check_alike({"versions": versions(), "config values": dict(flatten(redacted(config)))})
-    folder = Run(Path(config["runs_dir"]) / config["name"])
+    run = Run(Path(config["runs_dir"]) / config["name"])
     # Before minutes go into a corpus.
     build.adapter(config)
     build.check_reference(config)
     build.check_installed(config)
-    resume.check_something_to_resume(folder, config["resume"])
+    resume.check_something_to_resume(run, config["resume"])
     say = print if launch.rank() == 0 else _nothing
-    origin = build.origin(config, folder)
-    corpus = _corpus(config, origin, folder, say)
+    origin = build.origin(config, run)
+    corpus = _corpus(config, origin, run, say)
     shape = build.shape_for(config, origin, corpus)
-    job = Job(config, choices, folder, origin, corpus, shape)
+    job = Job(config, choices, run, origin, corpus, shape)
     # Whatever these refuse is refused before anything is written.
     _check_samples(job, say)
     build.check_layout(config, shape, job.strategy)
@@ -71,7 +71,7 @@ def run(composed: Composed) -> int:
         return _train(job, say)
     finally:
         launch.forget()
-        folder.release()
+        run.release()
 
 
 def _check_samples(job: Job, say: Callable[[str], None]) -> None:
@@ -101,17 +101,17 @@ def _trained_share(net: Transformer) -> str:
     return f"{told} Frozen matrices take {amount(in_codes)}B, and {amount(as_floats)}B in float32."
 
 
-def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], None]) -> Corpus | Mixture:
+def _corpus(config: Config, origin: Origin, run: Run, say: Callable[[str], None]) -> Corpus | Mixture:
     """The corpus of the config; where its text is gone, the one that the run began with."""
     try:
         return build.corpus(config, origin.tokenizer, show=launch.rank() == 0)
     except UserError as error:
-        if config["resume"] == "never" or not folder.exists():
+        if config["resume"] == "never" or not run.exists():
             raise
-        if folder.config.get("data") != redacted(config["data"]):
+        if run.config.get("data") != redacted(config["data"]):
             raise
         try:
-            corpus = open_text(folder.begun["data"])
+            corpus = open_text(run.begun["data"])
         except UserError:
             raise error from None
         folders = ", ".join(str(part.folder) for part in corpus.parts.values())
