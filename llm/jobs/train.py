@@ -17,8 +17,8 @@ from llm.config import Composed
 from llm.data import Corpus, CorpusDataModule
 from llm.data.mixture import Mixture, open_text
 from llm.errors import DataError, UserError
-from llm.jobs import dry_run
 from llm.jobs.beside_plan import expected, measured
+from llm.jobs.dry_run import show_dry_run
 from llm.jobs.ending import finish, read_results, show_end
 from llm.jobs.evaluate import check_names
 from llm.jobs.job import Choices, Job
@@ -48,7 +48,7 @@ def run(composed: Composed) -> int:
     config, choices = composed.config, composed.choices
     check_names(config["eval"], config)
     if config["dry_run"]:
-        return dry_run.run(config, choices)
+        return show_dry_run(config, choices)
     quiet_lightning()
     launch.check_alike({"versions": versions(), "config values": dict(flatten(redacted(config)))})
     run = Run(Path(config["runs_dir"]) / config["name"])
