@@ -27,9 +27,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def beside(path: Path) -> Path:
+def beside(path: Path, suffix: str = "tmp") -> Path:
     """Where this process writes what becomes `path`: no other does, on any machine that shares the folder."""
-    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    return path.with_name(f"{_beside_here(path)}{os.getpid()}.{suffix}")
+
+
+def _beside_here(path: Path) -> str:
+    """How the names begin that processes of this machine give to what becomes `path`; their ids follow."""
+    return f".{path.name}.{platform.node()}."
 
 
 def write_atomically(path: Path, content: str) -> None:
@@ -62,14 +67,16 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> None:
 def staging(path: Path) -> Iterator[Path]:
     """A new folder beside `path` to make it in; afterwards it is gone with all that was not published from it.
 
-    So are those that processes left which were killed meanwhile.
+    So are those that processes of this machine left which were killed meanwhile; which of another's run, nobody here knows.
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        if not _runs(leftover.name.split(".")[-2]):
+    ours = _beside_here(path)
+    for leftover in path.parent.glob(f"{glob.escape(ours)}*.partial"):
+        pid = leftover.name.removeprefix(ours).removesuffix(".partial")
+        if pid.isdecimal() and not _runs(int(pid)):
             shutil.rmtree(leftover, ignore_errors=True)
-    folder = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    folder = beside(path, "partial")
     folder.mkdir()
     try:
         yield folder
@@ -77,10 +84,10 @@ def staging(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _runs(pid: str) -> bool:
+def _runs(pid: int) -> bool:
     try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError):
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
     except OSError:  # it is somebody else's
         return True
@@ -140,7 +147,7 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]") -> None:
     """Write one safetensors file, atomically."""
     from safetensors.torch import save_file
 
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    neighbour = beside(path)
     try:
         save_file(tensors, neighbour)
         share(neighbour)

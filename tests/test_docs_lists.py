@@ -47,6 +47,14 @@ def test_every_page_is_in_the_readmes_table() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "recipe", sorted((ROOT / "conf/experiment").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_recipe_is_as_short_as_said(recipe) -> None:
+    (most,) = re.findall(r"overlay of at most (\d+) lines", text_of("CONTRIBUTING.md"))
+    assert len(recipe.read_text(encoding="utf-8").splitlines()) <= int(most)
+
+
 def test_the_keys_beside_the_groups_are_all_named() -> None:
     listed = (
         text_of("docs/config.md").partition("Beside the groups stand")[2].partition("\n`llm evaluate`")[0]

@@ -1,12 +1,14 @@
 """What is made in parts appears whole or not at all."""
 
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
+import safetensors.torch
 
-from llm.files import publish, staging, taken
+from llm.files import beside, publish, staging, taken, write_tensors
 
 
 def names(folder):
@@ -70,11 +72,14 @@ def test_an_empty_folder_gives_way(tmp_path):
 def test_leftovers_of_ended_processes_go_and_those_of_others_stay(tmp_path):
     ended = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
-    )
+    ).stdout.strip()
+    here = platform.node()
     left = [
-        f".out.{ended.stdout.strip()}.partial",
-        f".out.{os.getppid()}.partial",
-        f".other.{ended.stdout.strip()}.partial",
+        f".out.{here}.{ended}.partial",
+        f".out.{here}.{os.getppid()}.partial",
+        f".out.{here}.b.{ended}.partial",
+        f".out.elsewhere.{ended}.partial",
+        f".other.{here}.{ended}.partial",
     ]
     for name in left:
         (tmp_path / name).mkdir()
@@ -82,3 +87,19 @@ def test_leftovers_of_ended_processes_go_and_those_of_others_stay(tmp_path):
     with staging(tmp_path / "out"):
         pass
     assert names(tmp_path) == sorted(left[1:])
+
+
+def test_the_same_process_id_on_two_machines_writes_to_two_places(tmp_path, monkeypatch):
+    with staging(tmp_path / "out") as here:
+        monkeypatch.setattr(platform, "node", lambda: "elsewhere")
+        with staging(tmp_path / "out") as elsewhere:
+            assert here != elsewhere
+            assert len(names(tmp_path)) == 2
+
+
+def test_tensors_are_written_where_no_other_machine_writes(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(safetensors.torch, "save_file", lambda _, path: (seen.append(path), path.touch()))
+    write_tensors(tmp_path / "model.safetensors", {})
+    assert seen == [beside(tmp_path / "model.safetensors")]
+    assert names(tmp_path) == ["model.safetensors"]

@@ -1,7 +1,7 @@
 """What is trained beside a frozen model, as a composition over its linear layers."""
 
 from llm.adapter.frozen import KINDS, Coded, Frozen, frozen_bytes, n_values
-from llm.adapter.lora import Decomposed, Lora, LowRank, begun, layers, merged, without_adapters
+from llm.adapter.lora import Decomposed, Lora, LowRank, initial_weights, layers, merged, without_adapters
 from llm.adapter.switched import Adapted, Changes, Switched, attach, using
 
 __all__ = [
@@ -15,8 +15,8 @@ __all__ = [
     "LowRank",
     "Switched",
     "attach",
-    "begun",
     "frozen_bytes",
+    "initial_weights",
     "layers",
     "merged",
     "n_values",

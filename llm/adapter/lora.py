@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from llm.adapter.frozen import KINDS, Frozen, decoded
 from llm.errors import ConfigError
 from llm.model import Transformer
+from llm.model.heads import LABEL_PARTS
 from llm.model.init import generator_for
 
 A, B, GAIN = "lora_a", "lora_b", "lora_gain"
-# What a model has for its labels alone: drawn anew, and so trained whole.
-HEADS = ("label_head.", "pooler.")
 ALL = "all"
 
 
@@ -138,7 +137,8 @@ class Lora:
             made = make(base, self.quantize, self.rank, self.scale, self.dropout)
             setattr(net.get_submodule(parent), leaf, made)
         for name, parameter in net.named_parameters():
-            is_head = bool(net.config.labels) and name.startswith(HEADS)
+            # Drawn anew, and so trained whole.
+            is_head = bool(net.config.labels) and name.startswith(LABEL_PARTS)
             parameter.requires_grad_(is_head or name.endswith((A, B, GAIN)))
 
     def _chosen(self, net: Transformer) -> list[str]:
@@ -173,7 +173,7 @@ def layers(net: Transformer) -> dict[str, LowRank]:
     return {name: module for name, module in net.named_modules() if isinstance(module, LowRank)}
 
 
-def begun(net: Transformer, weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+def initial_weights(net: Transformer, weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
     """The first weights of `net`, whose model without adapters has `weights`: the adapters change nothing yet.
 
     Matrices that `net` keeps in few bits are brought into them.

@@ -152,12 +152,12 @@ class Adapted(Transformer):
                 head.to(shared.embedding.tokens.weight)
         self.eval()
 
-    def encode(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As `Transformer.encode`."""
+    def hidden_states(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As `Transformer.hidden_states`."""
         with using([self.number]):
-            return super().encode(*args, **kwargs)
+            return super().hidden_states(*args, **kwargs)
 
-    def read(self, *args: Any, **kwargs: Any) -> Memory:
-        """As `Transformer.read`."""
+    def encode_source(self, *args: Any, **kwargs: Any) -> Memory:
+        """As `Transformer.encode_source`."""
         with using([self.number]):
-            return super().read(*args, **kwargs)
+            return super().encode_source(*args, **kwargs)

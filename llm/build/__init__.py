@@ -11,7 +11,7 @@ from llm.build.inference import (
 )
 from llm.build.models import adapter, check_installed, check_layout, model
 from llm.build.nodes import Config, instantiate
-from llm.build.origins import Origin, origin, started
+from llm.build.origins import Origin, origin, read_origin
 from llm.build.planning import step
 from llm.build.tasks import check_reference, collator, compares, objective, refer, shape_for
 from llm.build.tokenizers import FixedTokenizer, stand_in, tokenizer_spec
@@ -53,12 +53,12 @@ __all__ = [
     "origin",
     "part_losses",
     "progress",
+    "read_origin",
     "refer",
     "shape_for",
     "source",
     "sources_of",
     "stand_in",
-    "started",
     "step",
     "steps",
     "tokenizer_spec",

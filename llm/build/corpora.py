@@ -9,7 +9,6 @@ from llm.config import resolve
 from llm.config.schema import LOADER_KEYS
 from llm.data import Corpus, Source, prepare
 from llm.data.collators.conversations import Conversing
-from llm.data.collators.preferences import PreferenceCollator
 from llm.data.executors.processes import Executor
 from llm.data.mixture import Mixed, Mixture, Portion
 from llm.data.preparation.pipeline import AnyStep
@@ -27,7 +26,7 @@ def source(data: Config, config: Config) -> Source:
     found = instantiate({key: value for key, value in data.items() if key not in LOADER_KEYS}, config)
     if config["task"]["template"] is None:
         return found
-    return Conversing(found, preferences=collator_class(config) is PreferenceCollator)
+    return Conversing(found, preferences=getattr(collator_class(config), "of_preferences", False))
 
 
 def steps(data: Config, config: Config) -> dict[str, AnyStep]:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from llm.adapter import Adapted, attach, without_adapters
-from llm.build.models import TASK_PARTS
-from llm.build.origins import started
+from llm.build.origins import read_origin
 from llm.errors import ConfigError
 from llm.generation import pack, quantize
 from llm.model import ModelConfig, Transformer
+from llm.model.heads import TASK_PARTS
 from llm.tokenizer import Tokenizer, load_tokenizer
 from llm.train import checkpoint
 from llm.train.hardware import place
@@ -54,8 +54,8 @@ def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
 
 
 def usable_model(start: str, which: str | None) -> tuple[Transformer, Tokenizer]:
-    """The model and the tokenizer of what `started` reads, ready to use."""
-    found = started(start, which)
+    """The model and the tokenizer of what `read_origin` reads, ready to use."""
+    found = read_origin(start, which)
     net = Transformer(found.shape)
     checkpoint.load_weights(net, found.weights, Path(start))
     place(net.eval())

@@ -6,20 +6,18 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from llm.adapter import Lora, begun
+from llm.adapter import Lora, initial_weights
 from llm.build.nodes import Config, instantiate
 from llm.build.origins import Origin
 from llm.config import resolve
 from llm.errors import ConfigError
 from llm.model import ModelConfig, Transformer, init_weights
+from llm.model.heads import TASK_PARTS
 from llm.train import checkpoint
 from llm.train.parallelism import Parallelism
 from llm.train.recompute import recompute
 from llm.train.strategies import ZeroStrategy, check_deepspeed
 from llm.train.tensor_parallel import check_divides
-
-# What a model has for its task alone, by the beginning of its weights' names.
-TASK_PARTS = ("unembedding.", "pooler.", "label_head.")
 
 
 def adapter(config: Config) -> Lora | None:
@@ -76,7 +74,7 @@ def initialise(net: Transformer, start: Origin, seed: int) -> None:
     Where the labels differ, what each of the two tasks has for itself (the head, the pooler) is drawn anew or left out.
     """
     if start.weights and net.config.labels == start.shape.labels:
-        checkpoint.load_weights(net, begun(net, start.weights, seed), Path("init_from"))
+        checkpoint.load_weights(net, initial_weights(net, start.weights, seed), Path("init_from"))
         return
     init_weights(net, seed)
     if start.weights:
@@ -86,7 +84,7 @@ def initialise(net: Transformer, start: Origin, seed: int) -> None:
             for name, weight in start.weights.items()
             if not name.startswith(TASK_PARTS) or _fits(parts, name, weight)
         }
-        checkpoint.load_weights(net, parts | begun(net, kept, seed), Path("init_from"))
+        checkpoint.load_weights(net, parts | initial_weights(net, kept, seed), Path("init_from"))
 
 
 def _fits(parts: dict[str, Tensor], name: str, weight: Tensor) -> bool:

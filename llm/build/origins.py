@@ -98,10 +98,10 @@ def _origin(config: Config, run: Run) -> Origin:
     if config["init_from"] is None:
         return Origin(ModelConfig.from_dict(config["model"]), untemplated_spec(config))
     resumes = config["resume"] != "never" and run.exists() and checkpoint.steps(run.checkpoints)
-    return started(str(run.folder) if resumes else config["init_from"], None)
+    return read_origin(str(run.folder) if resumes else config["init_from"], None)
 
 
-def started(start: str, which: str | None) -> Origin:
+def read_origin(start: str, which: str | None) -> Origin:
     """A model that is there: a run's, of a .gguf file, or of a Hugging Face folder or hub id; a PEFT adapter is folded in.
 
     `which` names a run's checkpoint, see `checkpoint.find`.
@@ -119,7 +119,7 @@ def started(start: str, which: str | None) -> Origin:
         return Origin(shape, FixedTokenizer(tokenizer), tensors)
     folder = local_folder(start)
     if peft.is_adapter(folder):
-        base = started(peft.base_of(folder), None)
+        base = read_origin(peft.base_of(folder), None)
         return dataclasses.replace(base, weights=peft.read(folder, base.shape, base.weights))
     shape, tensors = from_huggingface(folder)
     spec = PretrainedSpec(str(folder))

@@ -43,10 +43,10 @@ def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collat
     return cast(Collator, made)
 
 
-def shape_for(config: Config, found: Origin, text: Corpus | Mixture) -> ModelConfig:
+def shape_for(config: Config, found: Origin, corpus: Corpus | Mixture) -> ModelConfig:
     """The shape of the model that is trained: with the tokenizer's vocabulary and what the task asks for, such as labels."""
     plain = dataclasses.replace(
-        found.sized(text.vocab_size),
+        found.sized(corpus.vocab_size),
         prefix_lm=False,
         labels=(),
         labelled="text",
@@ -55,7 +55,11 @@ def shape_for(config: Config, found: Origin, text: Corpus | Mixture) -> ModelCon
     )
     shaped = getattr(collator_class(config), "shaped", None)
     # A mixture is of plain text or pairs, whose tasks ask for nothing.
-    return plain if shaped is None or isinstance(text, Mixture) else shaped(plain, text.train, text.tokenizer)
+    return (
+        plain
+        if shaped is None or isinstance(corpus, Mixture)
+        else shaped(plain, corpus.train, corpus.tokenizer)
+    )
 
 
 def objective(config: Config) -> Any:
@@ -76,33 +80,37 @@ def check_reference(config: Config) -> None:
 
 
 def refer(
-    collate: Collator, config: Config, text: Corpus | Mixture, first: Callable[[], Origin], kept: Path | None
+    collate: Collator,
+    config: Config,
+    corpus: Corpus | Mixture,
+    first: Callable[[], Origin],
+    kept: Path | None,
 ) -> None:
     """Tell a collator of preferences what the model that training began with says of all answers; others need nothing.
 
     Args:
         collate: what makes the batches; of the context that the model is trained with.
         config: names the objective, which may compare with no first model.
-        text: the corpus, all of whose answers are read.
+        corpus: the corpus, all of whose answers are read.
         first: gives that model, of the same context; it is asked where nothing is kept.
         kept: the file that keeps what was computed, by stream; None to compute it anew.
     """
     # A mixture has no preferences.
-    if not isinstance(collate, PreferenceCollator) or isinstance(text, Mixture) or not compares(config):
+    if not isinstance(collate, PreferenceCollator) or isinstance(corpus, Mixture) or not compares(config):
         return
     if kept is not None and kept.exists():
         found = {name: tensor.numpy() for name, tensor in checkpoint.load_tensors(kept).items()}
     else:
-        found = _references(collate, text, first())
+        found = _references(collate, corpus, first())
         if kept is not None:
             write_tensors(kept, {name: torch.from_numpy(array) for name, array in found.items()})
     collate.references.update(found)
 
 
-def _references(collate: Collator, text: Corpus, start: Origin) -> dict[str, np.ndarray]:
+def _references(collate: Collator, corpus: Corpus, start: Origin) -> dict[str, np.ndarray]:
     """The log-probabilities (n, 2) of all answers under the first model, by stream."""
     net = Transformer(start.shape)
     checkpoint.load_weights(net, start.weights, Path("init_from"))
     place(net.eval())
-    streams = [stream for stream in (text.train, text.validation) if len(stream)]
+    streams = [stream for stream in (corpus.train, corpus.validation) if len(stream)]
     return {stream.name: reference_scores(net, stream, collate) for stream in streams}

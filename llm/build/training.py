@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
 
 from llm.build.models import adapter, initialise
 from llm.build.nodes import Config, instantiate, settings
@@ -19,7 +20,7 @@ from llm.data import Corpus, CorpusDataModule
 from llm.data.collators.base import Collator, Samples
 from llm.data.collators.packed import Packed, PackedCollator, bytes_per_target
 from llm.data.mixture import MixedSamples, Mixture
-from llm.generation import goes_on
+from llm.generation import is_decoder_lm
 from llm.model import Transformer, sequence_flops
 from llm.train import launch
 from llm.train.derive import Derived
@@ -39,33 +40,33 @@ CSV_TARGET = f"{MetricsCSV.__module__.rpartition('.')[0]}.{MetricsCSV.__name__}"
 
 
 def module(
-    config: Config, net: Transformer, start: Origin, derived: Derived, strategy: Parallelism
+    config: Config, net: Transformer, start: Origin, derived: Derived, parallelism: Parallelism
 ) -> LanguageModule:
     """The LightningModule around `net`."""
     return LanguageModule(
         net,
         objective(config),
-        optimizer(config, strategy),
+        optimizer(config, parallelism),
         instantiate(config["schedule"], config, total_steps=derived.max_steps),
         functools.partial(initialise, start=start, seed=config["seed"]),
         derived.compile,
     )
 
 
-def optimizer(config: Config, strategy: Parallelism) -> OptimizerFactory:
+def optimizer(config: Config, parallelism: Parallelism) -> OptimizerFactory:
     """What makes the config's optimizer of named parameters.
 
     Raises:
-        ConfigError: it does not work under this strategy.
+        ConfigError: it does not work under that parallelism.
     """
     make = resolve(config["optimizer"]["_target_"], config["packages"])
-    check_strategy(make, strategy)
+    check_strategy(make, parallelism)
     return functools.partial(make, **settings(config["optimizer"]))
 
 
 def datamodule(
     config: Config,
-    text: Corpus | Mixture,
+    corpus: Corpus | Mixture,
     collate: Collator,
     samples: Samples,
     held_out: Samples,
@@ -80,7 +81,7 @@ def datamodule(
     if isinstance(samples, MixedSamples):
         samples.require(derived.max_steps * batch_size)
     return CorpusDataModule(
-        text,
+        corpus,
         collate,
         samples,
         held_out,
@@ -99,7 +100,7 @@ def part_losses(data: CorpusDataModule) -> list[L.Callback]:
 
 
 def meter(
-    text: Corpus | Mixture,
+    corpus: Corpus | Mixture,
     net: Transformer,
     data: CorpusDataModule,
     peak: float | None,
@@ -110,18 +111,18 @@ def meter(
     flops = sequence_flops(net.config, work.written, read=work.read, scored=work.scored)
     return Meter(
         tokens_per_step=round(data.batch_size * work.tokens),
-        bytes_per_token=_bytes_per_target(text, net, data),
+        bytes_per_token=_bytes_per_target(corpus, net, data),
         flops_per_token=flops / work.tokens,
         peak_flops=peak,
         observers=observers,
     )
 
 
-def _bytes_per_target(text: Corpus | Mixture, net: Transformer, data: CorpusDataModule) -> float | None:
+def _bytes_per_target(corpus: Corpus | Mixture, net: Transformer, data: CorpusDataModule) -> float | None:
     """The bytes of text that a scored token stands for, where the bits of all of them add up to the text's."""
     if isinstance(data.collate, PackedCollator):
-        return bytes_per_target(text.tokenizer, data.samples) if isinstance(data.samples, Packed) else None
-    return text.bytes_per_token if goes_on(net) else None
+        return bytes_per_target(corpus.tokenizer, data.samples) if isinstance(data.samples, Packed) else None
+    return corpus.bytes_per_token if is_decoder_lm(net) else None
 
 
 def progress(config: Config) -> TrainingProgress:
@@ -181,6 +182,7 @@ def trainer(
     slurm = SLURMEnvironment(auto_requeue=False) if launch.by_srun() else None
     return L.Trainer(
         **keys,
+        strategy=strategy(config),
         plugins=slurm,
         callbacks=[*callbacks, *extra],
         logger=list(loggers),
@@ -192,12 +194,16 @@ def trainer(
     )
 
 
+def strategy(config: Config) -> Strategy | str:
+    """Lightning's strategy: one of ours, or of the user's own, as its node in `conf/strategy` says, or the name of one."""
+    node = config["trainer"]["strategy"]
+    return instantiate(node, config) if isinstance(node, dict) else node
+
+
 def _trainer_keys(config: Config, derived: Derived) -> Config:
-    """The Trainer's arguments, whose counts of batches are made of the config's counts of steps."""
-    keys = dict(config["trainer"])
+    """The Trainer's arguments but the strategy, whose counts of batches are made of the config's counts of steps."""
+    keys = {key: value for key, value in config["trainer"].items() if key != "strategy"}
     interval, limit = keys["val_check_interval"], keys["limit_val_batches"]
-    if isinstance(keys["strategy"], dict):
-        keys["strategy"] = instantiate(keys["strategy"], config)
     return keys | {
         "accelerator": derived.accelerator,
         "devices": keys["devices"] if isinstance(keys["devices"], list) else derived.devices,

@@ -3,7 +3,7 @@
 from llm.config.check import Problem, check, filled, find_key, known_keys
 from llm.config.composed import Composed
 from llm.config.schema import SCHEMAS, EvaluateConfig, GenerateConfig, PrepareConfig, TrainConfig
-from llm.config.targets import allowed, check_targets, resolve
+from llm.config.targets import check_targets, resolve
 
 __all__ = [
     "SCHEMAS",
@@ -13,7 +13,6 @@ __all__ = [
     "PrepareConfig",
     "Problem",
     "TrainConfig",
-    "allowed",
     "check",
     "check_targets",
     "filled",

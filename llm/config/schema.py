@@ -31,7 +31,7 @@ class Beside:
 Node = dict[str, Any]
 Target = Annotated[Node, Leaf()]
 Targets = Annotated[Node, Leaves()]
-Given = Annotated[str, MinLen(1)]
+NonEmpty = Annotated[str, MinLen(1)]
 Steps = Annotated[int, Ge(-1)]
 Temperature = Annotated[float, Ge(0), Le(100)]
 Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
@@ -140,7 +140,7 @@ class TaskConfig:
 class HarnessConfig:
     """What `eval=lm_eval` runs of lm-evaluation-harness; eval.tasks= and the like mean these."""
 
-    tasks: list[Given] = field(default_factory=list)  # names of tasks, groups or tags, such as hellaswag
+    tasks: list[NonEmpty] = field(default_factory=list)  # names of tasks, groups or tags, such as hellaswag
     include_path: str | None = None  # a folder with task files (YAML) of your own
     num_fewshot: Whole | None = None  # examples before each question; null: as the task says
     limit: Count | None = None  # examples of each task, from the first on; null: all
@@ -151,10 +151,10 @@ class TrainConfig:
     """The keys of `llm train`."""
 
     name: str | None = None  # the run's folder in runs_dir; empty: made of the chosen groups
-    runs_dir: Given = "runs"  # where runs are kept
-    shards_dir: Given = "shards"  # where prepared corpora are kept
+    runs_dir: NonEmpty = "runs"  # where runs are kept
+    shards_dir: NonEmpty = "shards"  # where prepared corpora are kept
     seed: Seed = 1337  # initial weights, order of the data, dropout and samples
-    resume: Given = "auto"  # auto, never, must, or the checkpoint folder to go on from
+    resume: NonEmpty = "auto"  # auto, never, must, or the checkpoint folder to go on from
     init_from: str | None = None  # start from this run, Hugging Face folder, hub id or .gguf file
     context_length: Count | None = None  # shorten that of the model of init_from to this; null: leave it
     allow_changes: bool = False  # resume although the config changed in a way that matters
@@ -199,7 +199,7 @@ class SweepConfig:
 
     sampler: Sampler = "grid"  # grid: every combination; else Optuna's sampler of that name chooses
     trials: Count = 20  # jobs, where Optuna chooses them
-    metric: Given = "bits_per_byte"  # what judges a job, in its results.json or metrics.csv
+    metric: NonEmpty = "bits_per_byte"  # what judges a job, in its results.json or metrics.csv
     goal: Literal["minimize", "maximize"] = "minimize"  # which figures are better
     seed: Seed = 1337  # of Optuna's choices
 
@@ -235,8 +235,8 @@ class GoogleConfig:
     """Google Cloud Natural Language, for model=google_nl; its credentials come from the environment alone."""
 
     task: Literal["sentiment", "classification", "entities"] = "sentiment"  # what the labels of data= are
-    positive: Given = "positive"  # the label of a sentiment of 0 or more
-    negative: Given = "negative"  # the label of one below 0
+    positive: NonEmpty = "positive"  # the label of a sentiment of 0 or more
+    negative: NonEmpty = "negative"  # the label of one below 0
     neutral: str | None = None  # the label of one near 0; null: there is none
     neutral_within: Share = 0.25  # how near
     kinds: dict[str, str] = field(
@@ -253,14 +253,14 @@ class GoogleConfig:
 class EvaluateConfig:
     """The keys of `llm evaluate`."""
 
-    run: Given | list[Given] | None = None  # the run folder, or a list of them
+    run: NonEmpty | list[NonEmpty] | None = None  # the run folder, or a list of them
     model: Literal["api", "google_nl"] | None = None  # what else is scored, beside the runs or alone
     api: ApiConfig = field(default_factory=ApiConfig)
     google_nl: GoogleConfig = field(default_factory=GoogleConfig)
-    answers_dir: Given = "answers"  # where answers of services, and what came of them, are kept
+    answers_dir: NonEmpty = "answers"  # where answers of services, and what came of them, are kept
     checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     data: Data | None = None  # score the whole of this set; null: the run's own validation split
-    shards_dir: Given = "shards"  # where prepared corpora are kept
+    shards_dir: NonEmpty = "shards"  # where prepared corpora are kept
     batch_size: Count = 16  # sequences scored at a time
     eval: list[str] | None = None  # evaluations by name; null: those that the run ended with
     lm_eval: HarnessConfig = field(default_factory=HarnessConfig)
@@ -274,15 +274,15 @@ class EvaluateConfig:
 class PromptsConfig:
     """Where `llm generate` reads many prompts."""
 
-    paths: list[Given] = field(default_factory=list)  # JSON lines, a prompt a line; empty: prompt= alone
-    text: Given = "prompt"  # the field that holds the prompt
+    paths: list[NonEmpty] = field(default_factory=list)  # JSON lines, a prompt a line; empty: prompt= alone
+    text: NonEmpty = "prompt"  # the field that holds the prompt
 
 
 @dataclass
 class GenerateConfig:
     """The keys of `llm generate`."""
 
-    run: Given = ""  # the run folder
+    run: NonEmpty = ""  # the run folder
     checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     prompt: str = ""  # what the text begins with; any text
     max_new_tokens: Count = 200  # tokens to write at most
@@ -303,7 +303,7 @@ class GenerateConfig:
 class ChatConfig:
     """The keys of `llm chat`."""
 
-    run: Given = ""  # a run or Hugging Face folder
+    run: NonEmpty = ""  # a run or Hugging Face folder
     checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     system: str = ""  # instructions that stand before the chat
     max_new_tokens: Count = 500  # tokens of an answer at most
@@ -322,9 +322,9 @@ class ChatConfig:
 class ServeConfig:
     """The keys of `llm serve`."""
 
-    run: Given | list[Given] = ""  # a run or Hugging Face folder, or a list of them
+    run: NonEmpty | list[NonEmpty] = ""  # a run or Hugging Face folder, or a list of them
     checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
-    host: Given = "127.0.0.1"  # the address to listen on; any but this machine's own needs api_key
+    host: NonEmpty = "127.0.0.1"  # the address to listen on; any but this machine's own needs api_key
     port: Port = 8000  # 0 takes a free one
     api_key: str | None = None  # what clients must send; better in the environment, as LLM_API_KEY
     max_batch_size: Count = 16  # texts that a model writes at a time
@@ -339,10 +339,10 @@ class ServeConfig:
 class ExportConfig:
     """The keys of `llm export`."""
 
-    run: Given = ""  # the run folder
+    run: NonEmpty = ""  # the run folder
     checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     format: Literal["hf", "gguf", "onnx", "peft"] = "hf"  # of transformers, llama.cpp, ONNX Runtime or PEFT
-    out: Given = ""  # the folder to make; nothing may stand there yet
+    out: NonEmpty = ""  # the folder to make; nothing may stand there yet
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights
     shard_bytes: Count = 5_000_000_000  # the largest file of weights, for format=hf
     push_to: Literal["hub"] | None = None  # hub: send it to Hugging Face's hub, by the token in HF_TOKEN
@@ -355,9 +355,9 @@ class ExportConfig:
 class ConvertConfig:
     """The keys of `llm convert`."""
 
-    run: Given = ""  # the run folder
+    run: NonEmpty = ""  # the run folder
     checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
-    out: Given = ""  # the folder to write the checkpoint's folder into
+    out: NonEmpty = ""  # the folder to write the checkpoint's folder into
     to: Literal["whole", "sharded"] = "whole"  # one file of weights and one of optimizer state, or shards
     shards: Count = 1  # how many files of each, where sharded
 
@@ -366,16 +366,16 @@ class ConvertConfig:
 class MergeConfig:
     """The keys of `llm merge`."""
 
-    run: Given = ""  # the run folder, of a run with an adapter
+    run: NonEmpty = ""  # the run folder, of a run with an adapter
     checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
-    out: Given = ""  # the run folder to make; nothing may stand there yet
+    out: NonEmpty = ""  # the run folder to make; nothing may stand there yet
 
 
 @dataclass
 class PrepareConfig:
     """The keys of `llm prepare`."""
 
-    shards_dir: Given = "shards"  # where prepared corpora are kept
+    shards_dir: NonEmpty = "shards"  # where prepared corpora are kept
     processes: Count | None = None  # worker processes; null for one a core, or as many as a cluster gives
     executor: Target = field(default_factory=dict)  # what does the work, on this machine or on many
     architecture: Architecture | None = None  # whom task=seq2seq and summarization are for; null: a decoder
@@ -390,8 +390,8 @@ class PrepareConfig:
 class RunsConfig:
     """The keys of `llm runs`."""
 
-    runs_dir: Given = "runs"  # where the runs are
-    run: list[Given] | None = None  # two run folders or more, to be compared; null lists all
+    runs_dir: NonEmpty = "runs"  # where the runs are
+    run: list[NonEmpty] | None = None  # two run folders or more, to be compared; null lists all
     out: str | None = None  # the page of a comparison; empty: compare.html in runs_dir
 
 
@@ -399,8 +399,8 @@ class RunsConfig:
 class DoctorConfig:
     """The keys of `llm doctor`."""
 
-    runs_dir: Given = "runs"  # where runs would be kept
-    shards_dir: Given = "shards"  # where prepared corpora would be kept
+    runs_dir: NonEmpty = "runs"  # where runs would be kept
+    shards_dir: NonEmpty = "shards"  # where prepared corpora would be kept
     compile: bool = True  # whether to try torch.compile, which takes seconds
 
 

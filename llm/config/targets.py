@@ -23,13 +23,11 @@ _TORCH = ("torch.optim", "torch.optim.lr_scheduler")
 _KNOWN = ("llm", "torch", "lightning", "hydra", "omegaconf")
 
 
-def allowed(target: object, packages: Sequence[str] = ()) -> bool:
-    """Whether a config may name `target`; `packages` are those that the user opened."""
-    return refusal(target, packages) is None
-
-
 def refusal(target: object, packages: Sequence[str] = ()) -> str | None:
-    """Why `target` may not be named, or None where it may. Runs and imports nothing."""
+    """Why a config may not name `target`, or None where it may; `packages` are those that the user opened.
+
+    Runs and imports nothing.
+    """
     if not isinstance(target, str) or not _NAME.fullmatch(target):
         return "it is not a public dotted name like package.module.Class"
     module = target.rpartition(".")[0]

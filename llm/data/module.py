@@ -26,14 +26,14 @@ class TrainingSet(Dataset):
     def __init__(self, samples: Samples, collate: Collator, batch_size: int) -> None:
         self.samples, self.collate, self.batch_size = samples, collate, batch_size
 
-    def __getitems__(self, samples: np.ndarray) -> Batch:
+    def __getitems__(self, numbers: np.ndarray) -> Batch:
         """The batch of the samples (n,), which are all of one step."""
-        batch = self.collate(self.samples.training(samples), samples)
-        first = samples[0] // self.batch_size * self.batch_size
+        batch = self.collate(self.samples.training(numbers), numbers)
+        first = numbers[0] // self.batch_size * self.batch_size
         of_step = self.samples.n_targets(np.arange(first, first + self.batch_size))
         if of_step is None:
             return batch
-        return batch._replace(divisor=torch.tensor(float(of_step.sum() * len(samples) / self.batch_size)))
+        return batch._replace(divisor=torch.tensor(float(of_step.sum() * len(numbers) / self.batch_size)))
 
 
 class ScoringSet(Dataset):

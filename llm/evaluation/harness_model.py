@@ -111,7 +111,7 @@ class LiveModel(TemplateLM):
         self.n_cut += sum(len(a) + len(b) > self.max_length + 1 for a, b in pairs)
         # What fills a row up stands behind all that is scored, where attention doesn't look.
         tokens_bt = filled(rows, max(map(len, rows)), self.eot_token_id)
-        hidden_btd = self.model.encode(self._tensor(tokens_bt))
+        hidden_btd = self.model.hidden_states(self._tensor(tokens_bt))
         ends = [
             (row, len(tokens), len(pair[1]))
             for row, (tokens, pair) in enumerate(zip(rows, pairs, strict=True))
@@ -125,12 +125,12 @@ class LiveModel(TemplateLM):
         targets = [np.array(target) for _, target in pairs]
         source_bs = filled(sources, max(map(len, sources)), PADDING)
         targets_bk = filled(targets, max(map(len, targets)), IGNORED)
-        memory = self.model.read(
+        memory = self.model.encode_source(
             self._tensor(np.where(source_bs == PADDING, self.eot_token_id, source_bs)),
             self._tensor(np.where(source_bs == PADDING, PADDING, 0)),
         )
         written_bt = self._tensor(shifted(targets_bk, start_token(self.ids)))
-        hidden_btd = self.model.encode(written_bt, memory=memory)
+        hidden_btd = self.model.hidden_states(written_bt, memory=memory)
         return hidden_btd[self._tensor(targets_bk != IGNORED)]
 
     def _judged(self, hidden_kd: Tensor, continuations: Sequence[list[int]]) -> list[tuple[float, bool]]:

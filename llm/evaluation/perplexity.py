@@ -93,7 +93,7 @@ def _nll(model: Transformer, windows_nt: Tensor) -> Tensor:
     """The negative log-likelihoods (k,) of a batch's targets, float64 on the CPU."""
     windows_nt = windows_nt.to(next(model.parameters()).device)
     with inference(model):
-        hidden_kd = model.encode(windows_nt[:, :-1]).flatten(0, 1)
+        hidden_kd = model.hidden_states(windows_nt[:, :-1]).flatten(0, 1)
         targets_k = windows_nt[:, 1:].flatten()
         parts = zip(hidden_kd.split(_LOGIT_ROWS), targets_k.split(_LOGIT_ROWS), strict=True)
         each = [

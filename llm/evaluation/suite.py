@@ -79,7 +79,7 @@ def perplexity(subject: Subject) -> Result:
         metrics = score_targets(
             subject.model,
             subject.stream,
-            subject.collator(),
+            collate,
             subject.tokenizer,
             seed=subject.seed,
             batch_size=subject.batch_size,

@@ -1,6 +1,6 @@
 """From a trained model to text: sampling, the cached engine, exact streaming."""
 
-from llm.generation.abilities import continues, goes_on, reads_whole, writes
+from llm.generation.abilities import continues_prompt, is_decoder_lm, is_generative, reads_whole
 from llm.generation.answer import answer
 from llm.generation.batching import BatchEngine, rows_within
 from llm.generation.classifying import classify, estimate
@@ -35,13 +35,14 @@ __all__ = [
     "answer",
     "classify",
     "complete",
-    "continues",
+    "continues_prompt",
     "decode_stream",
     "estimate",
     "fill",
     "generate",
-    "goes_on",
     "inference",
+    "is_decoder_lm",
+    "is_generative",
     "mentions",
     "pack",
     "quantize",
@@ -54,5 +55,4 @@ __all__ = [
     "tell",
     "template_of",
     "translate",
-    "writes",
 ]

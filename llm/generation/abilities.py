@@ -4,19 +4,19 @@ from llm.model import Transformer
 from llm.tokenizer import MASK, Tokenizer, writes_targets
 
 
-def writes(model: Transformer) -> bool:
+def is_generative(model: Transformer) -> bool:
     """Whether a model writes token by token, be it on from a prompt or a target for a source."""
     return model.config.architecture != "encoder" and not model.config.labels
 
 
-def goes_on(model: Transformer) -> bool:
+def is_decoder_lm(model: Transformer) -> bool:
     """Whether what a model writes stands behind what it reads, in one sequence: a decoder that writes."""
     return model.config.architecture == "decoder" and not model.config.labels
 
 
-def continues(model: Transformer, tokenizer: Tokenizer) -> bool:
+def continues_prompt(model: Transformer, tokenizer: Tokenizer) -> bool:
     """Whether a model goes on from a prompt; what else writes was trained on pairs, or to restore what a text hides."""
-    return goes_on(model) and not writes_targets(tokenizer)
+    return is_decoder_lm(model) and not writes_targets(tokenizer)
 
 
 def reads_whole(model: Transformer, text: str) -> bool:
@@ -24,4 +24,4 @@ def reads_whole(model: Transformer, text: str) -> bool:
 
     That is so of labels and of encoders, and of what a text hides from an encoder-decoder.
     """
-    return not writes(model) or (not goes_on(model) and MASK in text)
+    return not is_generative(model) or (not is_decoder_lm(model) and MASK in text)

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from llm.adapter import using
 from llm.errors import ConfigError
-from llm.generation.abilities import writes
+from llm.generation.abilities import is_generative
 from llm.generation.engine import seeded
 from llm.generation.mode import inference
 from llm.generation.request import Request, Token
@@ -34,10 +34,10 @@ WORTH_WAITING = 16
 class BatchEngine:
     """Writes many texts with one model. `add` requests, then `step` while `busy`; not for several threads.
 
-    Rows of the cache that write come first, side by side, so that a step reads them without copying; behind them those
-    whose prompts are being read, then those that are free. A free row keeps what it holds: a prompt that begins like what
-    any row holds, be it a chat's history or a shared system prompt, takes that over. An encoder-decoder's rows have a
-    second cache, of what its decoder looks at of their sources.
+    Rows of the cache that decode come first, side by side, so that a step reads them without copying; behind them those
+    that prefill (their prompts are being read), then those that are free. A free row keeps what it holds: a prompt that
+    begins like what any row holds, be it a chat's history or a shared system prompt, takes that over. An
+    encoder-decoder's rows have a second cache, of what its decoder looks at of their sources.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BatchEngine:
         Raises:
             ConfigError: the model doesn't write, or reads prompts whole.
         """
-        if not writes(model):
+        if not is_generative(model):
             what = "one with labels" if model.config.labels else model.config.architecture
             raise ConfigError(
                 f"Of models only decoders and encoder-decoders write in batches, and this is {what}."
@@ -74,7 +74,7 @@ class BatchEngine:
         self._cache = make()
         self._sources = make() if model.encoder is not None else None
         self._rows = [Row() for _ in range(rows)]
-        self._writing = self._reading = 0
+        self._decoding = self._prefilling = 0
         self._clock = 0
 
     @property
@@ -126,7 +126,7 @@ class BatchEngine:
         """Forget all requests and all that the rows hold."""
         self.waiting.clear()
         self._rows = [Row() for _ in self._rows]
-        self._writing = self._reading = 0
+        self._decoding = self._prefilling = 0
 
     def step(self) -> list[Token]:
         """One more token of every request that is being written, and some of the prompts that wait.
@@ -136,7 +136,7 @@ class BatchEngine:
         """
         self._clock += 1
         with inference(self.model):
-            return [*self._write(), *self._read()]
+            return [*self._decode(), *self._prefill()]
 
     def run(self, requests: Sequence[Request]) -> Iterator[Token]:
         """The tokens of all `requests` as they come, the engine's own others included."""
@@ -145,17 +145,17 @@ class BatchEngine:
         while self.busy:
             yield from self.step()
 
-    def _write(self) -> list[Token]:
-        rows = self._rows[: self._writing]
+    def _decode(self) -> list[Token]:
+        rows = self._rows[: self._decoding]
         if not rows:
             return []
         if len(rows) == 1 and (guesses := self._guesses(rows[0])):
-            return self._write_ahead(rows[0], guesses)
+            return self._verify_guesses(rows[0], guesses)
         token_b1 = torch.tensor([row.tokens[-1:] for row in rows], device=self.device)
-        cache = self._cache.some(0, [len(row.held) for row in rows])
-        logits_bv = self.model.head(self._encode(token_b1, cache, 0, rows))[:, 0]
+        cache = self._cache.some(0, [len(row.cached) for row in rows])
+        logits_bv = self.model.head(self._hidden_states(token_b1, cache, 0, rows))[:, 0]
         for row in rows:
-            row.held.append(row.tokens[-1])
+            row.cached.append(row.tokens[-1])
         return self._draw(rows, logits_bv)
 
     def _guesses(self, row: Row) -> list[int]:
@@ -164,45 +164,45 @@ class BatchEngine:
         most = min(self.speculate, row.request.max_new_tokens - len(row.new) - 1)
         return self._guess(row.tokens, most) if most > 0 else []
 
-    def _write_ahead(self, row: Row, guesses: list[int]) -> list[Token]:
+    def _verify_guesses(self, row: Row, guesses: list[int]) -> list[Token]:
         """The tokens that are drawn after the newest and after each guess, up to the first that was guessed wrong.
 
         Each is drawn as it would be without guesses, whatever the sampling; a wrong guess's keys are overwritten.
         """
         tokens_1t = torch.tensor([[row.tokens[-1], *guesses]], device=self.device)
-        hidden_1td = self._encode(tokens_1t, self._cache.one(0, len(row.held)), 0, [row])
+        hidden_1td = self._hidden_states(tokens_1t, self._cache.one(0, len(row.cached)), 0, [row])
         drawn: list[Token] = []
         for guess, logits_1v in zip([*guesses, None], self.model.head(hidden_1td)[0].split(1), strict=True):
-            row.held.append(row.tokens[-1])
+            row.cached.append(row.tokens[-1])
             drawn += self._draw([row], logits_1v)
             if drawn[-1].id != guess or drawn[-1].finish is not None:
                 break
         return drawn
 
-    def _read(self) -> list[Token]:
+    def _prefill(self) -> list[Token]:
         """Read up to a chunk of prompts; a prompt's end gives its first token."""
         drawn: list[Token] = []
         budget = self.chunk
         self._begin_waiting()
-        while budget > 0 and self._reading:
-            rows, length = self._next_to_read(budget)
+        while budget > 0 and self._prefilling:
+            rows, length = self._next_to_prefill(budget)
             budget -= len(rows) * max(length, *(row.width for row in rows))
-            drawn += self._read_at_once(rows, length)
+            drawn += self._prefill_rows(rows, length)
             self._begin_waiting()
         return drawn
 
-    def _next_to_read(self, budget: int) -> tuple[list[Row], int]:
+    def _next_to_prefill(self, budget: int) -> tuple[list[Row], int]:
         """The rows that are read in one pass, and how many tokens of each at most.
 
         They are as many as fit, each to its prompt's end; a prompt that is longer than the budget is read alone.
         """
-        reading = self._rows[self._writing : self._writing + self._reading]
-        rows, length, start = reading[:1], min(reading[0].unread, budget), len(reading[0].held)
-        width = reading[0].width
-        if length < reading[0].unread:
+        prefilling = self._rows[self._decoding : self._decoding + self._prefilling]
+        rows, length, start = prefilling[:1], min(prefilling[0].to_prefill, budget), len(prefilling[0].cached)
+        width = prefilling[0].width
+        if length < prefilling[0].to_prefill:
             return rows, length
-        for row in reading[1:]:
-            longest, last = max(length, row.unread), max(start, len(row.held))
+        for row in prefilling[1:]:
+            longest, last = max(length, row.to_prefill), max(start, len(row.cached))
             width = max(width, row.width)
             if width * (len(rows) + 1) > budget or last + longest > self.model.config.context_length:
                 break
@@ -210,29 +210,29 @@ class BatchEngine:
             length, start = longest, last
         return rows, length
 
-    def _read_at_once(self, rows: Sequence[Row], length: int) -> list[Token]:
+    def _prefill_rows(self, rows: Sequence[Row], length: int) -> list[Token]:
         """Read up to `length` tokens of each row's prompt; what fills shorter ones up is never seen."""
         if self._sources is not None:
-            self._read_sources(self._sources, rows)
-        pieces = [row.tokens[len(row.held) :][:length] for row in rows]
+            self._encode_sources(self._sources, rows)
+        pieces = [row.tokens[len(row.cached) :][:length] for row in rows]
         tokens_bt = torch.tensor(
             [[*piece, *[0] * (length - len(piece))] for piece in pieces], device=self.device
         )
-        starts = [len(row.held) for row in rows]
-        first = self._writing
+        starts = [len(row.cached) for row in rows]
+        first = self._decoding
         cache = self._cache.one(first, starts[0]) if len(rows) == 1 else self._cache.some(first, starts)
-        hidden_btd = self._encode(tokens_bt, cache, first, rows)
+        hidden_btd = self._hidden_states(tokens_bt, cache, first, rows)
         for row, piece in zip(rows, pieces, strict=True):
-            row.held += piece
-        if rows[0].unread:
+            row.cached += piece
+        if rows[0].to_prefill:
             return []
-        self._writing += len(rows)
-        self._reading -= len(rows)
+        self._decoding += len(rows)
+        self._prefilling -= len(rows)
         last_b = torch.tensor([len(piece) - 1 for piece in pieces], device=self.device)
         last_b1d = hidden_btd.take_along_dim(last_b[:, None, None], dim=1)
         return self._draw(rows, self.model.head(last_b1d)[:, 0])
 
-    def _read_sources(self, sources: SlotCache, rows: Sequence[Row]) -> None:
+    def _encode_sources(self, sources: SlotCache, rows: Sequence[Row]) -> None:
         """Let the rows' sources be read that aren't yet, in one pass, and keep what the decoder looks at of them."""
         unread = [row for row in rows if not row.has_source]
         if not unread:
@@ -240,68 +240,71 @@ class BatchEngine:
         pieces = [torch.tensor(row.source, device=self.device) for row in unread]
         source_bs = pad_sequence(pieces, batch_first=True, padding_value=PADDING)
         with self._adapted(unread):
-            memory = self.model.read(source_bs.clamp(min=0), torch.where(source_bs == PADDING, PADDING, 0))
+            memory = self.model.encode_source(
+                source_bs.clamp(min=0), torch.where(source_bs == PADDING, PADDING, 0)
+            )
         for number, row in enumerate(unread):
             sources.fill(self._rows.index(row), [[part[number] for part in layer] for layer in memory.layers])
             row.has_source = True
 
-    def _encode(self, tokens_bt: Tensor, cache: Cache, first: int, rows: Sequence[Row]) -> Tensor:
+    def _hidden_states(self, tokens_bt: Tensor, cache: Cache, first: int, rows: Sequence[Row]) -> Tensor:
         """The hidden states of `rows`, which are those from `first` on, each with its adapter and its source."""
         with self._adapted(rows):
             if self._sources is None:
-                return self.model.encode(tokens_bt, cache)
+                return self.model.hidden_states(tokens_bt, cache)
             lengths = [len(row.source) for row in rows]
             layers = [KeysValues(*layer) for layer in self._sources.filled(first, lengths)]
             position_s = torch.arange(max(lengths), device=self.device)
             is_own_bs = position_s < torch.tensor(lengths, device=self.device)[:, None]
             documents_bs = torch.where(is_own_bs, 0, PADDING)
-            return self.model.encode(tokens_bt, cache, memory=Memory(layers, documents_bs))
+            return self.model.hidden_states(tokens_bt, cache, memory=Memory(layers, documents_bs))
 
     def _adapted(self, rows: Sequence[Row]) -> AbstractContextManager[None]:
         return using([row.adapter for row in rows], self.device)
 
     def _begin_waiting(self) -> None:
         """Give rows to those that wait, as long as there are any and nobody is about to read what the next one needs."""
-        while self.waiting and self._writing + self._reading < len(self._rows):
+        while self.waiting and self._decoding + self._prefilling < len(self._rows):
             request = self.waiting[0]
-            held = [row.shared(row.held, request) for row in self._rows]
-            reading = self._rows[self._writing : self._writing + self._reading]
+            reusable = [row.shared(row.cached, request) for row in self._rows]
+            prefilling = self._rows[self._decoding : self._decoding + self._prefilling]
             soon = max(
-                (row.shared(row.tokens, request) + row.source_shared(request) for row in reading), default=0
+                (row.shared(row.tokens, request) + row.source_shared(request) for row in prefilling),
+                default=0,
             )
             now = max(
                 count + row.has_source * row.source_shared(request)
-                for count, row in zip(held, self._rows, strict=True)
+                for count, row in zip(reusable, self._rows, strict=True)
             )
             if soon - now >= WORTH_WAITING:
                 return
-            self._begin(self.waiting.popleft(), held)
+            self._begin(self.waiting.popleft(), reusable)
 
-    def _begin(self, request: Request, held: Sequence[int]) -> None:
-        """Give a request the first free row, with all that any row holds of its prompt."""
-        taken = self._writing + self._reading
+    def _begin(self, request: Request, reusable: Sequence[int]) -> None:
+        """Give a request the first free row, with all that any row holds of its prompt: of each, `reusable` tokens."""
+        first_free = self._decoding + self._prefilling
         has_source = [row.has_source and row.is_like(request) for row in self._rows]
-        best = max(range(len(held)), key=lambda index: (has_source[index], held[index]))
-        row = best
-        if best < taken or held[best] < len(self._rows[best].held):
-            row = min(range(taken, len(held)), key=lambda index: self._rows[index].last_used)
-        if row != best:
-            self._cache.copy(best, row, held[best])
+        best = max(range(len(reusable)), key=lambda index: (has_source[index], reusable[index]))
+        target = best
+        if best < first_free or reusable[best] < len(self._rows[best].cached):
+            target = min(range(first_free, len(reusable)), key=lambda index: self._rows[index].last_used)
+        if target != best:
+            self._cache.copy(best, target, reusable[best])
             if self._sources is not None and has_source[best]:
-                self._sources.copy(best, row, len(request.source))
-        prompt, generator = list(request.prompt), seeded(self.device, request.seed)
-        self._rows[row] = Row(
-            prompt[: held[best]],
-            request.adapter,
-            request.source,
-            has_source[best],
-            self._clock,
-            request,
-            prompt,
-            generator,
+                self._sources.copy(best, target, len(request.source))
+        prompt = list(request.prompt)
+        self._rows[target] = Row(
+            cached=prompt[: reusable[best]],
+            adapter=request.adapter,
+            source=request.source,
+            has_source=has_source[best],
+            last_used=self._clock,
+            request=request,
+            tokens=prompt,
+            generator=seeded(self.device, request.seed),
         )
-        self._swap(row, taken)
-        self._reading += 1
+        self._swap(target, first_free)
+        self._prefilling += 1
 
     def _draw(self, rows: Sequence[Row], logits_bv: Tensor) -> list[Token]:
         logits_bv = logits_bv.float()
@@ -319,19 +322,19 @@ class BatchEngine:
         """Let a row go, and close the gap that it leaves."""
         row = self._rows[index]
         row.request, row.generator, row.last_used = None, None, self._clock
-        if index < self._writing:
-            self._writing -= 1
-            self._swap(index, self._writing)
-            index = self._writing
+        if index < self._decoding:
+            self._decoding -= 1
+            self._swap(index, self._decoding)
+            index = self._decoding
         else:
-            self._reading -= 1
-        self._swap(index, self._writing + self._reading)
+            self._prefilling -= 1
+        self._swap(index, self._decoding + self._prefilling)
 
     def _swap(self, one: int, other: int) -> None:
         if one == other:
             return
         rows = self._rows
-        self._cache.swap(one, other, max(len(rows[one].held), len(rows[other].held)))
+        self._cache.swap(one, other, max(len(rows[one].cached), len(rows[other].cached)))
         if self._sources is not None:
             self._sources.swap(one, other, max(len(rows[one].source), len(rows[other].source)))
         rows[one], rows[other] = rows[other], rows[one]

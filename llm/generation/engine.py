@@ -77,7 +77,9 @@ class _Context:
         if self.cache.length + self.pending > self.length:
             self.cache.reset()
             self.pending = max(1, self.length // 2)
-        hidden_btd = self.model.encode(self.tokens_bt[:, -self.pending :], self.cache, memory=self.memory)
+        hidden_btd = self.model.hidden_states(
+            self.tokens_bt[:, -self.pending :], self.cache, memory=self.memory
+        )
         self.pending = 0
         return self.model.head(hidden_btd[:, -1:])[:, 0]
 

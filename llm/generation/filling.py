@@ -39,7 +39,7 @@ def restore(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens:
         )
     source_bs = _source(model, tokenizer, parts, marks)
     with inference(model):
-        memory = model.read(source_bs)
+        memory = model.encode_source(source_bs)
     steps = generate(
         model,
         torch.full_like(source_bs[:, :1], start_token(tokenizer)),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from llm.generation.abilities import continues, goes_on
+from llm.generation.abilities import continues_prompt, is_decoder_lm
 from llm.generation.batching import BatchEngine
 from llm.generation.request import Request
 from llm.generation.sampling import Sampling
@@ -68,8 +68,8 @@ class Writer:
         context, end = engine.model.config.context_length, self.tokenizer.end_of_text
         ids, source = self.tokenizer.encode(prompt.text) or [end], list[int]()
         room = max(1, context - min(self.max_new_tokens, context // 2))
-        if goes_on(engine.model):
-            ids = ids[-room:] if continues(engine.model, self.tokenizer) else [*ids[: room - 1], end]
+        if is_decoder_lm(engine.model):
+            ids = ids[-room:] if continues_prompt(engine.model, self.tokenizer) else [*ids[: room - 1], end]
         else:
             ids, source = [start_token(self.tokenizer)], [*ids[: context - 1], end]
         length = min(self.max_new_tokens, context - len(ids))

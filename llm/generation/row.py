@@ -1,4 +1,4 @@
-"""A row of the batched engine's cache: the tokens that it holds, the request that it works for, its next token."""
+"""A row of the batched engine's cache: the tokens that are cached, the request that it works for, its next token."""
 
 # Shape legend: b rows of the batch, t tokens, v vocabulary.
 
@@ -15,13 +15,13 @@ from llm.generation.speculation import common_start
 
 @dataclass(eq=False)
 class Row:
-    """A row of the cache: the tokens whose keys and values it holds, and the request that it works for.
+    """A row of the cache: the tokens whose keys and values are `cached`, and the request that it works for.
 
     These are keys and values under one adapter and, of an encoder-decoder, for one source, which `has_source` once it
     is read.
     """
 
-    held: list[int] = field(default_factory=list)
+    cached: list[int] = field(default_factory=list)
     adapter: int | None = None
     source: Sequence[int] = ()
     has_source: bool = False
@@ -37,14 +37,14 @@ class Row:
         return self.tokens[len(self.request.prompt) :]
 
     @property
-    def unread(self) -> int:
-        """How many tokens of the prompt have not been read."""
-        return len(self.tokens) - len(self.held)
+    def to_prefill(self) -> int:
+        """How many tokens of the prompt the cache lacks."""
+        return len(self.tokens) - len(self.cached)
 
     @property
     def width(self) -> int:
         """How many tokens are read at most of its prompt, or of its source, which is read whole."""
-        return max(self.unread, 0 if self.has_source else len(self.source))
+        return max(self.to_prefill, 0 if self.has_source else len(self.source))
 
     def shared(self, tokens: Sequence[int], request: Request) -> int:
         """How many of `tokens` the request's prompt begins with, where their keys and values are as it needs them."""
@@ -53,7 +53,7 @@ class Row:
         return common_start(tokens, request.prompt[:-1])  # the last is always read: it gives the first logits
 
     def is_like(self, request: Request) -> bool:
-        """Whether the request has the adapter and the source of what is held."""
+        """Whether the request has the adapter and the source of what is cached."""
         return self.adapter == request.adapter and self.source == request.source
 
     def source_shared(self, request: Request) -> int:

@@ -49,7 +49,7 @@ class Draft:
         unread, found = list(tokens[self._cache.length :]), list[int]()
         with inference(self._model):
             while len(found) < most:
-                hidden = self._model.encode(torch.tensor([unread], device=self._device), self._cache)
+                hidden = self._model.hidden_states(torch.tensor([unread], device=self._device), self._cache)
                 unread = [int(self._model.head(hidden[:, -1:]).argmax())]
                 found += unread
         self._held = [*tokens, *found[:-1]]

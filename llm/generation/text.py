@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from llm.errors import ConfigError
-from llm.generation.abilities import continues, goes_on
+from llm.generation.abilities import continues_prompt, is_decoder_lm
 from llm.generation.engine import GREEDY, generate
 from llm.generation.mode import inference
 from llm.generation.sampling import Sampling
@@ -159,11 +159,11 @@ def _steps(
 ) -> Iterator[Tensor]:
     """The tokens (b,) of `n_rows` texts for one prompt, step by step."""
     if isinstance(prompt, str):
-        is_whole = continues(model, tokenizer)
+        is_whole = continues_prompt(model, tokenizer)
         prompt = tokenizer.encode(prompt) if is_whole else source_ids(tokenizer, prompt)
-        if goes_on(model) and not is_whole:
+        if is_decoder_lm(model) and not is_whole:
             max_new_tokens = min(max_new_tokens, _room(model, prompt))
-    if not goes_on(model):
+    if not is_decoder_lm(model):
         return _target_steps(
             model, tokenizer, [prompt] * n_rows, stop_ids, max_new_tokens=max_new_tokens, **how
         )
@@ -185,7 +185,7 @@ def _target_steps(
     source_bs = source_bs.to(next(model.parameters()).device)
     documents_bs = torch.where(source_bs == PADDING, PADDING, 0)
     with inference(model):
-        memory = model.read(source_bs.clamp(min=0), documents_bs)
+        memory = model.encode_source(source_bs.clamp(min=0), documents_bs)
     start_bt = torch.full((len(sources), 1), start_token(tokenizer))
     return generate(model, start_bt, stop_ids=stop_ids, memory=memory, **how)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import save_torch_state_dict
 
-from llm.files import write_atomically, write_json
+from llm.files import share, write_atomically, write_json
 from llm.hub import to_huggingface
 from llm.hub.bert import gives_states
 from llm.hub.export import About, card
@@ -96,8 +96,8 @@ def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) 
     backend = to_backend(tokenizer)
     kind = _kind(model, tokenizer)
     save_torch_state_dict(state, folder, max_shard_size=about.shard_bytes, metadata={"format": "pt"})
-    for file in folder.glob("*.safetensors"):  # which safetensors makes for their owner alone
-        file.chmod(0o644)
+    for file in folder.glob("*.safetensors"):
+        share(file)
     write_json(folder / "config.json", config)
     if model.config.architecture != "encoder":
         write_json(folder / "generation_config.json", _generation(config, tokenizer) | {"pad_token_id": pad})

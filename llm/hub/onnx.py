@@ -51,7 +51,7 @@ class StatesModel(TextModel):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Return hidden states (b, t, d) of tokens (b, t)."""
-        return self.model.encode(
+        return self.model.hidden_states(
             input_ids, documents_bt=documents(attention_mask), segments_bt=token_type_ids
         )
 

@@ -19,7 +19,7 @@ from llm.adapter import LowRank, layers
 from llm.adapter.frozen import Frozen
 from llm.adapter.lora import Decomposed, folded
 from llm.errors import CheckpointError, ConfigError
-from llm.files import read_object, read_tensors, write_json
+from llm.files import read_object, read_tensors, share, write_json
 from llm.hub import family_for
 from llm.hub.export import About
 from llm.hub.folder import INDEX, WHOLE
@@ -62,7 +62,7 @@ def write(folder: Path, model: Transformer, tokenizer: Tokenizer, about: About) 
         if theirs.gain_o is not None:
             tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = theirs.gain_o.contiguous()
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / WEIGHTS).chmod(0o644)
+    share(folder / WEIGHTS)
     write_json(folder / CONFIG, _config(model, adapters, first, str(about.settings.get("init_from"))))
     code = (
         "from transformers import AutoModel as M; from peft import PeftModel as P; "

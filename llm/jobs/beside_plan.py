@@ -39,8 +39,9 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
     except TimeoutError:
         print(f"Its memory isn't planned: {PLANNING_SECONDS} s were too short. llm plan takes its time.")
         return {}
-    except Exception:
+    except Exception as error:
         # Whatever an objective or optimizer of someone's own does to tensors without values: training goes on.
+        print(f"Its memory isn't planned: {type(error).__name__}: {error}")
         return {}
     batch_size = job.config["data"]["batch_size"]
     seconds = training_seconds(

@@ -85,7 +85,7 @@ class Outlook:
         return round(self.config["data"]["batch_size"] * self.work.tokens)
 
 
-def run(config: Config, choices: dict[str, Any]) -> int:
+def show_dry_run(config: Config, choices: dict[str, Any]) -> int:
     """Print the composed config and what the run would take; returns the exit code."""
     if launch.rank() != 0:
         return 0

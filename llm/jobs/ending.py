@@ -13,7 +13,7 @@ from llm.jobs.beside_plan import lines_beside_plan
 from llm.jobs.evaluate import keep
 from llm.jobs.job import Job
 from llm.jobs.judged import Entry
-from llm.jobs.samples import writer
+from llm.jobs.samples import sample_writer
 from llm.jobs.show import show_entries
 from llm.model import Transformer
 from llm.report.run import write_report
@@ -53,7 +53,7 @@ def finish(job: Job, derived: Derived, net: Transformer, seen: dict[str, float])
         },
         "examples": last["samples"],
         "checkpoint": folder.name,
-        "sample": writer(config, net, corpus).first(),
+        "sample": sample_writer(config, net, corpus).first(),
         "report": str(run.folder / "report.html"),
         "next": next_command(run, *NEXT[job.collate.given]),
     }

@@ -43,9 +43,9 @@ def run(composed: Composed) -> int:
         found[label] = keep(one, _evaluate(one, config, typed), config["save_outputs"])
         show_entries(str(one.folder), [each.entry for each in found[label]])
     if ask is not None:
-        judge, asked = ask.run, ask.judged()
-        found[ask.label] = keep(judge, asked, config["save_outputs"])
-        show_entries(f"{ask.label}, kept in {judge.folder}", [each.entry for each in found[ask.label]])
+        kept_in, asked = ask.run, ask.judged()
+        found[ask.label] = keep(kept_in, asked, config["save_outputs"])
+        show_entries(f"{ask.label}, kept in {kept_in.folder}", [each.entry for each in found[ask.label]])
         print(f"\n{ask.cost()}")
     _show_together(found, _page(config, [*runs, *([ask.run] if ask else [])]))
     return 0
@@ -106,12 +106,12 @@ def _on_text(
         corpus,
         Judge(
             net,
-            lambda: _own_collator(run, config, net, corpus),
-            lambda: build.objective({**config, "task": _task(run)}),
-            folder.name,
-            config["seed"],
-            "validation" if config["data"] is None else "all",
-            config["batch_size"],
+            collator=lambda: _own_collator(run, config, net, corpus),
+            objective=lambda: build.objective({**config, "task": _task(run)}),
+            checkpoint=folder.name,
+            seed=config["seed"],
+            split="validation" if config["data"] is None else "all",
+            batch_size=config["batch_size"],
         ),
     )
 
@@ -127,7 +127,7 @@ def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus | M
 
 def _first(run: Run, net: Transformer) -> build.Origin:
     """What the run began as, of the context that its model has now."""
-    return build.started(str(run.config.get("init_from")), None).shortened(net.config.context_length)
+    return build.read_origin(str(run.config.get("init_from")), None).shortened(net.config.context_length)
 
 
 def _task(run: Run) -> Config:

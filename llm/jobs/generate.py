@@ -8,8 +8,8 @@ from llm import build
 from llm.build import Config
 from llm.config import Composed
 from llm.errors import ConfigError
-from llm.generation import Sampling, answer, complete, continues, reads_whole, stream_text
-from llm.jobs import generate_many
+from llm.generation import Sampling, answer, complete, continues_prompt, reads_whole, stream_text
+from llm.jobs.generate_many import generate_files
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer, load_tokenizer
 from llm.train.run import Run
@@ -41,7 +41,7 @@ def run(composed: Composed) -> int:
     if whole:
         _name_idle(typed)
     if many:
-        return generate_many.run(config, net, tokenizer, sampling(config), folder)
+        return generate_files(config, net, tokenizer, sampling(config), folder)
     if whole:
         print(answer(net, tokenizer, config["prompt"], config["max_new_tokens"]))
     else:
@@ -52,7 +52,7 @@ def run(composed: Composed) -> int:
 def _write(config: Config, net: Transformer, tokenizer: Tokenizer) -> None:
     """Print what goes on from the prompt, behind it, or the prompt's targets."""
     prompt = config["prompt"]
-    shown = prompt if continues(net, tokenizer) else ""
+    shown = prompt if continues_prompt(net, tokenizer) else ""
     how: dict[str, Any] = {
         "sampling": sampling(config),
         "max_new_tokens": config["max_new_tokens"],

@@ -24,7 +24,9 @@ from llm.tokenizer import Tokenizer
 WITHOUT_EFFECT = ("out", "max_batch_size")
 
 
-def run(config: Config, net: Transformer, tokenizer: Tokenizer, sampling: Sampling, checkpoint: Path) -> int:
+def generate_files(
+    config: Config, net: Transformer, tokenizer: Tokenizer, sampling: Sampling, checkpoint: Path
+) -> int:
     """Write `out`; returns the exit code."""
     out = Path(config["out"])
     paths = find_files(config["data"]["paths"])

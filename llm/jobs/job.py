@@ -61,7 +61,13 @@ class Job:
         config, corpus = self.config, self.corpus
         names = config["eval"] if len(corpus.validation) > 1 else []
         self.refer()
-        judge = Judge(net, lambda: self.collate, lambda: build.objective(config), checkpoint, config["seed"])
+        judge = Judge(
+            net,
+            collator=lambda: self.collate,
+            objective=lambda: build.objective(config),
+            checkpoint=checkpoint,
+            seed=config["seed"],
+        )
         return [
             *evaluations(names, corpus, judge),
             *on_tasks(config["eval"], net, corpus.tokenizer, checkpoint, config),

@@ -44,7 +44,7 @@ def _write(made: Run, source: Run, folder: Path) -> None:
     }
     step = manifest["step"]
     writer = CheckpointWriter(made.checkpoints, step)
-    writer.write({checkpoint.MODEL: tensors})
+    writer.write({checkpoint.MODEL_FILE: tensors})
     writer.publish({**manifest, "best": None})
     shutil.copytree(source.tokenizer, made.tokenizer)
     made.write_config({**source.config, "adapter": None})

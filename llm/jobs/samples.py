@@ -13,14 +13,22 @@ from llm.build import Config
 from llm.data import Corpus
 from llm.data.collators.words import LabelledWords
 from llm.data.mixture import Mixture
-from llm.generation import Sampling, answer, complete, continues, goes_on, show_hidden, template_of
+from llm.generation import (
+    Sampling,
+    answer,
+    complete,
+    continues_prompt,
+    is_decoder_lm,
+    show_hidden,
+    template_of,
+)
 from llm.model import Transformer
 from llm.redaction import redacted_text
 from llm.tokenizer import MASK, hiding_tokens
 from llm.train.callbacks import SampleWriter
 from llm.train.metrics import Pause
-from llm.train.parallel import gathered
 from llm.train.run import Run
+from llm.train.sharding import gathered
 
 # Windows for each that is shown.
 LOOKED_AT = 16
@@ -46,14 +54,14 @@ class Writer:
         return self.prompts[0] + text if self.follows else text
 
 
-def samples(
-    config: Config, run: Run, net: Transformer, text: Corpus | Mixture, shows: Sequence[Any], pause: Pause
+def sample_callbacks(
+    config: Config, run: Run, net: Transformer, corpus: Corpus | Mixture, shows: Sequence[Any], pause: Pause
 ) -> list[L.Callback]:
     """What lets the model write while it trains."""
     keys = config["samples"]
     if not keys["every_n_steps"]:
         return []
-    show = writer(config, net, text)
+    show = sample_writer(config, net, corpus)
 
     def write() -> list[str]:
         with gathered(net):
@@ -62,17 +70,17 @@ def samples(
     return [SampleWriter(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
 
 
-def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
+def sample_writer(config: Config, net: Transformer, corpus: Corpus | Mixture) -> Writer:
     """What `samples` asks of the model: texts that begin with its prompts, hidden parts filled in, or targets.
 
     Of a model that reads a text whole, some held-out text is asked where the config has no prompts that suit.
     """
     if config["task"]["template"] is not None:
-        return _partner(config, net, text)
-    if continues(net, text.tokenizer):
-        return _author(config, net, text)
-    keys, tokenizer = config["samples"], text.tokenizer
-    prompts = keys["prompts"] or _held_out_prompts(config, net, text)
+        return _chat_writer(config, net, corpus)
+    if continues_prompt(net, corpus.tokenizer):
+        return _continuing_writer(config, net, corpus)
+    keys, tokenizer = config["samples"], corpus.tokenizer
+    prompts = keys["prompts"] or _held_out_prompts(config, net, corpus)
 
     def write() -> list[str]:
         return [answer(net, tokenizer, prompt, keys["max_new_tokens"]) for prompt in prompts]
@@ -81,7 +89,7 @@ def writer(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, follows=False)
 
 
-def _author(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
+def _continuing_writer(config: Config, net: Transformer, corpus: Corpus | Mixture) -> Writer:
     keys = config["samples"]
     prompts = keys["prompts"] or [""]
 
@@ -91,7 +99,7 @@ def _author(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
             for prompt in prompts
             for sample in complete(
                 net,
-                text.tokenizer,
+                corpus.tokenizer,
                 prompt,
                 num_samples=keys["num_samples"],
                 max_new_tokens=keys["max_new_tokens"],
@@ -104,12 +112,12 @@ def _author(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
     return Writer(shown, write, follows=True)
 
 
-def _partner(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer:
+def _chat_writer(config: Config, net: Transformer, corpus: Corpus | Mixture) -> Writer:
     """What answers `samples.prompts`, or the first questions that are held out."""
-    keys, tokenizer = config["samples"], text.tokenizer
+    keys, tokenizer = config["samples"], corpus.tokenizer
     template = template_of(tokenizer)
     asked = [template.encode([("user", prompt)]) for prompt in keys["prompts"]] or _held_out_questions(
-        config, net, text
+        config, net, corpus
     )
     how = {
         "max_new_tokens": keys["max_new_tokens"],
@@ -124,37 +132,37 @@ def _partner(config: Config, net: Transformer, text: Corpus | Mixture) -> Writer
     return Writer([redacted_text(tokenizer.decode(ids)) for ids in asked], write, follows=True)
 
 
-def _held_out_questions(config: Config, net: Transformer, text: Corpus | Mixture) -> list[list[int]]:
+def _held_out_questions(config: Config, net: Transformer, corpus: Corpus | Mixture) -> list[list[int]]:
     """The ids of held-out conversations up to their first answers, or of held-out sources."""
-    collate, length = build.collator(config, text.tokenizer, net.config), net.config.context_length
-    stream = text.validation if len(text.validation) else text.train
+    collate, length = build.collator(config, corpus.tokenizer, net.config), net.config.context_length
+    stream = corpus.validation if len(corpus.validation) else corpus.train
     view = stream.cut(collate.view, length, config["seed"])
     rows = view.held_out(np.arange(min(config["samples"]["num_samples"], view.n_held_out)))
     # Of a row of conversations the first, and of a preference the better one.
     return [row[0].ids_t[: int(row[0].is_written_t.argmax())].tolist() for row in rows]
 
 
-def _held_out_prompts(config: Config, net: Transformer, text: Corpus | Mixture) -> list[str]:
+def _held_out_prompts(config: Config, net: Transformer, corpus: Corpus | Mixture) -> list[str]:
     """What the task shows the model of some held-out text, hidden parts as <mask>."""
-    if goes_on(net):
-        return [text.tokenizer.decode(ids) for ids in _held_out_questions(config, net, text)]
+    if is_decoder_lm(net):
+        return [corpus.tokenizer.decode(ids) for ids in _held_out_questions(config, net, corpus)]
     keys = config["samples"]
     length = net.config.context_length
-    collate = build.collator(config, text.tokenizer, net.config)
+    collate = build.collator(config, corpus.tokenizer, net.config)
     hides = collate.given == "hidden"
     if hides:
         # Some of a window says enough; a pair is shown whole.
         length = min(keys["max_new_tokens"], length)
         shorter = dataclasses.replace(net.config, context_length=length)
-        collate = build.collator(config, text.tokenizer, shorter)
-    stream = text.validation if len(text.validation) > length else text.train
+        collate = build.collator(config, corpus.tokenizer, shorter)
+    stream = corpus.validation if len(corpus.validation) > length else corpus.train
     view = stream.cut(collate.view, length, config["seed"])
     # Of a short window nothing may be hidden.
     numbers = np.arange(min(keys["num_samples"] * (LOOKED_AT if hides else 1), view.n_held_out))
     if isinstance(view, LabelledWords):
-        return [view.shown(number, text.tokenizer) for number in numbers.tolist()]
+        return [view.shown(number, corpus.tokenizer) for number in numbers.tolist()]
     batch = collate(view.held_out(numbers), numbers)
     shown_bs = batch.tokens_bt if batch.source_bs is None else batch.source_bs
-    marks = hiding_tokens(text.tokenizer)
-    shown = [show_hidden(text.tokenizer, ids, marks) for ids in shown_bs.tolist()]
+    marks = hiding_tokens(corpus.tokenizer)
+    shown = [show_hidden(corpus.tokenizer, ids, marks) for ids in shown_bs.tolist()]
     return [one for one in shown if MASK in one or not hides][: keys["num_samples"]]

@@ -13,7 +13,7 @@ from llm import build
 from llm.build import Config
 from llm.config import Composed
 from llm.errors import ConfigError, missing_package
-from llm.generation import goes_on, rows_within, writes
+from llm.generation import is_decoder_lm, is_generative, rows_within
 from llm.train.metrics import precision_dtype
 
 KEY_VARIABLE = "LLM_API_KEY"
@@ -79,10 +79,10 @@ def _served(name: str, usable: build.Usable, beside: Any, draft: build.Usable | 
         return Served(name, usable.make(net), tokenizer, beside.rows, beside.waiting, beside=beside)
     net = net.to(precision_dtype(config["precision"]))  # the cache is of the same type
     rows = config["max_batch_size"]
-    if writes(net):
+    if is_generative(net):
         rows = rows_within(net, rows, config["cache_gib"])
     net = build.for_inference(net, config["precision"], rows)
-    guesses = draft.net if draft is not None and goes_on(net) else None
+    guesses = draft.net if draft is not None and is_decoder_lm(net) else None
     if guesses is not None and draft is not None and draft.tokenizer.hash != tokenizer.hash:
         raise ConfigError(f"draft={config['draft']}: its tokenizer is another than that of {name}.")
     return Served(
@@ -117,7 +117,7 @@ def _announce(models: Sequence[Any], listening: socket.socket) -> None:
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     print(f"Serving {', '.join(served.name for served in models)} at {address}", flush=True)
     for served in models:
-        if served.goes_on and not served.chats:
+        if served.is_decoder_lm and not served.chats:
             print(
                 f"warning: {served.name} was not trained to chat; chats are written as plain lines.",
                 flush=True,

@@ -17,13 +17,13 @@ from llm.config import Composed
 from llm.data import Corpus, CorpusDataModule
 from llm.data.mixture import Mixture, open_text
 from llm.errors import DataError, UserError
-from llm.jobs import dry_run
 from llm.jobs.beside_plan import expected, measured
+from llm.jobs.dry_run import show_dry_run
 from llm.jobs.ending import finish, read_results, show_end
 from llm.jobs.evaluate import check_names
 from llm.jobs.job import Choices, Job
 from llm.jobs.judged import Entry
-from llm.jobs.samples import samples
+from llm.jobs.samples import sample_callbacks
 from llm.jobs.show import amount
 from llm.jobs.yardstick import HARNESS
 from llm.model import Transformer, parameter_count
@@ -37,10 +37,10 @@ from llm.train.loggers import RunLogger
 from llm.train.memory import MemoryUse
 from llm.train.metrics import Pause, together
 from llm.train.module import LanguageModule
-from llm.train.parallel import gathered, is_sharded
 from llm.train.rows import EVALUATED
 from llm.train.run import Run, environment, flatten, now, versions
 from llm.train.saving import Interrupted, StopRequest
+from llm.train.sharding import gathered, is_sharded
 
 
 def run(composed: Composed) -> int:
@@ -48,20 +48,20 @@ def run(composed: Composed) -> int:
     config, choices = composed.config, composed.choices
     check_names(config["eval"], config)
     if config["dry_run"]:
-        return dry_run.run(config, choices)
+        return show_dry_run(config, choices)
     quiet_lightning()
     launch.check_alike({"versions": versions(), "config values": dict(flatten(redacted(config)))})
-    folder = Run(Path(config["runs_dir"]) / config["name"])
+    run = Run(Path(config["runs_dir"]) / config["name"])
     # Before minutes go into a corpus.
     build.adapter(config)
     build.check_reference(config)
     build.check_installed(config)
-    resume.check_something_to_resume(folder, config["resume"])
+    resume.check_something_to_resume(run, config["resume"])
     say = print if launch.rank() == 0 else _nothing
-    origin = build.origin(config, folder)
-    corpus = _corpus(config, origin, folder, say)
+    origin = build.origin(config, run)
+    corpus = _corpus(config, origin, run, say)
     shape = build.shape_for(config, origin, corpus)
-    job = Job(config, choices, folder, origin, corpus, shape)
+    job = Job(config, choices, run, origin, corpus, shape)
     # Whatever these refuse is refused before anything is written.
     _check_samples(job, say)
     build.check_layout(config, shape, job.strategy)
@@ -71,7 +71,7 @@ def run(composed: Composed) -> int:
         return _train(job, say)
     finally:
         launch.forget()
-        folder.release()
+        run.release()
 
 
 def _check_samples(job: Job, say: Callable[[str], None]) -> None:
@@ -101,17 +101,17 @@ def _trained_share(net: Transformer) -> str:
     return f"{told} Frozen matrices take {amount(in_codes)}B, and {amount(as_floats)}B in float32."
 
 
-def _corpus(config: Config, origin: Origin, folder: Run, say: Callable[[str], None]) -> Corpus | Mixture:
+def _corpus(config: Config, origin: Origin, run: Run, say: Callable[[str], None]) -> Corpus | Mixture:
     """The corpus of the config; where its text is gone, the one that the run began with."""
     try:
         return build.corpus(config, origin.tokenizer, show=launch.rank() == 0)
     except UserError as error:
-        if config["resume"] == "never" or not folder.exists():
+        if config["resume"] == "never" or not run.exists():
             raise
-        if folder.config.get("data") != redacted(config["data"]):
+        if run.config.get("data") != redacted(config["data"]):
             raise
         try:
-            corpus = open_text(folder.begun["data"])
+            corpus = open_text(run.begun["data"])
         except UserError:
             raise error from None
         folders = ", ".join(str(part.folder) for part in corpus.parts.values())
@@ -190,7 +190,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> Decision:
     return Decision(start.step, checkpoint, derived)
 
 
-def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[str, Any]) -> None:
+def _write_down(job: Job, derived: Derived, known: dict[str, Any], resumed_at: dict[str, Any]) -> None:
     """Write what the run is and from where it goes on; run.json first, since it alone makes the folder a run."""
     run, corpus, start = job.run, job.corpus, job.config["init_from"]
     resumes = known["resumes"] if known else []
@@ -207,7 +207,7 @@ def _write_down(job: Job, derived: Derived, known: dict[str, Any], begun: dict[s
         parameters=parameter_count(job.shape),
         derived=derived.record(),
         environment=environment(),
-        resumes=[*resumes, begun] if begun["checkpoint"] else resumes,
+        resumes=[*resumes, resumed_at] if resumed_at["checkpoint"] else resumes,
     )
     corpus.tokenizer.save(run.tokenizer)
     run.write_config(job.config)
@@ -292,7 +292,7 @@ def _callbacks(
         bar,
         StrategyRecord(run),
         memory,
-        *samples(config, run, net, job.corpus, shows, pause),
+        *sample_callbacks(config, run, net, job.corpus, shows, pause),
         *_evaluated(job, net, pause),
         build.checkpointer(config, run, net, data, resume_from, pause, stop),
     ]

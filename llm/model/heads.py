@@ -12,6 +12,10 @@ from llm.model.config import ModelConfig
 from llm.model.layers import ACTIVATIONS, build_norm
 from llm.model.position import ADDED_POSITIONS, Start
 
+# What a model has for its labels alone, and for its task, by the beginning of its weights' names.
+LABEL_PARTS = ("pooler.", "label_head.")
+TASK_PARTS = ("unembedding.", *LABEL_PARTS)
+
 
 class Embedding(nn.Module):
     """Token ids to vectors, with positions and segments added where the config wants them added."""

@@ -55,19 +55,19 @@ class Transformer(nn.Module):
                 own document alone. None is for rows of one document each.
             segments_bt: the segment of each token.
             source_bs: what an encoder-decoder reads, with its documents.
-            memory: in place of the source, what `read` made of it.
+            memory: in place of the source, what `encode_source` made of it.
             prefix_b: how many of each text's first tokens a decoder reads on both sides. Under `model.prefix_lm` None
                 is for all of them where a cache begins, since that is a prompt.
             positions_bk: the positions that are scored; None for all.
         """
         if source_bs is not None:
-            memory = self.read(source_bs, source_documents_bs)
-        hidden_btd = self.encode(tokens_bt, cache, documents_bt, segments_bt, memory, prefix_b)
+            memory = self.encode_source(source_bs, source_documents_bs)
+        hidden_btd = self.hidden_states(tokens_bt, cache, documents_bt, segments_bt, memory, prefix_b)
         if positions_bk is not None:
             hidden_btd = hidden_btd.take_along_dim(positions_bk[..., None], dim=1)
         return self.head(hidden_btd)
 
-    def encode(
+    def hidden_states(
         self,
         tokens_bt: Tensor,
         cache: Cache | None = None,
@@ -88,7 +88,7 @@ class Transformer(nn.Module):
         x_btd = self.embedding(tokens_bt, start, segments_bt)
         return self.stack(x_btd, cache, documents_bt, memory, prefix_b)
 
-    def read(self, source_bs: Tensor, documents_bs: Tensor | None = None) -> Memory:
+    def encode_source(self, source_bs: Tensor, documents_bs: Tensor | None = None) -> Memory:
         """Return what the decoder may look at of a source (b, s), once for all that it writes."""
         if self.encoder is None:
             raise ConfigError(f"architecture={self.config.architecture} takes no source")

@@ -12,8 +12,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from llm.errors import ConfigError
 from llm.model import Transformer
-from llm.train.parallel import shard
 from llm.train.parallelism import STRATEGIES, Parallelism
+from llm.train.sharding import shard
 from llm.train.strategies import HALF, policy_for
 from llm.train.tensor_parallel import split_tensors
 

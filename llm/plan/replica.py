@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from llm.plan.layout import Layout
 from llm.plan.ledger import Ledger
-from llm.train.parallel import local
+from llm.train.sharding import local
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 

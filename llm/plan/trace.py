@@ -24,7 +24,7 @@ from llm.plan.replica import Buckets, OptimizerFactory, Replica
 from llm.plan.zero import Gathering, WholeWeights, ZeroShares, with_gathered
 from llm.train.hardware import is_kept, largest_tensor
 from llm.train.memory import MEASURED_STEPS
-from llm.train.parallel import blocks, local
+from llm.train.sharding import blocks, local
 from llm.train.strategies import HALF
 
 

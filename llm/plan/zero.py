@@ -12,7 +12,7 @@ from llm.model import Transformer
 from llm.plan.layout import Layout
 from llm.plan.ledger import Ledger, Memory
 from llm.plan.replica import OptimizerFactory, Replica
-from llm.train.parallel import blocks
+from llm.train.sharding import blocks
 
 # Lightning's reduce_bucket_size; on an accelerator a bucket is there as a whole, on a CPU as far as it is written to.
 BUCKET = 200_000_000

@@ -49,7 +49,7 @@ def _source(served: Served, prompt: list[int]) -> list[int]:
     Raises:
         ApiError: it is longer than the context.
     """
-    if served.goes_on:
+    if served.is_decoder_lm:
         return []
     source = [*prompt, served.tokenizer.end_of_text]
     served.check_length(len(source), "prompt")
@@ -66,7 +66,7 @@ def _length(served: Served, asked: Asked, prompt: Sequence[int]) -> int:
     if isinstance(asked, ChatRequest):
         length = asked.max_completion_tokens or asked.max_tokens or max(1, room)
     else:
-        length = asked.max_tokens or max(1, min(DEFAULT_TOKENS, room) if served.continues else room)
+        length = asked.max_tokens or max(1, min(DEFAULT_TOKENS, room) if served.continues_prompt else room)
     if length > room:
         raise ApiError(
             400,

@@ -4,19 +4,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 
 from llm.generation import Mention, classify, mentions, tagged_words
 from llm.model import Transformer
 from llm.serve.served import Served
-from llm.serve.writing import Gone, called
+from llm.serve.writing import Gone, call_in_worker
 from llm.tokenizer import Tokenizer
 
 Found = TypeVar("Found")
 AT_A_TIME = 16
 
 
-async def labelled(served: Served, texts: Sequence[str], http: Request) -> list[dict[str, float]]:
+async def labelled(served: Served, texts: Sequence[str], http: HttpRequest) -> list[dict[str, float]]:
     """The probability of each label for each text, the likeliest first.
 
     Raises:
@@ -26,7 +26,7 @@ async def labelled(served: Served, texts: Sequence[str], http: Request) -> list[
     return await _each(served, texts, http, classify)
 
 
-async def mentioned(served: Served, texts: Sequence[str], http: Request) -> list[list[Mention]]:
+async def mentioned(served: Served, texts: Sequence[str], http: HttpRequest) -> list[list[Mention]]:
     """What each text mentions, by the tags of its words; errors as those of `labelled`."""
     tagged = await _each(served, texts, http, tagged_words)
     return [mentions(words) for words in tagged]
@@ -35,7 +35,7 @@ async def mentioned(served: Served, texts: Sequence[str], http: Request) -> list
 async def _each(
     served: Served,
     texts: Sequence[str],
-    http: Request,
+    http: HttpRequest,
     tell: Callable[[Transformer, Tokenizer, Sequence[str]], list[Found]],
 ) -> list[Found]:
     found: list[Found] = []
@@ -43,5 +43,5 @@ async def _each(
         if await http.is_disconnected():
             raise Gone
         some = texts[start : start + AT_A_TIME]
-        found += await called(served, partial(tell, served.model, served.tokenizer, some))
+        found += await call_in_worker(served, partial(tell, served.model, served.tokenizer, some))
     return found

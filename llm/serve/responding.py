@@ -15,7 +15,7 @@ from llm.serve.shapes import Envelope, Shape
 from llm.serve.writing import Answer, Gone, Piece
 
 
-async def responded(
+async def to_response(
     pieces: AsyncIterator[Piece], answer: Answer, body: Asked, envelope: Envelope, stack: AsyncExitStack
 ) -> Response:
     """The response that `pieces` make, whole or as they come; `stack` is closed when it ends, however it does."""

@@ -14,11 +14,11 @@ from llm.generation import (
     BatchEngine,
     Draft,
     answer,
-    continues,
-    goes_on,
+    continues_prompt,
     inference,
+    is_decoder_lm,
+    is_generative,
     reads_whole,
-    writes,
 )
 from llm.generation.speculation import looked_up
 from llm.generation.template import PlainTemplate, Template, Turn, template_of
@@ -58,7 +58,7 @@ class Served:
     def _worker(self) -> Worker:
         shared = self.model.shared if isinstance(self.model, Adapted) else self.model
         engine = None
-        if writes(shared):
+        if is_generative(shared):
             guess = looked_up if self.draft is None else Draft(self.draft)
             engine = BatchEngine(shared, rows=self.rows, speculate=self.speculate, guess=guess)
         return Worker(engine, rows=self.rows, waiting=self.waiting)
@@ -69,19 +69,19 @@ class Served:
         return self.model.number if isinstance(self.model, Adapted) else None
 
     @property
-    def writes(self) -> bool:
+    def is_generative(self) -> bool:
         """Whether it writes token by token: on from a prompt, or the target of a source."""
-        return writes(self.model)
+        return is_generative(self.model)
 
     @property
-    def goes_on(self) -> bool:
+    def is_decoder_lm(self) -> bool:
         """Whether what it writes stands behind what it reads, in one sequence: a decoder that writes."""
-        return goes_on(self.model)
+        return is_decoder_lm(self.model)
 
     @property
-    def continues(self) -> bool:
+    def continues_prompt(self) -> bool:
         """Whether it goes on from a prompt, rather than write the target of a source."""
-        return continues(self.model, self.tokenizer)
+        return continues_prompt(self.model, self.tokenizer)
 
     @property
     def chats(self) -> bool:
@@ -107,7 +107,7 @@ class Served:
             "owned_by": "you",
             "architecture": self.model.config.architecture,
             "context_length": self.model.config.context_length,
-            "continues": self.continues,
+            "continues": self.continues_prompt,
             "labels": list(self.labels),
             "labelled": self.labelled,
             "chat_template": self.chats,
@@ -120,7 +120,7 @@ class Served:
             ApiError: an id is not of this vocabulary.
         """
         if isinstance(given, str):
-            is_source = self.goes_on and not self.continues
+            is_source = self.is_decoder_lm and not self.continues_prompt
             return source_ids(self.tokenizer, given) if is_source else self._plain_ids(given)
         if max(given) >= self.tokenizer.vocab_size:
             raise ApiError(
@@ -151,7 +151,7 @@ class Served:
         Raises:
             ApiError: the model's template takes no such turn.
         """
-        if not (self.goes_on and self.chats):
+        if not (self.is_decoder_lm and self.chats):
             return self.ids(text)
         return self._chat_ids([("user", text)], "inputs")
 
@@ -160,7 +160,7 @@ class Served:
 
         Of an encoder-decoder, whose prompt is a source, the target has it whole but for its first token.
         """
-        return self.model.config.context_length - (len(prompt) if self.goes_on else 1)
+        return self.model.config.context_length - (len(prompt) if self.is_decoder_lm else 1)
 
     def check_length(self, length: int, param: str) -> None:
         """Refuse a text of more tokens than the context.
@@ -196,7 +196,9 @@ class Served:
             tokens_1t = torch.tensor([prompt], device=next(self.model.parameters()).device)
             encoder = self.model.encoder
             hidden = (
-                self.model.encode(tokens_1t) if encoder is None else encoder(self.model.embedding(tokens_1t))
+                self.model.hidden_states(tokens_1t)
+                if encoder is None
+                else encoder(self.model.embedding(tokens_1t))
             )
             mean: list[float] = F.normalize(hidden[0].float().mean(0), dim=0).tolist()
         return mean

@@ -161,7 +161,7 @@ def refused_when_full(served: Served) -> Iterator[None]:
         ) from None
 
 
-async def called(served: Served, function: Callable[[], Result]) -> Result:
+async def call_in_worker(served: Served, function: Callable[[], Result]) -> Result:
     """What `function` gives, which a model's worker runs between two steps; an ApiError where too much waits."""
     with refused_when_full(served):
         future = served.worker.call(function)
@@ -172,7 +172,7 @@ async def whole_answers(served: Served, texts: Sequence[str], asked: Asked) -> A
     """What a model that reads a text whole makes of `texts`, `n` of each, one after the other."""
     number = asked.n or 1
     for index in range(len(texts) * number):
-        text = await called(served, partial(served.answer, texts[index // number], asked))
+        text = await call_in_worker(served, partial(served.answer, texts[index // number], asked))
         writer = TextWriter(served.tokenizer, asked.stops)
         said = writer.say(text, final=True)
         yield Piece(index, said, [], "stop")

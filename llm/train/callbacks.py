@@ -10,8 +10,8 @@ import lightning as L
 
 from llm.files import write_atomically
 from llm.train.metrics import Pause
-from llm.train.parallel import local
 from llm.train.run import Run
+from llm.train.sharding import local
 from llm.train.strategies import ZeroStrategy
 
 

@@ -34,7 +34,7 @@ def convert(folder: Path, root: Path, n_shards: int | None) -> Path:
     writer.discard()
     try:
         writer.folder.mkdir(parents=True)
-        for kind in (checkpoint.WEIGHTS, checkpoint.STATE):
+        for kind in (checkpoint.MODEL, checkpoint.OPTIMIZER):
             _rewrite(Stored(folder, kind), writer.folder, kind, n_shards)
         for path in folder.glob("rng_*.safetensors"):
             shutil.copyfile(path, writer.folder / path.name)

@@ -11,7 +11,7 @@ import torch
 
 from llm.errors import ConfigError
 from llm.train.hardware import accelerator_name, compiles_for_cpu, device_count, has_bf16
-from llm.train.launch import started_here
+from llm.train.launch import launched_here
 from llm.train.metrics import peak_flops, precision_dtype
 from llm.train.parallelism import TENSOR_PARALLEL, Parallelism
 
@@ -150,7 +150,7 @@ def _devices(trainer: dict[str, Any], strategy: Parallelism, machine: Machine) -
     wanted = trainer["devices"]
     if wanted in ("auto", -1):
         # A launcher has decided it by now.
-        wanted = 1 if strategy.is_alone else started_here() or machine.devices
+        wanted = 1 if strategy.is_alone else launched_here() or machine.devices
     count = len(wanted) if isinstance(wanted, list) else int(wanted)
     if strategy.is_alone and count * trainer["num_nodes"] > 1:
         raise ConfigError(

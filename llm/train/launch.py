@@ -42,18 +42,18 @@ def by_srun() -> bool:
     return own and not by_torchrun() and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 
 
-def started() -> int:
+def launched() -> int:
     """How many processes a launcher started for this job; 0 without one."""
     if by_torchrun():
         return int(os.environ["WORLD_SIZE"])
     return int(os.environ["SLURM_NTASKS"]) if by_srun() else 0
 
 
-def started_here() -> int:
+def launched_here() -> int:
     """How many of them on this node; 0 without a launcher, or where it doesn't say."""
     name = "LOCAL_WORLD_SIZE" if by_torchrun() else "SLURM_NTASKS_PER_NODE"
     given = os.environ.get(name, "")
-    return int(given) if started() and given.isdigit() else 0
+    return int(given) if launched() and given.isdigit() else 0
 
 
 def check_world_size(wanted: int) -> None:
@@ -62,10 +62,10 @@ def check_world_size(wanted: int) -> None:
     Raises:
         ConfigError: each process would train for itself, in the same folder, or wait for others.
     """
-    count = started() or wanted
+    count = launched() or wanted
     if count == wanted:
         return
-    here = started_here() or count
+    here = launched_here() or count
     nodes = f" trainer.num_nodes={count // here}" if count > here else ""
     raise ConfigError(
         f"The launcher started {count} processes, and strategy=, trainer.devices= and trainer.num_nodes= come to "
@@ -83,9 +83,9 @@ def check_alike(about: Mapping[str, Mapping[str, Any]]) -> None:
         ConfigError: another rank has another value; told on rank 0, where the others end with its exit code. Or the
             others were never started.
     """
-    if by_srun() and started() > 1 and "SLURM_STEP_ID" not in os.environ:
+    if by_srun() and launched() > 1 and "SLURM_STEP_ID" not in os.environ:
         raise ConfigError(
-            f"This SLURM job has {started()} tasks, and a Python without srun is none of them: write srun before the "
+            f"This SLURM job has {launched()} tasks, and a Python without srun is none of them: write srun before the "
             "command (deploy/train.sbatch)."
         )
     store = _store()
@@ -95,7 +95,7 @@ def check_alike(about: Mapping[str, Mapping[str, Any]]) -> None:
         store.set(f"about/{rank()}", json.dumps({"host": platform.node(), "about": about}))
         return
     with _telling(store):
-        for other in range(1, started()):
+        for other in range(1, launched()):
             _compare(about, other, _wait(store, f"about/{other}", f"rank {other}"))
 
 
@@ -164,7 +164,7 @@ def _wait(store: "Store", key: str, whom: str) -> dict[str, Any]:
 @cache
 def _store() -> "Store | None":
     """This run's part of the launch's store; None without a launcher of several processes."""
-    if started() < 2:
+    if launched() < 2:
         return None
     from torch.distributed import PrefixStore
 
@@ -200,5 +200,5 @@ def _launch_store() -> "Store":
         address = f"tcp://{here.main_address}:{here.main_port}"
     else:
         address = "env://"
-    found: Store = next(rendezvous(address, rank(), started(), timeout=timedelta(seconds=WAIT_SECONDS)))[0]
+    found: Store = next(rendezvous(address, rank(), launched(), timeout=timedelta(seconds=WAIT_SECONDS)))[0]
     return found

@@ -34,7 +34,7 @@ class StepMetrics:
     Args:
         step: optimizer steps done, those before a resume included.
         total_steps: the run's length; None when it has no set end.
-        tokens: tokens trained on so far, by all ranks.
+        tokens: those that count in the speed, of all ranks since the first step.
         loss: over the step's global batch, in nats per target.
         bits_per_byte: the same in bits per byte of text; None for what does not predict a text in order.
         lr: what the step was taken with; the first parameter group's.
@@ -149,7 +149,7 @@ class Meter(L.Callback):
     the module.
 
     Args:
-        tokens_per_step: targets in a global batch.
+        tokens_per_step: of a global batch, those that count in the speed: `Work.tokens` a sample.
         bytes_per_token: of the corpus; None where bits per byte say nothing.
         flops_per_token: the model's own, forward and backward.
         peak_flops: of one device in the training precision; measured when training starts if None.

@@ -14,7 +14,7 @@ from llm.data.collators.base import Batch
 from llm.errors import TrainingError
 from llm.model import Transformer
 from llm.objective import Loss, Rows
-from llm.train.parallel import blocks, clip_by_global_norm, release
+from llm.train.sharding import blocks, clip_by_global_norm, release
 
 Objective = Callable[[nn.Module, Batch], Loss]
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]

@@ -11,8 +11,8 @@ from torch.optim.adamw import adamw as adamw_update
 
 from llm.bounds import Count, NotNegative, Positive, ShareBelowOne
 from llm.errors import ConfigError
-from llm.train.parallel import sharded_like, whole
 from llm.train.parallelism import STRATEGIES, Parallelism
+from llm.train.sharding import sharded_like, whole
 
 # Shapes: m rows, n columns, b matrices of one shape.
 

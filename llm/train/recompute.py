@@ -13,7 +13,7 @@ from torch.utils.checkpoint import (
 )
 
 from llm.model import Transformer
-from llm.train.parallel import blocks
+from llm.train.sharding import blocks
 
 Recomputed = int | Literal["selective"] | None
 

@@ -17,8 +17,8 @@ from llm.errors import CheckpointError
 from llm.train import checkpoint
 from llm.train.checkpoint import CheckpointWriter, TrainingState
 from llm.train.metrics import Pause
-from llm.train.parallel import is_sharded
 from llm.train.run import Run, now
+from llm.train.sharding import is_sharded
 from llm.train.strategies import ZeroStrategy
 from llm.train.zero import ZeroState
 

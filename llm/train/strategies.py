@@ -17,7 +17,7 @@ from llm.bounds import Count
 from llm.errors import missing_package
 from llm.model import Transformer
 from llm.train.module import LanguageModule
-from llm.train.parallel import shard
+from llm.train.sharding import shard
 from llm.train.tensor_parallel import split_tensors
 from llm.train.zero import ZeroState, frozen_share
 

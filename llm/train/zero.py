@@ -91,7 +91,7 @@ class ZeroState:
             for key in MOMENTS:
                 _keep(states, f"{name}/{key}", safe_get_full_optimizer_state(parameter, key), mine)
             _keep(states, f"{name}/{STEP}", step, mine)
-        return {checkpoint.WEIGHTS: weights, checkpoint.STATE: states}
+        return {checkpoint.MODEL: weights, checkpoint.OPTIMIZER: states}
 
     def restore(self, folder: Path) -> None:
         """Fill weights and moments from a checkpoint; each process reads all of it, a tensor at a time.
@@ -101,7 +101,7 @@ class ZeroState:
         """
         from deepspeed.utils import safe_set_full_optimizer_state
 
-        weights, states = Stored(folder, checkpoint.WEIGHTS), Stored(folder, checkpoint.STATE)
+        weights, states = Stored(folder, checkpoint.MODEL), Stored(folder, checkpoint.OPTIMIZER)
         self._check(weights, states, folder)
         for name, parameter in self._parameters.items():
             value = _read(weights, name)

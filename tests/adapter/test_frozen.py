@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llm.adapter import Lora, begun, frozen_bytes, merged, n_values
+from llm.adapter import Lora, frozen_bytes, initial_weights, merged, n_values
 from llm.adapter.frozen import BLOCK, KINDS, LEVELS, Coded, Frozen
 from llm.errors import ConfigError
 from llm.model import ModelConfig, Transformer, init_weights
@@ -115,7 +115,7 @@ def test_folded_in_is_as_beside(bits, targets, dora):
     lora.attach(net)
     assert sum(isinstance(layer, Frozen) for layer in net.modules()) == 2 * (4 + 3)
     net = net.to_empty(device="cpu")
-    net.load_state_dict(begun(net, base.state_dict(), 0), strict=False)
+    net.load_state_dict(initial_weights(net, base.state_dict(), 0), strict=False)
     tokens = torch.randint(0, 264, (2, 20), generator=torch.Generator().manual_seed(3))
     alone = Transformer(base.config).eval()
     alone.load_state_dict(merged(net.state_dict(), lora), strict=False)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from llm.adapter import Lora, LowRank, begun, layers, merged
+from llm.adapter import Lora, LowRank, initial_weights, layers, merged
 from llm.errors import ConfigError
 from llm.hub import to_huggingface
 from llm.hub.export import About
@@ -30,7 +30,7 @@ def adapted(base, lora, trained=True):
     """The same model with adapters that have learnt something."""
     net = Transformer(base.config).eval()
     lora.attach(net)
-    net.load_state_dict(begun(net, base.state_dict(), 0))
+    net.load_state_dict(initial_weights(net, base.state_dict(), 0))
     if trained:
         shaken(net, 0.1, seed=2)
     return net
@@ -146,7 +146,7 @@ def test_first_values_follow_from_name_and_seed_alone():
     net = Transformer(ModelConfig(**SHAPE, **LLAMA))
     Lora(**LORA).attach(net)
     weights = {name: initial_value(name, p.shape, net.config, 0) for name, p in net.named_parameters()}
-    one, other = begun(net, weights, 5), begun(net, weights, 5)
+    one, other = initial_weights(net, weights, 5), initial_weights(net, weights, 5)
     assert all(torch.equal(one[name], other[name]) for name in one)
     name = "stack.blocks.0.attention.query.lora_a"
-    assert not torch.equal(one[name], begun(net, weights, 6)[name])
+    assert not torch.equal(one[name], initial_weights(net, weights, 6)[name])

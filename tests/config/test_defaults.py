@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -11,6 +11,7 @@ import yaml
 from llm.cli.compose import compose
 from llm.config import schema
 from llm.config.static import COMPUTED, REQUIRED, signature
+from llm.model import config as of_models
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -96,3 +97,7 @@ def test_sources_leave_the_loaders_keys_to_the_loader(file: Path) -> None:
 
 def test_a_difference_is_seen() -> None:
     assert differing({"a": 0, "b": [1]}, {"a": None, "b": (1,)}) == {"a": (0, None)}
+
+
+def test_a_task_can_name_every_architecture_of_models_and_no_other() -> None:
+    assert get_args(schema.Architecture) == get_args(of_models.Architecture)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llm.generation import continues, goes_on, reads_whole, writes
+from llm.generation import continues_prompt, is_decoder_lm, is_generative, reads_whole
 from llm.model import ModelConfig, Transformer
 from llm.tokenizer import MASK, ByteSpec
 from llm.tokenizer.chat import PAIR, with_end
@@ -28,5 +28,5 @@ LABELS = {"pooler": True, "labels": ("good", "bad")}
 def test_what_a_model_does_with_a_text(shape, tokenizer, can, whole):
     with torch.device("meta"):
         model = Transformer(ModelConfig(**SHAPE | shape))
-    assert (writes(model), goes_on(model), continues(model, tokenizer)) == can
+    assert (is_generative(model), is_decoder_lm(model), continues_prompt(model, tokenizer)) == can
     assert (reads_whole(model, "a text"), reads_whole(model, f"a {MASK}")) == whole

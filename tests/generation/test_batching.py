@@ -186,9 +186,11 @@ def test_what_is_cancelled_is_gone_before_the_next_step_and_the_rest_stays_right
 def widths_of(engine, monkeypatch):
     """How many tokens each row passes through the model."""
     widths = []
-    encode = engine.model.encode
+    hidden_states = engine.model.hidden_states
     monkeypatch.setattr(
-        engine.model, "encode", lambda x, cache: (widths.append(x.shape[1]), encode(x, cache))[1]
+        engine.model,
+        "hidden_states",
+        lambda x, cache: (widths.append(x.shape[1]), hidden_states(x, cache))[1],
     )
     return widths
 
@@ -207,9 +209,9 @@ def test_prompts_that_come_together_are_read_at_once(model, monkeypatch):
     requests = [Request(prompt(length, length), 6) for length in (3, 9, 5, 12, 7)]
     expected = [alone(model, request) for request in requests]
     engine, shapes = BatchEngine(model, rows=5, chunk=40), []
-    encode = model.encode
+    hidden_states = model.hidden_states
     monkeypatch.setattr(
-        model, "encode", lambda x, cache: (shapes.append(tuple(x.shape)), encode(x, cache))[1]
+        model, "hidden_states", lambda x, cache: (shapes.append(tuple(x.shape)), hidden_states(x, cache))[1]
     )
     assert list(written(engine, {0: requests}).values()) == expected
     # Three fit into the first chunk, filled up to the longest of them; the next step has room for the rest.

@@ -90,9 +90,11 @@ def test_greedy_equals_transformers(theirs):
 
 def test_only_new_tokens_pass_through_the_model(model, monkeypatch):
     widths = []
-    encode = model.encode
+    hidden_states = model.hidden_states
     monkeypatch.setattr(
-        model, "encode", lambda x, cache, memory: (widths.append(x.shape[1]), encode(x, cache))[1]
+        model,
+        "hidden_states",
+        lambda x, cache, memory: (widths.append(x.shape[1]), hidden_states(x, cache))[1],
     )
     tokens(model, prompts(1, 5), max_new_tokens=30)
     assert widths == [5, *[1] * 11, 8, *[1] * 8, 8, *[1] * 8]

@@ -37,7 +37,7 @@ def source(length, seed=0):
 
 def alone(model, request):
     with torch.no_grad():
-        memory = model.read(torch.tensor([request.source]))
+        memory = model.encode_source(torch.tensor([request.source]))
     steps = generate(
         model,
         torch.tensor([request.prompt]),
@@ -83,9 +83,11 @@ def test_drawn_targets_are_those_of_the_engine_for_one(both):
 
 def test_a_source_is_read_once_for_all_texts_that_are_written_of_it(both, monkeypatch):
     _, model = both
-    shapes, read = [], model.read
+    shapes, encode = [], model.encode_source
     monkeypatch.setattr(
-        model, "read", lambda x, documents=None: (shapes.append(tuple(x.shape)), read(x, documents))[1]
+        model,
+        "encode_source",
+        lambda x, documents=None: (shapes.append(tuple(x.shape)), encode(x, documents))[1],
     )
     several = [Request([0], 9, Sampling(), seed=seed, source=source(40)) for seed in range(4)]
     engine = BatchEngine(model, rows=4)

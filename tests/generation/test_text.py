@@ -64,9 +64,9 @@ def test_an_empty_prompt_starts_a_document(model):
     ids = {}
 
     class Spy(type(model)):
-        def encode(self, tokens_bt, cache=None, memory=None):
+        def hidden_states(self, tokens_bt, cache=None, memory=None):
             ids.setdefault("first", tokens_bt.tolist())
-            return super().encode(tokens_bt, cache)
+            return super().hidden_states(tokens_bt, cache)
 
     spy = Spy(model.config)
     spy.load_state_dict(model.state_dict())

@@ -65,7 +65,12 @@ def test_the_first_gpt2_layout_is_read():
     old["h.0.attn.masked_bias"] = torch.tensor(-1e4)
     old["lm_head.weight"] = old["wte.weight"].clone()
     config, state = from_huggingface_state(old, theirs.config.to_dict())
-    Transformer(config).load_state_dict(state)
+    ours = Transformer(config)
+    ours.load_state_dict(state)
+    tokens_bt = torch.arange(8)[None]
+    with torch.no_grad():
+        logits_btv, wanted_btv = ours.eval()(tokens_bt), theirs.eval()(tokens_bt).logits
+    assert (logits_btv - wanted_btv).abs().max() <= 2e-6 * wanted_btv.abs().max()
 
 
 def test_the_first_names_of_norms_are_read(tmp_path):

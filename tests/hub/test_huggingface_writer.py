@@ -86,7 +86,7 @@ def test_the_probabilities_of_labels(shown):
 @torch.no_grad()
 def test_hidden_states(shown):
     model, printed, ids = shown(pooler=True)
-    assert printed == f"{model.encode(ids).mean(1)}\n"
+    assert printed == f"{model.hidden_states(ids).mean(1)}\n"
 
 
 def test_a_number_is_refused(shown):

@@ -103,7 +103,7 @@ def expected(model, inputs):
     with torch.no_grad():
         if "decoder_input_ids" in inputs:
             return model(inputs["decoder_input_ids"], source_bs=tokens_bt, source_documents_bs=documents_bt)
-        score = model.encode if gives_states(model.config) else model
+        score = model.hidden_states if gives_states(model.config) else model
         return score(tokens_bt, documents_bt=documents_bt, segments_bt=inputs.get("token_type_ids"))
 
 

@@ -342,7 +342,7 @@ def test_greedy_text_is_identical(converted, tokens_bt):
         assert torch.equal(uncached(ours, prompt_bt, 50), wanted)
     else:
         with torch.no_grad():
-            memory = ours.read(tokens_bt, DOCUMENTS)
+            memory = ours.encode_source(tokens_bt, DOCUMENTS)
         wanted = theirs.generate(tokens_bt, attention_mask=PRESENT.long(), bad_words_ids=None, **how)
         assert wanted.shape[1] == 51
         start_b1 = torch.zeros(3, 1, dtype=torch.long)

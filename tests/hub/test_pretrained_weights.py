@@ -43,7 +43,7 @@ def test_minilm_embeds_as_bert_model_does(minilm):
     mask_bt = batch["attention_mask"]
     documents_bt = torch.where(mask_bt == 1, 0, PADDING)
     with torch.no_grad():
-        mine_btd = ours.encode(batch["input_ids"], documents_bt=documents_bt)
+        mine_btd = ours.hidden_states(batch["input_ids"], documents_bt=documents_bt)
         hidden_btd = theirs(**batch).last_hidden_state
     mine_bd, embedding_bd = mean_pooled(mine_btd, mask_bt), mean_pooled(hidden_btd, mask_bt)
     real = mask_bt.bool()

@@ -140,7 +140,7 @@ def test_an_embedding_model_is_trained_on_and_exported(start, tmp_path, capsys):
     net, _ = build.trained_model(Run.open(run), None)
     ids = torch.tensor([load_tokenizer(run / "tokenizer").encode("def spam(eggs): return")])
     with torch.no_grad():
-        theirs, ours = model(ids), net.encode(ids)
+        theirs, ours = model(ids), net.hidden_states(ids)
         assert (ours - theirs.last_hidden_state).abs().max() <= 2e-6 * ours.abs().max()
         assert (net.pool(ours) - theirs.pooler_output).abs().max() <= 2e-6
 

@@ -147,7 +147,7 @@ def test_a_full_disk_while_saving_stops_with_the_earlier_checkpoint_whole(
 
     def full_at_the_second_save(tensors, path):
         calls.append(path)
-        if "step_00000008" in str(path) and path.name == checkpoint.OPTIMIZER:
+        if "step_00000008" in str(path) and path.name == checkpoint.OPTIMIZER_FILE:
             raise OSError(errno.ENOSPC, "No space left on device")
         save_file(tensors, path)
 

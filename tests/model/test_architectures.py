@@ -144,7 +144,7 @@ class TestEncoderDecoders:
     def test_written_piece_by_piece_it_is_what_one_pass_gives(self, parts):
         model = build("encoder_decoder", **parts)
         source_bs, target_bt = tokens(seed=1), tokens(length=10)
-        memory, cache = model.read(source_bs), KVCache(model.config, 2, dtype=torch.float64)
+        memory, cache = model.encode_source(source_bs), KVCache(model.config, 2, dtype=torch.float64)
         pieces = [
             model(piece_bt, cache=cache, memory=memory) for piece_bt in target_bt.split([4, 3, 1, 1, 1], 1)
         ]
@@ -191,7 +191,7 @@ def test_a_windowed_decoder_writes_by_its_cache_what_one_pass_gives():
 @torch.no_grad()
 def test_a_pool_is_of_the_first_position():
     model = build("encoder", pooler=True)
-    hidden_btd = model.encode(tokens())
+    hidden_btd = model.hidden_states(tokens())
     pooled_bd = torch.tanh(model.pooler.dense(hidden_btd[:, 0]))
     assert model.pool(hidden_btd).equal(pooled_bd)
     with pytest.raises(ConfigError, match="pooler=false"):

@@ -104,7 +104,7 @@ def test_the_soft_cap_bounds_logits_smoothly():
 
 def test_heads_and_hidden_states_compose():
     model = build()
-    hidden_btd = model.encode(tokens())
+    hidden_btd = model.hidden_states(tokens())
     assert hidden_btd.shape == (2, 12, 16)
     assert torch.equal(model.head(hidden_btd), model(tokens()))
 

@@ -38,7 +38,7 @@ def another(run, made):
     tensors = {name: -tensor if name.endswith("lora_b") else tensor for name, tensor in tensors.items()}
     shutil.copytree(run.folder, made.folder)
     writer = CheckpointWriter(made.checkpoints, 2)
-    writer.write({checkpoint.MODEL: tensors})
+    writer.write({checkpoint.MODEL_FILE: tensors})
     writer.publish({key: value for key, value in checkpoint.read_manifest(folder).items() if key != "files"})
 
 
@@ -67,8 +67,11 @@ def test_each_model_writes_its_own_text_in_one_batch(runs):
     expected = {name: complete(*alone[name], "def ", **drawn)[0] for name in names}
     assert len(set(expected.values())) == 3
     models = served(runs, names, "max_batch_size=6")
-    widths, encode = [], models[0].worker._engine.model.encode
-    models[0].worker._engine.model.encode = lambda x, cache: (widths.append(len(x)), encode(x, cache))[1]
+    widths, hidden_states = [], models[0].worker._engine.model.hidden_states
+    models[0].worker._engine.model.hidden_states = lambda x, cache: (
+        widths.append(len(x)),
+        hidden_states(x, cache),
+    )[1]
     found = []
 
     def ask(name):

@@ -193,7 +193,7 @@ def test_embeddings_are_the_mean_of_the_hidden_states(client, models, name):
         if name == "translator":
             hidden = served.model.encoder(served.model.embedding(tokens))
         else:
-            hidden = served.model.encode(tokens)
+            hidden = served.model.hidden_states(tokens)
     mean = hidden[0].mean(0)
     assert torch.allclose(vectors[0], mean / mean.norm(), atol=1e-5)
     plain = client.embeddings.create(model=name, input="a cat", encoding_format="float")

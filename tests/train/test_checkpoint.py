@@ -42,8 +42,8 @@ def save(root, step=5, **about):
     train(model, optimizer, step, seed=1)
     writer.write(
         {
-            checkpoint.MODEL: checkpoint.weights(model),
-            checkpoint.OPTIMIZER: checkpoint.optimizer_state(model, optimizer),
+            checkpoint.MODEL_FILE: checkpoint.weights(model),
+            checkpoint.OPTIMIZER_FILE: checkpoint.optimizer_state(model, optimizer),
             checkpoint.rng_file(0): checkpoint.random_state(),
         }
     )
@@ -63,8 +63,8 @@ def test_restored_training_is_bit_equal_to_uninterrupted(tmp_path):
 
     again = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
     fresh = grouped_adamw(again)
-    checkpoint.load_weights(again, checkpoint.load_tensors(folder / checkpoint.MODEL), folder)
-    checkpoint.load_optimizer_state(again, fresh, checkpoint.load_tensors(folder / checkpoint.OPTIMIZER))
+    checkpoint.load_weights(again, checkpoint.load_tensors(folder / checkpoint.MODEL_FILE), folder)
+    checkpoint.load_optimizer_state(again, fresh, checkpoint.load_tensors(folder / checkpoint.OPTIMIZER_FILE))
     train(again, fresh, 7, seed=2)
 
     for name, value in model.state_dict().items():
@@ -74,7 +74,7 @@ def test_restored_training_is_bit_equal_to_uninterrupted(tmp_path):
 def test_learning_rate_comes_from_the_config_not_from_the_checkpoint(tmp_path):
     folder, model, _ = save(tmp_path)
     other = torch.optim.AdamW(model.parameters(), lr=0.25, weight_decay=0.125)
-    checkpoint.load_optimizer_state(model, other, checkpoint.load_tensors(folder / checkpoint.OPTIMIZER))
+    checkpoint.load_optimizer_state(model, other, checkpoint.load_tensors(folder / checkpoint.OPTIMIZER_FILE))
     assert [(g["lr"], g["weight_decay"]) for g in other.param_groups] == [(0.25, 0.125)]
 
 
@@ -95,7 +95,7 @@ def test_a_folder_without_manifest_is_no_checkpoint(tmp_path):
         checkpoint.verify(folder)
 
 
-@pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.OPTIMIZER, checkpoint.rng_file(0)])
+@pytest.mark.parametrize("name", [checkpoint.MODEL_FILE, checkpoint.OPTIMIZER_FILE, checkpoint.rng_file(0)])
 def test_one_flipped_bit_is_noticed_and_the_last_good_one_is_taken(tmp_path, name):
     good, *_ = save(tmp_path, step=5)
     bad, *_ = save(tmp_path, step=6)
@@ -111,7 +111,7 @@ def test_one_flipped_bit_is_noticed_and_the_last_good_one_is_taken(tmp_path, nam
 
 def test_a_truncated_file_is_noticed(tmp_path):
     folder, *_ = save(tmp_path)
-    path = folder / checkpoint.MODEL
+    path = folder / checkpoint.MODEL_FILE
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="bytes, not the"):
         checkpoint.verify(folder)
@@ -119,7 +119,7 @@ def test_a_truncated_file_is_noticed(tmp_path):
 
 def test_all_damaged_is_an_error_with_the_way_out(tmp_path):
     folder, *_ = save(tmp_path)
-    (folder / checkpoint.MODEL).unlink()
+    (folder / checkpoint.MODEL_FILE).unlink()
     with pytest.raises(CheckpointError, match="resume=never"):
         checkpoint.newest(tmp_path, lambda _: None)
 
@@ -137,7 +137,7 @@ def test_another_model_is_refused_and_nothing_is_changed(tmp_path):
     other = nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 2))
     before = {name: value.clone() for name, value in other.state_dict().items()}
     with pytest.raises(CheckpointError, match="another model"):
-        checkpoint.load_weights(other, checkpoint.load_tensors(folder / checkpoint.MODEL), folder)
+        checkpoint.load_weights(other, checkpoint.load_tensors(folder / checkpoint.MODEL_FILE), folder)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
@@ -197,7 +197,7 @@ def test_a_random_state_that_is_none_is_refused(change):
 )
 def test_the_state_of_another_optimizer_is_refused(tmp_path, change):
     folder, *_ = save(tmp_path)
-    state = checkpoint.load_tensors(folder / checkpoint.OPTIMIZER)
+    state = checkpoint.load_tensors(folder / checkpoint.OPTIMIZER_FILE)
     change(state)
     fresh = small_model()
     with pytest.raises(CheckpointError, match="another optimizer"):

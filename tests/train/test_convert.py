@@ -24,8 +24,8 @@ def save(root):
     writer = checkpoint.CheckpointWriter(root, 5)
     writer.write(
         {
-            checkpoint.MODEL: TENSORS,
-            checkpoint.OPTIMIZER: {f"{name}/exp_avg": value for name, value in TENSORS.items()},
+            checkpoint.MODEL_FILE: TENSORS,
+            checkpoint.OPTIMIZER_FILE: {f"{name}/exp_avg": value for name, value in TENSORS.items()},
             checkpoint.rng_file(0): checkpoint.random_state(),
         }
     )
@@ -48,7 +48,7 @@ def test_to_shards_and_back_is_the_same_to_the_bit(tmp_path, n_shards):
 
     again = convert(split, tmp_path / "again", None)
     # Read by the library that owns the format.
-    assert_equal(load_file(again / checkpoint.MODEL), TENSORS)
+    assert_equal(load_file(again / checkpoint.MODEL_FILE), TENSORS)
     manifests = [checkpoint.verify(folder) for folder in (whole, split, again)]
     assert all({key: m[key] for key in ABOUT} == ABOUT for m in manifests)
     assert manifests[0]["files"].keys() == manifests[2]["files"].keys()
@@ -87,7 +87,7 @@ def test_memory_is_bounded_by_the_largest_tensor(tmp_path):
     writer = checkpoint.CheckpointWriter(tmp_path / "whole", 5)
     size = 32 << 20
     tensors = {f"w{i}": torch.ones(8, size // 32) for i in range(16)}
-    writer.write({checkpoint.MODEL: tensors, checkpoint.OPTIMIZER: {"w0/step": torch.ones(())}})
+    writer.write({checkpoint.MODEL_FILE: tensors, checkpoint.OPTIMIZER_FILE: {"w0/step": torch.ones(())}})
     folder = writer.publish(ABOUT)
     words = [str(folder), str(tmp_path / "split"), str(tmp_path / "again")]
     done = subprocess.run(

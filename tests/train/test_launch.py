@@ -57,13 +57,13 @@ def test_a_plain_process_is_rank_0_and_its_children_inherit_the_decision(environ
 def test_a_child_in_an_interactive_slurm_shell_is_not_taken_for_rank_0(environment):
     environment(SLURM_PROCID="0", LOCAL_RANK="1", **{launch.HANDED_OVER: "{}"})
     assert launch.rank() == 1
-    assert launch.started() == 0
+    assert launch.launched() == 0
 
 
 @pytest.mark.parametrize("name", ["bash", "interactive"])
 def test_a_shell_in_a_slurm_job_is_no_launcher(environment, name):
     environment(SLURM_PROCID="0", SLURM_NTASKS="4", SLURM_JOB_NAME=name)
-    assert launch.started() == 0
+    assert launch.launched() == 0
 
 
 def test_a_task_that_srun_did_not_start_waits_for_no_other(environment):
@@ -215,6 +215,6 @@ def test_rank_0_keeps_the_store_where_torchrun_has_none(environment):
 )
 def test_a_launcher_of_another_size_is_refused(environment, names, words):
     environment(**names)
-    launch.check_world_size(launch.started())
+    launch.check_world_size(launch.launched())
     with pytest.raises(ConfigError, match=words):
         launch.check_world_size(1)

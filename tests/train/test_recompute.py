@@ -37,7 +37,7 @@ def test_gradients_are_the_same_dropout_included(which):
 def kept_bytes(net):
     """What lives behind a forward pass and is no weight."""
     with Ledger() as ledger:
-        hidden_btd = net.encode(TOKENS_BT)
+        hidden_btd = net.hidden_states(TOKENS_BT)
         assert hidden_btd.requires_grad
         return ledger.live.total
 

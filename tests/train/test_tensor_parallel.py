@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
-from llm.adapter import Lora, begun
+from llm.adapter import Lora, initial_weights
 from llm.errors import ConfigError
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.model.init import generator_for
 from llm.train.checkpoint import load_weights
 from llm.train.optimizers import adamw
-from llm.train.parallel import clip_by_global_norm, local, shard, whole
+from llm.train.sharding import clip_by_global_norm, local, shard, whole
 from llm.train.tensor_parallel import check_divides, split_tensors
 
 SIZES = {"d_model": 16, "n_heads": 2, "n_layers": 2, "d_ff": 24, "context_length": 8, "vocab_size": 13}
@@ -51,7 +51,7 @@ def begin(net, shape):
     """Give `net`, however it is laid out, weights that are the same in any layout."""
     base = made(shape, None, "cpu")
     init_weights(base, seed=5)
-    tensors = begun(net, dict(base.named_parameters()), seed=5)
+    tensors = initial_weights(net, dict(base.named_parameters()), seed=5)
     for name, tensor in tensors.items():
         if name.endswith("lora_b"):
             tensor.normal_(0, LEARNT, generator=generator_for(name, 5))

@@ -136,7 +136,8 @@ Given = Literal["beginning", "hidden", "text", "chat"]
 class Collator(Protocol):
     """Makes batches of samples.
 
-    Its class may have a method `shaped`, which says what the task asks of a model's shape (see `LabelCollator.shaped`).
+    Its class may have a method `shaped`, which says what the task asks of a model's shape (see `LabelCollator.shaped`), and
+    an attribute `of_preferences`, true where a source's chats are read as preferences.
     """
 
     given: Given

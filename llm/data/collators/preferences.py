@@ -139,6 +139,7 @@ class PreferenceCollator:
     """
 
     given: Given = "chat"
+    of_preferences = True
 
     marks = ("reference_b2",)
 

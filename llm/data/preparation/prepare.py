@@ -1,7 +1,6 @@
 """Text to a corpus, once: planned, tokenized in pieces by several processes, put together, vouched for last."""
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from llm.data.preparation.pipeline import AnyStep, Pipeline
 from llm.data.preparation.progress import PrepareProgress, Silent
 from llm.data.preparation.report import make_report, samples
 from llm.errors import DataError
-from llm.files import sha256, sync, write_atomically, write_json
+from llm.files import beside, sha256, sync, write_atomically, write_json
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer, TokenizerSpec
@@ -225,7 +224,7 @@ def _tokenizer(
     with _only_one(target, progress):
         if not target.is_dir():
             progress.stage("Training the tokenizer")
-            new = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            new = beside(target)
             texts = (training_texts(plan, MOST_SAMPLE_BYTES // len(plans)) for plan in plans)
             spec.build(chain.from_iterable(texts)).save(new)
             sync(new)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
+from starlette.requests import Request as HttpRequest
 
 from llm.data.documents.bio import is_bio
 from llm.serve.errors import ApiError
@@ -33,7 +34,7 @@ async def named_in_path(name: Name) -> None:
     """Says that the path names a model, wherever this router stands under /models/{name}."""
 
 
-async def _meant(request: Request, models: Models) -> list[Served]:
+async def _meant(request: HttpRequest, models: Models) -> list[Served]:
     """The models that a request may be for."""
     name = request.path_params.get("name")
     return list(models) if name is None else [models.named(name)]
@@ -44,7 +45,7 @@ Meant = Annotated[list[Served], Depends(_meant)]
 
 @router.post("/documents:analyzeSentiment")
 async def analyze_sentiment(
-    version: Version, body: AnalyzeRequest, meant: Meant, http: Request
+    version: Version, body: AnalyzeRequest, meant: Meant, http: HttpRequest
 ) -> answers.Object:
     """How good a text and its sentences are."""
     found = await _sentiment(meant, PlainText.of(body.document), body.encoding_type, http)
@@ -53,7 +54,7 @@ async def analyze_sentiment(
 
 @router.post("/documents:analyzeEntities")
 async def analyze_entities(
-    version: Version, body: AnalyzeRequest, meant: Meant, http: Request
+    version: Version, body: AnalyzeRequest, meant: Meant, http: HttpRequest
 ) -> answers.Object:
     """What a text mentions: people, places, whatever the model's tags name."""
     found = await _entities(version, meant, PlainText.of(body.document), body.encoding_type, http)
@@ -62,7 +63,7 @@ async def analyze_entities(
 
 @router.post("/documents:classifyText")
 async def classify_text(
-    version: Version, body: ClassifyRequest, meant: Meant, http: Request
+    version: Version, body: ClassifyRequest, meant: Meant, http: HttpRequest
 ) -> answers.Object:
     """What a text is about."""
     found = await _categories(meant, PlainText.of(body.document), http)
@@ -71,7 +72,7 @@ async def classify_text(
 
 @router.post("/documents:annotateText")
 async def annotate_text(
-    version: Version, body: AnnotateRequest, meant: Meant, http: Request
+    version: Version, body: AnnotateRequest, meant: Meant, http: HttpRequest
 ) -> answers.Object:
     """Several of these in one answer, each from the model that can tell it."""
     for method, feature in UNSERVED.items():
@@ -97,7 +98,7 @@ async def others(version: Version, method: str) -> answers.Object:
 
 
 async def _sentiment(
-    meant: Sequence[Served], text: PlainText, encoding: EncodingType, http: Request
+    meant: Sequence[Served], text: PlainText, encoding: EncodingType, http: HttpRequest
 ) -> answers.Object:
     able = [served for served in _of_texts(meant) if polarities(served.labels)]
     served = _only(able, "labels that tell a sentiment, such as negative and positive")
@@ -111,7 +112,7 @@ async def _sentiment(
 
 
 async def _entities(
-    version: Version, meant: Sequence[Served], text: PlainText, encoding: EncodingType, http: Request
+    version: Version, meant: Sequence[Served], text: PlainText, encoding: EncodingType, http: HttpRequest
 ) -> answers.Object:
     able = [served for served in meant if served.labelled == "words" and is_bio(served.labels)]
     served = _only(able, "tags that name things, such as B-PER and I-PER")
@@ -132,7 +133,7 @@ async def _entities(
     )
 
 
-async def _categories(meant: Sequence[Served], text: PlainText, http: Request) -> answers.Object:
+async def _categories(meant: Sequence[Served], text: PlainText, http: HttpRequest) -> answers.Object:
     labelling = _of_texts(meant)
     # Next to a model that tells sentiments, one of other labels is meant.
     others = [served for served in labelling if not polarities(served.labels)]

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
+from starlette.requests import Request as HttpRequest
 
 from llm.data.documents.bio import OUTSIDE
 from llm.generation import Mention, estimate, tell
@@ -28,7 +29,7 @@ from llm.serve.schema import (
     listed,
 )
 from llm.serve.served import Served
-from llm.serve.writing import Answer, Writing, called
+from llm.serve.writing import Answer, Writing, call_in_worker
 
 DEFAULT_LABELS, DEFAULT_TOKENS = 5, 64
 # Of texts that are read to their end, so that one request doesn't hold up the others for long.
@@ -73,7 +74,7 @@ class TaskRequest(Body):
     "/models/{name}",
     responses={status: {"description": "An error in Hugging Face's shape."} for status in (400, 404, 429)},
 )
-async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figures, http: Request) -> Any:
+async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figures, http: HttpRequest) -> Any:
     """What a model's labels say of texts or questions, or what a model writes for texts (a summary, a translation)."""
     served, asked = models.named(name), body.parameters
     if isinstance(body.inputs, Question) != (served.labelled == "answer"):
@@ -85,7 +86,7 @@ async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figure
     if served.labelled == "text":
         return _by_label(await labelled(served, texts, http), asked.top_k or DEFAULT_LABELS)
     if served.labelled == "number":
-        numbers = await called(served, partial(estimate, served.model, served.tokenizer, texts))
+        numbers = await call_in_worker(served, partial(estimate, served.model, served.tokenizer, texts))
         return [[{"label": served.labels[0], "score": number}] for number in numbers]
     if served.labelled == "words":
         _check_size(texts)
@@ -94,8 +95,8 @@ async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figure
             for text, one in zip(texts, await mentioned(served, texts, http), strict=True)
         ]
         return found[0] if isinstance(body.inputs, str) else found
-    if served.writes:
-        return await _written(served, texts, asked, http, metrics)
+    if served.is_generative:
+        return await _generate(served, texts, asked, http, metrics)
     raise ApiError(400, f"{name} has no labels and writes no texts; use /v1/completions.")
 
 
@@ -124,7 +125,7 @@ async def _answer(served: Served, asked: Question, how: Parameters) -> Any:
     """The likeliest answer, as the pipeline question-answering tells it; one alone, also in a list."""
     _check_size([asked.question, asked.context])
     longest = {} if how.max_answer_len is None else {"longest": how.max_answer_len}
-    told = await called(
+    told = await call_in_worker(
         served, partial(tell, served.model, served.tokenizer, asked.question, asked.context, **longest)
     )
     found = {
@@ -143,8 +144,8 @@ def _check_size(texts: Sequence[str]) -> None:
         raise ApiError(400, f"The texts have {size} characters; {MOST_CHARACTERS} are allowed.")
 
 
-async def _written(
-    served: Served, texts: list[str], asked: Parameters, http: Request, metrics: Metrics
+async def _generate(
+    served: Served, texts: list[str], asked: Parameters, http: HttpRequest, metrics: Metrics
 ) -> list[dict[str, str]]:
     """What a model writes for each text, the likeliest token each time.
 

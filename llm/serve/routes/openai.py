@@ -5,18 +5,19 @@ from array import array
 from contextlib import AsyncExitStack
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.requests import Request as HttpRequest
 
 from llm.serve import asking
 from llm.serve.errors import ApiError
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
-from llm.serve.responding import responded
+from llm.serve.responding import to_response
 from llm.serve.schema import Asked, ChatRequest, CompletionRequest, EmbeddingRequest, listed
 from llm.serve.served import Served
 from llm.serve.shapes import ChatShape, CompletionShape, Envelope
-from llm.serve.writing import Answer, Writing, called, whole_answers
+from llm.serve.writing import Answer, Writing, call_in_worker, whole_answers
 
 router = APIRouter(prefix="/v1")
 
@@ -39,32 +40,32 @@ async def show_model(name: str, models: Models) -> dict[str, Any]:
 
 
 @router.post("/completions", responses=_errors(400, 404, 429))
-async def complete(http: Request, body: CompletionRequest, models: Models, metrics: Figures) -> Response:
+async def complete(http: HttpRequest, body: CompletionRequest, models: Models, metrics: Figures) -> Response:
     """Texts that a model writes for prompts; of what it reads whole, what it makes of it."""
     served, given = models.named(body.model), listed(body.prompt)
     envelope = Envelope.of(CompletionShape(served))
     prompts = await run_in_threadpool(lambda: [served.ids(one) for one in given])
     texts = [served.tokenizer.decode(one) if isinstance(one, list) else one for one in given]
     if not any(map(served.reads_whole, texts)):
-        return await _written(http, served, body, prompts, envelope, metrics)
+        return await _generate(http, served, body, prompts, envelope, metrics)
     if body.schema_given is not None:
         message = (
             f"{served.name} reads this text whole; only what is written token by token can be made JSON."
         )
         raise ApiError(400, message, param="response_format")
     answer = Answer.empty(len(texts) * (body.n or 1), sum(map(len, prompts)))
-    return await responded(whole_answers(served, texts, body), answer, body, envelope, AsyncExitStack())
+    return await to_response(whole_answers(served, texts, body), answer, body, envelope, AsyncExitStack())
 
 
 @router.post("/chat/completions", responses=_errors(400, 404, 429))
-async def chat(http: Request, body: ChatRequest, models: Models, metrics: Figures) -> Response:
+async def chat(http: HttpRequest, body: ChatRequest, models: Models, metrics: Figures) -> Response:
     """An assistant's next turn."""
     served = models.named(body.model)
-    if not served.goes_on:
+    if not served.is_decoder_lm:
         message = f"{served.name} doesn't chat; use /v1/completions."
         raise ApiError(400, message, param="model")
     prompt = await run_in_threadpool(served.chat_ids, body)
-    return await _written(http, served, body, [prompt], Envelope.of(ChatShape(served)), metrics)
+    return await _generate(http, served, body, [prompt], Envelope.of(ChatShape(served)), metrics)
 
 
 @router.post("/embeddings", responses=_errors(400, 404, 429))
@@ -72,7 +73,7 @@ async def embed(body: EmbeddingRequest, models: Models) -> dict[str, Any]:
     """The mean of the last hidden states of each text, of unit length."""
     served, given = models.named(body.model), listed(body.input)
     prompts = await run_in_threadpool(lambda: [served.ids(one) for one in given])
-    vectors = await called(served, lambda: [served.embedding(prompt) for prompt in prompts])
+    vectors = await call_in_worker(served, lambda: [served.embedding(prompt) for prompt in prompts])
     read = sum(map(len, prompts))
     return {
         "object": "list",
@@ -85,8 +86,13 @@ async def embed(body: EmbeddingRequest, models: Models) -> dict[str, Any]:
     }
 
 
-async def _written(
-    http: Request, served: Served, body: Asked, prompts: list[list[int]], envelope: Envelope, metrics: Metrics
+async def _generate(
+    http: HttpRequest,
+    served: Served,
+    body: Asked,
+    prompts: list[list[int]],
+    envelope: Envelope,
+    metrics: Metrics,
 ) -> Response:
     """What a model writes for `prompts` token by token, as the request wants it told."""
     top = body.top_logprobs if isinstance(body, ChatRequest | CompletionRequest) else None
@@ -96,8 +102,9 @@ async def _written(
     read = sum(map(len, prompts))
     metrics.tokens.labels(served.name, "read").inc(read)
     stack = AsyncExitStack()
+    # Entered here, for a full queue must be a 429 while that can still be said; left where the response ends.
     await stack.enter_async_context(writing)
-    return await responded(writing.pieces(), Answer.empty(len(requests), read), body, envelope, stack)
+    return await to_response(writing.pieces(), Answer.empty(len(requests), read), body, envelope, stack)
 
 
 def _encoded(vector: list[float], encoding: str | None) -> str | list[float]:

@@ -13,9 +13,9 @@ from llm.train.checkpoint.finding import expendable, find, newest, step_of, step
 from llm.train.checkpoint.manifest import (
     MANIFEST,
     MODEL,
+    MODEL_FILE,
     OPTIMIZER,
-    STATE,
-    WEIGHTS,
+    OPTIMIZER_FILE,
     Manifest,
     read_manifest,
     verify,
@@ -43,9 +43,9 @@ from llm.train.checkpoint.writer import CheckpointWriter, folder_name, remove, r
 __all__ = [
     "MANIFEST",
     "MODEL",
+    "MODEL_FILE",
     "OPTIMIZER",
-    "STATE",
-    "WEIGHTS",
+    "OPTIMIZER_FILE",
     "CheckpointWriter",
     "Manifest",
     "TrainingState",

@@ -18,10 +18,10 @@ ABOUT = {
     "data": str,
 }
 MANIFEST = "manifest.json"
-WEIGHTS = "model"
-STATE = "optimizer"
-MODEL = f"{WEIGHTS}.safetensors"
-OPTIMIZER = f"{STATE}.safetensors"
+MODEL = "model"
+OPTIMIZER = "optimizer"
+MODEL_FILE = f"{MODEL}.safetensors"
+OPTIMIZER_FILE = f"{OPTIMIZER}.safetensors"
 LARGEST_COUNT = 1 << 53  # beyond it, floats count no more
 Manifest = dict[str, Any]
 
@@ -75,7 +75,7 @@ def _fits(manifest: Manifest) -> dict[str, bool]:
 
 def _is_inside(name: str) -> bool:
     """Whether this names a file of the folder, or of one for shards, and nothing outside."""
-    return re.fullmatch(rf"(({WEIGHTS}|{STATE})/)?[\w-][\w.-]*", name, re.ASCII) is not None
+    return re.fullmatch(rf"(({MODEL}|{OPTIMIZER})/)?[\w-][\w.-]*", name, re.ASCII) is not None
 
 
 def _is_count(value: Any) -> bool:

@@ -10,8 +10,8 @@ from llm.adapter import Lora, merged, n_values
 from llm.errors import CheckpointError, ConfigError
 from llm.files import read_tensors
 from llm.model import ModelConfig, least_parameters
-from llm.train.checkpoint.manifest import MANIFEST, MODEL, WEIGHTS, read_manifest, verify
-from llm.train.parallel import local, sharded_like
+from llm.train.checkpoint.manifest import MANIFEST, MODEL, MODEL_FILE, read_manifest, verify
+from llm.train.sharding import local, sharded_like
 from llm.train.tensors import Stored
 
 
@@ -41,10 +41,12 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 def read_parts(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """As `read_model`, but what was trained beside the weights stays beside them."""
     shape = ModelConfig.from_dict(verify(folder)["model"])
-    stored = Stored(folder, WEIGHTS)
+    stored = Stored(folder, MODEL)
     # Before anybody makes a model of that size.
     if sum(n_values(*named) for named in stored.tensors.items()) < least_parameters(shape):
-        raise CheckpointError(f"{folder / MODEL} holds too little for the model that {MANIFEST} describes.")
+        raise CheckpointError(
+            f"{folder / MODEL_FILE} holds too little for the model that {MANIFEST} describes."
+        )
     return shape, stored.read_whole()
 
 
@@ -80,7 +82,7 @@ def restore_weights(model: nn.Module, folder: Path) -> None:
     Raises:
         CheckpointError: as `load_weights`.
     """
-    load_weights(model, Stored(folder, WEIGHTS).read_like(dict(model.named_parameters())), folder)
+    load_weights(model, Stored(folder, MODEL).read_like(dict(model.named_parameters())), folder)
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:

@@ -13,8 +13,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from llm.errors import CheckpointError
-from llm.train.checkpoint.manifest import OPTIMIZER, STATE
-from llm.train.parallel import local
+from llm.train.checkpoint.manifest import OPTIMIZER, OPTIMIZER_FILE
+from llm.train.sharding import local
 from llm.train.tensors import Stored
 
 
@@ -29,7 +29,9 @@ def restore_optimizer(model: nn.Module, optimizer: Optimizer, folder: Path) -> N
     Raises:
         CheckpointError: as `load_optimizer_state`.
     """
-    load_optimizer_state(model, optimizer, Stored(folder, STATE).read_like(optimizer_state(model, optimizer)))
+    load_optimizer_state(
+        model, optimizer, Stored(folder, OPTIMIZER).read_like(optimizer_state(model, optimizer))
+    )
 
 
 def load_optimizer_state(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -62,7 +64,7 @@ def _check_state(own: dict[str, Tensor], parameters: set[str], tensors: dict[str
 def other_optimizer(wrong: Iterable[str]) -> CheckpointError:
     """What to raise where these tensors of a checkpoint are not this optimizer's."""
     return CheckpointError(
-        f"The checkpoint's {OPTIMIZER} is of another optimizer or model: {', '.join(sorted(wrong)[:4])} differ in "
+        f"The checkpoint's {OPTIMIZER_FILE} is of another optimizer or model: {', '.join(sorted(wrong)[:4])} differ in "
         "name or shape, or are NaN. init_from= takes the weights alone."
     )
 

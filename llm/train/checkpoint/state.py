@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from llm.train.checkpoint.manifest import STATE, WEIGHTS
+from llm.train.checkpoint.manifest import MODEL, OPTIMIZER
 from llm.train.checkpoint.model import restore_weights, weights
 from llm.train.checkpoint.optimizer import optimizer_state, restore_optimizer
 
@@ -21,7 +21,7 @@ class TrainingState:
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What this process writes of a checkpoint, by the names of its files and of the tensors."""
-        return {WEIGHTS: weights(self._model), STATE: optimizer_state(self._model, self._optimizer)}
+        return {MODEL: weights(self._model), OPTIMIZER: optimizer_state(self._model, self._optimizer)}
 
     def restore(self, folder: Path) -> None:
         """Fill weights and state from a checkpoint.

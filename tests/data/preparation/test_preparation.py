@@ -19,8 +19,8 @@ from llm.data.preparation import prepare as module
 from llm.data.preparation.encode import HashedFile
 from llm.data.sources import TextFiles
 from llm.errors import DataError
-from llm.files import sha256
-from llm.tokenizer import ByteSpec
+from llm.files import beside, sha256
+from llm.tokenizer import ByteSpec, ByteTokenizer
 
 SMALL = 1 << 12
 PIECES = 18
@@ -189,6 +189,14 @@ def test_the_tokenizer_is_trained_once_and_on_training_text_alone(paths, tmp_pat
     prepare(TextFiles(paths, validation_share=0.3), Remember(), tmp_path / "shards")
     assert len(seen) == 1
     assert seen[0].encode() == b"".join(documents_of(corpus, corpus.train))
+
+
+def test_a_tokenizer_is_written_where_no_other_machine_writes(paths, tmp_path, monkeypatch) -> None:
+    save, written = ByteTokenizer.save, []
+    monkeypatch.setattr(ByteTokenizer, "save", lambda self, path: (written.append(path), save(self, path)))
+    prepare(TextFiles(paths), Remember(), tmp_path / "shards")
+    (made,) = (path for path in (tmp_path / "shards/tokenizers").iterdir() if path.is_dir())
+    assert beside(made) in written
 
 
 def test_the_text_for_the_tokenizer_is_bounded_and_from_all_over(paths) -> None:

@@ -14,7 +14,7 @@ from llm.generation import Sampling
 from llm.generation.engine import generate
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.train.optimizers import adamw
-from llm.train.parallel import clip_by_global_norm, gathered, is_sharded, release, shard, whole
+from llm.train.sharding import clip_by_global_norm, gathered, is_sharded, release, shard, whole
 from llm.train.tensor_parallel import check_divides, split_tensors
 
 SIZES = {"d_model": 16, "n_heads": 2, "n_layers": 2, "d_ff": 24, "context_length": 8, "vocab_size": 13}
