@@ -162,7 +162,11 @@ ROWS = {
     "summaries.t5": Row(
         f"{SUMMARIES} model=t5_nano optimizer=muon optimizer.lr=5e-3 optimizer.adam_lr=1e-2 trainer.max_steps=400"
     ),
-    "summaries100.smollm2_before": Row(f"{SMOLLM2_SUMMARIES} optimizer.lr=1e-30 trainer.max_steps=1"),
+    # One step of nothing, as cheap as it gets: the row is of what evaluate.py says.
+    "summaries100.smollm2_before": Row(
+        f"{SMOLLM2_SUMMARIES} data.batch_size=1 data.micro_batch_size=1 optimizer.lr=1e-30 trainer.max_steps=1 "
+        "trainer.limit_val_batches=1 samples.every_n_steps=null eval=[]"
+    ),
     "summaries100.smollm2": Row(f"{SMOLLM2_SUMMARIES} optimizer.lr=1e-3 trainer.max_steps=100"),
     "chat.random": Row(f"{CHAT} model=nano data.batch_size=8 optimizer.lr=2e-3 trainer.max_steps=120"),
     "chat.smollm2_before": Row(
