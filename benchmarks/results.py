@@ -13,6 +13,7 @@ LLM_SHARED_DATA, by default ../shared/data. Two pretrained models come as Python
 import argparse
 import importlib.util
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +23,21 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from timing import ROOT, machine, run, table
 
+from llm.build import trained_model
+from llm.data.collators.base import Setting
+from llm.data.collators.conversations import ConversationCollator
+from llm.data.corpus import TokenStream
 from llm.data.documents.answers import exact_match, overlap_f1, stretch, units
+from llm.data.mixture import open_text
 from llm.evaluation import Result
+from llm.evaluation.result import figures_of
 from llm.files import write_json
 from llm.jobs.judged import judged
+from llm.tokenizer import load_tokenizer
+from llm.train.run import Run
 
 DATA = Path(os.environ.get("LLM_SHARED_DATA", ROOT.parent / "shared/data"))
 LABELLED = DATA / "labelled"
@@ -162,7 +172,11 @@ ROWS = {
     "summaries.t5": Row(
         f"{SUMMARIES} model=t5_nano optimizer=muon optimizer.lr=5e-3 optimizer.adam_lr=1e-2 trainer.max_steps=400"
     ),
-    "summaries100.smollm2_before": Row(f"{SMOLLM2_SUMMARIES} optimizer.lr=1e-30 trainer.max_steps=1"),
+    # One step of nothing, as cheap as it gets: the row is of what evaluate.py says.
+    "summaries100.smollm2_before": Row(
+        f"{SMOLLM2_SUMMARIES} data.batch_size=1 data.micro_batch_size=1 optimizer.lr=1e-30 trainer.max_steps=1 "
+        "trainer.limit_val_batches=1 samples.every_n_steps=null eval=[]"
+    ),
     "summaries100.smollm2": Row(f"{SMOLLM2_SUMMARIES} optimizer.lr=1e-3 trainer.max_steps=100"),
     "chat.random": Row(f"{CHAT} model=nano data.batch_size=8 optimizer.lr=2e-3 trainer.max_steps=120"),
     "chat.smollm2_before": Row(
@@ -182,7 +196,7 @@ QUICK = (
 )
 
 
-def tfidf() -> tuple[Entry, str]:
+def tfidf(bench: "Bench") -> tuple[Entry, str]:
     """Words and pairs of words by TF-IDF, told by scikit-learn's logistic regression as it comes."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -198,7 +212,7 @@ def tfidf() -> tuple[Entry, str]:
     return entry, "words and pairs of words by TF-IDF"
 
 
-def first_units() -> tuple[Entry, str]:
+def first_units(bench: "Bench") -> tuple[Entry, str]:
     """The beginning of each passage as its answer."""
     told, answers = [], []
     for article in json.loads((LABELLED / "qa.squad.json").read_text())["data"][
@@ -216,10 +230,43 @@ def first_units() -> tuple[Entry, str]:
     return entry, f"the first {FIRST_UNITS} words of the passage"
 
 
-BASELINES: dict[str, Callable[[], tuple[Entry, str]]] = {
+def token_frequencies(bench: "Bench") -> tuple[Entry, str]:
+    """Each token of an answer as likely as it is in training answers, whatever stands before it.
+
+    Tokens, held-out conversations and what is read of them are those of `chat.random`.
+    """
+    bench.train("chat.random")
+    chatting = Run.open(bench.folder("chat.random"))
+    corpus, tokenizer = open_text(chatting.begun["data"]), load_tokenizer(chatting.tokenizer)
+    shape = trained_model(chatting, None)[0].config
+    collator = ConversationCollator(Setting(tokenizer, 0, shape))
+    known, asked = (_answers(collator, stream) for stream in (corpus.train, corpus.validation))
+    # Every token once more, since any may come.
+    counts_v = 1 + np.bincount(np.concatenate(known), minlength=tokenizer.vocab_size)
+    nats_v = np.log(counts_v.sum() / counts_v)
+    nats = [float(nats_v[ids].sum()) for ids in asked]
+    bits = [
+        [cost / math.log(2), len(tokenizer.decode_bytes(ids.tolist()))]
+        for cost, ids in zip(nats, asked, strict=True)
+    ]
+    rows = [{"id": str(n), "scores": {"bits_per_byte": score}} for n, score in enumerate(bits)]
+    metrics = figures_of(rows) | {"perplexity": math.exp(sum(nats) / sum(map(len, asked)))}
+    entry = judged("perplexity", "chat", "validation", "", Result(metrics, len(rows), rows)).entry
+    return entry, "each token as often as in training answers"
+
+
+BASELINES: dict[str, Callable[["Bench"], tuple[Entry, str]]] = {
     "sentiment.tfidf": tfidf,
     "qa.first_words": first_units,
+    "chat.frequencies": token_frequencies,
 }
+
+
+def _answers(collator: ConversationCollator, stream: TokenStream) -> list[np.ndarray]:
+    """What the assistant says in each conversation of a stream, as ids."""
+    view = collator.view(stream, collator.longest, 0)
+    some = [view.conversation(number) for row in view.rows for number in row.tolist()]
+    return [one.ids_t[one.is_written_t] for one in some]
 
 
 def _labelled(name: str) -> tuple[list[str], list[str]]:
@@ -342,7 +389,7 @@ def make(bench: Bench, name: str) -> list[list[str]]:
     """The lines of a row: its own, and those of the baselines that its evaluation knows."""
     task = TASKS[name.partition(".")[0]]
     if name in BASELINES:
-        entry, what = BASELINES[name]()
+        entry, what = BASELINES[name](bench)
         return [[f"`{name}`: {what}", *shown(entry, task.figures), "", "", ""]]
     bench.train(name)
     entry = bench.score(name)

@@ -1,5 +1,6 @@
 """The benchmarks run: each in its quick mode, whose figures mean nothing, and the arithmetic that they share."""
 
+import itertools
 import json
 import os
 import resource
@@ -162,6 +163,11 @@ def test_results_makes_rows_and_the_baselines_beside_them(tmp_path, monkeypatch)
     rows = "\n".join(map(json.dumps, texts))
     # Text enough for the tokenizer's 4,096 pieces.
     library = [(stdlib_folder() / f"{name}.py").read_text() for name in ("_pydecimal", "argparse", "inspect")]
+    lines = list(dict.fromkeys(line for text in library for line in text.split("\n") if line.strip()))
+    chats = [
+        {"messages": [{"role": "user", "content": one}, {"role": "assistant", "content": other}]}
+        for one, other in itertools.pairwise(lines)
+    ]
     files = {
         "corpora/austen.txt": "".join(library),
         "corpora/tinyshakespeare.txt": library[0],
@@ -169,15 +175,26 @@ def test_results_makes_rows_and_the_baselines_beside_them(tmp_path, monkeypatch)
         "labelled/sentiment.test.jsonl": rows,
         "labelled/qa.squad.json": json.dumps(articles),
         "labelled/summaries.test.jsonl": "",
+        "labelled/chat.jsonl": "\n".join(map(json.dumps, chats)),
     }
     for name, text in files.items():
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).write_text(text)
     monkeypatch.setenv("LLM_SHARED_DATA", str(tmp_path / "data"))
-    names = ("sentiment.tfidf", "sentiment.random", "qa.first_words")
+    names = ("sentiment.tfidf", "sentiment.random", "qa.first_words", "chat.frequencies")
     output = quick("results", *names, f"--work={tmp_path}/work")
     assert cells(output, "the commonest label")[1].startswith("0.500")
     assert cells(output, "`sentiment.random`")[3:5] == ["80", "2"]
     assert float(cells(output, "`sentiment.tfidf`: words and pairs of words by TF-IDF")[1].split()[0]) > 0.9
     # "A box holds" beside "A box": half of what is told, all of what is right.
     assert cells(output, "`qa.first_words`: the first 3 words of the passage")[1].startswith("0.667")
+    # What any token is likely is worth something, and nothing that stands before it is known.
+    perplexity, bits = map(
+        float,
+        (
+            c.split()[0]
+            for c in cells(output, "`chat.frequencies`: each token as often as in training answers")[1:3]
+        ),
+    )
+    assert 100 < perplexity < 4096
+    assert 1 < bits < 8

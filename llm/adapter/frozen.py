@@ -99,7 +99,7 @@ class Bits(NamedTuple):
         """Raise ConfigError where a matrix can't be cut into blocks."""
         if self.per_code > 1 and (weight_oi.numel() % BLOCK or weight_oi.shape[1] % self.per_code):
             raise ConfigError(
-                f"adapter.quantize=nf4: {name} is {tuple(weight_oi.shape)}, which is no multiple of {BLOCK} values: take int8."
+                f"adapter.quantize=nf4: {name} is {tuple(weight_oi.shape)}, which is no multiple of {BLOCK} values: take adapter.quantize=int8."
             )
 
 

@@ -250,7 +250,7 @@ def _other_corpus(run: Run, config: Config, typed: Collection[str]) -> Corpus | 
     own = run.config.get("data") or {}
     keys = [
         key
-        for key in ("text", "label", "sentence")
+        for key in ("text", "label", "sentence", "rejected", "passage")
         if key in config["data"]
         and key in own
         and f"data.{key}" not in typed

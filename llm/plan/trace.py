@@ -21,7 +21,7 @@ from llm.plan.heap import Heaps
 from llm.plan.layout import Layout
 from llm.plan.ledger import KINDS, Ledger, Memory
 from llm.plan.replica import Buckets, OptimizerFactory, Replica
-from llm.plan.zero import Gathering, WholeWeights, ZeroShares, with_gathered
+from llm.plan.zero import Gathering, WholeWeights, ZeroShares, frozen_copies, with_gathered
 from llm.train.hardware import is_kept, largest_tensor
 from llm.train.memory import MEASURED_STEPS
 from llm.train.sharding import blocks, local
@@ -63,9 +63,12 @@ class TrainingStep:
     @property
     def dtype(self) -> torch.dtype:
         """What weights are kept in; those of ZeRO's first stages in half precision, beside the shares in float32."""
-        if self.layout.strategy.zero_stage in (1, 2) and self.precision in HALF:
-            return HALF[self.precision]
-        return parameter_dtype(self.precision)
+        return HALF[self.precision] if self.is_rounded else parameter_dtype(self.precision)
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether ZeRO's first stages keep weights in less than what checkpoints have of them."""
+        return self.layout.strategy.zero_stage in (1, 2) and self.precision in HALF
 
     @property
     def is_full_precision(self) -> bool:
@@ -281,6 +284,8 @@ class _Training:
     def __init__(self, step: TrainingStep, net: Transformer, ledger: Ledger) -> None:
         self.step, self.net, self.ledger = step, net, ledger
         self.replica = replica_of(step.layout)(net, step.optimizer, step.layout, ledger)
+        wide = parameter_dtype(step.precision)
+        self.frozen = frozen_copies(net, wide, step.layout, ledger) if step.is_rounded else []
 
     def run(self) -> None:
         """Take two steps, or as many as are wanted of a heap."""

@@ -13,6 +13,7 @@ from llm.plan.layout import Layout
 from llm.plan.ledger import Ledger, Memory
 from llm.plan.replica import OptimizerFactory, Replica
 from llm.train.sharding import blocks
+from llm.train.zero import own_frozen
 
 # Lightning's reduce_bucket_size; on an accelerator a bucket is there as a whole, on a CPU as far as it is written to.
 BUCKET = 200_000_000
@@ -204,6 +205,21 @@ class WholeWeights(Zero):
         self.update_groups()
         self.kept = None
         self.ledger.send_once(self.layout.others * sum(flat.nbytes for flat in self.flat))
+
+
+def frozen_copies(net: nn.Module, dtype: torch.dtype, layout: Layout, ledger: Ledger) -> list[Tensor]:
+    """What stages 1 and 2 keep, in `dtype`, of the frozen weights that they round: the first process's share.
+
+    It lies on the host, so that there is nothing of it on an accelerator.
+    """
+    if layout.accelerator != "cpu":
+        return []
+    copies = [
+        torch.empty(weight.shape, dtype=dtype if weight.is_floating_point() else weight.dtype)
+        for weight in own_frozen(net, 0, layout.world_size).values()
+    ]
+    ledger.mark(copies, "weights")
+    return copies
 
 
 class ZeroShares(Zero):

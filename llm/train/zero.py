@@ -22,12 +22,18 @@ def full_shape(parameter: Tensor) -> torch.Size:
 
 
 def frozen_share(model: nn.Module, rank: int, world_size: int) -> dict[str, Tensor]:
-    """Copies, on the CPU, of the frozen weights that process `rank` writes of a checkpoint, but for those that ZeRO-3 splits.
+    """Copies, on the CPU, of `own_frozen`.
 
     The engine rounds a model's weights to the precision that it computes in, and its optimizer keeps none of these.
     """
+    own = own_frozen(model, rank, world_size)
+    return {name: parameter.detach().to("cpu", copy=True) for name, parameter in own.items()}
+
+
+def own_frozen(model: nn.Module, rank: int, world_size: int) -> dict[str, nn.Parameter]:
+    """The frozen weights that process `rank` writes of a checkpoint, but for those that ZeRO-3 splits."""
     return {
-        name: parameter.detach().to("cpu", copy=True)
+        name: parameter
         for number, (name, parameter) in enumerate(model.named_parameters())
         if _is_share(number, rank, world_size)
         and not (parameter.requires_grad or hasattr(parameter, "ds_id"))

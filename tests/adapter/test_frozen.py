@@ -135,7 +135,7 @@ def test_folded_in_is_as_beside(bits, targets, dora):
 
 
 def test_what_can_not_be_kept_in_few_bits_is_refused():
-    with pytest.raises(ConfigError, match=r"query is .*take int8"):
+    with pytest.raises(ConfigError, match=r"query is .*take adapter.quantize=int8"):
         KINDS["nf4"].check("query", torch.empty(3, 32))
     with pytest.raises(ConfigError, match=r"adapter\.quantize=int4: it is int8 or nf4"):
         Lora(quantize="int4")

@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 
 from llm.cli.main import main
 from llm.train import checkpoint
+from llm.train.rows import read_metrics_rows
+from tests.commands import changed
 
 FROM = ("model", "tokenizer")
 
@@ -135,6 +137,19 @@ def test_a_set_is_scored_in_the_context_that_the_run_has(words, tmp_path):
     whole = rewards(folder)
     assert len(whole) == 60 > len(held_out) > 1
     assert {name: whole[name] for name in held_out} == pytest.approx(held_out, abs=1e-4)
+
+
+def test_a_table_has_preferences_too(words, tmp_path):
+    (tmp_path / "p.csv").write_text(
+        "\n".join(["asked,better,worse", *(",".join(row.values()) for row in rows())])
+    )
+    columns = ["data.text=asked", "data.label=better", "data.rejected=worse"]
+    table = changed(words, "data=csv", f"data.paths={tmp_path}/p.csv", *columns)
+    losses = []
+    for name, these in (("lines", words), ("table", table)):
+        assert main(["train", *these, "trainer.max_steps=1", f"name={name}"]) == 0
+        losses.append(read_metrics_rows(tmp_path / f"runs/{name}/metrics.csv")[0]["train/loss"])
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from llm.cli.main import main
+from tests.commands import changed
 
 TEXT_WORDS = (
     "data=",
@@ -63,6 +64,21 @@ def test_a_run_answers_what_is_plain_to_see(words, tmp_path, capsys, name):
     assert "give one, a line end, and the text" in capsys.readouterr().err
     assert main(["evaluate", f"run={folder}", "eval=tagging"]) != 0
     assert "eval=qa scores it" in capsys.readouterr().err
+
+
+def test_tables_are_asked_and_scored_by_the_columns_of_the_run(words, tmp_path):
+    for name, asked in (("a", "what number?"), ("b", "which?")):
+        rows = [f"{asked},box {n} holds {n % 10},{n % 10 if n % 2 else ''}" for n in range(60)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["asked,about,answer", *rows]))
+    columns = ["data.text=asked", "data.label=answer", "data.passage=about"]
+    table = changed(words, "data=csv", f"data.paths={tmp_path}/a.csv", *columns)
+    assert main(["train", *table, "model=bert_nano", "trainer.max_steps=2", "name=t"]) == 0
+    shards = next(word for word in words if word.startswith("shards_dir="))
+    other = ["data=csv", f"data.paths={tmp_path}/b.csv", shards]
+    assert main(["evaluate", f"run={tmp_path}/runs/t", *other]) == 0
+    *_, entry = json.loads((tmp_path / "runs/t/evaluation.json").read_text())
+    assert (entry["evaluation"], entry["split"], entry["examples"]) == ("qa", "all", 60)
+    assert entry["metrics"]["unanswerable"] == 0.5
 
 
 def test_other_data_are_no_questions(words, tmp_path, capsys):

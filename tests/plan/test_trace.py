@@ -20,6 +20,7 @@ from llm.plan.zero import Gathering
 from llm.train.optimizers import Muon, adamw
 from llm.train.parallelism import STRATEGIES
 from llm.train.recompute import recompute
+from llm.train.zero import frozen_share
 
 SHAPE = ModelConfig(d_model=64, n_layers=3, n_heads=4, n_kv_heads=2, context_length=128, vocab_size=500)
 # norms 2 x 64 a layer and 64, attention 64 x 64 x 2 + 64 x 32 x 2, feed-forward 3 x 64 x 192
@@ -229,6 +230,26 @@ def test_zero_1_shares_the_update():
     # Gradients are summed and weights gathered once a step.
     assert traced.sent.get("data", 0) == 0
     assert traced.sent_once["data"] == pytest.approx(3 / 4 * (2 + 1) * 4 * PARAMETERS, rel=0.01)
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
+def test_what_zero_rounds_of_frozen_weights_is_kept_beside_it(accelerator):
+    def adapted(shape):
+        net = model(shape)
+        Lora(rank=4).attach(net)
+        return net
+
+    layout = Layout(STRATEGIES["deepspeed_zero2"], 2, accelerator)
+    rounded, as_they_are = (
+        trace_all(step(model=adapted, layout=layout, precision=precision)).peaks["update"]
+        for precision in ("bf16-mixed", "bf16-true")
+    )
+    # Of every second parameter, by their order, in float32: what the strategy itself copies of such a model.
+    net = Transformer(SHAPE)
+    Lora(rank=4).attach(net)
+    copied = sum(copy.nbytes for copy in frozen_share(net, 0, 2).values())
+    assert 4 * PARAMETERS / 3 < copied < 4 * PARAMETERS
+    assert rounded.weights - as_they_are.weights == (copied if accelerator == "cpu" else 0)
 
 
 def test_zero_2_sums_gradients_in_each_pass():

@@ -166,5 +166,7 @@ def test_what_both_hold_stays_the_same_where_each_drops_its_own(spawn, tmp_path)
 def test_parts_that_cut_through_blocks_are_refused():
     config = ModelConfig(**{**SIZES, "d_ff": 20})
     check_divides(config, 2, "int8")
-    with pytest.raises(ConfigError, match=r"nf4: the part .* along model\.d_ff is \(16, 10\).* take int8"):
+    with pytest.raises(
+        ConfigError, match=r"nf4: the part .* along model\.d_ff is \(16, 10\).* take adapter.quantize=int8"
+    ):
         check_divides(config, 2, "nf4")

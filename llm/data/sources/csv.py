@@ -10,7 +10,7 @@ from llm.data.documents import Document, LeftOut
 from llm.data.documents.bio import tagged
 from llm.data.files.inputs import OnBadFile
 from llm.data.sources.conll import MOST_WORDS
-from llm.data.sources.record_files import RecordFiles, bounded_lines, open_text
+from llm.data.sources.record_files import ColumnFiles, bounded_lines, open_text
 from llm.data.sources.records import Fields, missing_field
 from llm.errors import ConfigError, DataError, UserError
 
@@ -47,21 +47,21 @@ class TablePiece:
             try:
                 for row in rows:
                     _check_cells(row, table)
-                data = self._read(rows)
+                document = self._document(rows, f"{self.path}, line {number}")
             except UserError as error:
                 if self.on_bad_file == "skip":
                     left_out.add("bad", f"{self.path}:{number}", str(error))
                     continue
                 raise type(error)(f"{self.path}:{number}: {error} {OR_SKIP}") from error
-            yield Document(f"{self.path}, line {number}", data)
+            yield document
 
     def _groups(self, table: "csv.DictReader[str]") -> Iterator[tuple[int, list[Row]]]:
         """The rows of each document, and the line of it."""
         for row in table:
             yield table.line_num, [row]
 
-    def _read(self, rows: list[Row]) -> bytes:
-        return self.fields.read(rows[0])
+    def _document(self, rows: list[Row], id_: str) -> Document:
+        return self.fields.document(id_, rows[0])
 
 
 def _check_cells(row: Row, table: "csv.DictReader[str]") -> None:
@@ -97,17 +97,17 @@ class WordsPiece(TablePiece):
         if rows:
             yield first, rows
 
-    def _read(self, rows: list[Row]) -> bytes:
+    def _document(self, rows: list[Row], id_: str) -> Document:
         columns = [self.fields.text, str(self.fields.label)]
         for key, column in zip(("data.text", "data.label"), columns, strict=True):
             if column not in rows[0]:
                 raise missing_field(column, list(rows[0]), key)
-        return tagged(*([row[column] for row in rows] for column in columns))
+        return Document(id_, tagged(*([row[column] for row in rows] for column in columns)))
 
 
 @dataclass(frozen=True)
-class Tables(RecordFiles):
-    """Source: tables whose first row names the columns, a record a row (.csv, .tsv, also .gz); see `RecordFiles`.
+class Tables(ColumnFiles):
+    """Source: tables whose first row names the columns, a record a row (.csv, .tsv, also .gz); see `ColumnFiles`.
 
     With a column `sentence` a row is a word and its tag, and a document the rows of a sentence, which stand together.
     """

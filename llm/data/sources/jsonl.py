@@ -5,13 +5,13 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 from llm.data.documents import Document, LeftOut
 from llm.data.files.cutting import BLOCK_BYTES
 from llm.data.files.inputs import OnBadFile
-from llm.data.sources.record_files import LARGEST_LINE, RecordFiles
+from llm.data.sources.record_files import LARGEST_LINE, ColumnFiles
 from llm.data.sources.records import Fields
 from llm.errors import DataError, UserError
 
@@ -39,14 +39,14 @@ class LinesPiece:
     def _documents(self, file: BinaryIO, left_out: LeftOut) -> Iterator[Document]:
         for offset, line in self._lines(file):
             try:
-                data = self._text(line, offset)
+                document = self._document(line, offset)
             except UserError as error:
                 if self.on_bad_file == "skip":
                     left_out.add("bad", f"{self.path}, byte {offset}", str(error))
                     continue
                 where = f"{self.path}:{self._line_number(offset)}"
                 raise type(error)(f"{where}: {error} {OR_SKIP}") from error
-            yield Document(f"{self.path}, byte {offset}", data)
+            yield document
 
     def _lines(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         """The lines that aren't blank, with the byte at which each starts."""
@@ -62,7 +62,7 @@ class LinesPiece:
             if _is_cut(line):
                 offset += _skip_line(file)
 
-    def _text(self, line: bytes, offset: int) -> bytes:
+    def _document(self, line: bytes, offset: int) -> Document:
         if _is_cut(line):
             raise DataError(f"this line is longer than {LARGEST_LINE >> 20} MiB.")
         try:
@@ -73,7 +73,7 @@ class LinesPiece:
             raise DataError(f"this line is no JSON ({error}).") from error
         if not isinstance(record, dict):
             raise DataError(f"this line is no JSON object but {type(record).__name__}.")
-        return self.fields.read(record)
+        return self.fields.document(f"{self.path}, byte {offset}", record)
 
     def _line_number(self, offset: int) -> int:
         """Counted from 1, and only when it is to be shown."""
@@ -104,8 +104,8 @@ def _open(path: str) -> BinaryIO:
 
 
 @dataclass(frozen=True)
-class JsonLines(RecordFiles):
-    """Source: JSON lines, a record a line (.jsonl, .jsonl.gz); see `RecordFiles`."""
+class JsonLines(ColumnFiles):
+    """Source: JSON lines, a record a line (.jsonl, .jsonl.gz); see `ColumnFiles`."""
 
     kind = "jsonl"
 
@@ -127,11 +127,7 @@ class PreferenceLines(JsonLines):
 
     text: str = "prompt"
     label: str | None = "chosen"
-    rejected: str = "rejected"
+    rejected: str | None = "rejected"
+    passage: str | None = field(init=False, default=None)
 
     kind = "preferences"
-
-    @property
-    def fields(self) -> Fields:
-        """What makes a preference of a record."""
-        return Fields(self.text, self.label, self.rejected)

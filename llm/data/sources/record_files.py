@@ -96,3 +96,19 @@ class RecordFiles:
     def pieces(self, path: str, size: int, limit: int) -> Iterator[Piece]:
         """The pieces of a file of `size` bytes, of about `limit` where it can be cut."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ColumnFiles(RecordFiles):
+    """Base of those whose fields alone decide what a record is: with `rejected` a preference, with `passage` a question.
+
+    See `Fields`.
+    """
+
+    rejected: str | None = None
+    passage: str | None = None
+
+    @property
+    def fields(self) -> Fields:
+        """What makes a document of a record."""
+        return Fields(self.text, self.label, self.rejected, self.passage)

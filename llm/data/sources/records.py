@@ -134,20 +134,41 @@ def preference_of(record: Mapping[str, Any], prompt: str, chosen: str, rejected:
 def question_of(record: Mapping[str, Any], question: str, passage: str, answers: str) -> bytes:
     """The bytes of a record's question, see `llm.data.documents.answers.asked`; raises what that does, and ConfigError.
 
-    Answers are texts and where each starts, in two lists as the hub's SQuAD has them: {"text": [...], "answer_start": [...]}.
+    See `answers_of`.
     """
     for field, key in ((question, "data.text"), (answers, "data.label"), (passage, "data.passage")):
         if field not in record:
             raise missing_field(field, list(record), key)
-    given = record[answers]
+    given, about = record[answers], record[passage]
     try:
-        found = [Answer(*one) for one in zip(given["text"], given["answer_start"], strict=True)]
-    except (KeyError, TypeError, ValueError) as error:
+        found = answers_of(given, about)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"the field {answers!r} (data.label) must hold two lists, text and answer_start "
-            f"({type(error).__name__}: {error})."
+            f"the field {answers!r} (data.label) must hold two lists, text and answer_start, or a list of answers that have "
+            f"both, or the text of one answer ({type(error).__name__}: {error})."
         ) from error
-    return asked(record[question], record[passage], found)
+    return asked(record[question], about, found)
+
+
+def answers_of(given: Any, passage: str) -> list[Answer]:
+    """The right answers to a question in one of several forms; none where there is nothing.
+
+    They are two lists as the hub's SQuAD has them, {"text": [...], "answer_start": [...]}, or a list of answers of SQuAD's
+    files, {"text": ..., "answer_start": ...} each, or a text, which is looked for in the passage: its first place counts.
+
+    Raises:
+        DataError: the text is nowhere in the passage.
+        KeyError, TypeError, ValueError, AttributeError: it has another form.
+    """
+    if not given:
+        return []
+    if isinstance(given, str):
+        if (start := passage.find(given)) < 0:
+            raise DataError(f"its answer {given!r} is nowhere in the passage.")
+        return [Answer(given, start)]
+    if isinstance(given, list):
+        return [Answer(one["text"], one["answer_start"]) for one in given]
+    return [Answer(*one) for one in zip(given["text"], given["answer_start"], strict=True)]
 
 
 def passage_id(passage: Any) -> str:
