@@ -109,6 +109,7 @@ TASKS = {
     ),
     "chat": Task("perplexity", ("perplexity", "bits_per_byte")),
     "token_kinds": Task("tagging", ("f1", "accuracy")),
+    "demo": Task("perplexity", ("loss", "bits_per_byte")),
     "docstrings": Task(
         "summarization",
         ("match", "first_match", "rouge1", "rougeL"),
@@ -189,6 +190,13 @@ ROWS = {
     ),
     "token_kinds": Row("experiment=token_kinds"),
     "docstrings": Row("experiment=docstrings"),
+    "demo": Row("experiment=demo trainer.max_steps=300 eval=[perplexity]"),
+    "docstrings.pretrained": Row(
+        "task=summarization data=docstrings init_from={runs}/demo context_length=128 optimizer=muon optimizer.lr=2e-3 "
+        "optimizer.adam_lr=4e-3 schedule=wsd schedule.decay_ratio=0.5 task.objective.label_smoothing=0 "
+        "data.batch_size=16 trainer.max_steps=90 compile=false",
+        ("demo",),
+    ),
 }
 QUICK = (
     "trainer.max_steps=2 trainer.limit_val_batches=1 data.micro_batch_size=1 data.batch_size=2 "
