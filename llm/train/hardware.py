@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from llm.errors import ConfigError
 from llm.model import ModelConfig
 
 BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -20,11 +21,21 @@ GIVEN_BACK = 32 << 20
 
 
 def accelerator_name(accelerator: str) -> str:
-    """`cpu`, `cuda`, ...: what Lightning's `accelerator` argument comes to on this machine."""
-    if accelerator not in ("auto", "gpu"):
+    """`cpu`, `cuda`, ...: what Lightning's `accelerator` argument comes to on this machine.
+
+    Raises:
+        ConfigError: a GPU is asked for by name, and there is none.
+    """
+    if accelerator in ("cpu", "tpu"):
         return accelerator
     found = torch.accelerator.current_accelerator(check_available=True)
-    return "cpu" if found is None else found.type
+    name = "cpu" if found is None else found.type
+    if accelerator in ("auto", name) or (accelerator == "gpu" and found is not None):
+        return name
+    raise ConfigError(
+        f"trainer.accelerator={accelerator}: torch finds no such device on this machine, only {name}. Set "
+        "trainer.accelerator=auto, which takes what is there, or install a build of torch for that device."
+    )
 
 
 def device_count(accelerator: str) -> int:
