@@ -15,6 +15,7 @@ import importlib.util
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -343,19 +344,32 @@ class Bench:
         """The run of a row."""
         return self.work / "runs" / name
 
+    def training(self, name: str) -> list[str]:
+        """What train.py is told for a row; of a key that is there twice, what stands last."""
+        words = self.filled(f"{ROWS[name].train} {QUICK if self.quick else ''}")
+        last = {word.partition("=")[0]: word for word in words}
+        return [
+            *last.values(),
+            f"runs_dir={self.work}/runs",
+            f"shards_dir={self.work}/shards",
+            f"name={name}",
+        ]
+
+    def scoring(self, name: str) -> list[str]:
+        """What evaluate.py is told for a row."""
+        task = TASKS[name.partition(".")[0]]
+        words = self.filled(f"eval={task.evaluation} {task.evaluate}")
+        return [f"run={self.folder(name)}", f"shards_dir={self.work}/shards", *words]
+
     def train(self, name: str) -> None:
         """Make the run of a row, those before it first, where it isn't finished."""
-        row, folder = ROWS[name], self.folder(name)
-        for before in row.after:
+        folder = self.folder(name)
+        for before in ROWS[name].after:
             self.train(before)
         record = folder / "run.json"
         if record.exists() and json.loads(record.read_text())["status"] == "finished":
             return
-        places = [f"runs_dir={self.work}/runs", f"shards_dir={self.work}/shards", f"name={name}"]
-        words = {
-            word.partition("=")[0]: word for word in self.filled(f"{row.train} {QUICK if self.quick else ''}")
-        }
-        _, figures = run([sys.executable, ROOT / "train.py", *words.values(), *places], self.threads)
+        _, figures = run([sys.executable, ROOT / "train.py", *self.training(name)], self.threads)
         write_json(folder / "cost.json", figures)
 
     def score(self, name: str) -> Entry:
@@ -363,9 +377,7 @@ class Bench:
         task, path = TASKS[name.partition(".")[0]], self.folder(name) / "evaluation.json"
         split = "all" if task.evaluate else "validation"
         if not (found := _entries(path, task.evaluation, split)):
-            words = self.filled(f"eval={task.evaluation} {task.evaluate}")
-            places = [f"run={self.folder(name)}", f"shards_dir={self.work}/shards"]
-            run([sys.executable, ROOT / "evaluate.py", *places, *words], self.threads)
+            run([sys.executable, ROOT / "evaluate.py", *self.scoring(name)], self.threads)
             found = _entries(path, task.evaluation, split)
         return found[-1]
 
@@ -421,8 +433,9 @@ def main() -> None:
     args = parser.parse_args()
     bench = Bench(args.work.resolve(), args.threads, args.quick)
     if args.list:
-        for name, row in ROWS.items():
-            print(f"{name}\n    python train.py {' '.join(bench.filled(row.train))}")
+        for name in ROWS:
+            print(f"{name}\n    python train.py {shlex.join(bench.training(name))}")
+            print(f"    python evaluate.py {shlex.join(bench.scoring(name))}")
         return
     for name in args.rows:
         if name not in ROWS and name not in BASELINES:

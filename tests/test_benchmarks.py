@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,18 @@ def test_where_time_goes_names_its_groups_and_the_limit():
 def test_serving():
     rows = [line for line in quick("serving").splitlines() if line.startswith("| llm serve, 32-true |")]
     assert len(rows) == 2
+
+
+def test_the_commands_of_results_are_such_as_can_be_typed(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr("sys.argv", ["results.py", "--list"])
+    __import__("results").main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(" ")]
+    assert sum("train.py" in line for line in lines) == sum("evaluate.py" in line for line in lines) > 10
+    for line in lines:
+        # A key that is given twice is refused.
+        keys = [word.partition("=")[0] for word in shlex.split(line)[2:]]
+        assert len(keys) == len(set(keys)), line
 
 
 @pytest.mark.slow
