@@ -62,7 +62,7 @@ CASES = {
     "GPT 49M, single, 4, every block again": (*LARGE, *batch(4, 4), *AGAIN),
     "GPT 49M, single, 2 + 2": (*LARGE, *batch(4, 2)),
     "GPT 49M, single, 4, bfloat16": (*LARGE, *batch(4, 4), *BF16),
-    "Llama 30M, single, 8": (*LLAMA, *batch(8, 8)),
+    "Llama 19M, single, 8": (*LLAMA, *batch(8, 8)),
     "BERT 36M, single, 4": (*BERT, *batch(4, 4)),
     "T5 46M, single, 8": (*T5, *batch(8, 8)),
     "Transformer 8M on pairs, single, 8": (
