@@ -19,7 +19,7 @@ from llm.train.run import Run
 TASKS = {
     "decoder": "task=causal_lm",
     "encoder": "task=masked_lm",
-    "encoder_decoder": "task=span_corruption",
+    "encoder_decoder": "task=span_corruption or, on pairs, task=seq2seq",
 }
 # Trained vectors, one a position.
 POSITIONS = "embedding.positions.weight"

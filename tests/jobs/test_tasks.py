@@ -111,7 +111,7 @@ def test_the_report_shows_what_it_was_scored_by(whole):
         ("masked_lm", ["task=causal_lm"], "task needs architecture=decoder: task=masked_lm trains"),
         ("masked_lm", ["model=gpt_nano"], "architecture=decoder, and the task needs architecture=encoder: task=causal_lm"),
         ("masked_lm", ["task.collator.share=1.5"], "share=1.5: it must be above 0 and below 1"),
-        ("span_corruption", ["task=masked_lm"], "task needs architecture=encoder: task=span_corruption trains"),
+        ("span_corruption", ["task=masked_lm"], "task needs architecture=encoder: task=span_corruption or, on pairs, task=seq2seq trains"),
         ("span_corruption", ["task.sentinels=1"], "the tokenizer has 1 sentinels"),
         ("span_corruption", ["task.collator.denoisers=[{share: 2}]"], "at most 0.9"),
         ("prefix_decoder", ["model=bert_nano"], "architecture=encoder, and the task needs architecture=decoder"),
