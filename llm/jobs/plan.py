@@ -33,8 +33,9 @@ from llm.plan import (
     tensor_link,
 )
 from llm.train.derive import Machine, check_recomputed, this_machine
+from llm.train.parallelism import STRATEGIES, parallelism
 
-GIVEN_BATCH = "data.batch_size"
+GIVEN_BATCH, STRATEGY = "data.batch_size", "strategy"
 Figures = dict[str, Any]
 
 
@@ -47,6 +48,7 @@ class Report:
     hardware: Hardware
     planner: Planner
     planned: Planned
+    asked: Choice
     device_memory: int
 
     @property
@@ -113,7 +115,8 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
     """
     hardware = Hardware(**config["hardware"])
     machine = _machine(hardware, config)
-    config = _with_batch(config, typed)
+    asked = parallelism(config["trainer"]["strategy"])
+    config = _with_strategy(_with_batch(config, typed), typed)
     outlook = look_ahead(config, choices, machine)
     derived, step = outlook.derived, outlook.step
     room = hardware.memory_bytes(derived.accelerator)
@@ -133,7 +136,9 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
         derived.micro_batch_size,
         config["activation_checkpointing"],
     )
-    return Report(config, outlook, hardware, planner, planner.plan(choice), room)
+    return Report(
+        config, outlook, hardware, planner, planner.plan(choice), replace(choice, strategy=asked), room
+    )
 
 
 def _machine(hardware: Hardware, config: Config) -> Machine:
@@ -169,6 +174,18 @@ def _with_batch(config: Config, typed: Collection[str]) -> Config:
         return config
     whole = math.ceil(data["batch_size"] / world_size) * world_size
     return {**config, "data": {**data, "batch_size": whole}}
+
+
+def _with_strategy(config: Config, typed: Collection[str]) -> Config:
+    """A search for several devices to which nobody gave a strategy begins where each has a copy of the model."""
+    trainer = config["trainer"]
+    devices = trainer["devices"]
+    is_open = (
+        config["goal"] == "fastest" and parallelism(trainer["strategy"]).is_alone and STRATEGY not in typed
+    )
+    if not is_open or not isinstance(devices, int) or devices * trainer["num_nodes"] < 2:
+        return config
+    return {**config, "trainer": {**trainer, "strategy": {"_target_": STRATEGIES["ddp"].target}}}
 
 
 def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
@@ -267,7 +284,7 @@ def _total_figures(report: Report) -> Figures:
 
 def _way(report: Report, way: Planned) -> Figures:
     return {
-        "overrides": way.choice.beside(report.planned.choice),
+        "overrides": way.choice.beside(report.asked),
         "memory": way.trace.peak.total,
         "tokens_per_second": report.tokens_per_step / way.pace.seconds,
     }

@@ -93,6 +93,18 @@ def test_the_fastest_is_no_slower_than_what_was_asked_for(plan):
     assert shlex.split(" ".join(way["overrides"])) == way["overrides"]
 
 
+def test_a_search_for_several_devices_needs_no_strategy(plan, refused):
+    # It waits for nothing, so that none is faster than a copy on each device, where the search begins.
+    words = ("trainer.devices=4", "hardware.node_gb_per_s=null", "hardware.memory_gb_per_s=null")
+    assert "use strategy=ddp" in refused(*words, "goal=fastest", "strategy=single")
+    figures, shown = plan(*words, "goal=fastest")
+    (way,) = figures["ways"]
+    assert "strategy=ddp" in way["overrides"]
+    assert " ".join(way["overrides"]) in shown
+    again, _ = plan(*words, *way["overrides"])
+    assert again["memory"]["total"] == way["memory"]
+
+
 def test_what_gains_nothing_is_not_proposed(plan):
     figures, shown = plan(
         "goal=fastest", "trainer.devices=1", "strategy=single", "hardware.memory_gb_per_s=null"
