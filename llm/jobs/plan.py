@@ -115,8 +115,8 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
     """
     hardware = Hardware(**config["hardware"])
     machine = _machine(hardware, config)
-    asked = parallelism(config["trainer"]["strategy"])
-    config = _with_strategy(_with_batch(config, typed), typed)
+    typed_config = _with_batch(config, typed)
+    config = _with_strategy(typed_config, typed)
     outlook = look_ahead(config, choices, machine)
     derived, step = outlook.derived, outlook.step
     room = hardware.memory_bytes(derived.accelerator)
@@ -136,9 +136,10 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
         derived.micro_batch_size,
         config["activation_checkpointing"],
     )
-    return Report(
-        config, outlook, hardware, planner, planner.plan(choice), replace(choice, strategy=asked), room
-    )
+    asked = choice
+    if config is not typed_config:
+        asked = replace(choice, strategy=parallelism(typed_config["trainer"]["strategy"]))
+    return Report(config, outlook, hardware, planner, planner.plan(choice), asked, room)
 
 
 def _machine(hardware: Hardware, config: Config) -> Machine:
