@@ -2,7 +2,7 @@
 
 import sys
 
-from llm.cli.main import main
+from llm.cli.main import program
 
 if __name__ == "__main__":
-    sys.exit(main(["evaluate", *sys.argv[1:]]))
+    sys.exit(program("evaluate"))

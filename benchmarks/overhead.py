@@ -25,6 +25,8 @@ from typing import Any
 from loops import Job
 from timing import ROOT, Figures, Result, interleave, machine, measured, paired_ratio, say, table
 
+from llm.malloc import start_again_without_cache
+
 BAR_MS, BAR_MEMORY = 0.45, 1.1
 WARM = 100
 KEPT_BATCHES = 50
@@ -90,6 +92,7 @@ def watched(function: Callable[..., Any], see: Callable[[Any], None]) -> Callabl
 
 def whole_path(work: Path, steps: int, see: Callable[[Any], None]) -> None:
     """Train as `llm train` does, showing each batch to `see` as its forward pass begins."""
+    start_again_without_cache()  # as train.py does
     os.environ.update(TERMINAL)
     from llm.cli.main import main as llm
     from llm.train.module import LanguageModule

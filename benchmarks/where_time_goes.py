@@ -37,10 +37,10 @@ def profiled(job: Job, steps: int) -> dict[str, float]:
     import torch._inductor.config as compiler
     from torch.profiler import profile
 
-    from llm.train.hardware import keep_freed_memory
+    from llm.malloc import tune_malloc
     from llm.train.metrics import measure_flops
 
-    keep_freed_memory(4 * job.vocab_size * max(job.d_model, job.batch_size * job.context_length))
+    tune_malloc(4 * job.vocab_size * max(job.d_model, job.batch_size * job.context_length))
     compiler.cpp.enable_kernel_profile = True  # type: ignore[attr-defined]
     compiler.cpp.descriptive_names = "original_aten"  # type: ignore[attr-defined]
     step = bare_step(LOSSES["ours"](job), job)

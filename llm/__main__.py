@@ -2,6 +2,6 @@
 
 import sys
 
-from llm.cli.main import main
+from llm.cli.main import program
 
-sys.exit(main())
+sys.exit(program())

@@ -13,12 +13,15 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from llm.malloc import CACHE, TUNABLES
 from tests.browsing import chromium
 from tests.task_files import write_tasks
 from tests.warm import ranks
 
 # Another logger, a proxy or a tracker of the machine's owner must not leak into tests.
 os.environ.setdefault("WANDB_MODE", "disabled")
+# What train.py would start again for: a copy of the warm server would be an ordinary process then.
+os.environ.setdefault(TUNABLES, f"{CACHE}=0")
 
 # How long an example takes says more about what else the machine does.
 hypothesis.settings.register_profile("any machine", deadline=None)

@@ -11,6 +11,7 @@ from llm import __version__
 from llm.cli.overrides import Words, split_words
 from llm.config.words import nearest
 from llm.errors import ConfigError, UserError
+from llm.malloc import start_again_without_cache
 
 VERBS = (
     "train",
@@ -29,9 +30,16 @@ VERBS = (
 COMMANDS = (*VERBS, "completion")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def program(*verb: str) -> int:
+    """What `llm`, train.py and evaluate.py do: run the words that the process was started with, behind `verb` if any."""
+    words = [*verb, *sys.argv[1:]]
+    if words[:1] == ["train"]:
+        start_again_without_cache()
+    return main(words)
+
+
+def main(words: Sequence[str]) -> int:
     """Run a command line (without the program's name); returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
     # torch reads it at its first tensor. In huge pages, large tensors cost a five-hundredth of the page faults: 5 to 15%
     # of a training step on a CPU (benchmarks/throughput.md).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -39,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A container's first process isn't ended by a signal that nothing handles.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        return _run(words[0], words[1:]) if words else _overview()
+        return _run(words[0], list(words[1:])) if words else _overview()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -117,4 +125,4 @@ def _say(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -26,13 +26,14 @@ from llm.jobs.judged import Entry
 from llm.jobs.samples import sample_callbacks
 from llm.jobs.show import amount
 from llm.jobs.yardstick import HARNESS
+from llm.malloc import give_back_freed_memory, tune_malloc
 from llm.model import Transformer, parameter_count
 from llm.redaction import redacted, redacted_text
 from llm.report.run import write_report
 from llm.train import launch, resume
 from llm.train.callbacks import Evaluated, StrategyRecord
 from llm.train.derive import Derived, derive
-from llm.train.hardware import give_back_freed_memory, keep_freed_memory, largest_tensor
+from llm.train.hardware import largest_tensor
 from llm.train.loggers import RunLogger
 from llm.train.memory import MemoryUse
 from llm.train.metrics import Pause, together
@@ -224,7 +225,7 @@ def _acting(job: Job) -> Choices:
 def _fit(job: Job, decision: Decision) -> int:
     derived = decision.derived
     if derived.accelerator == "cpu":
-        keep_freed_memory(largest_tensor(job.shape, derived.micro_batch_size))
+        tune_malloc(largest_tensor(job.shape, derived.micro_batch_size))
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
     net = build.model(job.config, job.shape)
     stop, memory = StopRequest(), MemoryUse()

@@ -16,7 +16,7 @@ from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from llm.plan.heap import Heaps
+from llm.plan.heap import Heap
 
 PLAIN = {Tensor, nn.Parameter, FakeTensor}
 # Operators by which FSDP2 gathers weights and scatters gradients.
@@ -67,7 +67,7 @@ class Ledger(TorchDispatchMode):
         deadline: when the monotonic clock passes it, the next part of the step raises TimeoutError.
     """
 
-    def __init__(self, heap: Heaps | None = None, deadline: float = math.inf) -> None:
+    def __init__(self, heap: Heap | None = None, deadline: float = math.inf) -> None:
         super().__init__()
         self.heap, self.deadline = heap, deadline
         self.kind = "buffers"
@@ -218,7 +218,7 @@ class Ledger(TorchDispatchMode):
             if self.heap is not None:
                 self._copy_message(self.heap, round(whole), is_gathered="gather" in name)
 
-    def _copy_message(self, heap: Heaps, size: int, is_gathered: bool) -> None:
+    def _copy_message(self, heap: Heap, size: int, is_gathered: bool) -> None:
         """Gloo gathers into a copy, and sums one that it then scatters; both are gone when the operator is."""
         self._live["buffers"] += size
         heap.resize(MESSAGE, size)

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from llm.data.collators.base import Batch, Work
+from llm.malloc import is_kept
 from llm.model import ModelConfig, Transformer
 from llm.objective import Loss
 from llm.plan.attention import attention_of
-from llm.plan.heap import Heaps
+from llm.plan.heap import Heap
 from llm.plan.layout import Layout
 from llm.plan.ledger import KINDS, Ledger, Memory
 from llm.plan.replica import Buckets, OptimizerFactory, Replica
 from llm.plan.zero import Gathering, WholeWeights, ZeroShares, frozen_copies, with_gathered
-from llm.train.hardware import is_kept, largest_tensor
+from llm.train.hardware import largest_tensor
 from llm.train.memory import MEASURED_STEPS
 from llm.train.sharding import blocks, local
 from llm.train.strategies import HALF
@@ -229,7 +230,7 @@ def trace_all(step: TrainingStep, deadline: float = math.inf) -> Trace:
         net = step.model(step.shape)
         step.layout.split(net, meshes, step.precision)
         # Only now, since FSDP2 takes every parameter apart into as many pieces as there are processes.
-        heap = Heaps(step.keeps_freed) if step.layout.accelerator == "cpu" else None
+        heap = Heap(step.keeps_freed) if step.layout.accelerator == "cpu" else None
         with uncollected(), FakeTensorMode(allow_non_fake_inputs=True), Ledger(heap, deadline) as ledger:
             _give_storage(net)
             ledger.mark(map(local, net.parameters()), "weights")

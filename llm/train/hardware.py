@@ -1,8 +1,6 @@
 """What the machine can do, asked once and then written into the run."""
 
-import ctypes
 import os
-import platform
 import shutil
 import sys
 import sysconfig
@@ -14,10 +12,6 @@ from llm.errors import ConfigError
 from llm.model import ModelConfig
 
 BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
-# Parameters of glibc's mallopt, by malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-# Bytes above which glibc always gives memory back: the most that its threshold grows to.
-GIVEN_BACK = 32 << 20
 
 
 def accelerator_name(accelerator: str) -> str:
@@ -69,30 +63,6 @@ def compiles_for_cpu() -> bool:
 def largest_tensor(shape: ModelConfig, micro_batch_size: int) -> int:
     """The bytes of the largest tensor of a training step: the embedding, or the logits of a micro-batch, in float32."""
     return 4 * shape.vocabulary * max(shape.d_model, micro_batch_size * shape.context_length)
-
-
-def is_kept(largest: int) -> bool:
-    """Whether `keep_freed_memory` does anything where the largest tensor has so many bytes."""
-    return largest > GIVEN_BACK and platform.libc_ver()[0] == "glibc"
-
-
-def keep_freed_memory(largest: int) -> None:
-    """Let this process keep what it frees, for each training step on a CPU takes the same tensors as the one before.
-
-    glibc gives tensors above 32 MiB back to the kernel at once and gets them anew, page by page and zeroed: a quarter
-    of a step at 124 million parameters (benchmarks/throughput.md). Where the `largest` tensor, in bytes, is no larger,
-    or elsewhere than with glibc, nothing changes.
-    """
-    if is_kept(largest):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)
-
-
-def give_back_freed_memory() -> None:
-    """Give the kernel what this process has freed so far; elsewhere than with glibc nothing changes."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cpu_flags() -> set[str]:
