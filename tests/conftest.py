@@ -1,6 +1,7 @@
 """What tests share: a small corpus of real text, and the words for a run that takes a second."""
 
 import functools
+import gc
 import os
 import socket
 import subprocess
@@ -52,6 +53,12 @@ TINY = (
 )
 
 
+def pytest_collection_finish() -> None:
+    """What was imported stays: runs that collect garbage need not look through it each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory) -> Path:
     """A few of the standard library's files, as someone's folder of text."""
@@ -63,13 +70,21 @@ def text_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_words() -> tuple[str, ...]:
+def unplanned() -> Iterator[None]:
+    """Runs aren't planned beforehand, which takes longer than a tiny run; tests/jobs/test_beside_plan.py plans one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llm.jobs.train.expected", lambda job, derived, step: {})
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_words(unplanned) -> tuple[str, ...]:
     """The overrides of a run that takes a second, but for its folders."""
     return TINY
 
 
 @pytest.fixture(scope="session")
-def tiny_in(text_folder, tmp_path_factory) -> Callable[[Path], list[str]]:
+def tiny_in(unplanned, text_folder, tmp_path_factory) -> Callable[[Path], list[str]]:
     """The overrides of a run in `runs` of a folder that takes a second."""
     shards = tmp_path_factory.getbasetemp() / "shards"
     paths = [f"data.paths=[{text_folder}/*.txt]", f"shards_dir={shards}"]
@@ -77,9 +92,8 @@ def tiny_in(text_folder, tmp_path_factory) -> Callable[[Path], list[str]]:
 
 
 @pytest.fixture
-def tiny(tiny_in, tmp_path, monkeypatch) -> list[str]:
-    """The same in `tmp_path`; the run isn't planned beforehand, which would take another second."""
-    monkeypatch.setattr("llm.jobs.train.expected", lambda job, derived, step: {})
+def tiny(tiny_in, tmp_path) -> list[str]:
+    """The same in `tmp_path`."""
     return tiny_in(tmp_path)
 
 

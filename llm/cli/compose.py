@@ -103,11 +103,15 @@ class _Command:
         """The plain config, unchecked, and the choices."""
         groups, raw, choices = self._choose()
         texts = Texts()
-        self._refuse_words([*known_keys(SCHEMAS[self.verb], _unresolved(raw, texts)), *groups])
+        config = _unresolved(raw, texts)
+        self._refuse_words([*known_keys(SCHEMAS[self.verb], config), *groups])
         values = {key: value for key, value in self.words.values.items() if key not in groups}
         # Classes first: which keys there are depends on them.
         for key in sorted(values, key=lambda key: not key.endswith("._target_")):
-            self._set(raw, key, values[key], texts)
+            self._set(raw, config, key, values[key], texts)
+            # In place of a plain value, another leaves all keys as they are.
+            if not _is_plain(config, key):
+                config = _unresolved(raw, texts)
         return texts.restore(_plain(raw)), choices
 
     def fields(self) -> Callable[[str], Field | None]:
@@ -173,8 +177,7 @@ class _Command:
                     del node[key]
         return raw, {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
 
-    def _set(self, raw: DictConfig, key: str, value: str, texts: Texts) -> None:
-        config = _unresolved(raw, texts)
+    def _set(self, raw: DictConfig, config: Any, key: str, value: str, texts: Texts) -> None:
         field = find_key(SCHEMAS[self.verb], config, key)
         if field is None or key in REFUSED:
             raise ConfigError(self._no_key(key, value, config))
@@ -230,6 +233,15 @@ def _sources(raw: DictConfig) -> Iterator[DictConfig]:
 
 def _unresolved(raw: DictConfig, texts: Texts) -> Any:
     return texts.restore(OmegaConf.to_container(raw, resolve=False))
+
+
+def _is_plain(config: Any, key: str) -> bool:
+    """Whether a key has a value that is no node and says nothing of which keys there are."""
+    *nodes, name = key.split(".")
+    for node in nodes:
+        config = config.get(node) if isinstance(config, dict) else None
+    plain = isinstance(config, dict) and name in config and not isinstance(config[name], dict | None)
+    return plain and name != "_target_"
 
 
 def _plain(raw: DictConfig) -> Any:

@@ -168,3 +168,23 @@ def test_files_of_ones_own_are_read_as_hydra_reads_them(tmp_path: Path, top: str
     folders = catalog.config_folders(str(tmp_path))
     ours = merged(catalog.layers_of("train", folders, catalog.choices("train", folders, {"data": "own"})))
     assert numbers(ours) == numbers(composed_by_hydra("train", folders, "data=own"))
+
+
+def test_a_file_that_overrides_settings_of_hydra_still_composes(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(
+        "# @package _global_\n"
+        "defaults: [{override /hydra/job_logging: none}, {override /hydra/launcher: basic}]\n"
+        "hydra: {verbose: true}\nseed: 3\n"
+    )
+    composed = compose("train", ["--config-dir", str(tmp_path), "experiment=own"])
+    assert composed.config["seed"] == 3
+    assert composed.choices.keys() == compose("train", []).choices.keys()
+
+
+def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for n_layers in (3, 12):
+        (tmp_path / "model" / "own.yaml").write_text(f"defaults: [nano]\nn_layers: {n_layers}\n")
+        config = compose("train", ["--config-dir", str(tmp_path), "model=own"]).config
+        assert config["model"]["n_layers"] == n_layers

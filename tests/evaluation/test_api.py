@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -110,7 +109,7 @@ def test_answers_are_kept_and_the_rest_alone_is_asked_again(tmp_path):
     assert again.usage.read == 60 > again.usage.read_now
 
 
-def test_a_killed_process_has_kept_what_was_answered(tmp_path):
+def test_a_killed_process_has_kept_what_was_answered(python, tmp_path):
     script = Script()
     reached = threading.Event()
 
@@ -126,7 +125,7 @@ def test_a_killed_process_has_kept_what_was_answered(tmp_path):
             f"Endpoint('m', Path({str(tmp_path)!r}), '{address}/v1', concurrency=1)"
             ".answer([Ask(f'question {n}', 8) for n in range(40)])"
         )
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+        process = subprocess.Popen([python, "-c", code], cwd=ROOT)
         assert reached.wait(120)
         process.kill()
         process.wait()

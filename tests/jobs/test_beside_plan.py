@@ -11,6 +11,8 @@ EXPECTED = train.expected
 
 def test_a_run_tells_what_it_took_beside_what_was_planned(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "expected", EXPECTED)
+    # However busy the machine is.
+    monkeypatch.setattr("llm.jobs.beside_plan.PLANNING_SECONDS", 600)
     assert main(["train", *tiny, "name=a", "trainer.max_steps=2"]) == 0
     run = Run.open(tmp_path / "runs/a")
     metrics = json.loads(run.results.read_text())[-1]["metrics"]

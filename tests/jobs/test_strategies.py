@@ -14,6 +14,7 @@ import pytest
 
 from llm.train import checkpoint
 from llm.train.run import Run
+from tests.commands import without
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.distributed
@@ -101,7 +102,7 @@ class Trained:
     def __init__(self, python, folder, words):
         self.python = python
         self.folder = folder
-        self.words = [w for w in words if not w.startswith(("model.", "trainer.val_check", "runs_dir="))]
+        self.words = without(words, "model.", "trainer.val_check", "checkpoint.", "runs_dir=")
         package = folder / "hashing"
         package.mkdir()
         (package / "__init__.py").write_text(HASHING)
@@ -120,7 +121,9 @@ class Trained:
             *[f"model.{key}={value}" for key, value in SHAPE.items()],
             *SAME,
             *STRATEGIES[strategy],
-            *["trainer.val_check_interval=10", f"trainer.max_steps={n_steps}", *more],
+            # Saving takes most strategies longer than a step.
+            *["trainer.val_check_interval=10", "checkpoint.every_n_steps=10"],
+            *[f"trainer.max_steps={n_steps}", *more],
         ]
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
         return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)

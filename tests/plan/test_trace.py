@@ -17,6 +17,7 @@ from llm.objective.cross_entropy import CrossEntropy
 from llm.plan import Layout, TrainingStep, blanks, blanks_like, ledger, trace, whole_context
 from llm.plan.trace import parameter_dtype, trace_all
 from llm.plan.zero import Gathering
+from llm.train.memory import MEASURED_STEPS
 from llm.train.optimizers import Muon, adamw
 from llm.train.parallelism import STRATEGIES
 from llm.train.recompute import recompute
@@ -51,6 +52,8 @@ def step(shape=SHAPE, strategy="single", processes=1, tensor=1, recomputed=None,
         "precision": "32-true",
         "micro_batch_size": 4,
         "period": recomputed if isinstance(recomputed, int) else 1,
+        # From the second on all state is there; more of them matter to the gaps of a heap alone.
+        "steps": 2,
     }
     return TrainingStep(
         shape=shape,
@@ -192,7 +195,8 @@ def test_a_trace_is_given_up_at_any_moment_without_an_end_to_the_process(monkeyp
 
 def test_a_cpu_keeps_gaps_between_tensors_and_an_accelerator_does_not():
     cpu, cuda = (
-        trace_all(step(layout=Layout(STRATEGIES["single"], accelerator=a))).peak for a in ("cpu", "cuda")
+        trace_all(step(layout=Layout(STRATEGIES["single"], accelerator=a), steps=MEASURED_STEPS)).peak
+        for a in ("cpu", "cuda")
     )
     assert cpu.gaps > cuda.gaps == 0
     assert cpu.total == cpu.tensors + cpu.gaps
@@ -292,8 +296,9 @@ def test_what_zero_3_gathers_ahead_and_lets_go():
 @pytest.mark.parametrize("strategy", ["single", "fsdp"])
 def test_a_deep_model_is_on_the_line_through_two_shallow_ones(strategy, recomputed):
     # Deeper than two shallow ones together.
-    deep = dataclasses.replace(SHAPE, n_layers=24 if recomputed == 3 else 16)
-    whole = step(deep, strategy, 2 if strategy == "fsdp" else 1, recomputed=recomputed)
+    deep = dataclasses.replace(SHAPE, n_layers=20 if recomputed == 3 else 12)
+    processes = 2 if strategy == "fsdp" else 1
+    whole = step(deep, strategy, processes, recomputed=recomputed, steps=MEASURED_STEPS)
     counted, traced = trace(whole), trace_all(whole)
     assert len(counted.peaks) < len(traced.peaks)
     assert counted.peak.tensors == pytest.approx(traced.peak.tensors, rel=1e-3)
@@ -330,7 +335,7 @@ def test_a_thousand_processes_need_no_second_one():
 def test_the_first_trace_of_a_process_is_as_any_other():
     # No other test has this shape, of which DTensor remembers what it needs to know.
     shape = dataclasses.replace(SHAPE, d_model=72, n_heads=6, n_kv_heads=6)
-    first, again = (trace_all(step(shape, "fsdp_tp", 4, tensor=2)) for _ in range(2))
+    first, again = (trace_all(step(shape, "fsdp_tp", 4, tensor=2, steps=MEASURED_STEPS)) for _ in range(2))
     assert first.peaks == again.peaks
     assert first.peak.total == again.peak.total
 

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 
@@ -213,10 +212,10 @@ def test_figures_count_what_happened(slow, slow_http):
     assert 'llm_requests_running{model="slow"} 0.0' in text
 
 
-def test_the_command_serves_a_run_and_drains_on_sigterm(tiny, tmp_path):
+def test_the_command_serves_a_run_and_drains_on_sigterm(python, tiny, tmp_path):
     longer = [word.replace("context_length=32", "context_length=512") for word in tiny]
     assert main(["train", *longer, "name=a", "trainer.max_steps=2"]) == 0
-    words = [sys.executable, "-m", "llm", "serve", f"run={tmp_path}/runs/a", "port=0"]
+    words = [python, "-m", "llm", "serve", f"run={tmp_path}/runs/a", "port=0"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "LLM_API_KEY": KEY})  # fmt: skip
     try:
         address = process.stdout.readline().split()[-1]

@@ -47,7 +47,7 @@ def warm() -> None:
 
     # Hydra looks for its plugins once a process.
     compose("train", [])
-    # As in the fixture `tiny`: a tiny run's plan takes longer than the run.
+    # As in the fixture `unplanned`.
     train.expected = lambda job, derived, step: {}
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
