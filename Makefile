@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 ENVIRONMENT := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 PYTEST := $(ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help install demo test test-distributed test-ci test-slow check format clean
+.PHONY: help install demo test test-slow test-distributed check format clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -28,10 +28,6 @@ test: install    ## the fast tests
 
 test-distributed: install  ## the tests that start several processes
 	$(PYTEST) -m 'distributed and not slow'
-
-# In one go each process imports and collects once.
-test-ci: install  ## both of these, as CI does
-	$(PYTEST) -m 'not slow'
 
 test-slow: install  ## the tests that take minutes
 	$(ENVIRONMENT) $(BIN)/python -m pytest -m slow
