@@ -18,6 +18,8 @@ from loops import LOSSES, Job, bare_step
 from throughput import QUICK, SHAPES
 from timing import machine, table
 
+from llm.malloc import start_again_without_cache
+
 # The first pattern that a kernel's name matches decides.
 GROUPS = {
     "matrix products of weights": r"aten::(mm|addmm)$",
@@ -101,6 +103,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="124M")
     parser.add_argument("--quick", action="store_true", help="two steps of a tiny shape: whether it works")
     args = parser.parse_args()
+    start_again_without_cache()  # as train.py does
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     import torch
 

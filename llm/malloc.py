@@ -18,19 +18,23 @@ HOLES = 64 << 10
 
 def is_glibcs() -> bool:
     """Whether malloc is glibc's."""
-    return "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
+    # musl knows the name, and has no value for it.
+    name = "CS_GNU_LIBC_VERSION"
+    return name in getattr(os, "confstr_names", {}) and bool(os.confstr(name))
 
 
 def start_again_without_cache() -> None:
-    """Have this program start anew, as the same process, with no cache of small pieces; nothing, where it has none.
+    """Have this program start anew, as the same process, with no cache of small pieces; nothing, where it has none,
+    or where a debugger or a notebook runs it.
 
     What is left beside a tensor's place is small, and a thread's cache keeps it from the tensor that comes next: the
     heap of the default model grew by a fifth (benchmarks/plan.md). glibc reads the setting at the start alone. Call it
     before anything is done.
     """
     tunables = os.environ.get(TUNABLES, "")
-    # A debugger would begin anew as well.
-    if not is_glibcs() or CACHE in tunables or sys.gettrace() or not sys.executable:
+    # These would begin anew as well, and forget what was done in them.
+    is_inside = sys.gettrace() or "IPython" in sys.modules
+    if not is_glibcs() or CACHE in tunables or is_inside or not sys.executable:
         return
     os.environ[TUNABLES] = ":".join(filter(None, (tunables, f"{CACHE}=0")))
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

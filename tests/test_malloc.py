@@ -74,8 +74,9 @@ def test_a_cache_that_somebody_set_stays(started):
     assert run(started(), tunables=f"{CACHE}=7")[1][1] == "False"
 
 
-def test_a_program_that_is_debugged_is_not_started_again(started):
-    assert run(started("sys.settrace(lambda *_: None)"))[1][1] == "False"
+@pytest.mark.parametrize("before", ["sys.settrace(lambda *_: None)", "sys.modules['IPython'] = sys"])
+def test_a_debugger_and_a_notebook_are_not_started_again(started, before):
+    assert run(started(before))[1][1] == "False"
 
 
 def test_the_settings_of_malloc_that_were_there_stay(started):
