@@ -5,24 +5,21 @@ from collections.abc import Sequence
 from llm.generation import Bias, Penalties, Request, Sampling
 from llm.generation.rules import Rule
 from llm.serve.errors import ApiError
-from llm.serve.schema import SEEDS, Asked, ChatRequest
+from llm.serve.schema import SEEDS, Asked
 from llm.serve.served import Served
 from llm.tokenizer import start_token
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 
 
-def requests(
-    served: Served, asked: Asked, prompts: Sequence[list[int]], top_logprobs: int | None
-) -> list[Request]:
+def requests(served: Served, asked: Asked, prompts: Sequence[list[int]]) -> list[Request]:
     """What the engine is asked for, `n` for each prompt; each draws from a seed of its own.
 
     Raises:
         ApiError: the model can't do as asked.
     """
     sources = [_source(served, prompt) for prompt in prompts]
-    is_chat = isinstance(asked, ChatRequest)
-    stop_ids = served.template.stop_ids if is_chat else [served.tokenizer.end_of_text]
+    stop_ids = served.template.stop_ids if asked.is_chat else [served.tokenizer.end_of_text]
     rules, lengths = _rules(served, asked), [_length(served, asked, prompt) for prompt in prompts]
     grammar = None if asked.schema_given is None else served.grammars.json(asked.schema_given)
     return [
@@ -32,7 +29,7 @@ def requests(
             sampling=_sampling(asked),
             seed=_seed(asked, number),
             stop_ids=stop_ids,
-            top_logprobs=top_logprobs,
+            top_logprobs=asked.top_logprobs,
             # A grammar knows how far its text has come.
             rules=rules if grammar is None else [*rules, grammar.copy()],
             source=source,
@@ -41,6 +38,11 @@ def requests(
         for prompt, source, length in zip(prompts, sources, lengths, strict=True)
         for number in range(asked.n or 1)
     ]
+
+
+def stops(served: Served, asked: Asked) -> list[str]:
+    """The strings that end a text: those that the client gives, and of a chat the template's."""
+    return [*asked.stops, *(served.template.stops if asked.is_chat else ())]
 
 
 def _source(served: Served, prompt: list[int]) -> list[int]:
@@ -63,15 +65,13 @@ def _length(served: Served, asked: Asked, prompt: Sequence[int]) -> int:
         ApiError: prompt and text don't fit into the context.
     """
     context, room = served.model.config.context_length, served.room(prompt)
-    if isinstance(asked, ChatRequest):
-        length = asked.max_completion_tokens or asked.max_tokens or max(1, room)
-    else:
-        length = asked.max_tokens or max(1, min(DEFAULT_TOKENS, room) if served.continues_prompt else room)
+    default = DEFAULT_TOKENS if served.continues_prompt and not asked.is_chat else room
+    length = asked.most_tokens or max(1, min(default, room))
     if length > room:
         raise ApiError(
             400,
             f"This model's context is {context} tokens; the prompt has {context - room}, and {length} are asked for.",
-            param="messages" if isinstance(asked, ChatRequest) else "prompt",
+            param=asked.prompt_field,
             code="context_length_exceeded",
         )
     return length

@@ -1,6 +1,7 @@
 """What clients may send: strict types, bounds on everything, and nothing unknown."""
 
-from typing import Annotated, Any, Literal
+from abc import abstractmethod
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -85,7 +86,14 @@ Format = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discr
 
 
 class Asked(Body):
-    """What every request for text may set; null is the default."""
+    """What every request for text may set; null is the default.
+
+    What else differs between kinds of request, each says of itself: whether it is a chat, which ends as the model's template
+    has it, and the field that an error about its prompt names.
+    """
+
+    is_chat: ClassVar[bool]
+    prompt_field: ClassVar[str]
 
     model: Name
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -106,6 +114,16 @@ class Asked(Body):
     user: Text | None = None
 
     @property
+    @abstractmethod
+    def top_logprobs(self) -> int | None:
+        """How many of the likeliest tokens are told; None where not even the chosen one is."""
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The tokens that a text may have, if the client says it."""
+        return self.max_tokens
+
+    @property
     def schema_given(self) -> dict[str, Any] | None:
         """What the text must be as JSON, if it must be JSON."""
         return (
@@ -121,12 +139,15 @@ class Asked(Body):
 class CompletionRequest(Asked):
     """POST /v1/completions."""
 
+    is_chat = False
+    prompt_field = "prompt"
+
     prompt: Prompts
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     @property
     def top_logprobs(self) -> int | None:
-        """How many of the likeliest tokens are told."""
+        """The chosen token is told with any number, also with 0."""
         return self.logprobs
 
 
@@ -155,6 +176,9 @@ class Message(Body):
 class ChatRequest(Asked):
     """POST /v1/chat/completions."""
 
+    is_chat = True
+    prompt_field = "messages"
+
     messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
@@ -162,8 +186,13 @@ class ChatRequest(Asked):
 
     @property
     def top_logprobs(self) -> int | None:
-        """How many of the likeliest tokens are told."""
+        """`logprobs` says whether any are told."""
         return (self.likeliest or 0) if self.logprobs else None
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The newer field goes before the older one."""
+        return self.max_completion_tokens or self.max_tokens
 
 
 class EmbeddingRequest(Body):

@@ -159,7 +159,7 @@ async def _generate(
     body: Asked = CompletionRequest(prompt=texts, **settings)
     if served.chats:
         body = ChatRequest(messages=[Message(role="user", content=text) for text in texts], **settings)
-    requests = await run_in_threadpool(asking.requests, served, body, prompts, None)
+    requests = await run_in_threadpool(asking.requests, served, body, prompts)
     answer = Answer.empty(len(requests), sum(map(len, prompts)))
     async with Writing(served, requests, (), http, metrics) as writing:
         async for piece in writing.pieces():

@@ -95,10 +95,8 @@ async def _generate(
     metrics: Metrics,
 ) -> Response:
     """What a model writes for `prompts` token by token, as the request wants it told."""
-    top = body.top_logprobs if isinstance(body, ChatRequest | CompletionRequest) else None
-    requests = await run_in_threadpool(asking.requests, served, body, prompts, top)
-    template_stops = served.template.stops if isinstance(body, ChatRequest) else ()
-    writing = Writing(served, requests, [*body.stops, *template_stops], http, metrics)
+    requests = await run_in_threadpool(asking.requests, served, body, prompts)
+    writing = Writing(served, requests, asking.stops(served, body), http, metrics)
     read = sum(map(len, prompts))
     metrics.tokens.labels(served.name, "read").inc(read)
     stack = AsyncExitStack()
