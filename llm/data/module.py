@@ -27,13 +27,15 @@ class TrainingSet(Dataset):
         self.samples, self.collate, self.batch_size = samples, collate, batch_size
 
     def __getitems__(self, numbers: np.ndarray) -> Batch:
-        """The batch of the samples (n,), which are all of one step."""
+        """The batch of the samples of these numbers (n,), which are all of one step."""
         batch = self.collate(self.samples.training(numbers), numbers)
         first = numbers[0] // self.batch_size * self.batch_size
         of_step = self.samples.n_targets(np.arange(first, first + self.batch_size))
         if of_step is None:
             return batch
-        return batch._replace(divisor=torch.tensor(float(of_step.sum() * len(numbers) / self.batch_size)))
+        # The mean over the step's micro-batches of how many targets each has: their losses then average to the step's.
+        divisor = float(of_step.sum() * len(numbers) / self.batch_size)
+        return batch._replace(divisor=torch.tensor(divisor))
 
 
 class ScoringSet(Dataset):
@@ -43,7 +45,7 @@ class ScoringSet(Dataset):
         self.samples, self.collate = samples, collate
 
     def __getitems__(self, numbers: np.ndarray) -> Batch:
-        """The batch of the samples (n,)."""
+        """The batch of the samples of these numbers (n,)."""
         return self.collate(self.samples.held_out(numbers), numbers)
 
 
