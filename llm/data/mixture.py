@@ -51,9 +51,9 @@ class Phase:
         self.start, self.before = start, before
         self._sources, self._turns = np.array(sources), Turns(weights)
 
-    def place(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The source (n,) of each sample (n,), and which of that source's own it is (n,)."""
-        turns, own = self._turns.place(samples - self.start)
+    def place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The source (n,) of the samples of these numbers (n,), and which of that source's own each is (n,)."""
+        turns, own = self._turns.place(numbers - self.start)
         source = self._sources[turns]
         return source, own + self.before[source]
 
@@ -94,17 +94,17 @@ class Interleaving:
             active = [at for at in active if limits[at] is None or before[at] < limits[at]]
         self.length = start
 
-    def place(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The source (n,) of each sample (n,), and which of that source's own it is (n,)."""
+    def place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The source (n,) of the samples of these numbers (n,), and which of that source's own each is (n,)."""
         starts = [phase.start for phase in self.phases]
-        phases = np.searchsorted(starts, samples, side="right") - 1
+        phases = np.searchsorted(starts, numbers, side="right") - 1
         if phases[0] == phases[-1] and (phases == phases[0]).all():
-            return self.phases[phases[0]].place(samples)
-        sources, numbers = np.empty_like(samples), np.empty_like(samples)
+            return self.phases[phases[0]].place(numbers)
+        sources, own = np.empty_like(numbers), np.empty_like(numbers)
         for at in np.unique(phases):
             here = phases == at
-            sources[here], numbers[here] = self.phases[at].place(samples[here])
-        return sources, numbers
+            sources[here], own[here] = self.phases[at].place(numbers[here])
+        return sources, own
 
 
 class MixedSamples:
@@ -192,18 +192,18 @@ class MixedSamples:
         """Samples for scoring of all streams."""
         return int(self._held_out_ends[-1])
 
-    def n_targets(self, samples: np.ndarray) -> np.ndarray | None:
+    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
         """The targets (n,) of training samples; None where all have as many, as windows do."""
-        return self._gathered(*self.order.place(samples), lambda view, numbers: view.n_targets(numbers))
+        return self._gathered(*self.order.place(numbers), lambda view, own: view.n_targets(own))
 
-    def training(self, samples: np.ndarray) -> Any:
+    def training(self, numbers: np.ndarray) -> Any:
         """The windows (n, t + 1) or pairs of training samples (n,)."""
-        return self._gathered(*self.order.place(samples), lambda view, numbers: view.training(numbers))
+        return self._gathered(*self.order.place(numbers), lambda view, own: view.training(own))
 
     def held_out(self, numbers: np.ndarray) -> Any:
         """The windows (n, t + 1) or pairs for scoring of these numbers (n,); -1 asks for one of nothing."""
         sources, own = self.held_out_places(numbers)
-        return self._gathered(sources, own, lambda view, numbers: view.held_out(numbers))
+        return self._gathered(sources, own, lambda view, own: view.held_out(own))
 
     def held_out_places(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The source (n,) of samples for scoring, and which of that source's own each is (n,), -1 of nothing."""
@@ -212,10 +212,10 @@ class MixedSamples:
         return sources, np.where(numbers < 0, -1, numbers - begins)
 
     def _gathered(
-        self, sources: np.ndarray, numbers: np.ndarray, read: Callable[[Samples, np.ndarray], Any]
+        self, sources: np.ndarray, own: np.ndarray, read: Callable[[Samples, np.ndarray], Any]
     ) -> Any:
         """What `read` gives of each stream, in the order of the samples: rows of an array, a list, or nothing."""
-        parts = {at: read(self.views[at], numbers[sources == at]) for at in np.unique(sources)}
+        parts = {at: read(self.views[at], own[sources == at]) for at in np.unique(sources)}
         first = next(iter(parts.values()))
         if len(parts) == 1 or first is None:
             return first

@@ -111,7 +111,7 @@ class Samples(Protocol):
     def n_held_out(self) -> int:
         """Samples that make each target of the stream one once."""
 
-    def training(self, samples: np.ndarray) -> Any:
+    def training(self, numbers: np.ndarray) -> Any:
         """The training samples of these numbers (n,), as the collator takes them."""
 
     @property
@@ -125,8 +125,8 @@ class Samples(Protocol):
     def held_out(self, numbers: np.ndarray) -> Any:
         """The samples for scoring of these numbers (n,); -1 asks for one of nothing."""
 
-    def n_targets(self, samples: np.ndarray) -> np.ndarray | None:
-        """The targets (n,) of training samples; None where all have as many."""
+    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
+        """The targets (n,) of the training samples of these numbers (n,); None where all have as many."""
 
 
 # What a person gives a model: a beginning to go on from, text with hidden parts, a whole text, turns of a chat.

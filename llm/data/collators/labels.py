@@ -77,7 +77,7 @@ class LabelCollator:
 class LabelledTexts(Pairs):
     """A stream of pairs whose target is a label."""
 
-    def n_targets(self, samples: np.ndarray) -> None:
+    def n_targets(self, numbers: np.ndarray) -> None:
         """One in each."""
 
 

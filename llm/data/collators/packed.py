@@ -97,9 +97,9 @@ class Packed(ABC):
     def _targets_r(self) -> np.ndarray:
         return np.array([self.n_written[row].sum() for row in self.rows], np.int64)
 
-    def training(self, samples: np.ndarray) -> list[list[Conversation]]:
+    def training(self, numbers: np.ndarray) -> list[list[Conversation]]:
         """The rows of training samples (n,)."""
-        return self.held_out(self.order.numbers(samples))
+        return self.held_out(self.order.shuffled(numbers))
 
     def held_out(self, numbers: np.ndarray) -> list[list[Conversation]]:
         """The rows of these numbers (n,); -1 is a row of nothing."""
@@ -108,9 +108,9 @@ class Packed(ABC):
             for number in numbers.tolist()
         ]
 
-    def n_targets(self, samples: np.ndarray) -> np.ndarray:
+    def n_targets(self, numbers: np.ndarray) -> np.ndarray:
         """The scored tokens (n,) of training samples."""
-        return self._targets_r[self.order.numbers(samples)]
+        return self._targets_r[self.order.shuffled(numbers)]
 
 
 def pack(lengths: np.ndarray, numbers: np.ndarray, room: int) -> list[np.ndarray]:

@@ -107,18 +107,18 @@ class Pairs:
         """Every pair once."""
         return self.size
 
-    def training(self, samples: np.ndarray) -> list[Pair]:
+    def training(self, numbers: np.ndarray) -> list[Pair]:
         """The pairs of training samples (n,)."""
-        return self.held_out(self.order.numbers(samples))
+        return self.held_out(self.order.shuffled(numbers))
 
     def held_out(self, numbers: np.ndarray) -> list[Pair]:
         """The pairs of these numbers (n,); -1 is a pair of nothing."""
         return [NOTHING if number < 0 else self.pair(number) for number in numbers.tolist()]
 
-    def n_targets(self, samples: np.ndarray) -> np.ndarray | None:
+    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
         """The target tokens (n,) of training samples."""
-        numbers = self.order.numbers(samples)
-        return np.minimum(self._ends[numbers] - self._middles[numbers], self.length)
+        own = self.order.shuffled(numbers)
+        return np.minimum(self._ends[own] - self._middles[own], self.length)
 
     def pair(self, number: int) -> Pair:
         """A pair by its number in the stream."""

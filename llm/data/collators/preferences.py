@@ -100,12 +100,12 @@ class Preferences:
             f"model.context_length={self.length}; {left_out:,} are left out, the others cut to it."
         )
 
-    def n_targets(self, samples: np.ndarray) -> None:
+    def n_targets(self, numbers: np.ndarray) -> None:
         """One in each: a preference."""
 
-    def training(self, samples: np.ndarray) -> list[Preference]:
+    def training(self, numbers: np.ndarray) -> list[Preference]:
         """The training samples of these numbers (n,)."""
-        return self.held_out(self.order.numbers(samples))
+        return self.held_out(self.order.shuffled(numbers))
 
     def held_out(self, numbers: np.ndarray) -> list[Preference]:
         """The preferences of these numbers (n,); -1 is one of nothing."""

@@ -16,14 +16,14 @@ from llm.model import ModelConfig
 from llm.tokenizer import Tokenizer
 
 
-def prefix_lengths(samples: np.ndarray, length: int, seed: int) -> np.ndarray:
-    """How many of the `length` tokens of each sample (n,) are its prefix: 1 to all but the last, each as likely.
+def prefix_lengths(numbers: np.ndarray, length: int, seed: int) -> np.ndarray:
+    """How many of the `length` tokens of the samples of these numbers (n,) are their prefixes (n,).
 
-    That follows from the seed and the sample's number alone.
+    They are 1 to all but the last, each as likely, and follow from the seed and the sample's number alone.
     """
-    keys = (np.array([seed, sample % (1 << 64)], np.uint64) for sample in samples.tolist())
+    keys = (np.array([seed, number % (1 << 64)], np.uint64) for number in numbers.tolist())
     draws = (np.random.Generator(np.random.Philox(key=key)).integers(1, max(length, 2)) for key in keys)
-    return np.fromiter(draws, np.int64, len(samples))
+    return np.fromiter(draws, np.int64, len(numbers))
 
 
 class PrefixWindows(Windows):
@@ -33,9 +33,9 @@ class PrefixWindows(Windows):
         super().__init__(stream, length, seed)
         self.seed = seed
 
-    def n_targets(self, samples: np.ndarray) -> np.ndarray:  # type: ignore[override]
+    def n_targets(self, numbers: np.ndarray) -> np.ndarray:  # type: ignore[override]
         """The tokens behind the prefixes (n,), the one after the window among them."""
-        return self.length + 1 - prefix_lengths(samples, self.length, self.seed)
+        return self.length + 1 - prefix_lengths(numbers, self.length, self.seed)
 
 
 class PrefixCollator(CausalCollator):

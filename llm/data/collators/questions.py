@@ -28,7 +28,7 @@ question_of = lru_cache(maxsize=64)(Question.of)
 class Questions(LabelledWords):
     """A stream of questions: each stands before its passage, in every window of it."""
 
-    def n_targets(self, samples: np.ndarray) -> None:
+    def n_targets(self, numbers: np.ndarray) -> None:
         """One answer in each window."""
 
     def question(self, document: int) -> Question:

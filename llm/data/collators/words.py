@@ -176,17 +176,17 @@ class LabelledWords:
         """Every window once."""
         return self.size
 
-    def training(self, samples: np.ndarray) -> list[Window]:
+    def training(self, numbers: np.ndarray) -> list[Window]:
         """The windows of training samples (n,)."""
-        return self.held_out(self.order.numbers(samples))
+        return self.held_out(self.order.shuffled(numbers))
 
     def held_out(self, numbers: np.ndarray) -> list[Window]:
         """The windows of these numbers (n,); -1 is a window of nothing."""
         return [NOTHING if number < 0 else self.window(number) for number in numbers.tolist()]
 
-    def n_targets(self, samples: np.ndarray) -> np.ndarray | None:
+    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
         """The words (n,) that are scored in training samples."""
-        chosen = (self._windows[number][1] for number in self.order.numbers(samples).tolist())
+        chosen = (self._windows[number][1] for number in self.order.shuffled(numbers).tolist())
         return np.array([span.stop - span.begin for span in chosen])
 
     def window(self, number: int) -> Window:

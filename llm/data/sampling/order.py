@@ -55,13 +55,13 @@ class EpochOrder:
         self.size = size
         self._seed = mix(np.array([seed % 2**64], np.uint64))
 
-    def numbers(self, samples: np.ndarray) -> np.ndarray:
-        """Which of them (n,) each sample (n,) is."""
-        return permute(samples % self.size, self.size, self.keys(samples))
+    def shuffled(self, numbers: np.ndarray) -> np.ndarray:
+        """Which of them (n,) the samples of these numbers (n,) are."""
+        return permute(numbers % self.size, self.size, self.keys(numbers))
 
-    def keys(self, samples: np.ndarray) -> UInts:
+    def keys(self, numbers: np.ndarray) -> UInts:
         """What the order of each sample's epoch follows from (n,)."""
-        return mix(self._seed ^ (samples // self.size).astype(np.uint64))
+        return mix(self._seed ^ (numbers // self.size).astype(np.uint64))
 
 
 class SampleOrder:
@@ -79,19 +79,19 @@ class SampleOrder:
         self._order = EpochOrder(self.size, seed)
         self._block = (-1, np.zeros(0, np.int64))
 
-    def starts(self, samples: np.ndarray) -> np.ndarray:
-        """The position (n,) of the first token of each sample (n,)."""
-        block, low = int(samples[0]) // BLOCK, int(samples[0]) % BLOCK
-        if int(samples[-1]) - int(samples[0]) != len(samples) - 1 or low + len(samples) > BLOCK:
-            return self._compute(samples)
+    def starts(self, numbers: np.ndarray) -> np.ndarray:
+        """The position (n,) of the first token of the samples of these numbers (n,)."""
+        block, low = int(numbers[0]) // BLOCK, int(numbers[0]) % BLOCK
+        if int(numbers[-1]) - int(numbers[0]) != len(numbers) - 1 or low + len(numbers) > BLOCK:
+            return self._compute(numbers)
         if self._block[0] != block:
             self._block = block, self._compute(np.arange(block * BLOCK, (block + 1) * BLOCK))
-        return self._block[1][low : low + len(samples)]
+        return self._block[1][low : low + len(numbers)]
 
-    def _compute(self, samples: np.ndarray) -> np.ndarray:
-        shifts = mix(~self._order.keys(samples)) % np.uint64(self.length)
-        shift = np.where(samples >= self.size, shifts, 0).astype(np.int64)
-        return np.minimum(self._order.numbers(samples) * self.length + shift, self._last)
+    def _compute(self, numbers: np.ndarray) -> np.ndarray:
+        shifts = mix(~self._order.keys(numbers)) % np.uint64(self.length)
+        shift = np.where(numbers >= self.size, shifts, 0).astype(np.int64)
+        return np.minimum(self._order.shuffled(numbers) * self.length + shift, self._last)
 
 
 def accumulation(batch_size: int, micro_batch_size: int, world_size: int) -> int:
@@ -112,6 +112,6 @@ def accumulation(batch_size: int, micro_batch_size: int, world_size: int) -> int
 def micro_batch(
     step: int, micro: int, rank: int, *, batch_size: int, micro_batch_size: int, world_size: int
 ) -> np.ndarray:
-    """The samples (n,) of micro-batch `micro` of `step` in process `rank`."""
+    """The numbers of the samples (n,) of micro-batch `micro` of `step` in process `rank`."""
     first = step * batch_size + (micro * world_size + rank) * micro_batch_size
     return np.arange(first, first + micro_batch_size)

@@ -32,11 +32,11 @@ class Windows:
         """Windows in one pass over the stream."""
         return max(self.order.size, 0)
 
-    def training(self, samples: np.ndarray) -> np.ndarray:
-        """The windows (n, t + 1) of training samples (n,)."""
-        return self.stream.read(self.order.starts(samples), self.length + 1)
+    def training(self, numbers: np.ndarray) -> np.ndarray:
+        """The windows (n, t + 1) that are the training samples of these numbers (n,)."""
+        return self.stream.read(self.order.starts(numbers), self.length + 1)
 
-    def n_targets(self, samples: np.ndarray) -> None:
+    def n_targets(self, numbers: np.ndarray) -> None:
         """As many in each."""
 
     @property
@@ -54,7 +54,7 @@ class Windows:
         """How many windows, side by side, make each token but the first a target once."""
         return -(-(len(self.stream) - 1) // self.length)
 
-    def held_out(self, windows: np.ndarray) -> np.ndarray:
-        """Those windows (n, t + 1), `IGNORED` past the end of the stream; -1 asks for one of nothing."""
-        starts = np.where(windows < 0, len(self.stream), windows * self.length)
+    def held_out(self, numbers: np.ndarray) -> np.ndarray:
+        """The windows (n, t + 1) of these numbers (n,), `IGNORED` past the end of the stream; -1 is one of nothing."""
+        starts = np.where(numbers < 0, len(self.stream), numbers * self.length)
         return self.stream.read_padded(starts, self.length + 1, IGNORED)
