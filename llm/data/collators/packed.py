@@ -15,7 +15,7 @@ from llm.data.collators.base import Batch, Given, Samples, Setting, Work
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
 from llm.data.corpus import TokenStream
-from llm.data.sampling.order import EpochOrder
+from llm.data.sampling.epochs import Epochs
 from llm.data.sampling.windows import IGNORED
 from llm.model.mask import PADDING
 from llm.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ class Exchange(NamedTuple):
     written_t: np.ndarray
 
 
-class Packed(ABC):
+class Packed(Epochs[list[Conversation]]):
     """Conversations in rows of at most `length` inputs, which are put together once; each comes once an epoch.
 
     Args:
@@ -52,7 +52,7 @@ class Packed(ABC):
         self.length = length
         self.kept_lengths, self.n_written = kept_lengths, n_written
         self.rows = pack(kept_lengths - 1, wanted, length)
-        self.order = EpochOrder(len(self.rows), seed)
+        super().__init__(len(self.rows), seed)
 
     @abstractmethod
     def conversation(self, number: int) -> Conversation:
@@ -73,16 +73,6 @@ class Packed(ABC):
         return len(self.kept_lengths)
 
     @property
-    def size(self) -> int:
-        """Rows in one pass over the conversations."""
-        return len(self.rows)
-
-    @property
-    def n_held_out(self) -> int:
-        """Every row once."""
-        return len(self.rows)
-
-    @property
     def tokens(self) -> float:
         """The inputs of a row, on average."""
         used = sum(int((self.kept_lengths[row] - 1).sum()) for row in self.rows)
@@ -96,10 +86,6 @@ class Packed(ABC):
     @cached_property
     def _targets_r(self) -> np.ndarray:
         return np.array([self.n_written[row].sum() for row in self.rows], np.int64)
-
-    def training(self, numbers: np.ndarray) -> list[list[Conversation]]:
-        """The rows of training samples (n,)."""
-        return self.held_out(self.order.shuffled(numbers))
 
     def held_out(self, numbers: np.ndarray) -> list[list[Conversation]]:
         """The rows of these numbers (n,); -1 is a row of nothing."""

@@ -12,7 +12,7 @@ import numpy as np
 from llm.data.collators.base import Batch, Given, Setting, Work
 from llm.data.collators.spans import filled, shifted
 from llm.data.corpus import TokenStream
-from llm.data.sampling.order import EpochOrder
+from llm.data.sampling.epochs import Epochs
 from llm.data.sampling.windows import IGNORED
 from llm.errors import DataError
 from llm.model.mask import PADDING
@@ -32,7 +32,7 @@ class Pair(NamedTuple):
 NOTHING = Pair(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-class Pairs:
+class Pairs(Epochs[Pair]):
     """A stream whose documents are pairs: an end of text stands before the source and another before the target.
 
     Each pair comes once an epoch. A side of more than `length` tokens, its end of text counted, is cut.
@@ -43,8 +43,7 @@ class Pairs:
 
     def __init__(self, stream: TokenStream, length: int, seed: int, end_of_text: int) -> None:
         self.stream, self.length, self.end_of_text = stream, length, end_of_text
-        self.size = stream.n_documents
-        self.order = EpochOrder(self.size, seed)
+        super().__init__(stream.n_documents, seed)
         self._starts = stream.documents.astype(np.int64)
         self._ends = np.append(self._starts[1:], len(stream))
         ends_of_text = stream.positions(end_of_text)
@@ -101,15 +100,6 @@ class Pairs:
         """How many pairs are cut; empty where none is."""
         cut = f"{self.n_cut:,} of {self.size:,} pairs have a side longer than model.context_length and are cut to it."
         return cut if self.n_cut else ""
-
-    @property
-    def n_held_out(self) -> int:
-        """Every pair once."""
-        return self.size
-
-    def training(self, numbers: np.ndarray) -> list[Pair]:
-        """The pairs of training samples (n,)."""
-        return self.held_out(self.order.shuffled(numbers))
 
     def held_out(self, numbers: np.ndarray) -> list[Pair]:
         """The pairs of these numbers (n,); -1 is a pair of nothing."""

@@ -15,7 +15,7 @@ from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
 from llm.data.collators.transcripts import Transcripts
 from llm.data.corpus import TokenStream
-from llm.data.sampling.order import EpochOrder
+from llm.data.sampling.epochs import Epochs
 from llm.data.sampling.windows import IGNORED
 from llm.errors import DataError
 
@@ -34,7 +34,7 @@ class Preference(NamedTuple):
 NOTHING = Conversation(np.zeros(0, np.int64), np.zeros(0, bool))
 
 
-class Preferences:
+class Preferences(Epochs[Preference]):
     """A stream of preferences, each once an epoch; a side that is longer than `length` inputs is cut, or the pair left out.
 
     Raises:
@@ -62,17 +62,7 @@ class Preferences:
         self._is_long_n = (self._sides_n2 > length + 1).any(axis=1)
         has_answers_n = (prompts_n2 < length + 1).all(axis=1)
         self.numbers = np.flatnonzero(has_answers_n & (~self._is_long_n if too_long == "drop" else True))
-        self.order = EpochOrder(len(self.numbers), seed)
-
-    @property
-    def size(self) -> int:
-        """Preferences in one pass."""
-        return len(self.numbers)
-
-    @property
-    def n_held_out(self) -> int:
-        """Every preference once."""
-        return len(self.numbers)
+        super().__init__(len(self.numbers), seed)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -102,10 +92,6 @@ class Preferences:
 
     def n_targets(self, numbers: np.ndarray) -> None:
         """One in each: a preference."""
-
-    def training(self, numbers: np.ndarray) -> list[Preference]:
-        """The training samples of these numbers (n,)."""
-        return self.held_out(self.order.shuffled(numbers))
 
     def held_out(self, numbers: np.ndarray) -> list[Preference]:
         """The preferences of these numbers (n,); -1 is one of nothing."""

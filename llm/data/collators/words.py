@@ -14,7 +14,7 @@ from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
 from llm.data.corpus import TokenStream
 from llm.data.documents.verbatim import from_ids
-from llm.data.sampling.order import EpochOrder
+from llm.data.sampling.epochs import Epochs
 from llm.errors import ConfigError, DataError
 from llm.model import ModelConfig
 from llm.model.mask import PADDING
@@ -77,7 +77,7 @@ def _edges(offsets: np.ndarray, room: int, stride: int) -> Iterator[tuple[int, i
         first = min(max(int(np.searchsorted(offsets, offsets[first] + stride)), first + 1), end)
 
 
-class LabelledWords:
+class LabelledWords(Epochs[Window]):
     """A stream of documents of words, `BETWEEN_WORDS` apart, that keep something verbatim of them.
 
     Each window of each document comes once an epoch.
@@ -114,8 +114,7 @@ class LabelledWords:
         self._end_part = np.append(self._first_part[1:], len(starts))
         self._check()
         self._windows = list(self._cut())
-        self.size = len(self._windows)
-        self.order = EpochOrder(self.size, seed)
+        super().__init__(len(self._windows), seed)
 
     def _check(self) -> None:
         """A document is what leads, where that is, its words, nothing, and what is verbatim."""
@@ -170,15 +169,6 @@ class LabelledWords:
         first = self._first_part[number] + self.has_lead
         words = self._starts[first + span.end] - self._starts[first + span.first] - (span.end - span.first)
         return min(int(words) + MARKS, self.length)
-
-    @property
-    def n_held_out(self) -> int:
-        """Every window once."""
-        return self.size
-
-    def training(self, numbers: np.ndarray) -> list[Window]:
-        """The windows of training samples (n,)."""
-        return self.held_out(self.order.shuffled(numbers))
 
     def held_out(self, numbers: np.ndarray) -> list[Window]:
         """The windows of these numbers (n,); -1 is a window of nothing."""
