@@ -85,6 +85,11 @@ class Work(NamedTuple):
     scored: float
     read: float = 0.0
 
+    @classmethod
+    def full(cls, length: float) -> "Work":
+        """Of a row of this length that is scored in every place."""
+        return cls(length, length, length)
+
 
 class Load(NamedTuple):
     """What training asks of a model.

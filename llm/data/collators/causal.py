@@ -26,7 +26,7 @@ class CausalCollator:
 
     def work(self, samples: Windows) -> Work:
         """Every token of a window is scored."""
-        return Work(samples.length, samples.length, samples.length)
+        return Work.full(samples.length)
 
     most = work
 

@@ -139,7 +139,7 @@ class PackedCollator(ABC):
 
     def most(self, samples: Packed) -> Work:
         """A full row's; each position gets scores, and those of what is to be written count."""
-        return Work(samples.length, samples.length, samples.length)
+        return Work.full(samples.length)
 
     def __call__(self, rows: list[list[Conversation]], ids: np.ndarray) -> Batch:
         """The batch of rows, padded to the longest."""

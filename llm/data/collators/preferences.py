@@ -151,7 +151,7 @@ class PreferenceCollator:
 
     def most(self, samples: Preferences) -> Work:
         """Two rows' that fill the context."""
-        return Work(*[2.0 * samples.length] * 3)
+        return Work.full(2.0 * samples.length)
 
     def __call__(self, preferences: list[Preference], ids: np.ndarray) -> Batch:
         """The batch of preferences, padded to the longest side; padding stands behind what a decoder sees."""

@@ -8,10 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Setting, Work
-from llm.data.collators.labels import LabelCollator
+from llm.data.collators.base import Batch, Work
 from llm.data.collators.spans import filled
-from llm.data.collators.words import LabelledWords, Window, check_stride, laid_out
+from llm.data.collators.words import LabelledWords, Window, WordCollator, laid_out
 from llm.data.corpus import TokenStream
 from llm.data.documents.answers import Question
 from llm.data.sampling.windows import IGNORED
@@ -41,21 +40,11 @@ class Questions(LabelledWords):
         return f"{asked}\n{self.question(document).passage}"
 
 
-class AnswerCollator(LabelCollator):
+class AnswerCollator(WordCollator):
     """The units of a passage are scored as the first and the last of an answer, beside the text as a whole for none.
 
-    The question stands before the passage (arXiv 1810.04805). A passage longer than the context is read in windows; an
-    answer that isn't whole in a window counts as none there.
-
-    Args:
-        setting: the run's tokenizer, and the model.
-        stride: tokens from the beginning of a window's passage to that of the next one; None for half a window.
+    The question stands before the passage (arXiv 1810.04805). An answer that isn't whole in a window counts as none there.
     """
-
-    def __init__(self, setting: Setting, *, stride: int | None = None) -> None:
-        super().__init__(setting)
-        check_stride(stride)
-        self.stride = stride
 
     @classmethod
     def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
@@ -69,11 +58,7 @@ class AnswerCollator(LabelCollator):
 
     def work(self, samples: Questions) -> Work:
         """The average window's; each unit is scored."""
-        return Work(samples.tokens, samples.tokens, samples.tokens)
-
-    def most(self, samples: Questions) -> Work:
-        """A full window's."""
-        return Work(samples.length, samples.length, samples.length)
+        return Work.full(samples.tokens)
 
     def __call__(self, windows: list[Window], ids: np.ndarray) -> Batch:
         """The batch of windows; a target tells whether START, END, both or neither stand at its position."""

@@ -7,10 +7,9 @@ import dataclasses
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Setting, Work
-from llm.data.collators.labels import LabelCollator
+from llm.data.collators.base import Batch, Work
 from llm.data.collators.spans import filled
-from llm.data.collators.words import LabelledWords, Window, check_stride, laid_out
+from llm.data.collators.words import LabelledWords, Window, WordCollator, laid_out
 from llm.data.corpus import TokenStream
 from llm.data.documents.bio import is_bio, tags_of, with_both_sides
 from llm.data.sampling.windows import IGNORED
@@ -27,20 +26,11 @@ class TaggedSentences(LabelledWords):
         return tags_of(self.about(document))
 
 
-class TagCollator(LabelCollator):
+class TagCollator(WordCollator):
     """Each word of a sentence is scored, an encoder's at its first token, a decoder's at its last.
 
-    A sentence longer than the context is read in windows, and a word scored in the one that shows most around it.
-
-    Args:
-        setting: the run's tokenizer, and the model with its tags.
-        stride: tokens from the beginning of a window to that of the next one; None for half a window.
+    A word that several windows show is scored in the one that shows most around it.
     """
-
-    def __init__(self, setting: Setting, *, stride: int | None = None) -> None:
-        super().__init__(setting)
-        check_stride(stride)
-        self.stride = stride
 
     @classmethod
     def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
@@ -59,10 +49,6 @@ class TagCollator(LabelCollator):
     def work(self, samples: TaggedSentences) -> Work:
         """The average window's; each word is scored."""
         return Work(samples.tokens, samples.tokens, samples.n_words / max(1, samples.size))
-
-    def most(self, samples: TaggedSentences) -> Work:
-        """A full window's, a word a token."""
-        return Work(samples.length, samples.length, samples.length)
 
     def __call__(self, windows: list[Window], ids: np.ndarray) -> Batch:
         """The batch of windows, padded to the longest."""

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llm.data.collators.base import Setting, Work
+from llm.data.collators.labels import LabelCollator
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
 from llm.data.corpus import TokenStream
@@ -201,6 +203,28 @@ class LabelledWords(Epochs[Window]):
         return self.stream.tokens[self._starts[part] + 1 : self._starts[part + 1]].astype(np.int64)
 
 
+class WordCollator(LabelCollator):
+    """Base of what makes batches of labelled words: a text longer than the context is read in windows.
+
+    Args:
+        setting: the run's tokenizer, and the model with its labels.
+        stride: tokens from the beginning of a window's words to that of the next one's; None for half of what fits.
+
+    Raises:
+        ConfigError: `stride` is no number of tokens.
+    """
+
+    def __init__(self, setting: Setting, *, stride: int | None = None) -> None:
+        super().__init__(setting)
+        if stride is not None and stride < 1:
+            raise ConfigError(f"task.collator.stride={stride} must be at least 1, or null for half a window.")
+        self.stride = stride
+
+    def most(self, samples: LabelledWords) -> Work:
+        """A full window's, a word a token."""
+        return Work.full(samples.length)
+
+
 def laid_out(
     windows: Sequence[Window], tokenizer: Tokenizer, shape: ModelConfig, *, whole: bool = False
 ) -> dict[str, np.ndarray]:
@@ -242,9 +266,3 @@ def _row(
     if whole:
         positions = np.concatenate([[0 if is_encoder else len(tokens) - 1], positions])
     return tokens, positions
-
-
-def check_stride(stride: int | None) -> None:
-    """Raise ConfigError unless `stride` is a number of tokens, or None."""
-    if stride is not None and stride < 1:
-        raise ConfigError(f"task.collator.stride={stride} must be at least 1, or null for half a window.")
