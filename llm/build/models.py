@@ -46,15 +46,15 @@ def model(config: Config, shape: ModelConfig) -> Transformer:
     return net
 
 
-def check_layout(config: Config, shape: ModelConfig, strategy: Parallelism) -> None:
+def check_layout(config: Config, shape: ModelConfig, parallelism: Parallelism) -> None:
     """Refuse a strategy whose processes can't share each matrix product of such a model and its adapter evenly.
 
     Raises:
         ConfigError: see `check_divides`.
     """
-    if strategy.shares_products:
+    if parallelism.shares_products:
         beside = adapter(config)
-        check_divides(shape, strategy.tensor_parallel_size, None if beside is None else beside.quantize)
+        check_divides(shape, parallelism.tensor_parallel_size, None if beside is None else beside.quantize)
 
 
 def check_installed(config: Config) -> None:

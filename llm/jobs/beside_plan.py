@@ -29,7 +29,7 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
     """
     asked = load(job.collate, job.samples)
     try:
-        layout = Layout(job.strategy, derived.world_size, derived.accelerator)
+        layout = Layout(job.parallelism, derived.world_size, derived.accelerator)
         step = build.step(job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size)
         step = replace(step, steps=max(2, min(MEASURED_STEPS, derived.max_steps - done)))
         if asked.most != asked.work:

@@ -32,7 +32,7 @@ from llm.plan import (
 from llm.redaction import redacted
 from llm.train import checkpoint, launch
 from llm.train.derive import Derived, Machine, derive
-from llm.train.parallelism import parallelism
+from llm.train.parallelism import parallelism_of
 from llm.train.run import Run
 
 UNKNOWN = "known once the text is prepared (llm prepare)"
@@ -120,12 +120,12 @@ def look_ahead(config: Config, choices: dict[str, Any], machine: Machine | None 
     )
     load, samples = _samples(config, origin, text, shape)
     known = run.begun.get("derived", {}) if machine is None else {}
-    strategy = parallelism(config["trainer"]["strategy"])
-    derived = derive(config, strategy, shape.context_length, samples, known, machine)
-    build.check_layout(config, shape, strategy)
-    layout = Layout(strategy, derived.world_size, derived.accelerator)
+    parallelism = parallelism_of(config["trainer"]["strategy"])
+    derived = derive(config, parallelism, shape.context_length, samples, known, machine)
+    build.check_layout(config, shape, parallelism)
+    layout = Layout(parallelism, derived.world_size, derived.accelerator)
     step = build.step(config, shape, layout, derived.precision, load, derived.micro_batch_size)
-    build.module(config, build.model(config, shape), origin, derived, strategy)
+    build.module(config, build.model(config, shape), origin, derived, parallelism)
     # Epochs alone, of a corpus that nobody has counted yet.
     open_end = text.corpus is None and config["trainer"]["max_steps"] in (None, -1)
     return Outlook(config, shape, text, derived, load, step, None if open_end else derived.max_steps)

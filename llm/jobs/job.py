@@ -12,7 +12,7 @@ from llm.data.mixture import MixedStream, Mixture
 from llm.jobs.evaluate import Judge, evaluations, on_tasks
 from llm.jobs.judged import Judged
 from llm.model import ModelConfig, Transformer
-from llm.train.parallelism import Parallelism, parallelism
+from llm.train.parallelism import Parallelism, parallelism_of
 from llm.train.run import Run
 
 Choices = dict[str, Any]
@@ -30,9 +30,9 @@ class Job:
     shape: ModelConfig
 
     @property
-    def strategy(self) -> Parallelism:
+    def parallelism(self) -> Parallelism:
         """What its strategy does."""
-        return parallelism(self.config["trainer"]["strategy"])
+        return parallelism_of(self.config["trainer"]["strategy"])
 
     @cached_property
     def collate(self) -> Collator:

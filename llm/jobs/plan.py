@@ -33,7 +33,7 @@ from llm.plan import (
     tensor_link,
 )
 from llm.train.derive import Machine, check_recomputed, this_machine
-from llm.train.parallelism import STRATEGIES, parallelism
+from llm.train.parallelism import STRATEGIES, parallelism_of
 
 GIVEN_BATCH, STRATEGY = "data.batch_size", "strategy"
 Figures = dict[str, Any]
@@ -138,7 +138,7 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
     )
     asked = choice
     if config is not typed_config:
-        asked = replace(choice, strategy=parallelism(typed_config["trainer"]["strategy"]))
+        asked = replace(choice, strategy=parallelism_of(typed_config["trainer"]["strategy"]))
     return Report(config, outlook, hardware, planner, planner.plan(choice), asked, room)
 
 
@@ -182,7 +182,7 @@ def _with_strategy(config: Config, typed: Collection[str]) -> Config:
     trainer = config["trainer"]
     devices = trainer["devices"]
     is_open = (
-        config["goal"] == "fastest" and parallelism(trainer["strategy"]).is_alone and STRATEGY not in typed
+        config["goal"] == "fastest" and parallelism_of(trainer["strategy"]).is_alone and STRATEGY not in typed
     )
     if not is_open or not isinstance(devices, int) or devices * trainer["num_nodes"] < 2:
         return config

@@ -65,7 +65,7 @@ def run(composed: Composed) -> int:
     job = Job(config, choices, run, origin, corpus, shape)
     # Whatever these refuse is refused before anything is written.
     _check_samples(job, say)
-    build.check_layout(config, shape, job.strategy)
+    build.check_layout(config, shape, job.parallelism)
     if config["adapter"] is not None:
         say(_trained_share(build.model(config, shape)))
     try:
@@ -179,7 +179,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> Decision:
     known = run.begun
     derived = derive(
         job.config,
-        job.strategy,
+        job.parallelism,
         job.shape.context_length,
         samples_per_epoch=job.samples.size,
         known=known["derived"] if known else {},
@@ -261,7 +261,7 @@ def _trainer(
 ) -> tuple[L.Trainer, LanguageModule, CorpusDataModule]:
     """Everything that fits, made and put together."""
     config, run, derived = job.config, job.run, decision.derived
-    module = build.module(config, net, job.origin, derived, job.strategy)
+    module = build.module(config, net, job.origin, derived, job.parallelism)
     data = build.datamodule(config, job.corpus, job.collate, job.samples, job.held_out, derived)
     job.refer()
     loggers = build.loggers(config, run, decision.step)

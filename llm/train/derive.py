@@ -78,7 +78,7 @@ class Derived:
 
 def derive(
     config: dict[str, Any],
-    strategy: Parallelism,
+    parallelism: Parallelism,
     context_length: int,
     samples_per_epoch: int,
     known: dict[str, Any],
@@ -88,7 +88,7 @@ def derive(
 
     Args:
         config: the composed config.
-        strategy: what its `strategy=` does.
+        parallelism: what its `strategy=` does.
         context_length: the model's, in tokens.
         samples_per_epoch: training windows in one pass over the corpus.
         known: an earlier `Derived.record` of this run; what was probed then holds now where it still fits.
@@ -98,12 +98,12 @@ def derive(
         ConfigError: devices, batch sizes or steps that cannot be.
     """
     trainer, batch_size = config["trainer"], config["data"]["batch_size"]
-    check_recomputed(config["activation_checkpointing"], strategy)
+    check_recomputed(config["activation_checkpointing"], parallelism)
     machine = machine or this_machine(trainer["accelerator"])
-    devices = _devices(trainer, strategy, machine)
+    devices = _devices(trainer, parallelism, machine)
     world_size = devices * trainer["num_nodes"]
     probed = known if _is_record(known) and known["accelerator"] == machine.accelerator else {}
-    readers = _readers(strategy, world_size)
+    readers = _readers(parallelism, world_size)
     micro = _micro_batch_size(config["data"], readers, context_length, machine.accelerator, probed)
     precision = _precision(trainer["precision"], machine, probed)
     steps = _max_steps(trainer, batch_size, samples_per_epoch)
@@ -112,7 +112,7 @@ def derive(
         devices=devices,
         world_size=world_size,
         precision=precision,
-        compile=_compile(config["compile"], machine.accelerator, strategy, steps, probed),
+        compile=_compile(config["compile"], machine.accelerator, parallelism, steps, probed),
         micro_batch_size=micro,
         accumulation=batch_size // (readers * micro),
         max_steps=steps,
@@ -120,15 +120,15 @@ def derive(
     )
 
 
-def check_recomputed(blocks: int | str | None, strategy: Parallelism) -> None:
+def check_recomputed(blocks: int | str | None, parallelism: Parallelism) -> None:
     """Refuse activation checkpointing that a strategy can't do.
 
     Raises:
         ConfigError: it can't.
     """
-    if strategy.gathers_in_hooks and blocks == "selective":
+    if parallelism.gathers_in_hooks and blocks == "selective":
         raise ConfigError(
-            f"activation_checkpointing=selective: under strategy={strategy.name} the gradients were not those of one process. "
+            f"activation_checkpointing=selective: under strategy={parallelism.name} the gradients were not those of one process. "
             "Use activation_checkpointing=1, or strategy=fsdp."
         )
 
@@ -146,15 +146,15 @@ def _given(value: int | str | None) -> int | None:
     return None if value in ("auto", None) else int(value)
 
 
-def _devices(trainer: dict[str, Any], strategy: Parallelism, machine: Machine) -> int:
+def _devices(trainer: dict[str, Any], parallelism: Parallelism, machine: Machine) -> int:
     wanted = trainer["devices"]
     if wanted in ("auto", -1):
         # A launcher has decided it by now.
-        wanted = 1 if strategy.is_alone else launched_here() or machine.devices
+        wanted = 1 if parallelism.is_alone else launched_here() or machine.devices
     count = len(wanted) if isinstance(wanted, list) else int(wanted)
-    if strategy.is_alone and count * trainer["num_nodes"] > 1:
+    if parallelism.is_alone and count * trainer["num_nodes"] > 1:
         raise ConfigError(
-            f"strategy={strategy.name} trains on one device, and trainer.devices={wanted} with trainer.num_nodes="
+            f"strategy={parallelism.name} trains on one device, and trainer.devices={wanted} with trainer.num_nodes="
             f"{trainer['num_nodes']} are {count * trainer['num_nodes']}: use strategy=ddp."
         )
     if machine.is_limited and count > machine.devices:
@@ -162,9 +162,9 @@ def _devices(trainer: dict[str, Any], strategy: Parallelism, machine: Machine) -
     return count
 
 
-def _readers(strategy: Parallelism, world_size: int) -> int:
+def _readers(parallelism: Parallelism, world_size: int) -> int:
     """How many micro-batches there are at a time: processes that share each matrix product read the same data."""
-    size = strategy.tensor_parallel_size
+    size = parallelism.tensor_parallel_size
     if world_size % size:
         raise ConfigError(
             f"trainer.strategy.{TENSOR_PARALLEL}={size} does not divide the {world_size} processes of trainer.devices "
@@ -217,12 +217,12 @@ def _precision(wanted: str, machine: Machine, probed: dict[str, Any]) -> str:
 
 
 def _compile(
-    wanted: bool | str, accelerator: str, strategy: Parallelism, steps: int, probed: dict[str, Any]
+    wanted: bool | str, accelerator: str, parallelism: Parallelism, steps: int, probed: dict[str, Any]
 ) -> bool:
-    if strategy.gathers_in_hooks:
+    if parallelism.gathers_in_hooks:
         if wanted is True:
             raise ConfigError(
-                f"compile=true: strategy={strategy.name} gathers weights in hooks that can't be compiled. Use strategy=fsdp, "
+                f"compile=true: strategy={parallelism.name} gathers weights in hooks that can't be compiled. Use strategy=fsdp, "
                 "or leave compile=true out."
             )
         return False
@@ -230,7 +230,7 @@ def _compile(
         return wanted
     if probed:
         return bool(probed["compile"])
-    long_on_cpu = accelerator == "cpu" and strategy.is_alone and steps >= CPU_COMPILE_STEPS
+    long_on_cpu = accelerator == "cpu" and parallelism.is_alone and steps >= CPU_COMPILE_STEPS
     return accelerator == "cuda" or (long_on_cpu and compiles_for_cpu())
 
 

@@ -311,19 +311,19 @@ def check_matrices(named: list[tuple[str, nn.Parameter]]) -> None:
             )
 
 
-def check_strategy(optimizer: Any, strategy: Parallelism) -> None:
+def check_strategy(optimizer: Any, parallelism: Parallelism) -> None:
     """Refuse an optimizer under a strategy that it can't work with.
 
     Args:
         optimizer: the class or function that makes it; without `NEEDS_WHOLE_MATRICES` it works everywhere.
-        strategy: what the config's does.
+        parallelism: what the config's does.
 
     Raises:
         ConfigError: it doesn't work there.
     """
-    if getattr(optimizer, "NEEDS_WHOLE_MATRICES", False) and not strategy.gives_whole_matrices:
+    if getattr(optimizer, "NEEDS_WHOLE_MATRICES", False) and not parallelism.gives_whole_matrices:
         others = sorted(one.name for one in STRATEGIES.values() if one.gives_whole_matrices)
         raise ConfigError(
-            f"optimizer={optimizer.__name__.lower()} doesn't work under strategy={strategy.name}: it needs whole "
+            f"optimizer={optimizer.__name__.lower()} doesn't work under strategy={parallelism.name}: it needs whole "
             f"matrices. Use strategy={'|'.join(others)}, or optimizer=adamw, which works everywhere."
         )

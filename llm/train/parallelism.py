@@ -69,7 +69,7 @@ STRATEGIES = {
 }
 
 
-def parallelism(node: Any) -> Parallelism:
+def parallelism_of(node: Any) -> Parallelism:
     """What the config's `trainer.strategy` does, whichever choice of `strategy=` has written it."""
     if not isinstance(node, dict):
         return STRATEGIES["single"] if node in (None, "auto") else Parallelism(str(node))

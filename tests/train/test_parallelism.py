@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from llm.cli.compose import compose
-from llm.train.parallelism import STRATEGIES, Parallelism, parallelism
+from llm.train.parallelism import STRATEGIES, Parallelism, parallelism_of
 
 CHOICES = Path(__file__).resolve().parents[2] / "conf/strategy"
 
 
 def chosen(*words):
     """What the strategy of a command does."""
-    return parallelism(compose("train", words).config["trainer"]["strategy"])
+    return parallelism_of(compose("train", words).config["trainer"]["strategy"])
 
 
 def test_each_choice_is_known():
@@ -43,8 +43,8 @@ def test_a_file_of_ones_own_is_what_its_class_is(tmp_path):
 
 
 def test_of_a_class_of_ones_own_the_settings_alone_are_known():
-    assert parallelism({"_target_": "mine.Strategy"}) == Parallelism("mine.Strategy", "mine.Strategy")
-    mine = parallelism({"_target_": "mine.Strategy", "tensor_parallel_size": 2})
+    assert parallelism_of({"_target_": "mine.Strategy"}) == Parallelism("mine.Strategy", "mine.Strategy")
+    mine = parallelism_of({"_target_": "mine.Strategy", "tensor_parallel_size": 2})
     assert (mine.shares_products, mine.tensor_parallel_size) == (True, 2)
     assert not mine.gives_whole_matrices
 
