@@ -54,22 +54,29 @@ class Packer:
     def pack_within(self, module: nn.Module) -> None:
         """Replace what `module` has below it."""
         for name, child in module.named_children():
-            if isinstance(child, Attention) and not isinstance(child, CrossAttention):
-                child = _PackedAttention(child, self.linear)
-                setattr(module, name, child)
-            elif isinstance(child, FeedForward | GatedFeedForward):
+            if isinstance(child, FeedForward | GatedFeedForward):
                 self.fuse_activation(child)
-            if isinstance(child, Switched):
-                setattr(module, name, _Changed(self.linear(child.weight, child.bias), child.changes))
-            elif isinstance(child, nn.Linear):
-                setattr(module, name, self.linear(child.weight, child.bias))
-            elif isinstance(child, nn.Dropout):
-                setattr(module, name, nn.Identity())  # a third of the time of a call that drops nothing
-            elif isinstance(child, Unembedding):
-                rows_vd = self._tied_vd if child.weight is None else child.weight
-                setattr(module, name, _PackedUnembedding(child, self.linear(rows_vd, child.bias)))
-            else:
-                self.pack_within(child)
+            packed = self.packed(child)
+            setattr(module, name, packed)
+            # Packed attention has its output below it, which is as it was.
+            if packed is child or isinstance(packed, _PackedAttention):
+                self.pack_within(packed)
+
+    def packed(self, layer: nn.Module) -> nn.Module:
+        """What computes the same as `layer` faster; `layer` itself where nothing does."""
+        match layer:
+            case Attention() if not isinstance(layer, CrossAttention):
+                return _PackedAttention(layer, self.linear)
+            case Switched():  # which is a linear layer too
+                return _Changed(self.linear(layer.weight, layer.bias), layer.changes)
+            case nn.Linear():
+                return self.linear(layer.weight, layer.bias)
+            case nn.Dropout():
+                return nn.Identity()  # a third of the time of a call that drops nothing
+            case Unembedding():
+                rows_vd = self._tied_vd if layer.weight is None else layer.weight
+                return _PackedUnembedding(layer, self.linear(rows_vd, layer.bias))
+        return layer
 
     def linear(self, weight_oi: Tensor, bias_o: Tensor | None) -> nn.Module:
         """Return the layer that reads this weight fastest."""
