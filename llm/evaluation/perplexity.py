@@ -39,7 +39,6 @@ def score_stream(
     *,
     batch_size: int = 16,
     context_length: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
     each: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> dict[str, float]:
     """Score every token but the first, each once, and return loss, perplexity, bits_per_byte, tokens, bytes.
@@ -49,9 +48,8 @@ def score_stream(
     are added up in float64. `loss` is their mean in nats over `tokens` predictions; those of the end-of-text
     token between documents count in it. `bits_per_byte` is their sum over ln 2 and over the bytes of text
     alone: what an arithmetic coder with this model would make of the documents and of where each ends.
-    `progress` is called with the tokens done and the tokens in all, `each` with the positions (k,) of predicted tokens
-    in the stream and what each costs in nats, (k,) float64. Raises DataError on fewer than two
-    tokens, ConfigError on a context longer than the model's.
+    `each` is called with the positions (k,) of predicted tokens in the stream and what each costs in nats, (k,) float64.
+    Raises DataError on fewer than two tokens, ConfigError on a context longer than the model's.
     """
     context_length = _context_length(model, context_length)
     total = len(stream) - 1
@@ -68,8 +66,6 @@ def score_stream(
             # The windows lie side by side, so that their targets do too.
             each(np.arange(done + 1, done + 1 + len(nll_k)), nll_k.numpy())
         done += len(nll_k)
-        if progress is not None:
-            progress(done, total)
     return _summary(nll.item(), total, stream.n_bytes)
 
 

@@ -40,13 +40,11 @@ def word_scores(
     return found
 
 
-def windows_of(
-    words: Sequence[np.ndarray], length: int, lead: np.ndarray, stride: int | None = None
-) -> list[Window]:
+def windows_of(words: Sequence[np.ndarray], length: int, lead: np.ndarray) -> list[Window]:
     """The windows, of at most `length` tokens, of a text's words behind `lead`, which is cut to half a window."""
     lead = lead[: length // 2]
     room = length - MARKS - (len(lead) + 1 if len(lead) else 0)
-    cut = spans(np.array([len(word) for word in words], np.int64), room, stride or max(1, room // 2))
+    cut = spans(np.array([len(word) for word in words], np.int64), room)
     return [Window(0, lead, list(words[span.first : span.end]), span, b"") for span in cut]
 
 

@@ -17,17 +17,15 @@ def least_parameters(config: ModelConfig) -> int:
     return _matrix_weights(config)
 
 
-def flops_per_token(
-    config: ModelConfig, training: bool = True, length: int | None = None, scored: float = 1.0
-) -> float:
+def flops_per_token(config: ModelConfig, training: bool = True, length: int | None = None) -> float:
     """Return the operations of the matrix products for one token of a sequence of `length` (context_length).
 
-    `scored` is the share of the tokens whose scores are computed.
+    Scores are computed of every token.
     For an encoder-decoder the token is one of the target, with a source as long as the target.
     """
     length = config.context_length if length is None else length
     read = length if config.architecture == "encoder_decoder" else 0
-    return sequence_flops(config, length, read=read, scored=scored * length, training=training) / length
+    return sequence_flops(config, length, read=read, scored=length, training=training) / length
 
 
 def sequence_flops(

@@ -55,10 +55,10 @@ class Board:
     notes: Sequence[str] = ()
 
 
-def write_scores(boards: Sequence[Board], path: Path, costs: Sequence[str] = ()) -> Path:
-    """Write the page; `costs` are lines on what API models cost."""
+def write_scores(boards: Sequence[Board], path: Path) -> Path:
+    """Write the page, and return its path."""
     shown = [(board, reliability_chart(board), confusions(board)) for board in boards]
-    write_atomically(path, render_page(TEMPLATE, boards=shown, costs=costs))
+    write_atomically(path, render_page(TEMPLATE, boards=shown))
     return path
 
 

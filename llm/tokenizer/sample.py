@@ -16,13 +16,13 @@ _LINE = re.compile(rf"[^\n]{{1,{_CHUNK}}}\n{{0,16}}|\n{{1,16}}")
 _DROP = re.compile(f"[{NEVER_IN_A_PIECE}]")
 
 
-def sample_texts(texts: Iterable[str], budget: int, seed: int = 0) -> list[str]:
+def sample_texts(texts: Iterable[str], budget: int) -> list[str]:
     """Chunks of `texts` in their order, of `budget` UTF-8 bytes together at most, a uniform draw.
 
     Memory is bounded by the budget. Each chunk draws a priority from a generator of its own, and those
     of the lowest stay; hence the result depends on the texts and their order alone.
     """
-    draw = random.Random(seed).random
+    draw = random.Random(0).random
     heap: list[tuple[float, int, str]] = []
     size = 0
     for index, chunk in enumerate(_chunks(texts)):

@@ -89,12 +89,6 @@ def test_a_model_in_training_scores_the_same_and_stays_so(model):
     assert training.training
 
 
-def test_progress_ends_at_all_tokens(model):
-    calls = []
-    score_stream(model, Stream(100), batch_size=2, progress=lambda *call: calls.append(call))
-    assert calls == [(32, 99), (64, 99), (96, 99), (99, 99)]
-
-
 @pytest.mark.parametrize(("length", "n_bytes"), [(0, 5), (1, 5), (10, 0)])
 def test_nothing_to_score_is_an_error(model, length, n_bytes):
     with pytest.raises(DataError, match="nothing to score"):

@@ -56,13 +56,14 @@ class Window(NamedTuple):
 NOTHING = Window(-1, np.zeros(0, np.int64), [], Span(0, 0, 0, 0), b"")
 
 
-def spans(lengths_w: np.ndarray, room: int, stride: int) -> list[Span]:
+def spans(lengths_w: np.ndarray, room: int, stride: int | None = None) -> list[Span]:
     """Windows of at most `room` tokens over words of these lengths, each `stride` tokens behind the one before.
 
+    Without `stride` it is half of `room`.
     A word in several is scored where it stands farther from an edge. One longer than `room` counts as that long.
     """
     offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths_w, room))])
-    edges = list(_edges(offsets, room, stride))
+    edges = list(_edges(offsets, room, stride or max(1, room // 2)))
     between = [(later[0] + one[1] + 1) // 2 for one, later in pairwise(edges)]
     begins, stops = [0, *between], [*between, len(lengths_w)]
     return [Span(*edge, *scored) for edge, *scored in zip(edges, begins, stops, strict=True)]
@@ -134,7 +135,7 @@ class LabelledWords(Epochs[Window]):
         for number, (first, end) in enumerate(zip(self._first_part, self._end_part - 2, strict=True)):
             lead = min(lengths[first], self.length // 2) + 1 if self.has_lead else 0
             room = self.length - MARKS - lead
-            for span in spans(lengths[first + self.has_lead : end], room, self.stride or max(1, room // 2)):
+            for span in spans(lengths[first + self.has_lead : end], room, self.stride):
                 yield number, span
 
     @cached_property

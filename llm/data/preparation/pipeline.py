@@ -119,8 +119,8 @@ def _difference(before: str, after: str) -> Sequence[str]:
     return before[start : start + EXAMPLE_CHARACTERS], after[start : start + EXAMPLE_CHARACTERS]
 
 
-def whole_documents(documents: Iterator[Document], limit: int = MAX_PIECE_BYTES) -> Iterator[Document]:
-    """Documents with their parts joined; one above `limit` bytes as several, each judged by itself.
+def whole_documents(documents: Iterator[Document]) -> Iterator[Document]:
+    """Documents with their parts joined; one above `MAX_PIECE_BYTES` as several, each judged by itself.
 
     Raises:
         ConfigError: there are pairs of texts among them.
@@ -132,7 +132,7 @@ def whole_documents(documents: Iterator[Document], limit: int = MAX_PIECE_BYTES)
                 "data.steps: steps are for texts, and this source gives pairs of texts; leave them out."
             )
         size = sum(len(part.data) for part in waiting)
-        if waiting and (document.offset == 0 or size + len(document.data) > limit):
+        if waiting and (document.offset == 0 or size + len(document.data) > MAX_PIECE_BYTES):
             # No part is held while the whole is worked on.
             whole, waiting = _joined(waiting), []
             yield whole

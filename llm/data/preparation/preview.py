@@ -21,17 +21,17 @@ class Preview(NamedTuple):
     told: str
 
 
-def preview(plan: Plan, pipeline: Pipeline, left_out: LeftOut, count: int = DOCUMENTS) -> list[Preview]:
-    """The first documents of pieces all over the plan, `count` at most; what was left out is told to `left_out`."""
-    return [_tried(document, pipeline) for document in _spread(plan, left_out, count)]
+def preview(plan: Plan, pipeline: Pipeline, left_out: LeftOut) -> list[Preview]:
+    """The first documents of pieces all over the plan, `DOCUMENTS` at most; what was left out is told to `left_out`."""
+    return [_tried(document, pipeline) for document in _spread(plan, left_out)]
 
 
-def _spread(plan: Plan, left_out: LeftOut, count: int) -> Iterator[Document]:
-    chosen = min(count, len(plan.pieces))
+def _spread(plan: Plan, left_out: LeftOut) -> Iterator[Document]:
+    chosen = min(DOCUMENTS, len(plan.pieces))
     for number in range(chosen):
         piece = plan.pieces[number * len(plan.pieces) // chosen]
         full = (document for document in whole_documents(piece.documents(left_out)) if document.data)
-        yield from islice(full, count * (number + 1) // chosen - count * number // chosen)
+        yield from islice(full, DOCUMENTS * (number + 1) // chosen - DOCUMENTS * number // chosen)
 
 
 def _tried(document: Document, pipeline: Pipeline) -> Preview:
