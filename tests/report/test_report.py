@@ -159,15 +159,26 @@ def test_an_empty_folder_has_a_report(tmp_path):
     assert tmp_path.name in page.text
 
 
-@pytest.mark.parametrize(
-    "missing", ["metrics.csv", "samples.jsonl", "config.yaml", "run.json", "evaluation.json", "results.json"]
-)
+# What stands in one file alone, and what a second file tells too.
+ALONE = {
+    "metrics.csv": "12,345",
+    "samples.jsonl": "prompt100",
+    "config.yaml": "d_model: 256",
+    "run.json": "f00d",
+}
+TWICE = "0.98765"
+
+
+@pytest.mark.parametrize("missing", [*ALONE, "evaluation.json", "results.json"])
 @pytest.mark.parametrize("content", [None, "", "\x00{[", "[1]", "{}"])
-def test_missing_empty_and_damaged_files_do_no_harm(folder, missing, content):
+def test_missing_empty_and_damaged_files_do_no_harm_to_the_others(folder, missing, content):
     (folder / missing).unlink()
     if content is not None:
         (folder / missing).write_text(content)
-    Page(render(folder))
+    page = Page(render(folder))
+    for part in (TWICE, *(part for name, part in ALONE.items() if name != missing)):
+        assert part in page.text, part
+    assert missing not in ALONE or ALONE[missing] not in page.text
 
 
 def test_a_damaged_file_is_named(folder):

@@ -60,13 +60,25 @@ def test_an_ended_run_is_what_it_says(folder, status):
     assert summarize(folder).status == status
 
 
-@pytest.mark.parametrize("name", ["run.json", "metrics.csv", "samples.jsonl", "config.yaml"])
+# What a summary has of each file.
+OF_FILE = {
+    "run.json": {"status": "finished", "total_steps": 20, "parameters": 1000},
+    "metrics.csv": {"step": 20, "train_loss": 2.0, "val_loss": 2.5},
+    "samples.jsonl": {"sample": "pt20"},
+    "config.yaml": {},
+}
+
+
+@pytest.mark.parametrize("name", OF_FILE)
 @pytest.mark.parametrize("content", [None, b"", b"\x00{[\xff", b"[1]", b"{}", b'{"derived": 3}\n', b"null\n"])
-def test_missing_and_damaged_files_never_raise(folder, name, content):
+def test_missing_and_damaged_files_do_no_harm_to_the_others(folder, name, content):
     (folder / name).unlink(missing_ok=True)
     if content is not None:
         (folder / name).write_bytes(content)
-    summarize(folder)
+    summary = vars(summarize(folder))
+    for other, facts in OF_FILE.items():
+        assert all((summary[key] == value) == (other != name) for key, value in facts.items()), other
+    assert summary["trouble"] or name != "run.json"
 
 
 def test_a_broken_run_says_what_is_wrong(folder):
