@@ -12,25 +12,14 @@ from typing import Any
 import numpy as np
 
 from llm.data.documents import Document, LeftOut
+from llm.data.preparation.numbered import NumberedFiles
 from llm.errors import DataError
 from llm.files import read_object, sha256
 
 
 @dataclass(frozen=True)
-class CleanFiles:
-    """Where the clean text of piece `number` lies: the record that vouches for the others last."""
-
-    folder: Path
-    number: int
-
-    def path(self, suffix: str) -> Path:
-        """The file of a kind: `jsonl.gz`, `digests.bin`, `<step that compares>.bin`."""
-        return self.folder / f"{self.number:06d}.{suffix}"
-
-    @property
-    def record(self) -> Path:
-        """JSON: counts, tallies and the SHA-256 of the other files."""
-        return self.path("json")
+class CleanFiles(NumberedFiles):
+    """The clean text of a piece, `jsonl.gz`, and what is compared of it: `digests.bin`, `<step that compares>.bin`."""
 
     def finished(self) -> dict[str, Any] | None:
         """The record, if the piece is whole and undamaged."""

@@ -15,6 +15,7 @@ from llm.data.documents import BETWEEN, BETWEEN_WORDS, Document, LeftOut, Part, 
 from llm.data.documents.messages import conversations_of, is_conversation
 from llm.data.documents.verbatim import VERBATIM, as_ids
 from llm.data.files.cutting import chunks
+from llm.data.preparation.numbered import NumberedFiles
 from llm.data.preparation.survey import Survey
 from llm.errors import DataError
 from llm.files import beside, read_json, sha256, sync, write_json
@@ -30,29 +31,18 @@ ROW = np.dtype([("digest", "<u8"), ("bytes", "<u8"), ("tokens", "<u8"), ("held_o
 
 
 @dataclass(frozen=True)
-class PieceFiles:
-    """Where the work on piece `number` lies: tokens and rows first, the record that vouches for them last."""
-
-    folder: Path
-    number: int
-
-    def _path(self, suffix: str) -> Path:
-        return self.folder / f"{self.number:06d}.{suffix}"
+class PieceFiles(NumberedFiles):
+    """The tokens of a piece and the table of its chunks."""
 
     @property
     def tokens(self) -> Path:
         """Token ids of both streams, in the order of the text."""
-        return self._path("tokens.bin")
+        return self.path("tokens.bin")
 
     @property
     def rows(self) -> Path:
         """The table of chunks, `ROW` each."""
-        return self._path("rows.bin")
-
-    @property
-    def record(self) -> Path:
-        """JSON: counts and the SHA-256 of the other two."""
-        return self._path("json")
+        return self.path("rows.bin")
 
     def finished(self) -> dict[str, Any] | None:
         """The record, if the piece is whole and undamaged."""
