@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK_BYTES = 1 << 20
+LARGEST_COUNT = 1 << 53  # beyond it, floats count no more
 
 
 def sync(path: Path) -> None:
@@ -125,6 +126,11 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it holds no object")
     return value
+
+
+def is_count(value: Any) -> TypeGuard[int]:
+    """Whether what stands in a JSON file is a number of things, which `true` isn't."""
+    return type(value) is int and 0 <= value < LARGEST_COUNT
 
 
 def read_tensors(path: Path) -> "dict[str, Tensor]":

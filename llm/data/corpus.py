@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from llm.errors import DataError
-from llm.files import read_object, sha256, write_json
+from llm.files import is_count, read_object, sha256, write_json
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
@@ -213,12 +213,12 @@ def _misfits(index: dict[str, Any]) -> Iterator[str]:
     words = ("name", "fingerprint", "tokenizer_hash")
     yield from (key for key in words if not isinstance(index.get(key), str))
     size, streams, files = (index.get(key) for key in ("vocab_size", "streams", "files"))
-    if not isinstance(size, int) or size < 1:
+    if not is_count(size) or size < 1:
         yield "vocab_size"
     # Any other type would be a way to have NumPy take the file's bytes for addresses.
     elif index.get("dtype") != token_dtype(size).str:
         yield "dtype"
-    if not isinstance(streams, dict) or not all(_is_count(streams.get(name), "bytes") for name in STREAMS):
+    if not isinstance(streams, dict) or not all(_has_bytes(streams.get(name)) for name in STREAMS):
         yield "streams"
     if not isinstance(files, dict) or not all(map(_is_file, files.items())):
         yield "files"
@@ -227,15 +227,15 @@ def _misfits(index: dict[str, Any]) -> Iterator[str]:
         yield from (f"files (without {name})" for name in needed if name not in files)
 
 
-def _is_count(value: Any, key: str) -> bool:
-    return isinstance(value, dict) and isinstance(value.get(key), int) and value[key] >= 0
+def _has_bytes(stated: Any) -> bool:
+    return isinstance(stated, dict) and is_count(stated.get("bytes"))
 
 
 def _is_file(entry: tuple[str, Any]) -> bool:
     """Whether an entry of `files` has a size and a hash, and stays in the folder."""
     name, stated = entry
     inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-    return inside and _is_count(stated, "bytes") and isinstance(stated.get("sha256"), str)
+    return inside and _has_bytes(stated) and isinstance(stated.get("sha256"), str)
 
 
 def _damaged(path: Path, why: object) -> DataError:

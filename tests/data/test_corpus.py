@@ -143,6 +143,7 @@ def vouch(folder, path) -> None:
         ("dtype", "<u4"),
         ("vocab_size", None),
         ("vocab_size", 0),
+        ("vocab_size", True),
         ("tokenizer_hash", 5),
         ("streams", {"train": {"bytes": 5}}),
         ("files", {}),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llm.errors import CheckpointError
-from llm.files import read_object, sha256
+from llm.files import is_count, read_object, sha256
 
 FORMAT = 1
 # What a manifest says beside its files, and of what kind.
@@ -22,7 +22,6 @@ MODEL = "model"
 OPTIMIZER = "optimizer"
 MODEL_FILE = f"{MODEL}.safetensors"
 OPTIMIZER_FILE = f"{OPTIMIZER}.safetensors"
-LARGEST_COUNT = 1 << 53  # beyond it, floats count no more
 Manifest = dict[str, Any]
 
 
@@ -63,9 +62,9 @@ def _fits(manifest: Manifest) -> dict[str, bool]:
     best, files = manifest.get("best"), manifest.get("files")
     fits = {name: name in manifest and isinstance(manifest[name], kind) for name, kind in ABOUT.items()}
     for name in ("step", "samples"):
-        fits[name] = _is_count(manifest.get(name))
+        fits[name] = is_count(manifest.get(name))
     if isinstance(best, dict):
-        fits["best"] = _is_count(best.get("step")) and isinstance(best.get("val/loss"), float | int)
+        fits["best"] = is_count(best.get("step")) and isinstance(best.get("val/loss"), float | int)
     fits["files"] = isinstance(files, dict) and all(
         _is_inside(name) and isinstance(stated, dict) and stated.keys() >= {"bytes", "sha256"}
         for name, stated in files.items()
@@ -76,10 +75,6 @@ def _fits(manifest: Manifest) -> dict[str, bool]:
 def _is_inside(name: str) -> bool:
     """Whether this names a file of the folder, or of one for shards, and nothing outside."""
     return re.fullmatch(rf"(({MODEL}|{OPTIMIZER})/)?[\w-][\w.-]*", name, re.ASCII) is not None
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < LARGEST_COUNT
 
 
 def _verify_file(path: Path, stated: dict[str, Any]) -> None:
