@@ -90,27 +90,25 @@ class Worker:
             self.in_flight -= number
 
     def _work(self) -> None:
-        while True:
-            busy = self._engine is not None and self._engine.busy
+        while (do := self._next()) is not None:
             try:
-                message = self._inbox.get(block=not busy)
-            except queue.Empty:
-                self._step()
-                continue
-            if message is None:
-                return
-            message()
+                do()
+            except Exception as error:
+                LOG.exception("the model failed")
+                self._fail(error if isinstance(error, UserError) else TrainingError(FAILED))
+
+    def _next(self) -> Callable[[], None] | None:
+        """What came in first, else a step of what is being written; None at the end."""
+        busy = self._engine is not None and self._engine.busy
+        try:
+            return self._inbox.get(block=not busy)
+        except queue.Empty:
+            return self._step
 
     def _step(self) -> None:
         assert self._engine is not None
-        try:
-            tokens = self._engine.step()
-        except Exception as error:
-            LOG.exception("a step failed")
-            self._fail(error if isinstance(error, UserError) else TrainingError(FAILED))
-            return
         heard: list[tuple[Listener, Token | Exception]] = []
-        for token in tokens:
+        for token in self._engine.step():
             heard.append((self._listeners[token.request], token))
             if token.finish is not None:
                 del self._listeners[token.request]
@@ -128,8 +126,8 @@ class Worker:
 
     def _add(self, requests: Sequence[Request], listener: Listener) -> None:
         assert self._engine is not None
+        self._listeners.update(dict.fromkeys(requests, listener))
         for request in requests:
-            self._listeners[request] = listener
             self._engine.add(request)
 
     def _cancel(self, requests: Sequence[Request]) -> None:

@@ -3,7 +3,9 @@
 import queue
 
 from llm.generation import Request, Token
-from llm.serve.worker import Worker
+from llm.serve.worker import FAILED, Worker
+
+BAD = (0,)
 
 
 class Engine:
@@ -17,7 +19,12 @@ class Engine:
         return bool(self.steps)
 
     def add(self, request):
+        if request.prompt == BAD:
+            raise ValueError("no such prompt")
         self.steps[request] = 0
+
+    def clear(self):
+        self.steps = {}
 
     def step(self):
         tokens = []
@@ -44,3 +51,15 @@ def test_all_tokens_of_a_step_are_told_at_once_and_elsewhere():
     worker.stop()
     assert handed.empty()
     assert worker.in_flight == 0
+
+
+def test_what_the_engine_refuses_is_told_and_the_worker_works_on():
+    heard = queue.Queue()
+    worker = Worker(Engine(), rows=3, waiting=0)
+    worker.start(lambda tell: tell())
+    worker.submit([Request(BAD, 2), Request((1,), 2)], heard.put)
+    assert [str(heard.get(timeout=10)) for _ in range(2)] == [FAILED, FAILED]
+    assert worker.in_flight == 0
+    worker.submit([Request((1,), 2)], heard.put)
+    assert [heard.get(timeout=10).finish for _ in range(2)] == [None, "length"]
+    worker.stop()
