@@ -5,9 +5,9 @@ A contestant of shakespeare.py: 4 layers of 128 with 4 heads, context 64, 12 seq
 dropout, float32. Nothing is evaluated on the way.
 
     python benchmarks/characters.py tinyshakespeare.txt --steps 2000
-"""
 
-# Shape legend: b batch, t time, d width, h heads, e head width, v vocabulary, n characters.
+Shapes: b batch, t time, d width, h heads, e head width, v vocabulary, n characters.
+"""
 
 import argparse
 import math

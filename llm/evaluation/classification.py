@@ -1,6 +1,7 @@
-"""How well a model tells what texts are: their labels, or their numbers."""
+"""How well a model tells what texts are: their labels, or their numbers.
 
-# Shape legend: n texts, l labels.
+Shapes: n texts, l labels.
+"""
 
 import numpy as np
 import torch

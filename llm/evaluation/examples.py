@@ -1,6 +1,7 @@
-"""What evaluations tell of each example: documents of a stream, texts with labels."""
+"""What evaluations tell of each example: documents of a stream, texts with labels.
 
-# Shape legend: d documents, k tokens, n texts, l labels.
+Shapes: d documents, k tokens, n texts, l labels.
+"""
 
 import hashlib
 import math

@@ -1,6 +1,7 @@
-"""A live model as lm-evaluation-harness asks for one: likelihoods of continuations and of texts, and texts written."""
+"""A live model as lm-evaluation-harness asks for one: likelihoods of continuations and of texts, and texts written.
 
-# Shape legend: b rows, t time, k continuation tokens of a batch, d width, v vocabulary.
+Shapes: b rows, t time, k continuation tokens of a batch, d width, v vocabulary.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

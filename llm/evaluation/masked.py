@@ -1,6 +1,7 @@
-"""How well an encoder tells hidden tokens: each token of a stream is hidden once, some at a time."""
+"""How well an encoder tells hidden tokens: each token of a stream is hidden once, some at a time.
 
-# Shape legend: n windows, t time, k hidden positions.
+Shapes: n windows, t time, k hidden positions.
+"""
 
 import math
 from collections.abc import Callable

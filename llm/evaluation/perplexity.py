@@ -1,6 +1,7 @@
-"""The loss of a model over every token of a stream: mean, perplexity, bits per byte."""
+"""The loss of a model over every token of a stream: mean, perplexity, bits per byte.
 
-# Shape legend: n windows, t time, d width, k predictions, v vocabulary.
+Shapes: n windows, t time, d width, k predictions, v vocabulary.
+"""
 
 import math
 from collections.abc import Callable, Iterator

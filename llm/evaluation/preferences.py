@@ -1,6 +1,7 @@
-"""How well a model tells better answers from worse ones, beside the model that it started from."""
+"""How well a model tells better answers from worse ones, beside the model that it started from.
 
-# Shape legend: n preferences of a stream, b batch.
+Shapes: n preferences of a stream, b batch.
+"""
 
 import numpy as np
 import torch

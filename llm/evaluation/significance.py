@@ -1,6 +1,7 @@
-"""How sure a figure is, and the difference of two models' figures: bootstrap and permutations over the same examples."""
+"""How sure a figure is, and the difference of two models' figures: bootstrap and permutations over the same examples.
 
-# Shape legend: n examples, m figures, r resamples, 2 the numerator and the denominator of a figure.
+Shapes: n examples, m figures, r resamples, 2 the numerator and the denominator of a figure.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -1,6 +1,7 @@
-"""How well a model tags the words of sentences."""
+"""How well a model tags the words of sentences.
 
-# Shape legend: w words, l labels.
+Shapes: w words, l labels.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,7 @@
-"""How well a model writes the targets of its task, given what stands before each token of them."""
+"""How well a model writes the targets of its task, given what stands before each token of them.
 
-# Shape legend: b batch, k targets in a row, v vocabulary.
+Shapes: b batch, k targets in a row, v vocabulary.
+"""
 
 import math
 

@@ -1,6 +1,7 @@
-"""Continuous batching: requests join and leave a running batch at each step, each with settings and a seed of its own."""
+"""Continuous batching: requests join and leave a running batch at each step, each with settings and a seed of its own.
 
-# Shape legend: b rows of the batch, t tokens of a chunk, s tokens of a source, v vocabulary.
+Shapes: b rows of the batch, t tokens of a chunk, s tokens of a source, v vocabulary.
+"""
 
 # `llm.generation.engine` stays beside this. Its rows have one length and end together, so that attention needs neither a
 # mask nor positions by row, and a text may outgrow the context; here each row is somewhere else, and ends within it.

@@ -1,6 +1,7 @@
-"""What a text is, as a model with labels tells: a label, or a number."""
+"""What a text is, as a model with labels tells: a label, or a number.
 
-# Shape legend: b batch, t time, l labels.
+Shapes: b batch, t time, l labels.
+"""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,7 @@
-"""The cached engine: from prompts to a stream of next tokens, beyond the context too."""
+"""The cached engine: from prompts to a stream of next tokens, beyond the context too.
 
-# Shape legend: b batch, t tokens so far, v vocabulary.
+Shapes: b batch, t tokens so far, v vocabulary.
+"""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,6 +1,7 @@
-"""The answer to a question on a passage: a stretch of it, or none."""
+"""The answer to a question on a passage: a stretch of it, or none.
 
-# Shape legend: w units of a passage, e edges.
+Shapes: w units of a passage, e edges.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,6 +1,7 @@
-"""Weights laid out for inference: on CPUs in the order that matrix products of few rows read fastest."""
+"""Weights laid out for inference: on CPUs in the order that matrix products of few rows read fastest.
 
-# Shape legend: b batch, t time, i inputs, o outputs, d width, v vocabulary.
+Shapes: b batch, t time, i inputs, o outputs, d width, v vocabulary.
+"""
 
 from collections.abc import Callable
 

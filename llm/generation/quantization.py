@@ -1,6 +1,7 @@
-"""Weights of eight bits for inference on CPUs: a quarter of what each step reads, and products of whole numbers."""
+"""Weights of eight bits for inference on CPUs: a quarter of what each step reads, and products of whole numbers.
 
-# Shape legend: i inputs, o outputs.
+Shapes: i inputs, o outputs.
+"""
 
 import functools
 import math

@@ -1,6 +1,7 @@
-"""A row of the batched engine's cache: the tokens that are cached, the request that it works for, its next token."""
+"""A row of the batched engine's cache: the tokens that are cached, the request that it works for, its next token.
 
-# Shape legend: b rows of the batch, t tokens, v vocabulary.
+Shapes: b rows of the batch, t tokens, v vocabulary.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,6 +1,7 @@
-"""What changes a request's logits before its draw: biases by token, and penalties on what was written."""
+"""What changes a request's logits before its draw: biases by token, and penalties on what was written.
 
-# Shape legend: v vocabulary.
+Shapes: v vocabulary.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
-"""How the next token is drawn from logits: filters, temperature, a generator of its own."""
+"""How the next token is drawn from logits: filters, temperature, a generator of its own.
 
-# Shape legend: b batch, t tokens so far, v vocabulary.
+Shapes: b batch, t tokens so far, v vocabulary.
+"""
 
 import math
 from collections.abc import Callable, Sequence

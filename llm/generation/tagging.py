@@ -1,6 +1,7 @@
-"""The tag of each word of a text, and what a model says of the words of windows."""
+"""The tag of each word of a text, and what a model says of the words of windows.
 
-# Shape legend: b batch, k scored positions, w words, l labels.
+Shapes: b batch, k scored positions, w words, l labels.
+"""
 
 from collections.abc import Sequence
 from itertools import islice

@@ -1,6 +1,7 @@
-"""Writing a model as ONNX, which ONNX Runtime runs: any batch, any length up to the context, padding by a mask."""
+"""Writing a model as ONNX, which ONNX Runtime runs: any batch, any length up to the context, padding by a mask.
 
-# Shape legend: b batch, t time, s time of a source, d width, v vocabulary.
+Shapes: b batch, t time, s time of a source, d width, v vocabulary.
+"""
 
 import logging
 import shlex

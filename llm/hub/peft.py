@@ -1,6 +1,7 @@
-"""Adapters in PEFT's format: written alone, beside the exported model that they were trained on, and read into their model."""
+"""Adapters in PEFT's format: written alone, beside the exported model that they were trained on, and read into their model.
 
-# Shape legend: r rank, i inputs, o outputs of one of our layers; R, I, O of the one of theirs that holds it.
+Shapes: r rank, i inputs, o outputs of one of our layers; R, I, O of the one of theirs that holds it.
+"""
 
 import json
 import math

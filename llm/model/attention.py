@@ -1,6 +1,7 @@
-"""Multi-head, grouped-query and multi-query attention, over one sequence or from one to another."""
+"""Multi-head, grouped-query and multi-query attention, over one sequence or from one to another.
 
-# Shape legend: b batch, t new positions, s positions that can be looked at, h heads, d width, e width of a head.
+Shapes: b batch, t new positions, s positions that can be looked at, h heads, d width, e width of a head.
+"""
 
 from typing import NamedTuple
 

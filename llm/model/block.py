@@ -1,6 +1,7 @@
-"""Blocks of attention and feed-forward, where a residual stream places their norms, and stacks of blocks."""
+"""Blocks of attention and feed-forward, where a residual stream places their norms, and stacks of blocks.
 
-# Shape legend: b batch, t time, d width.
+Shapes: b batch, t time, d width.
+"""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,6 +1,7 @@
-"""The keys and values that a model has already computed, kept so that the next token costs one position."""
+"""The keys and values that a model has already computed, kept so that the next token costs one position.
 
-# Shape legend: b batch, t new positions, s positions so far, m most positions, h key-value heads, e head width.
+Shapes: b batch, t new positions, s positions so far, m most positions, h key-value heads, e head width.
+"""
 
 from collections.abc import Sequence
 from functools import partial

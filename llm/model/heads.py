@@ -1,6 +1,7 @@
-"""What enters and leaves a stack: token embeddings on one side, scores of the vocabulary and a pool on the other."""
+"""What enters and leaves a stack: token embeddings on one side, scores of the vocabulary and a pool on the other.
 
-# Shape legend: b batch, t time, d width, v vocabulary.
+Shapes: b batch, t time, d width, v vocabulary.
+"""
 
 import math
 

@@ -1,6 +1,7 @@
-"""The parts that work on one position at a time: norms, activations and feed-forward networks."""
+"""The parts that work on one position at a time: norms, activations and feed-forward networks.
 
-# Shape legend: b batch, t time, d width, f inner width of the feed-forward.
+Shapes: b batch, t time, d width, f inner width of the feed-forward.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,7 @@
-"""Which positions may look at which, as the arguments that torch's attention takes for it."""
+"""Which positions may look at which, as the arguments that torch's attention takes for it.
 
-# Shape legend: b batch, t queries, s keys, h heads.
+Shapes: b batch, t queries, s keys, h heads.
+"""
 
 from typing import Any, NamedTuple
 

@@ -1,6 +1,7 @@
-"""How a model knows order: learned and sinusoidal vectors that are added, and rotary turns of queries and keys."""
+"""How a model knows order: learned and sinusoidal vectors that are added, and rotary turns of queries and keys.
 
-# Shape legend: b batch, t time, h heads, d width, e width of a head, p longest position.
+Shapes: b batch, t time, h heads, d width, e width of a head, p longest position.
+"""
 
 import math
 from collections.abc import Callable

@@ -1,6 +1,7 @@
-"""The transformer: embedding, one stack or two, head. GPT is a causal stack, BERT a bidirectional one, T5 both."""
+"""The transformer: embedding, one stack or two, head. GPT is a causal stack, BERT a bidirectional one, T5 both.
 
-# Shape legend: b batch, t time, s time of a source, k scored positions, d width, v vocabulary.
+Shapes: b batch, t time, s time of a source, k scored positions, d width, v vocabulary.
+"""
 
 import torch
 from torch import Tensor, nn

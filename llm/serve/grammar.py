@@ -1,6 +1,7 @@
-"""JSON by constrained decoding: a rule that leaves a model only tokens which keep its text to a schema."""
+"""JSON by constrained decoding: a rule that leaves a model only tokens which keep its text to a schema.
 
-# Shape legend: v vocabulary.
+Shapes: v vocabulary.
+"""
 
 import json
 import signal

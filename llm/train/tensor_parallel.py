@@ -3,9 +3,9 @@
 Between attention and feed-forward, where norms and dropout work on each position by itself, each process has some
 positions instead (Megatron: arXiv 1909.08053, 2205.05198). Weights are DTensors; the model itself computes on plain
 tensors, this process's part of each.
-"""
 
-# Shape legend: b batch, t time, d width, v vocabulary, o outputs, i inputs of a layer.
+Shapes: b batch, t time, d width, v vocabulary, o outputs, i inputs of a layer.
+"""
 
 import re
 from collections.abc import Callable
