@@ -1,6 +1,7 @@
 """How our HTML pages are made: one file each, offline, with everything in it that isn't ours escaped."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,21 @@ import jinja2
 
 def render_page(template: Path, **content: Any) -> str:
     """The HTML of a template, which may extend or import those beside it and here; `content` is only ever text."""
+    return _environment(template.parent).get_template(template.name).render(content)
+
+
+@cache
+def _environment(folder: Path) -> jinja2.Environment:
+    """What knows the templates of a folder and keeps each once it is compiled, which takes longer than to fill it in."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
+        loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["figure"] = figure
-    return environment.get_template(template.name).render(content)
+    return environment
 
 
 def figure(value: Any) -> str:

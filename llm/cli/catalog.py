@@ -1,6 +1,6 @@
 """What can be chosen: the groups, their choices and the keys of each, read from conf/ without Hydra, which takes longer."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import get_type_hints
@@ -53,6 +53,13 @@ def config_folders(given: str | None) -> Folders:
                     f"{own / group / name}.yaml: {group}={name} is taken; give the file another name."
                 )
     return (conf_folder(), own)
+
+
+def state(folders: Folders) -> Hashable:
+    """What differs where a file of the folders was changed, came or went: the size and time of each."""
+    paths = (path for folder in folders for path in folder.rglob("*.yaml") if path.is_file())
+    files = ((path, path.stat()) for path in paths)
+    return frozenset((str(path), about.st_mtime_ns, about.st_size) for path, about in files)
 
 
 def group_choices(folders: Sequence[Path]) -> dict[str, list[str]]:

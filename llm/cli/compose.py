@@ -1,7 +1,9 @@
 """From a command line to a composed, checked, plain config; every mistake is a ConfigError, and nothing is written."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -161,21 +163,9 @@ class _Command:
         overrides += [
             f"{group}=[]" for group in emptied if catalog.default_groups(self.verb)[group] is not None
         ]
-        try:
-            loader = config_loader(self.folders)
-            raw = loader.load_configuration(self.verb, overrides, RunMode.RUN, from_shell=False)
-        except (HydraException, OmegaConfBaseException, YAMLError) as error:
-            raise ConfigError(f"the config files don't fit together: {_short(error)}") from error
-        choices = {str(group): choice for group, choice in raw.hydra.runtime.choices.items()}
-        OmegaConf.set_struct(raw, False)
-        with open_dict(raw):
-            del raw["hydra"]
-            for key in _of_training(raw, self.verb):
-                del raw[key]
-            for node in _sources(raw):
-                for key in BATCH_KEYS & set(node):
-                    del node[key]
-        return raw, {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+        state = catalog.state(self.folders)
+        raw, choices = _load_once(self.verb, self.folders, tuple(overrides), state)
+        return copy.deepcopy(raw), dict(choices)
 
     def _set(self, raw: DictConfig, config: Any, key: str, value: str, texts: Texts) -> None:
         field = find_key(SCHEMAS[self.verb], config, key)
@@ -207,6 +197,28 @@ class _Command:
             guess = nearest(word, names)
             example = f"{guess}=<value>" if guess else "key=value, for example seed=1"
             raise ConfigError(f"{word}: an equals sign is missing; write {example}.")
+
+
+@lru_cache(64)
+def _load_once(
+    verb: str, folders: Folders, overrides: tuple[str, ...], _state: Hashable
+) -> tuple[DictConfig, dict[str, Choice]]:
+    """What Hydra makes of the choices, once for each state of the files: the jobs of a sweep often share theirs."""
+    try:
+        loader = config_loader(folders)
+        raw = loader.load_configuration(verb, list(overrides), RunMode.RUN, from_shell=False)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"the config files don't fit together: {_short(error)}") from error
+    choices = {str(group): choice for group, choice in raw.hydra.runtime.choices.items()}
+    OmegaConf.set_struct(raw, False)
+    with open_dict(raw):
+        del raw["hydra"]
+        for key in _of_training(raw, verb):
+            del raw[key]
+        for node in _sources(raw):
+            for key in BATCH_KEYS & set(node):
+                del node[key]
+    return raw, {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
 
 
 def _of_training(raw: DictConfig, verb: str) -> list[str]:

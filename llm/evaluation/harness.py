@@ -8,8 +8,10 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -74,7 +76,16 @@ def _manager(tasks: Tasks) -> "TaskManager":
         own = TaskManager(include_path=tasks.include_path, include_defaults=False)
         if set(tasks.tasks) <= set(own.all_tasks):
             return own
-    return TaskManager(include_path=tasks.include_path)
+        return TaskManager(include_path=tasks.include_path)
+    return _defaults()
+
+
+@cache
+def _defaults() -> "TaskManager":
+    """What knows the harness's own tasks, made once: a command checks its tasks long before it runs them."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def run_tasks(model: "LM", tasks: Tasks, seed: int) -> dict[str, Result]:
@@ -89,7 +100,8 @@ def run_tasks(model: "LM", tasks: Tasks, seed: int) -> dict[str, Result]:
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     try:
-        with _chance_of_its_own():
+        # Which packages there are, it asks of pip and others for seconds, and of that nothing is in a result.
+        with _chance_of_its_own(), patch("lm_eval.evaluator.add_env_info", create=True):
             found = simple_evaluate(
                 model=model,
                 tasks=list(tasks.tasks),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,7 @@ def card(model: Transformer, about: About, *, header: Mapping[str, Any], use: st
         use: Python that runs it.
         notes: Markdown on what a user of this format must know.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"cell": _cell, "yaml": _yaml, "fence": _fence}
-    return environment.get_template("card.md.j2").render(
+    return _template().render(
         header=dict(header) | _index(about, str(header["pipeline_tag"])),
         about=about,
         parameters=sum(tensor.numel() for tensor in model.parameters()),
@@ -80,6 +73,20 @@ def card(model: Transformer, about: About, *, header: Mapping[str, Any], use: st
         use=use,
         notes=notes,
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    """The card, compiled."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"cell": _cell, "yaml": _yaml, "fence": _fence}
+    return environment.get_template("card.md.j2")
 
 
 def _index(about: About, task: str) -> dict[str, Any]:

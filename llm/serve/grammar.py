@@ -26,6 +26,7 @@ BUSY_SECONDS = 10.0  # after which not the schema is to blame, which may take 0.
 # A model may put a space after a comma or colon, but not end its days writing spaces.
 SPACE = " ?"
 KEPT = 64  # schemas
+TRIED = 256  # grammars
 
 
 class Grammars:
@@ -62,8 +63,9 @@ class Grammars:
         return matcher
 
 
+@lru_cache(TRIED)
 def _check(grammar: str) -> None:
-    """Make the grammar where it can do no harm."""
+    """Make the grammar where it can do no harm, once for all tokenizers, which don't matter to what it takes."""
     try:
         tried = subprocess.run(
             [sys.executable, "-I", str(CHECK)],

@@ -5,6 +5,7 @@ import datetime
 import platform
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -224,10 +225,16 @@ def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def versions() -> dict[str, str]:
     """The versions of Python and of all packages that bear on training, those of extras where they are installed."""
+    return {"python": platform.python_version(), "llm": __version__, **_package_versions()}
+
+
+@cache
+def _package_versions() -> dict[str, str]:
+    """What the packages' own files say, read once: for each, all folders of packages are looked through."""
     found = {name: metadata.version(name) for name in PACKAGES}
     with contextlib.suppress(metadata.PackageNotFoundError):
         found["deepspeed"] = metadata.version("deepspeed")
-    return {"python": platform.python_version(), "llm": __version__, **found}
+    return found
 
 
 def environment() -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 import json
 import random
+import resource
 import sysconfig
-import time
 from pathlib import Path
 
 import jsonschema
@@ -172,13 +172,19 @@ BAD = {
 }
 
 
+def cpu_seconds():
+    """What this process, in which the server runs, and its children have taken: the clock tells what else the machine does."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_schema_is_refused_soon(http, name):
     format_ = {"type": "json_schema", "json_schema": {"schema": BAD[name]}}
     body = {"model": "chatty", "messages": [{"role": "user", "content": "a"}], "response_format": format_}
-    began = time.monotonic()
+    before = cpu_seconds()
     answer = http.post("/v1/chat/completions", json={**body, "max_tokens": 3})
-    assert time.monotonic() - began < 1
+    assert cpu_seconds() - before < 1
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["message"]
 

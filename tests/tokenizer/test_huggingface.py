@@ -100,6 +100,16 @@ def test_hard_text_has_the_same_ids(both, text):
     check_same(both, text)
 
 
+# Those of a few hundred pieces cut a file into as many tokens as it has characters, and take the longest; random and hard
+# text goes through all of them.
+@pytest.mark.parametrize(
+    "both",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.endswith(("_odd", "_all_characters")) else ())
+        for name in MAKERS
+    ],
+    indirect=True,
+)
 def test_real_files_have_the_same_ids(both):
     for path in sorted(stdlib_folder().glob("*.py")):
         check_same(both, path.read_text(encoding="utf-8"))
