@@ -42,6 +42,9 @@ class Heap:
         self.keeps, self.large_pages = keeps, large_pages
         self._most = self._mapped = self._largest_copy = 0
         self._end = self._grown = 0  # where the last piece ends, and the farthest that one ever did
+        # What of the heap was given out and never written to is in no memory: in order, where such stretches begin and end.
+        self._unwritten: list[tuple[int, int]] = []
+        self._reserved: dict[int, int] = {}  # how far what was reserved is written to
         self._used: dict[int, Piece] = {}
         self._begins: dict[int, Piece] = {}
         self._ends: dict[int, Piece] = {}
@@ -59,14 +62,29 @@ class Heap:
         """Have `size` bytes for the tensor of this key, in place of what it had."""
         self.free(key)
         if size:
-            self._used[key] = self._place(size)
-            self._most = max(self._most, self._grown + self._mapped)
+            piece = self._used[key] = self._place(size)
+            self._note_written(piece, piece.size)
+
+    def reserve(self, key: int, size: int) -> None:
+        """Have room for so many bytes, of which none is written yet."""
+        grown = self._grown
+        piece = self._used[key] = self._place(size)
+        self._reserved[key] = 0
+        if piece.begin >= 0 and piece.end > grown:
+            self._unwritten.append((max(grown, piece.begin), piece.end))
+
+    def write(self, key: int, size: int) -> None:
+        """Write what was reserved up to `size` bytes."""
+        if size > self._reserved[key]:
+            self._note_written(self._used[key], size, before=self._reserved[key])
+            self._reserved[key] = size
 
     def free(self, key: int) -> None:
         """Take back what a tensor had, if it had any."""
         piece = self._used.pop(key, Piece(0, 0))
+        written = self._reserved.pop(key, piece.size)
         if piece.begin < 0:
-            self._mapped -= piece.size
+            self._mapped -= written
         else:
             self._leave(piece)
 
@@ -74,6 +92,25 @@ class Heap:
         """Have one of gloo's threads copy what it gathers: its heap keeps the place, unless that was the kernel's."""
         if size < (THREAD_HEAP if self.keeps else GIVEN_BACK):
             self._largest_copy = max(self._largest_copy, size)
+        else:
+            self._most = max(self._most, self._written + size)
+
+    def _note_written(self, piece: Piece, size: int, before: int = 0) -> None:
+        """A piece was written to from `before` to `size`."""
+        if piece.begin < 0:
+            self._mapped += size - before
+        elif self._unwritten:
+            end = piece.begin + size
+            cut = [(b, min(e, piece.begin)) for b, e in self._unwritten] + [
+                (max(b, end), e) for b, e in self._unwritten
+            ]
+            self._unwritten = sorted({(b, e) for b, e in cut if b < e})
+        self._most = max(self._most, self._written)
+
+    @property
+    def _written(self) -> int:
+        """The bytes that are in memory now."""
+        return self._grown - sum(end - begin for begin, end in self._unwritten) + self._mapped
 
     def _place(self, size: int) -> Piece:
         aligned = PAGE if self.large_pages and size >= LARGE else ALIGNED
@@ -118,9 +155,9 @@ class Heap:
 
     def _own(self, size: int) -> Piece | None:
         """A place of its own, where there is none left on the heap and it is large enough for one."""
-        if self.keeps or size < GIVEN_BACK or self._grown - self._end >= size:
+        # A free end of the heap is given back before it is as large, or something small lies behind it.
+        if self.keeps or size < GIVEN_BACK:
             return None
-        self._mapped += size
         return Piece(-1, size)
 
     def _grow(self, size: int) -> Piece:

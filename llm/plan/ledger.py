@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, fields
+from itertools import count
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from llm.plan.heap import Heap
 PLAIN = {Tensor, nn.Parameter, FakeTensor}
 # Operators by which FSDP2 gathers weights and scatters gradients.
 SHARDING = ("fsdp", "c10d")
-MESSAGE = -1  # the key of a message on the heap: no storage's
+MESSAGE = -1  # the key of a message on the heap: no storage's, as those below it are that are reserved
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,24 @@ class Memory:
 KINDS = tuple(field.name for field in fields(Memory))
 
 
+class Reserve:
+    """A buffer on a CPU, of which is in memory what was written to.
+
+    Args:
+        ledger: where it is booked, as long as this lives.
+        size: its bytes.
+    """
+
+    def __init__(self, ledger: "Ledger", size: int) -> None:
+        self.ledger = ledger
+        self.key = ledger.reserve(size)
+        weakref.finalize(self, ledger.drop, self.key)
+
+    def write(self, size: int) -> None:
+        """Write to it from its beginning, up to `size` bytes."""
+        self.ledger.write(self.key, size)
+
+
 class Ledger(TorchDispatchMode):
     """Books the storages that operators make within, until they are freed, whether they hold anything or not.
 
@@ -75,10 +94,11 @@ class Ledger(TorchDispatchMode):
         self.peaks: dict[str, Memory] = {}
         self.sent: Counter[str] = Counter()
         self.sent_once: Counter[str] = Counter()
-        self._held: dict[int, tuple[weakref.ref, str, int]] = {}
+        self._held: dict[int, tuple[weakref.ref | None, str, int]] = {}
         self._live: Counter[str] = Counter()
         self._ignored: set[int] = set()
         self._most: dict[str, int] = {}
+        self._reserves = count(MESSAGE - 1, -1)
 
     def __enter__(self) -> "Ledger":
         with ExitStack() as patches:
@@ -131,12 +151,13 @@ class Ledger(TorchDispatchMode):
                 self._held[key] = reference, kind, size
                 self._live[before] -= size
                 self._live[kind] += size
+        self._note_peak()
 
     def ignore(self, tensors: Iterable[Tensor]) -> None:
         """Book these no more, as long as this ledger is in use."""
         for tensor in tensors:
             key = tensor.untyped_storage()._cdata
-            self._drop(key)
+            self.drop(key)
             self._ignored.add(key)
 
     def forget_peaks(self) -> None:
@@ -157,6 +178,37 @@ class Ledger(TorchDispatchMode):
         """Note those that go once a step."""
         self.sent_once["data"] += size  # type: ignore[assignment]
 
+    def gather(self, size: int, others: float) -> None:
+        """Note that so many bytes are put together, of which the others have this share: no operator tells of it."""
+        self.send(others * size)
+        if self.heap is not None:
+            self._copy_message(self.heap, size, is_gathered=True)
+
+    def reserve(self, size: int) -> int:
+        """The key of a buffer that is not in memory yet."""
+        key = next(self._reserves)
+        self._held[key] = None, "buffers", 0
+        if self.heap is not None:
+            self.heap.reserve(key, size)
+        return key
+
+    def write(self, key: int, size: int) -> None:
+        """Note that it was written to, up to `size` bytes."""
+        _, kind, before = self._held[key]
+        self._held[key] = None, kind, max(size, before)
+        self._live[kind] += max(0, size - before)
+        if self.heap is not None:
+            self.heap.write(key, size)
+        self._note_peak()
+
+    def drop(self, key: int) -> None:
+        """What had this key lives no longer."""
+        if key in self._held:
+            _, kind, size = self._held.pop(key)
+            self._live[kind] -= size
+            if self.heap is not None:
+                self.heap.free(key)
+
     def _book(self, result: Any) -> None:
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
@@ -169,19 +221,12 @@ class Ledger(TorchDispatchMode):
         reference, kind, before = self._held.get(key, (None, self.kind, 0))
         if reference is not None and before == size:
             return
-        reference = reference or weakref.ref(storage, lambda _: self._drop(key))
+        reference = reference or weakref.ref(storage, lambda _: self.drop(key))
         self._held[key] = reference, kind, size
         self._live[kind] += size - before
         if self.heap is not None:
             self.heap.resize(key, size)
         self._note_peak()
-
-    def _drop(self, key: int) -> None:
-        if key in self._held:
-            _, kind, size = self._held.pop(key)
-            self._live[kind] -= size
-            if self.heap is not None:
-                self.heap.free(key)
 
     def _note_peak(self) -> None:
         total = sum(self._live.values()) - self._live["host"]
@@ -221,12 +266,13 @@ class Ledger(TorchDispatchMode):
     def _copy_message(self, heap: Heap, size: int, is_gathered: bool) -> None:
         """Gloo gathers into a copy, and sums one that it then scatters; both are gone when the operator is."""
         self._live["buffers"] += size
-        heap.resize(MESSAGE, size)
         self._note_peak()
-        heap.free(MESSAGE)
-        self._live["buffers"] -= size
         if is_gathered:
             heap.gather(size)
+        else:
+            heap.resize(MESSAGE, size)
+            heap.free(MESSAGE)
+        self._live["buffers"] -= size
 
 
 @contextmanager

@@ -52,10 +52,10 @@ class Replica:
         self.optimizer.step()
         self.mark_states()
 
-    def mark_states(self) -> None:
+    def mark_states(self, kind: str = "optimizer") -> None:
         """Say what the optimizer's state is for."""
         states = (value for state in self.optimizer.state.values() for value in state.values())
-        self.ledger.mark((local(value) for value in states if isinstance(value, Tensor)), "optimizer")
+        self.ledger.mark((local(value) for value in states if isinstance(value, Tensor)), kind)
 
 
 class Buckets(Replica):

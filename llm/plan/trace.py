@@ -18,11 +18,12 @@ from llm.malloc import is_kept
 from llm.model import ModelConfig, Transformer
 from llm.objective import Loss
 from llm.plan.attention import attention_of
+from llm.plan.gathering import gathered
 from llm.plan.heap import Heap
 from llm.plan.layout import Layout
 from llm.plan.ledger import KINDS, Ledger, Memory
 from llm.plan.replica import Buckets, OptimizerFactory, Replica
-from llm.plan.zero import Gathering, WholeWeights, ZeroShares, frozen_copies, with_gathered
+from llm.plan.zero import WholeWeights, ZeroShares, frozen_copies
 from llm.train.hardware import largest_tensor
 from llm.train.memory import MEASURED_STEPS
 from llm.train.sharding import blocks, local
@@ -155,28 +156,36 @@ def trace(step: TrainingStep, seconds: float = math.inf) -> Trace:
     Raises:
         TimeoutError: it takes more than `seconds`.
     """
-    traced = _trace(step, time.monotonic() + seconds)
-    if step.layout.strategy.zero_stage < 3:
-        return traced
-    gathering = Gathering(step.model(step.shape), step.dtype.itemsize)
-    gathered = step.layout.others * step.dtype.itemsize * gathering.fetched
-    return Trace(
-        with_gathered(traced.peaks, gathering, step.dtype.itemsize),
-        {**traced.sent, "data": traced.sent["data"] + gathered},
-        traced.sent_once,
-        traced.gaps,
-    )
-
-
-def _trace(step: TrainingStep, deadline: float) -> Trace:
+    deadline = time.monotonic() + seconds
     shape, period = step.shape, step.period
     few = 2 * (period + 1)
     few += (shape.n_layers - few) % period
     # Two shallow ones would take as long.
     if shape.n_layers <= 2 * few + period or shape.architecture == "encoder_decoder":
         return trace_all(step, deadline)
-    less, more = (trace_all(_of_depth(step, few + extra), deadline) for extra in (0, period))
-    return _continued(less, more, few, step)
+    depths = (_of_depth(step, few + extra) for extra in (0, period))
+    less, more = (trace_all(one, deadline, gathers=False) for one in depths)
+    traced = _continued(less, more, few, step)
+    return _with_gathered(traced, step) if step.layout.strategy.zero_stage == 3 else traced
+
+
+def _with_gathered(traced: Trace, step: TrainingStep) -> Trace:
+    """With what stage 3 gathers of all layers, which is on no line: it keeps and fetches so many values at a time."""
+    with default_dtype(step.dtype):
+        held, sent = gathered(step.model(step.shape), step.layout)
+
+    def at(moment: str) -> int:
+        what, _, index = moment.partition(" ")
+        return held[f"{what} {int(index) % step.shape.n_layers}" if index else what].buffers
+
+    return dataclasses.replace(
+        traced,
+        peaks={
+            moment: dataclasses.replace(memory, buffers=memory.buffers + at(moment))
+            for moment, memory in traced.peaks.items()
+        },
+        sent={**traced.sent, "data": traced.sent["data"] + sent},
+    )
 
 
 def _of_depth(step: TrainingStep, n_layers: int) -> TrainingStep:
@@ -219,8 +228,8 @@ def _line(near: Memory, far: Memory, times: float) -> Memory:
     )
 
 
-def trace_all(step: TrainingStep, deadline: float = math.inf) -> Trace:
-    """Trace every block of a step.
+def trace_all(step: TrainingStep, deadline: float = math.inf, gathers: bool = True) -> Trace:
+    """Trace every block of a step, with what ZeRO's stage 3 gathers or without.
 
     Raises:
         TimeoutError: the monotonic clock went past the deadline.
@@ -235,7 +244,7 @@ def trace_all(step: TrainingStep, deadline: float = math.inf) -> Trace:
             _give_storage(net)
             ledger.mark(map(local, net.parameters()), "weights")
             _follow(net, ledger)
-            training = _Training(step, net, ledger)
+            training = _Training(step, net, ledger, gathers)
             training.run()
             gaps = ledger.gaps  # before what lasts is let go
         sent = {what: size / step.turns for what, size in ledger.sent.items()}
@@ -282,9 +291,11 @@ def _at_gradient(ledger: Ledger, module: nn.Module, kind: str, moment: str) -> N
 class _Training:
     """Steps in the order in which Lightning takes them; from the second on all state is there."""
 
-    def __init__(self, step: TrainingStep, net: Transformer, ledger: Ledger) -> None:
+    def __init__(self, step: TrainingStep, net: Transformer, ledger: Ledger, gathers: bool) -> None:
         self.step, self.net, self.ledger = step, net, ledger
         self.replica = replica_of(step.layout)(net, step.optimizer, step.layout, ledger)
+        if isinstance(self.replica, ZeroShares) and gathers:
+            self.replica.gather_weights(net)
         wide = parameter_dtype(step.precision)
         self.frozen = frozen_copies(net, wide, step.layout, ledger) if step.is_rounded else []
 
@@ -303,6 +314,7 @@ class _Training:
 
     def _pass(self, batch: Batch, is_first: bool, is_last: bool) -> None:
         self.ledger.at("activations", "embedding")
+        self.replica.forward()
         with self.step.layout.autocast(self.step.precision):
             loss = self.step.objective(self.net, batch).mean
         self.replica.backward(is_first, is_last)

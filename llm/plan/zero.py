@@ -2,24 +2,19 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from llm.model import Transformer
+from llm.plan.gathering import Gathering, follow
 from llm.plan.layout import Layout
-from llm.plan.ledger import Ledger, Memory
+from llm.plan.ledger import Ledger, Reserve
 from llm.plan.replica import OptimizerFactory, Replica
-from llm.train.sharding import blocks
-from llm.train.zero import own_frozen
+from llm.train.zero import MOMENTS, STEP, own_frozen
 
-# Lightning's reduce_bucket_size; on an accelerator a bucket is there as a whole, on a CPU as far as it is written to.
+# Lightning's reduce_bucket_size, in values; on a CPU a bucket is in memory as far as it is written to.
 BUCKET = 200_000_000
-# DeepSpeed's stage3_param_persistence_threshold, _max_reuse_distance and _prefetch_bucket_size: weights of fewer values
-# stay whole, others as long as they are used again within so many, and so many are gathered ahead.
-PERSISTENT, REUSED, PREFETCHED = 100_000, 1_000_000_000, 50_000_000
 
 
 class Zero(Replica):
@@ -33,7 +28,7 @@ class Zero(Replica):
         self.dtype = self.groups[0][0].dtype
         self.pending: list[Tensor] = []
         self.waiting: list[Tensor] = []
-        self.buffers: list[Tensor] = []
+        self.buffers: list[Tensor | Reserve] = []
         for parameter in (p for group in self.groups for p in group):
             parameter.register_post_accumulate_grad_hook(self._reduce)
 
@@ -60,11 +55,20 @@ class Zero(Replica):
         """Let the optimizer work on this process's shares in float32, a flat one a group."""
         for group, parameters in zip(self.optimizer.param_groups, self.groups, strict=True):
             numel = sum(self.share_of(p.numel()) for p in parameters)
-            group["params"] = [nn.Parameter(self.make_offloaded(numel, "weights"))]
+            share = nn.Parameter(self.make_offloaded(numel, "weights"))
+            group["params"] = [share]
+            # Made before the first step, as `ZeroState` does.
+            moments = {key: torch.zeros_like(share) for key in MOMENTS}
+            self.optimizer.state[share] = {STEP: torch.zeros(()), **moments}
+        self.mark_states()
 
     def make_buckets(self) -> None:
-        """Where a bucket is there as a whole, make it."""
-        if self.layout.accelerator != "cpu" and not self.buffers:
+        """Make those that gradients are copied to, unless they are there."""
+        if self.buffers:
+            return
+        if self.layout.accelerator == "cpu":
+            self.buffers = [Reserve(self.ledger, BUCKET * self.dtype.itemsize) for _ in range(self.n_buckets)]
+        else:
             self.buffers = [self.make(BUCKET, "buffers") for _ in range(self.n_buckets)]
 
     def _reduce(self, parameter: Tensor) -> None:
@@ -74,8 +78,11 @@ class Zero(Replica):
         if self.pending and self.n_pending + parameter.numel() > BUCKET:
             self.flush()
         self.pending.append(parameter)
-        if self.buffers and parameter.numel() <= BUCKET:
-            parameter.grad = None  # it is in the bucket
+        if parameter.numel() > BUCKET:
+            return
+        if isinstance(self.buffers[0], Reserve):
+            self.buffers[0].write(self.n_pending * self.dtype.itemsize)
+        parameter.grad = None  # it is in the bucket
 
     def reduces_now(self) -> bool:
         """Whether this pass's gradients go to the other processes."""
@@ -107,12 +114,9 @@ class Zero(Replica):
         """The float32 gradient of a share that is there all the time."""
         raise NotImplementedError
 
-    def mark_states(self) -> None:
+    def mark_states(self, kind: str = "optimizer") -> None:
         """The optimizer's state lies where its weights do."""
-        super().mark_states()
-        if self.layout.uses_host:
-            states = (value for state in self.optimizer.state.values() for value in state.values())
-            self.ledger.mark((value for value in states if isinstance(value, Tensor)), "host")
+        super().mark_states("host" if self.layout.uses_host else kind)
 
 
 class WholeWeights(Zero):
@@ -223,9 +227,10 @@ def frozen_copies(net: nn.Module, dtype: torch.dtype, layout: Layout, ledger: Le
 
 
 class ZeroShares(Zero):
-    """Stage 3: a process has its share of each weight, and gathers the others' while it needs them (`with_gathered`)."""
+    """Stage 3: a process has its share of each weight, and gathers the others' while it needs them."""
 
     n_buckets = 1
+    gathering: Gathering | None = None
 
     def __init__(self, net: nn.Module, optimizer: OptimizerFactory, layout: Layout, ledger: Ledger) -> None:
         super().__init__(net, optimizer, layout, ledger)
@@ -244,6 +249,16 @@ class ZeroShares(Zero):
             ]
         self.make_buckets()
 
+    def gather_weights(self, net: Transformer) -> None:
+        """Gather what modules need as they run."""
+        self.gathering = Gathering(net, self.layout, self.ledger)
+        follow(net, self.gathering)
+
+    def forward(self) -> None:
+        """A forward pass begins."""
+        if self.gathering is not None:
+            self.gathering.begin()
+
     def flush(self) -> None:
         """Sum the bucket over all processes, in a copy of it that has each one's share together."""
         copied = self.make(self.n_pending, "buffers")
@@ -258,6 +273,8 @@ class ZeroShares(Zero):
         """Send what is left."""
         if self.pending:
             self.flush()
+        if self.gathering is not None:
+            self.gathering.close()
 
     def host_gradient(self, share: Tensor) -> Tensor:
         """Made at the beginning."""
@@ -267,76 +284,8 @@ class ZeroShares(Zero):
         """Take the norm in float64, a share at a time, and update."""
         largest = max(p.numel() for group in self.groups for p in group)
         self.make(self.share_of(largest), "buffers", torch.float64)
+        if self.gathering is not None:
+            self.gathering.let_all_go()
         self.update_groups()
-
-
-class Gathering:
-    """What stage 3 has gathered of a model at a moment of a pass, in values; codes count by their bytes.
-
-    Args:
-        net: the whole model, without storage.
-        itemsize: the bytes of a value.
-    """
-
-    def __init__(self, net: Transformer, itemsize: int = 4) -> None:
-        self.itemsize = itemsize
-        self.blocks = [self._large(block.parameters()) for block in blocks(net)]
-        self.rest = self._large(net.parameters()) - sum(self.blocks)
-        self.small = sum(map(self._values, net.parameters())) - self.rest - sum(self.blocks)
-
-    def stays(self, index: int) -> bool:
-        """Whether a block stays from its forward pass to its backward pass."""
-        return 2 * (sum(self.blocks[index + 1 :]) + self.rest) < REUSED
-
-    @property
-    def staying(self) -> int:
-        """The values of all blocks that do."""
-        return sum(size for index, size in enumerate(self.blocks) if self.stays(index))
-
-    def at(self, moment: str) -> int:
-        """The values that are whole."""
-        what, _, number = moment.partition(" ")
-        if what in ("batch", "update"):
-            return self.small
-        if what == "embedding":
-            return self.small + self.rest + self._ahead(self.blocks)
-        if not number:
-            return self.small + self.rest + self.staying
-        index = int(number) % len(self.blocks)
-        before = sum(size for i, size in enumerate(self.blocks[:index]) if self.stays(i))
-        coming = self.blocks[index + 1 :] if what == "forward" else self._to_fetch(index)
-        rest = self.rest if 2 * sum(self.blocks) < REUSED else 0
-        return self.small + rest + before + self.blocks[index] + self._ahead(coming)
-
-    def _to_fetch(self, index: int) -> list[int]:
-        """The blocks before this one that have to be gathered anew, the next first."""
-        return [self.blocks[i] for i in range(index - 1, -1, -1) if not self.stays(i)]
-
-    def _ahead(self, coming: list[int]) -> int:
-        """What is gathered of the blocks that come."""
-        total = 0
-        for size in coming:
-            if total + size > PREFETCHED:
-                break
-            total += size
-        return total
-
-    @property
-    def fetched(self) -> int:
-        """The values that are gathered in a forward and a backward pass."""
-        whole = self.rest + sum(self.blocks)
-        return 2 * whole - self.staying - (self.rest if 2 * sum(self.blocks) < REUSED else 0)
-
-    def _large(self, parameters: Iterable[Tensor]) -> int:
-        return sum(self._values(p) for p in parameters if p.numel() >= PERSISTENT)
-
-    def _values(self, parameter: Tensor) -> int:
-        return parameter.numel() if parameter.is_floating_point() else parameter.nbytes // self.itemsize
-
-
-def with_gathered(peaks: Mapping[str, Memory], gathering: Gathering, itemsize: int) -> dict[str, Memory]:
-    """What lived at each moment, and the weights that stage 3 has gathered by then."""
-    return {
-        moment: replace(memory, buffers=memory.buffers + itemsize * gathering.at(moment))
-        for moment, memory in peaks.items()
-    }
+        if self.gathering is not None:
+            self.gathering.settle()
