@@ -280,9 +280,11 @@ def test_what_is_offloaded_is_the_hosts():
     [
         ("single", None),
         ("fsdp", 1),
-        # Deeper ones; that they are split changes nothing of it.
-        pytest.param("single", 3, marks=pytest.mark.slow),
-        pytest.param("fsdp", 3, marks=pytest.mark.slow),
+        # A step of each is traced three times, in seconds.
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("single", 1), ("single", 3), ("fsdp", None), ("fsdp", 3))
+        ),
     ],
 )
 def test_a_deep_model_is_on_the_line_through_two_shallow_ones(strategy, recomputed):
