@@ -3,8 +3,9 @@
 import math
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class Message:
     def __init__(self, parameters: list[nn.Parameter], layout: Layout, ledger: Ledger) -> None:
         self.parameters, self.ledger = parameters, ledger
         self.is_open = False
-        n = layout.world_size
+        n = self.n_processes = layout.world_size
         self.flat = self._make(n * sum(math.ceil(p.numel() / n) for p in parameters))
         ledger.gather(self.flat.nbytes, layout.others)
 
@@ -51,7 +52,8 @@ class Message:
         return {parameter: self._make(parameter.numel()) for parameter in self.parameters}
 
     def _make(self, numel: int) -> Tensor:
-        made = torch.empty(numel, dtype=self.parameters[0].dtype)
+        # A process alone has all of its share, and looks at that.
+        made = torch.empty(numel if self.n_processes > 1 else 0, dtype=self.parameters[0].dtype)
         self.ledger.mark([made], "buffers")
         return made
 
@@ -106,10 +108,9 @@ class Gathering:
             self._recorded.append(module)
         wanted = self._own[module]
         self._gather(wanted)
+        self._open(wanted)
         for parameter in wanted:
             self._users[parameter].add(module)
-            if parameter in self._coming:
-                self._whole.update(self._coming.pop(parameter).open())
         if self._is_known:
             self._gather(self._ahead({p for p in wanted if self._fetched_for.get(p, -1) < self._step}))
         self._step += 1
@@ -128,7 +129,7 @@ class Gathering:
         for module in self._backward:
             for parameter in self._own[module]:
                 self._users[parameter].discard(module)
-                self._let_go([] if parameter.numel() <= PERSISTENT else [parameter])
+            self._let_go(p for p in self._own[module] if p.numel() > PERSISTENT)
         self._backward.clear()
 
     def let_all_go(self) -> None:
@@ -139,7 +140,11 @@ class Gathering:
     def settle(self) -> None:
         """The weights were updated: gather the small ones, which stay."""
         self._gather(self._persistent)
-        for parameter in self._persistent:
+        self._open(self._persistent)
+
+    def _open(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Look at what has been sent for."""
+        for parameter in parameters:
             if parameter in self._coming:
                 self._whole.update(self._coming.pop(parameter).open())
 
@@ -180,16 +185,13 @@ class Gathering:
             if p.numel() > PERSISTENT and self._fetched_for.get(p, -1) <= self._step
         }
         passed = 0
-        for module in self._coming_modules():
+        for module in islice(self._recorded, self._step, None):
             if passed >= REUSED or not spent:
                 break
             for parameter in self._own[module]:
                 spent.pop(parameter, None)
                 passed += parameter.numel()
         return list(spent)
-
-    def _coming_modules(self) -> Iterator[nn.Module]:
-        return (self._recorded[step] for step in range(self._step, len(self._recorded)))
 
     def _let_go(self, parameters: Iterable[nn.Parameter]) -> None:
         for parameter in parameters:
@@ -215,12 +217,15 @@ def _leave_backward(gathering: Gathering, module: nn.Module, inputs: Any, result
         gathering.leave(module, True)
 
 
-def gathered(net: Transformer, layout: Layout) -> tuple[dict[str, Memory], float]:
+def gathered(net: Transformer, layout: Layout, deadline: float = math.inf) -> tuple[dict[str, Memory], float]:
     """What is gathered of a model that no step is traced of, at each moment, and the bytes sent for it in a pass.
 
     Modules run as they are ordered; what is computed again in the backward pass is there already.
+
+    Raises:
+        TimeoutError: the monotonic clock went past the deadline.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), Ledger() as ledger:
+    with FakeTensorMode(allow_non_fake_inputs=True), Ledger(deadline=deadline) as ledger:
         gathering = Gathering(net, layout, ledger)
         indices: dict[nn.Module, int] = {block: index for index, block in enumerate(blocks(net))}
         for _ in range(3):

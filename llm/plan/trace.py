@@ -166,13 +166,13 @@ def trace(step: TrainingStep, seconds: float = math.inf) -> Trace:
     depths = (_of_depth(step, few + extra) for extra in (0, period))
     less, more = (trace_all(one, deadline, gathers=False) for one in depths)
     traced = _continued(less, more, few, step)
-    return _with_gathered(traced, step) if step.layout.strategy.zero_stage == 3 else traced
+    return _with_gathered(traced, step, deadline) if step.layout.strategy.zero_stage == 3 else traced
 
 
-def _with_gathered(traced: Trace, step: TrainingStep) -> Trace:
+def _with_gathered(traced: Trace, step: TrainingStep, deadline: float) -> Trace:
     """With what stage 3 gathers of all layers, which is on no line: it keeps and fetches so many values at a time."""
     with default_dtype(step.dtype):
-        held, sent = gathered(step.model(step.shape), step.layout)
+        held, sent = gathered(step.model(step.shape), step.layout, deadline)
 
     def at(moment: str) -> int:
         what, _, index = moment.partition(" ")

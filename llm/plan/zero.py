@@ -77,6 +77,7 @@ class Zero(Replica):
         self.make_buckets()
         if self.pending and self.n_pending + parameter.numel() > BUCKET:
             self.flush()
+            self.buffers.reverse()  # the next one, where there are two
         self.pending.append(parameter)
         if parameter.numel() > BUCKET:
             return

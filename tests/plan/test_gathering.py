@@ -181,14 +181,20 @@ def passes(events):
 @pytest.mark.parametrize(
     ("shape", "limits"),
     [
-        ("gpt", "all"),
         ("gpt", "short"),
-        ("untied", "little"),
-        ("bert", "none"),
-        ("bert", "short"),
-        ("deep", "few"),
-        ("t5", "all"),
         ("t5", "little"),
+        # Each starts a process and DeepSpeed in it, for some seven seconds.
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("gpt", "all"),
+                ("untied", "little"),
+                ("bert", "none"),
+                ("bert", "short"),
+                ("deep", "few"),
+                ("t5", "all"),
+            )
+        ),
     ],
 )
 def test_it_gathers_and_lets_go_as_deepspeed_does(shape, limits, spawn, tmp_path, monkeypatch):
