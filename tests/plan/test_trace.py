@@ -259,9 +259,9 @@ def test_zero_2_sums_gradients_in_each_pass():
 
 
 def test_zero_3_shares_weights_too():
-    one, four = (trace_all(step(strategy="deepspeed_zero3", processes=n)).peaks["update"] for n in (1, 4))
+    two, eight = (trace_all(step(strategy="deepspeed_zero3", processes=n)).peaks["update"] for n in (2, 8))
     for kind in ("weights", "gradients", "optimizer"):
-        assert getattr(four, kind) == pytest.approx(getattr(one, kind) / 4, rel=0.01)
+        assert getattr(eight, kind) == pytest.approx(getattr(two, kind) / 4, rel=0.01)
 
 
 def test_what_is_offloaded_is_the_hosts():
