@@ -18,6 +18,7 @@ from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors
 from llm.model import ModelConfig, Transformer
+from llm.objective.cross_entropy import LabelCrossEntropy
 from llm.objective.preference import PreferenceLoss
 from llm.tokenizer import Tokenizer
 from llm.train import checkpoint
@@ -44,7 +45,11 @@ def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collat
 
 
 def shape_for(config: Config, found: Origin, corpus: Corpus | Mixture) -> ModelConfig:
-    """The shape of the model that is trained: with the tokenizer's vocabulary and what the task asks for, such as labels."""
+    """The shape of the model that is trained: with the tokenizer's vocabulary and what the task asks for, such as labels.
+
+    Raises:
+        ConfigError: the objective weighs labels that the corpus doesn't have.
+    """
     plain = dataclasses.replace(
         found.sized(corpus.vocab_size),
         prefix_lm=False,
@@ -55,11 +60,13 @@ def shape_for(config: Config, found: Origin, corpus: Corpus | Mixture) -> ModelC
     )
     shaped = getattr(collator_class(config), "shaped", None)
     # A mixture is of plain text or pairs, whose tasks ask for nothing.
-    return (
-        plain
-        if shaped is None or isinstance(corpus, Mixture)
-        else shaped(plain, corpus.train, corpus.tokenizer)
-    )
+    if shaped is None or isinstance(corpus, Mixture):
+        return plain
+    shape: ModelConfig = shaped(plain, corpus.train, corpus.tokenizer)
+    scores = objective(config)
+    if isinstance(scores, LabelCrossEntropy):
+        scores.check_labels(shape.labels)
+    return shape
 
 
 def objective(config: Config) -> Any:

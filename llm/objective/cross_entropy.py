@@ -3,7 +3,7 @@
 Shapes: b batch, t time, k targets in a row, v vocabulary, l labels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,17 +61,16 @@ class LabelCrossEntropy(CrossEntropy):
         if wrong := [name for name, weight in self.label_weights.items() if not weight >= 0]:
             raise ConfigError(f"task.objective.label_weights: {wrong} must be at least 0.")
 
-    def weights(self, model: nn.Module, logits_bkv: Tensor) -> Tensor | None:
-        """How much each label counts (l,); None for all alike.
-
-        Raises:
-            ConfigError: the model has none of a label's name.
-        """
-        if not self.label_weights:
-            return None
-        labels: tuple[str, ...] = model.config.labels  # type: ignore[union-attr, assignment]
+    def check_labels(self, labels: Collection[str]) -> None:
+        """Raise ConfigError where a label that was given a weight is none of the model's."""
         if unknown := self.label_weights.keys() - set(labels):
             raise ConfigError(
                 f"task.objective.label_weights: there is no label {', '.join(sorted(unknown))}, only {', '.join(labels)}."
             )
+
+    def weights(self, model: nn.Module, logits_bkv: Tensor) -> Tensor | None:
+        """How much each label counts (l,); None for all alike."""
+        if not self.label_weights:
+            return None
+        labels: tuple[str, ...] = model.config.labels  # type: ignore[union-attr, assignment]
         return logits_bkv.new_tensor([self.label_weights.get(label, 1.0) for label in labels]).float()
