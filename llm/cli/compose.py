@@ -40,7 +40,7 @@ def compose(verb: str, argv: Sequence[str]) -> Composed:
     if problems:
         raise ConfigError("\n".join(command.located(problem, choices) for problem in problems))
     config = filled(config, SCHEMAS[verb])
-    _refuse_conflicts(config, words)
+    _check_together(verb, config, words)
     if "name" in config:
         config["name"] = _checked_name(config["name"] or default_name(config, choices))
     return Composed(config, choices, frozenset(words.values))
@@ -78,7 +78,10 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _refuse_conflicts(config: Mapping[str, Any], words: Words) -> None:
+def _check_together(verb: str, config: Mapping[str, Any], words: Words) -> None:
+    """Raise ConfigError where keys that are right one by one don't make a command."""
+    if verb == "evaluate" and config["run"] is None and config["model"] is None:
+        raise ConfigError("run: this is needed; add run=<value>.")
     if not config.get("init_from"):
         return
     for key, value in words.values.items():

@@ -52,8 +52,6 @@ def run(composed: Composed) -> int:
 
 
 def _run_names(config: Config) -> list[str]:
-    if config["run"] is None and config["model"] is None:
-        raise ConfigError("run: this is needed; add run=<value>.")
     names = config["run"] or []
     return names if isinstance(names, list) else [names]
 
