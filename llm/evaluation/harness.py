@@ -56,28 +56,25 @@ def check(tasks: Tasks) -> "TaskManager":
         raise ConfigError("eval=lm_eval: it needs tasks, such as eval.tasks=[hellaswag,arc_easy].")
     if tasks.include_path and not Path(tasks.include_path).is_dir():
         raise ConfigError(f"lm_eval.include_path={tasks.include_path}: there is no such folder.")
-    manager = _manager(tasks)
+    from lm_eval.tasks import TaskManager
+
+    own: list[str] = []
+    if tasks.include_path:
+        manager = TaskManager(include_path=tasks.include_path, include_defaults=False)
+        own = manager.all_tasks
+        # It is enough then, and reading the harness's own ten thousand files takes seconds.
+        if set(tasks.tasks) <= set(own):
+            return manager
+    known = [*own, *_defaults().all_tasks]
     for name in tasks.tasks:
-        if name not in manager.all_tasks:
-            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise ConfigError(
                 f"lm_eval.tasks={name}: lm-evaluation-harness has no such task, group or tag, nor has "
                 f"lm_eval.include_path.{hint} `lm_eval ls tasks` lists them."
             )
-    return manager
-
-
-def _manager(tasks: Tasks) -> "TaskManager":
-    """One that knows the folder alone where that is enough: reading the harness's own ten thousand files takes seconds."""
-    from lm_eval.tasks import TaskManager
-
-    if tasks.include_path:
-        own = TaskManager(include_path=tasks.include_path, include_defaults=False)
-        if set(tasks.tasks) <= set(own.all_tasks):
-            return own
-        return TaskManager(include_path=tasks.include_path)
-    return _defaults()
+    return TaskManager(include_path=tasks.include_path) if own else _defaults()
 
 
 @cache
