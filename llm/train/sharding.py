@@ -1,5 +1,6 @@
 """How a model is laid out over processes, from outside it: sharded by FSDP2, gathered to write, measured whole."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -125,8 +126,11 @@ def clip_by_global_norm(parameters: Iterable[Tensor], limit: float) -> float:
     # torch adds up norms within one mesh alone.
     norms = [whole(nn.utils.get_total_norm([_grad(p) for p in group])) for group in by_mesh.values()]
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
-    for group in by_mesh.values():
-        nn.utils.clip_grads_with_norm_(group, limit, norm)
+    if limit < math.inf:
+        shares = [local(_grad(p)) for group in by_mesh.values() for p in group]
+        # As torch's clip_grads_with_norm_ has it, but share by share: DTensor would first look for each one's layout,
+        # which takes most of a first step.
+        torch._foreach_mul_(shares, (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm.item()
 
 
