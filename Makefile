@@ -6,7 +6,9 @@ INSTALLED := $(VENV)/.installed
 # One thread a test process: two processes share the cores of a small machine. Bytecode is kept whatever the environment
 # says: without it every process compiles the tests anew, which takes longer than all their imports.
 ENVIRONMENT := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
-PYTEST := $(ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Which tests `make test` runs.
+TESTS ?= not slow and not distributed
 
 .PHONY: help install demo test test-slow test-distributed check format clean
 
@@ -24,7 +26,7 @@ demo: install    ## train the default model on the embedded corpus and print wha
 	$(BIN)/python train.py experiment=demo
 
 test: install    ## the fast tests
-	$(PYTEST)
+	$(PYTEST) -m '$(TESTS)'
 
 test-distributed: install  ## the tests that start several processes
 	$(PYTEST) -m 'distributed and not slow'
