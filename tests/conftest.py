@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from llm.malloc import CACHE, TUNABLES
 from tests.browsing import chromium
+from tests.commands import changed
 from tests.task_files import write_tasks
 from tests.warm import ranks
 
@@ -95,6 +97,32 @@ def tiny_in(unplanned, text_folder, tmp_path_factory) -> Callable[[Path], list[s
 def tiny(tiny_in, tmp_path) -> list[str]:
     """The same in `tmp_path`."""
     return tiny_in(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained_once(tiny_in, tmp_path_factory) -> Callable[..., Path]:
+    """Gives the folder of a tiny run that these overrides change, trained when it is first asked for."""
+    from llm.cli.main import main
+
+    @functools.cache
+    def train(*overrides: str) -> Path:
+        folder = tmp_path_factory.mktemp("once")
+        assert main(["train", *changed(tiny_in(folder), *overrides), "name=once"]) == 0
+        return folder / "runs/once"
+
+    return train
+
+
+@pytest.fixture
+def tiny_run(trained_once, tmp_path, capsys) -> Callable[..., Path]:
+    """Gives a copy of such a run by its name in the test's own folder, so that nothing need be trained for it."""
+
+    def copied(name: str, *overrides: str) -> Path:
+        folder = shutil.copytree(trained_once(*overrides), tmp_path / "runs" / name)
+        capsys.readouterr()
+        return folder
+
+    return copied
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,6 @@ LLAMA = ModelConfig(**SIZES, n_kv_heads=2, tie_embeddings=False)
 LAYERED = {"norm": "layer", "attention_bias": True, "mlp_bias": True}
 GPT = ModelConfig(**SIZES, **LAYERED, position="learned", activation="gelu_tanh")
 CONFIGS = {
-    "llama": LLAMA,
     "bert": ModelConfig(
         **SIZES,
         **LAYERED,
@@ -50,6 +49,7 @@ CONFIGS = {
 # What these are made of is in the others too, or in a test of the model itself; the exporter takes seconds for each.
 SLOW = {
     "gpt": GPT,
+    "llama": LLAMA,
     "embedding model": dataclasses.replace(CONFIGS["bert"], head="linear", head_bias=False, pooler=True),
     "bert with labels": dataclasses.replace(
         CONFIGS["bert"], head="linear", head_bias=False, pooler=True, labels=("bad", "good")
@@ -159,13 +159,8 @@ def test_the_runtime_gives_the_same_logits_of_relatives(name, tmp_path):
 def test_large_weights_lie_beside_the_model_and_the_tokenizer_too(tmp_path, monkeypatch):
     transformers = pytest.importorskip("transformers")
     monkeypatch.setattr(onnx, "LARGEST_FILE", 10_000)
-    model = make(dataclasses.replace(LLAMA, n_layers=1))
-    onnx.write(tmp_path, model, BYTES, About(name="spam", out=tmp_path))
+    check(dataclasses.replace(LLAMA, n_layers=1), tmp_path)
     assert (tmp_path / "model.onnx.data").stat().st_size > 4 * 264 * 32
-    inputs = {"input_ids": torch.tensor([[9, 8, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    (ours,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-    assert (torch.from_numpy(ours) - expected(model, inputs)).abs().max().item() < 1e-5
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
     assert tokenizer("spam é").input_ids == BYTES.encode("spam é")
 

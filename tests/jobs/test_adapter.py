@@ -14,9 +14,8 @@ from tests.commands import on_labels, weights, without
 
 
 @pytest.fixture
-def base(tiny, tmp_path):
-    assert main(["train", *tiny, "name=base", "trainer.max_steps=4"]) == 0
-    return tmp_path / "runs/base"
+def base(tiny_run):
+    return tiny_run("base", "trainer.max_steps=4")
 
 
 @pytest.fixture

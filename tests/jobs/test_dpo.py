@@ -16,10 +16,8 @@ FROM = ("model", "tokenizer")
 
 
 @pytest.fixture
-def base(tiny, tmp_path):
-    longer = [word.replace("context_length=32", "context_length=96") for word in tiny]
-    assert main(["train", *longer, "name=base", "trainer.max_steps=2"]) == 0
-    return tmp_path / "runs/base"
+def base(tiny_run):
+    return tiny_run("base", "model.context_length=96", "trainer.max_steps=2")
 
 
 def rows():

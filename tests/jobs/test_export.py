@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import get_type_hints
 
@@ -285,12 +285,13 @@ main(sys.argv[2:])
 """
 
 
-def test_a_killed_export_leaves_nothing(train, tmp_path):
+def test_a_killed_export_leaves_nothing(python, train, tmp_path):
     run, out, reached = train("nano"), tmp_path / "out", tmp_path / "reached"
-    words = [sys.executable, "-c", KILLED, str(reached), "export", f"run={run}", f"out={out}"]
+    words = [python, "-c", KILLED, str(reached), "export", f"run={run}", f"out={out}"]
     child = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
     while not reached.exists():
         assert child.poll() is None
+        time.sleep(0.05)
     (partial,) = [path for path in tmp_path.iterdir() if path.name.startswith(".out")]
     assert (partial / "model.safetensors").is_file()
     child.send_signal(signal.SIGKILL)

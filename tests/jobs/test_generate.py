@@ -4,10 +4,8 @@ from llm.cli.main import main
 
 
 @pytest.fixture
-def trained(tiny, tmp_path, capsys):
-    assert main(["train", *tiny, "name=a", "trainer.max_steps=2"]) == 0
-    capsys.readouterr()
-    return tmp_path / "runs/a"
+def trained(tiny_run):
+    return tiny_run("a", "trainer.max_steps=2")
 
 
 def generate(capsys, *words):

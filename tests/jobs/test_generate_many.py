@@ -12,10 +12,8 @@ PROMPTS = ["def main():", "", "<|endoftext|> naïve 猫 😀", "x" * 500, "a\nb"
 
 
 @pytest.fixture
-def trained(tiny, tmp_path, capsys):
-    assert main(["train", *tiny, "name=a", "trainer.max_steps=2"]) == 0
-    capsys.readouterr()
-    return tmp_path / "runs/a"
+def trained(tiny_run):
+    return tiny_run("a", "trainer.max_steps=2")
 
 
 @pytest.fixture

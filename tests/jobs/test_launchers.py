@@ -170,13 +170,10 @@ def words(alone, tmp_path):
 def test_torchrun_trains_the_model_of_one_process(python, processes, words, alone, tmp_path, strategy):
     """`trainer.devices` follows from the launcher; rank 0 alone is heard of and logs."""
     extra, names = [], {}
-    if strategy == "ddp":
-        # The real thing, from the first import on.
-        python = sys.executable
-    elif strategy == "fsdp":
+    if strategy == "fsdp":
         pytest.importorskip("wandb")
         extra, names = ["logger=wandb"], {"WANDB_MODE": "offline"}
-    else:
+    elif strategy == "deepspeed_zero2":
         pytest.importorskip("deepspeed")
     processes.start(*torchrun(python, *words, f"strategy={strategy}", *extra), **names)
     codes, (output,) = processes.wait()

@@ -157,7 +157,8 @@ def test_a_source_that_fills_a_decoders_context_is_refused(decoder, capsys):
     assert "of it and its target" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("model", ["transformer_nano", "nano"])
+# A decoder learns labels and answers of its source in the tests of other tasks.
+@pytest.mark.parametrize("model", ["transformer_nano", pytest.param("nano", marks=pytest.mark.slow)])
 def test_a_copy_is_learnt(words, tmp_path, model):
     sizes = ["model.d_model=64", "model.d_ff=128", "model.context_length=16"]
     batches = ["data.batch_size=32", "data.micro_batch_size=32", "data.validation_share=0.2"]

@@ -47,7 +47,8 @@ STRATEGIES = {
     "fsdp": ["strategy=fsdp", "trainer.devices=2"],
     # No other word: it takes the devices that are there.
     "fsdp on one": ["strategy=fsdp"],
-    "fsdp_tp": ["strategy=fsdp_tp", "trainer.devices=2"],
+    # Both processes have each sequence, so that two in a pass are two passes as well.
+    "fsdp_tp": ["strategy=fsdp_tp", "trainer.devices=2", "data.micro_batch_size=4"],
     **{f"deepspeed_zero{n}": [f"strategy=deepspeed_zero{n}", "trainer.devices=2"] for n in (1, 2, 3)},
     **{f"deepspeed_zero{n} on one": [f"strategy=deepspeed_zero{n}", "trainer.devices=1"] for n in (1, 2, 3)},
     "deepspeed_zero3 recomputing": [

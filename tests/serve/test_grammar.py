@@ -79,6 +79,8 @@ def tokenizer(request):
     return SentencePieceSpec("bpe", 700).build(texts)
 
 
+# Each byte alone is a token of the other tokenizer too.
+@pytest.mark.parametrize("tokenizer", [pytest.param("bytes", marks=pytest.mark.slow), "bpe"], indirect=True)
 def test_a_hundred_random_schemas_are_kept_to(tokenizer):
     draw = random.Random(0)
     schemas = [random_schema(draw) for _ in range(100)]

@@ -69,14 +69,21 @@ def test_selective_computes_no_product_again():
     assert counts[None] == counts["selective"] < counts[1]
 
 
-# Of the two, "selective" asks more of the compiler, which hears from a function of ours what to keep; either takes it
-# half a minute.
-@pytest.mark.parametrize("which", [pytest.param(1, marks=pytest.mark.slow), "selective"])
-def test_it_compiles(which):
+# Of the two, "selective" asks more of the compiler, which hears from a function of ours what to keep; to make code of
+# either's graphs takes it half a minute.
+@pytest.mark.parametrize(
+    ("which", "backend"),
+    [
+        ("selective", "aot_eager"),
+        pytest.param("selective", "inductor", marks=pytest.mark.slow),
+        pytest.param(1, "inductor", marks=pytest.mark.slow),
+    ],
+)
+def test_it_compiles(which, backend):
     two_layers = dataclasses.replace(CONFIG, n_layers=2)
     net = model(which, two_layers).eval()
     plain = model(None, two_layers).eval()
-    score = torch.compile(lambda net, x: net(x).square().mean())
+    score = torch.compile(lambda net, x: net(x).square().mean(), backend=backend)
     score(net, TOKENS_BT).backward()
     plain(TOKENS_BT).square().mean().backward()
     for (name, p), q in zip(net.named_parameters(), plain.parameters(), strict=True):

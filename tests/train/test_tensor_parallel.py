@@ -2,6 +2,7 @@
 
 import gc
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,8 @@ CASES = {
     "nf4": (BIASES, Lora(rank=2, quantize="nf4", targets=["query", "down"])),
     "nf4 dora": (T5, Lora(rank=2, dora=True, quantize="nf4")),
 }
+# What runs each time; the others are made of the same parts.
+QUICK = ("labels", "dora", "int8 dora", "nf4")
 LEARNT = 0.05  # the spread of what is in B where a run goes on
 
 
@@ -90,10 +93,11 @@ def split(shape, lora, data_size, tensor_size):
     return net
 
 
-def train_all(rank, folder, data_size, tensor_size):
+def train_all(rank, folder, names, data_size, tensor_size):
     join(rank, folder, data_size * tensor_size)
     group = rank // tensor_size
-    for name, (shape, lora) in CASES.items():
+    for name in names:
+        shape, lora = CASES[name]
         net = split(shape, lora, data_size, tensor_size)
         norms = train(net, [[i] for i in range(group, 4, data_size)])
         weights = {name: whole(p.detach()) for name, p in net.named_parameters()}
@@ -111,27 +115,41 @@ def join(rank, folder, world_size):
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param((1, 2), id="pair"), pytest.param((2, 2), id="pairs", marks=pytest.mark.slow)],
-)
-def trained(request, spawn, tmp_path_factory):
-    """The folder of what processes made of each case."""
-    folder = tmp_path_factory.mktemp("split")
-    sizes = request.param
-    spawn(train_all, (str(folder), *sizes), sizes[0] * sizes[1])
-    return folder
+@pytest.fixture(scope="module")
+def trained(spawn, tmp_path_factory):
+    """The folder of what processes made of some cases, at once since what DTensor learns of one serves the next."""
+
+    @cache
+    def train(names, data_size, tensor_size):
+        folder = tmp_path_factory.mktemp("split")
+        spawn(train_all, (str(folder), names, data_size, tensor_size), data_size * tensor_size)
+        return folder
+
+    return train
+
+
+def together(names, sizes, quick=False):
+    """A test for each of the cases that the same processes train."""
+    marks = [] if quick else [pytest.mark.slow]
+    return [pytest.param(name, (tuple(names), *sizes), marks=marks, id=f"{name}-{sizes}") for name in names]
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("name", CASES)
-def test_processes_that_share_each_product_train_the_model_of_one(trained, name):
+@pytest.mark.parametrize(
+    ("name", "those"),
+    [
+        *together(QUICK, (1, 2), quick=True),
+        *together([name for name in CASES if name not in QUICK], (1, 2)),
+        *together(CASES, (2, 2)),
+    ],
+)
+def test_processes_that_share_each_product_train_the_model_of_one(trained, name, those):
     shape, lora = CASES[name]
     net = made(shape, lora, "cpu")
     begin(net, shape)
     first = {name: p.detach().clone() for name, p in net.named_parameters()}
     norms = train(net, [[0], [1], [2], [3]])
-    theirs, weights = torch.load(trained / f"{name}.pt", weights_only=True)
+    theirs, weights = torch.load(trained(*those) / f"{name}.pt", weights_only=True)
     assert theirs == pytest.approx(norms, rel=1e-5)
     for name, parameter in net.named_parameters():
         own = weights[name]
