@@ -23,7 +23,7 @@ def step(
         shape=shape,
         layout=laid_out,
         objective=objective(config),
-        optimizer=optimizer(config, laid_out.strategy),
+        optimizer=optimizer(config, laid_out.parallelism),
         precision=precision,
         work=load.work,
         batches=functools.partial(blanks, load),

@@ -132,13 +132,13 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
         mfu=config["mfu"],
     )
     choice = Choice(
-        step.layout.strategy,
+        step.layout.parallelism,
         derived.micro_batch_size,
         config["activation_checkpointing"],
     )
     asked = choice
     if config is not typed_config:
-        asked = replace(choice, strategy=parallelism_of(typed_config["trainer"]["strategy"]))
+        asked = replace(choice, parallelism=parallelism_of(typed_config["trainer"]["strategy"]))
     return Report(config, outlook, hardware, planner, planner.plan(choice), asked, room)
 
 
@@ -195,9 +195,9 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
     Raises:
         ConfigError: the model or the optimizer can't be split so.
     """
-    layout = replace(outlook.step.layout, strategy=choice.strategy)
-    check_recomputed(choice.recomputed, choice.strategy)
-    build.check_layout(outlook.config, outlook.shape, choice.strategy)
+    layout = replace(outlook.step.layout, parallelism=choice.parallelism)
+    check_recomputed(choice.recomputed, choice.parallelism)
+    build.check_layout(outlook.config, outlook.shape, choice.parallelism)
     config = {**outlook.config, "activation_checkpointing": choice.recomputed}
     return build.step(
         config,

@@ -30,7 +30,7 @@ class Layout:
     """A strategy and the processes that it has.
 
     Args:
-        strategy: what it does.
+        parallelism: what the strategy does to a model.
         world_size: processes in all.
         accelerator: what kind of device they are for.
 
@@ -38,20 +38,20 @@ class Layout:
         ConfigError: nothing is known of the strategy.
     """
 
-    strategy: Parallelism
+    parallelism: Parallelism
     world_size: int = 1
     accelerator: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.strategy.name not in STRATEGIES:
+        if self.parallelism.name not in STRATEGIES:
             raise ConfigError(
-                f"strategy={self.strategy.name}: a plan can't be made of it; those that can: {', '.join(STRATEGIES)}."
+                f"strategy={self.parallelism.name}: a plan can't be made of it; those that can: {', '.join(STRATEGIES)}."
             )
 
     @property
     def readers(self) -> int:
         """How many different micro-batches there are at a time."""
-        return self.world_size // self.strategy.tensor_parallel_size
+        return self.world_size // self.parallelism.tensor_parallel_size
 
     @property
     def others(self) -> float:
@@ -61,12 +61,12 @@ class Layout:
     @property
     def uses_host(self) -> bool:
         """Whether what can lies in the memory of a host that isn't the device itself, as a CPU is."""
-        return self.strategy.offload and self.accelerator != "cpu"
+        return self.parallelism.offload and self.accelerator != "cpu"
 
     @contextmanager
     def processes(self) -> Iterator[Meshes | None]:
         """Within, this process is the first of `world_size` of which the others do nothing; their meshes, if any."""
-        if not self.strategy.is_sharded:
+        if not self.parallelism.is_sharded:
             yield None
             return
         from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -75,7 +75,7 @@ class Layout:
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=self.world_size)
         try:
-            sizes = (self.readers, self.strategy.tensor_parallel_size)
+            sizes = (self.readers, self.parallelism.tensor_parallel_size)
             mesh = init_device_mesh("cpu", sizes, mesh_dim_names=("data", "tensor"))
             yield Meshes(mesh["data"], mesh["tensor"])
         finally:
@@ -85,12 +85,12 @@ class Layout:
         """Lay a model out, in place, as the strategy would."""
         if meshes is None:
             return
-        if self.strategy.shares_products:
+        if self.parallelism.shares_products:
             split_tensors(net, meshes.tensor)
         shard(net, meshes.data, policy_for(precision))
 
     def autocast(self, precision: str) -> Any:
         """What a forward pass runs in: FSDP2 gathers in half precision, and DeepSpeed's weights are in it, or not at all."""
-        whole = not (self.strategy.is_sharded or self.strategy.zero_stage)
+        whole = not (self.parallelism.is_sharded or self.parallelism.zero_stage)
         half = HALF.get(precision) if whole else None
         return nullcontext() if half is None else torch.autocast("cpu", half)

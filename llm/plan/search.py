@@ -24,20 +24,20 @@ WORTH = 0.01  # of a step: what isn't faster by as much is no reason to change
 class Choice:
     """What may differ between two commands that train the same model on the same batches."""
 
-    strategy: Parallelism
+    parallelism: Parallelism
     micro_batch_size: int
     recomputed: Recomputed
 
     def overrides(self) -> dict[str, str]:
         """The words that say so, by their keys."""
         words = {
-            "strategy": self.strategy.name,
+            "strategy": self.parallelism.name,
             "data.micro_batch_size": str(self.micro_batch_size),
             "activation_checkpointing": "null" if self.recomputed is None else str(self.recomputed),
         }
-        if self.strategy.tensor_parallel_size > 1:
-            words[f"trainer.strategy.{TENSOR_PARALLEL}"] = str(self.strategy.tensor_parallel_size)
-        if self.strategy.offload:
+        if self.parallelism.tensor_parallel_size > 1:
+            words[f"trainer.strategy.{TENSOR_PARALLEL}"] = str(self.parallelism.tensor_parallel_size)
+        if self.parallelism.offload:
             words["trainer.strategy.offload"] = "true"
         return words
 
@@ -108,17 +108,17 @@ class Planner:
     def fastest(self, world_size: int, present: Planned | None = None) -> Planned | None:
         """The choice of the shortest step among those that fit; `present`, where none is worth a change."""
         best = present
-        for strategy in splits(world_size, self.hardware):
-            best = self._faster(strategy, best)
+        for parallelism in splits(world_size, self.hardware):
+            best = self._faster(parallelism, best)
         if best is None:  # what is on the host has to travel: it is tried where nothing else fits
-            for strategy in offloads(world_size):
-                best = self._faster(strategy, best)
+            for parallelism in offloads(world_size):
+                best = self._faster(parallelism, best)
         return best
 
-    def _faster(self, strategy: Parallelism, best: Planned | None) -> Planned | None:
+    def _faster(self, parallelism: Parallelism, best: Planned | None) -> Planned | None:
         """The faster of `best` and what a strategy can do; of near equals, `best`, which is simpler."""
         for recomputed in RECOMPUTED:
-            choice = Choice(strategy, self.batch_size, recomputed)
+            choice = Choice(parallelism, self.batch_size, recomputed)
             enough = math.inf if best is None else (1 - WORTH) * best.pace.seconds
             if self._least_seconds(choice) >= enough:
                 continue
@@ -152,7 +152,7 @@ class Planner:
         """
         try:
             step = self.make(choice)
-            if step.layout.strategy.has_whole_weights and self._weight_bytes(step.dtype) > self.room:
+            if step.layout.parallelism.has_whole_weights and self._weight_bytes(step.dtype) > self.room:
                 return None  # known without tracing it
             per_process = self.batch_size // step.layout.readers
             sizes = divisors(per_process, choice.micro_batch_size)
@@ -187,10 +187,10 @@ def changes(present: Choice, world_size: int, hardware: Hardware) -> Iterator[Ch
     """Smaller micro-batches, then less kept for the backward pass, then a share of the model, then of each product."""
     for recomputed in dict.fromkeys((present.recomputed, *RECOMPUTED[1:])):
         yield replace(present, recomputed=recomputed)
-    others, own = [*splits(world_size, hardware), *offloads(world_size)], present.strategy
-    for strategy in others[others.index(own) + 1 if own in others else 1 :]:
+    others, own = [*splits(world_size, hardware), *offloads(world_size)], present.parallelism
+    for parallelism in others[others.index(own) + 1 if own in others else 1 :]:
         for recomputed in dict.fromkeys((present.recomputed, 1)):
-            yield Choice(strategy, present.micro_batch_size, recomputed)
+            yield Choice(parallelism, present.micro_batch_size, recomputed)
 
 
 def splits(world_size: int, hardware: Hardware) -> list[Parallelism]:

@@ -103,7 +103,7 @@ def update_seconds(layout: Layout, memory: Memory, hardware: Hardware) -> float:
 
 def tensor_link(hardware: Hardware, layout: Layout) -> float | None:
     """GB/s at which a device sends to those that share its matrix products, which are neighbours."""
-    if layout.strategy.tensor_parallel_size <= hardware.devices_per_node:
+    if layout.parallelism.tensor_parallel_size <= hardware.devices_per_node:
         return hardware.node_gb_per_s
     return hardware.network_gb_per_s
 
@@ -118,7 +118,7 @@ def data_link(hardware: Hardware, layout: Layout) -> float | None:
     within, outside = hardware.node_gb_per_s, hardware.network_gb_per_s
     if layout.world_size <= hardware.devices_per_node or outside is None:
         return within
-    outside *= max(1, hardware.devices_per_node // layout.strategy.tensor_parallel_size)
+    outside *= max(1, hardware.devices_per_node // layout.parallelism.tensor_parallel_size)
     return outside if within is None else min(within, outside)
 
 

@@ -70,13 +70,13 @@ class TrainingStep:
     @property
     def is_rounded(self) -> bool:
         """Whether ZeRO's first stages keep weights in less than what checkpoints have of them."""
-        return self.layout.strategy.zero_stage in (1, 2) and self.precision in HALF
+        return self.layout.parallelism.zero_stage in (1, 2) and self.precision in HALF
 
     @property
     def is_full_precision(self) -> bool:
         """Whether matrix products are in float32, as ZeRO's third stage has them in a mixed precision too."""
         return self.precision == "32-true" or (
-            self.layout.strategy.zero_stage == 3 and "mixed" in self.precision
+            self.layout.parallelism.zero_stage == 3 and "mixed" in self.precision
         )
 
     @property
@@ -166,7 +166,7 @@ def trace(step: TrainingStep, seconds: float = math.inf) -> Trace:
     depths = (_of_depth(step, few + extra) for extra in (0, period))
     less, more = (trace_all(one, deadline, gathers=False) for one in depths)
     traced = _continued(less, more, few, step)
-    return _with_gathered(traced, step, deadline) if step.layout.strategy.zero_stage == 3 else traced
+    return _with_gathered(traced, step, deadline) if step.layout.parallelism.zero_stage == 3 else traced
 
 
 def _with_gathered(traced: Trace, step: TrainingStep, deadline: float) -> Trace:
@@ -325,6 +325,6 @@ class _Training:
 
 def replica_of(layout: Layout) -> type[Replica]:
     """What a process does under a strategy beside its passes."""
-    if layout.strategy.zero_stage:
-        return ZeroShares if layout.strategy.zero_stage == 3 else WholeWeights
-    return Buckets if layout.strategy.averages else Replica
+    if layout.parallelism.zero_stage:
+        return ZeroShares if layout.parallelism.zero_stage == 3 else WholeWeights
+    return Buckets if layout.parallelism.averages else Replica

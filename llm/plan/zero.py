@@ -98,7 +98,7 @@ class Zero(Replica):
         groups = self.optimizer.param_groups
         for group in groups:
             share = group["params"][0]
-            if self.layout.strategy.offload:
+            if self.layout.parallelism.offload:
                 share.grad = self.host_gradient(share)
             else:
                 flat = self.make(share.numel(), "gradients")
@@ -132,7 +132,7 @@ class WholeWeights(Zero):
         self.own = [self._own(group) for group in self.groups]
         self.shares: list[Tensor] = []
         self.kept: Tensor | None = None
-        if layout.strategy.offload:
+        if layout.parallelism.offload:
             largest = max(p.numel() for group in self.groups for p in group)
             for group in self.optimizer.param_groups:
                 numel = group["params"][0].numel()
@@ -164,19 +164,19 @@ class WholeWeights(Zero):
 
     def reduces_now(self) -> bool:
         """Stage 1 sends whole gradients, once a step."""
-        return self.layout.strategy.zero_stage > 1 or self.is_last
+        return self.layout.parallelism.zero_stage > 1 or self.is_last
 
     def flush(self) -> None:
         """Sum the bucket over all processes, in a copy of it."""
         copied = self.make(self.n_pending, "buffers")
         # Stage 1 does so once a step.
-        send = self.ledger.send if self.layout.strategy.zero_stage > 1 else self.ledger.send_once
+        send = self.ledger.send if self.layout.parallelism.zero_stage > 1 else self.ledger.send_once
         send(2 * self.layout.others * copied.nbytes)
         del copied
-        if not self.shares and not self.layout.strategy.offload:
+        if not self.shares and not self.layout.parallelism.offload:
             own = sum(p.numel() for group in self.own for p in group)
             self.shares = [self.make(own, "gradients")]
-        if self.layout.strategy.zero_stage > 1:
+        if self.layout.parallelism.zero_stage > 1:
             for parameter in self.pending:
                 parameter.grad = None
         self.pending = []
@@ -200,7 +200,7 @@ class WholeWeights(Zero):
 
     def update(self) -> None:
         """Take the norm in float64, a gradient at a time; update; gather the weights."""
-        if not self.layout.strategy.offload:
+        if not self.layout.parallelism.offload:
             room = [self.share_of(sum(p.numel() for p in group)) for group in self.groups]
             self.make(
                 max(min(p.numel(), most) for own, most in zip(self.own, room, strict=True) for p in own),
@@ -243,7 +243,7 @@ class ZeroShares(Zero):
         trained = sum(group["params"][0].numel() for group in self.optimizer.param_groups)
         self.weights = [self.make_offloaded(n, "weights", dtype) for dtype, n in numel.items()]
         self.waiting = [self.make_offloaded(trained, "gradients", self.dtype)]
-        if layout.strategy.offload:
+        if layout.parallelism.offload:
             self.waiting += [
                 self.make_offloaded(group["params"][0].numel(), "gradients")
                 for group in self.optimizer.param_groups

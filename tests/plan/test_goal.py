@@ -21,8 +21,10 @@ def searched(monkeypatch):
 
         def traced(step):
             layout = step.layout
-            seen.append((layout.strategy.name, layout.strategy.tensor_parallel_size, step.micro_batch_size))
-            weights = 4 * PARAMETERS // (1 if layout.strategy.has_whole_weights else layout.world_size)
+            seen.append(
+                (layout.parallelism.name, layout.parallelism.tensor_parallel_size, step.micro_batch_size)
+            )
+            weights = 4 * PARAMETERS // (1 if layout.parallelism.has_whole_weights else layout.world_size)
             return Trace({"update": Memory(weights, activations=step.micro_batch_size)}, sent(layout))
 
         monkeypatch.setattr(search, "trace", traced)
@@ -34,8 +36,8 @@ def searched(monkeypatch):
 
 def planner(room):
     def make(choice):
-        check_recomputed(choice.recomputed, choice.strategy)
-        layout = Layout(choice.strategy, 8, "cuda")
+        check_recomputed(choice.recomputed, choice.parallelism)
+        layout = Layout(choice.parallelism, 8, "cuda")
         accumulation = 64 // (layout.readers * choice.micro_batch_size)
         return dataclasses.replace(
             step(layout=layout, micro_batch_size=choice.micro_batch_size), accumulation=accumulation
@@ -46,13 +48,13 @@ def planner(room):
 
 def test_where_weights_do_not_fit_whole_nothing_is_traced(searched):
     best, seen = searched(room=3 * PARAMETERS)
-    assert best.choice.strategy.name not in ("ddp", "deepspeed_zero1", "deepspeed_zero2")
+    assert best.choice.parallelism.name not in ("ddp", "deepspeed_zero1", "deepspeed_zero2")
     assert {strategy for strategy, *_ in seen} == {"fsdp", "fsdp_tp", "deepspeed_zero3"}
 
 
 def test_what_is_slow_whatever_the_micro_batch_is_traced_once(searched):
     def sent(layout):
-        return {"tensor": 1e12 if layout.strategy.tensor_parallel_size > 1 else 0}
+        return {"tensor": 1e12 if layout.parallelism.tensor_parallel_size > 1 else 0}
 
     best, seen = searched(room=1e9, sent=sent)
     assert best.choice == Choice(STRATEGIES["ddp"], 8, None)
