@@ -56,13 +56,13 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tiny, tmp_path, name):
 
 @pytest.mark.parametrize("name", slow_but("seq2seq"))
 def test_a_killed_run_ends_with_the_weights_of_one_that_never_was(python, tiny, tmp_path, name):
-    longer = ("trainer.max_steps=150", "checkpoint.every_n_steps=10", "trainer.val_check_interval=null")
+    longer = ("trainer.max_steps=80", "checkpoint.every_n_steps=10", "trainer.val_check_interval=null")
     words = changed(words_for(name, tiny, tmp_path), *longer)
     finish(python, words, "name=whole")
     process = start(python, words, "name=killed")
     wait_for_steps(tmp_path / "runs/killed", process, 25)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert 20 <= checkpoint.step_of(checkpoint.steps(tmp_path / "runs/killed/checkpoints")[0]) < 150
+    assert 20 <= checkpoint.step_of(checkpoint.steps(tmp_path / "runs/killed/checkpoints")[0]) < 80
     assert "Resuming from step" in finish(python, words, "name=killed")
     assert_same(tmp_path / "runs/whole", tmp_path / "runs/killed")

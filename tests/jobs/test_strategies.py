@@ -14,7 +14,7 @@ import pytest
 
 from llm.train import checkpoint
 from llm.train.run import Run
-from tests.commands import without
+from tests.commands import changed, without
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.distributed
@@ -117,11 +117,10 @@ class Trained:
     def start(self, name, family, strategy, n_steps, *more):
         command = [
             *[self.python, str(ROOT / "train.py"), f"name={name}", f"runs_dir={self.folder}/runs"],
-            *self.words,
+            *changed(self.words, *STRATEGIES[strategy]),
             *FAMILIES[family],
             *[f"model.{key}={value}" for key, value in SHAPE.items()],
             *SAME,
-            *STRATEGIES[strategy],
             # Saving takes most strategies longer than a step.
             *["trainer.val_check_interval=10", "checkpoint.every_n_steps=10"],
             *[f"trainer.max_steps={n_steps}", *more],
