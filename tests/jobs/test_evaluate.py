@@ -136,7 +136,7 @@ def test_tasks_of_the_harness_are_scored_as_they_are_typed(trained, task_folder,
     assert (entry["evaluation"], entry["data"], entry["split"]) == ("lm_eval", "prose", "first 4")
     assert entry["examples"] == len(lines_of(trained, entry)) == 4
     assert entry["metrics"]["byte_perplexity"] == pytest.approx(2 ** entry["metrics"]["bits_per_byte"])
-    # tests/evaluation/test_harness.py reads the harness's own ten thousand files.
+    # A slow test of tests/evaluation/test_harness.py reads the harness's own ten thousand files.
     monkeypatch.setattr(harness, "_defaults", lambda: SimpleNamespace(all_tasks=[]))
     words[1] = "eval.tasks=[proze]"
     assert main(["evaluate", f"run={trained}", *words]) == 2

@@ -49,7 +49,7 @@ ADAPTERS = {
 # AdamW makes steps of its rounding errors.
 SHIFTS = {"qa": ("label_head.output.bias", "blocks.1.residual.norms.feed_forward.bias")}
 # What runs each time; every adapter under every strategy is among the slow tests.
-QUICK = {"dora": ("fsdp_tp",), "nf4": ("fsdp", "deepspeed_zero3")}
+QUICK = {"dora": ("fsdp_tp",), "nf4": ("deepspeed_zero3",)}
 
 
 def installed(strategies):

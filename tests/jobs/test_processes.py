@@ -45,7 +45,8 @@ KINDS = {
 }
 
 
-SLOW = ("gpt within documents",)
+# A sweep that is interrupted (tests/jobs/test_sweep.py) is in a Python of its own each time.
+SLOW = ("gpt in a Python of its own", "gpt within documents")
 
 
 @pytest.mark.parametrize(

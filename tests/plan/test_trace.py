@@ -280,11 +280,10 @@ def test_what_is_offloaded_is_the_hosts():
     ("strategy", "recomputed"),
     [
         ("single", None),
-        ("fsdp", 1),
         # A step of each is traced three times, in seconds.
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("single", 1), ("single", 3), ("fsdp", None), ("fsdp", 3))
+            for case in (("single", 1), ("single", 3), ("fsdp", None), ("fsdp", 1), ("fsdp", 3))
         ),
     ],
 )

@@ -324,6 +324,7 @@ def test_a_second_preparation_waits_and_reuses(paths, tmp_path) -> None:
     assert 0 < first_watch.kept <= 1
 
 
+@pytest.mark.slow
 def test_one_line_of_84_mb_is_cleaned_in_bounded_memory(tmp_path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("word " * (64 << 18))
