@@ -133,7 +133,7 @@ def test_transformers_writes_the_same_greedy_text(bpe, bpe_file):
     assert text == complete(model, bpe, prompt, max_new_tokens=30)[0]
 
 
-@settings(max_examples=300)
+@settings(max_examples=1000)
 @given(text=TEXT)
 def test_transformers_gives_our_ids(theirs, text):
     """Its reader begins every text with a space; apart from that, and from the mark, no id differs."""
@@ -150,7 +150,7 @@ def theirs(bpe, bpe_file):
     return transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name), bpe
 
 
-@settings(max_examples=300)
+@settings(max_examples=1000)
 @given(text=TEXT)
 def test_our_reader_gives_our_ids(reread, text):
     for ours, again, plain in reread:
@@ -507,7 +507,7 @@ def test_llama_cpp_gives_our_ids(bpe, bpe_file, llama2_file, tmp_path, llama_cpp
     prefixing, llama2 = under_llama_cpp(llama_cpp, llama2_file[0]), llama2_file[1]
     by_bytes = under_llama_cpp(llama_cpp, written(tmp_path, LLAMA)[0])
 
-    @settings(max_examples=300)
+    @settings(max_examples=1000)
     @given(text=TEXT)
     def compare(text):
         ids = by_pieces.tokenize(text.encode(), add_bos=False, special=False)

@@ -57,10 +57,17 @@ def test_prepared_text_gives_every_figure(tiny, tmp_path, capsys):
     assert {path: path.read_bytes() for path in files(tmp_path / "runs")} == before
 
 
-NF4 = ["adapter=lora", "adapter.rank=4", "adapter.quantize=nf4"]
+LORA = ["adapter=lora", "adapter.rank=4"]
 
 
-@pytest.mark.parametrize("beside", [[], NF4], ids=["whole", "nf4"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        pytest.param([], id="whole"),
+        pytest.param(LORA, id="lora", marks=pytest.mark.slow),
+        pytest.param([*LORA, "adapter.quantize=nf4"], id="nf4"),
+    ],
+)
 def test_a_checkpoint_is_as_large_as_is_said(tiny, tiny_run, tmp_path, capsys, beside):
     if beside:
         start = tiny_run("start", "trainer.max_steps=1")

@@ -187,7 +187,7 @@ def test_a_trace_is_given_up_at_any_moment_without_an_end_to_the_process(monkeyp
         with contextlib.suppress(TimeoutError):
             assert trace_all(late, deadline=0.5).peak.total > 0
             break
-    assert moment > 2
+    assert moment > 2 * shape.n_layers
 
 
 def test_a_cpu_keeps_gaps_between_tensors_and_an_accelerator_does_not():
