@@ -9,8 +9,12 @@ from torch import nn
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
-    """No gradients and no dropout inside; afterwards each module is in the mode that it was in."""
-    training = [module for module in _parts(model) if module.training]
+    """No gradients and no dropout inside; afterwards each module is in the mode that it was in.
+
+    A model in eval mode is taken to be so in all its parts.
+    """
+    # To look at each part of GPT-2's shape takes 0.3 ms, and a step that writes a token in eight bits 7.
+    training = [module for module in model.modules() if module.training] if model.training else []
     try:
         for module in training:
             module.training = False
@@ -19,13 +23,3 @@ def inference(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _parts(model: nn.Module) -> list[nn.Module]:
-    """`model` and all below it; one that stands in two places comes twice."""
-    # `Module.modules` names each and looks for doubles: 0.3 ms of GPT-2's shape where this takes 0.05, and a step that
-    # writes a token in eight bits 7.
-    found = [model]
-    for module in found:
-        found += [child for child in module._modules.values() if child is not None]
-    return found

@@ -26,6 +26,8 @@ class RMSNorm(nn.Module):
         # torch has a kernel for accelerators, and its compiler makes one anywhere; on a CPU without it, autograd's
         # composition takes four times as long as the formula below.
         if x.is_cpu and not torch.compiler.is_compiling():
+            if not torch.is_grad_enabled():
+                return _normalise(x, self.weight, self.eps)[0]
             return _RMSNorm.apply(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
@@ -35,10 +37,9 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=weight.dtype)
-        scale = torch.rsqrt(norm.square() / x.shape[-1] + eps)
+        normalised, scale = _normalise(x, weight, eps)
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight).to(x.dtype)
+        return normalised
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -47,6 +48,13 @@ class _RMSNorm(torch.autograd.Function):
         along = (product @ weight).unsqueeze(-1) * scale.pow(3) / -x.shape[-1]
         grad_x = (grad * weight).mul_(scale).addcmul_(x, along)
         return grad_x.to(x.dtype), scale.flatten() @ product.flatten(0, -2), None
+
+
+def _normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the normalised `x` and what it was multiplied with."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=weight.dtype)
+    scale = torch.rsqrt(norm.square() / x.shape[-1] + eps)
+    return (x * scale).mul_(weight).to(x.dtype), scale
 
 
 def build_norm(config: ModelConfig, size: int) -> nn.Module:

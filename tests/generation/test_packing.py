@@ -19,6 +19,8 @@ SHAPES = {
     "soft cap": dataclasses.replace(CONFIG, logit_soft_cap=2.0),
     "biases": dataclasses.replace(CONFIG, attention_bias=True, mlp_bias=True, activation="gelu"),
     "normalised queries": dataclasses.replace(CONFIG, qk_norm=True, activation="gelu_tanh"),
+    "parallel residual": dataclasses.replace(CONFIG, residual="parallel", norm="layer"),
+    "post-norm": dataclasses.replace(CONFIG, residual="post", norm="layer"),
     "relu": dataclasses.replace(CONFIG, activation="relu", mlp_bias=True),
     "an activation that can't be fused": dataclasses.replace(CONFIG, activation="relu2"),
 }

@@ -139,6 +139,20 @@ def test_no_row_of_a_layer_depends_on_the_others(kernel):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_row_without_a_scale_leaves_the_others_alone(kernel):
+    outputs = FEWEST_OUTPUTS if kernel is _OneDnn else 40
+    bias_o = torch.randn(outputs)
+    layer = _Int8Linear(torch.randn(outputs, 96), bias_o, kernel)
+    x_bi = torch.randn(4, 96)
+    x_bi[1], x_bi[2, 5] = 0.0, torch.nan
+    y_bo = layer(x_bi)
+    assert torch.equal(y_bo[1], bias_o)
+    assert y_bo[2].isnan().all()
+    torch.testing.assert_close(y_bo[[0, 3]], layer(x_bi[[0, 3]]))
+
+
+@torch.no_grad()
 @pytest.mark.skipif(not SCALES_ROWS, reason="this CPU's kernel scales inputs over all rows")
 @pytest.mark.parametrize("rows", [3, 16])
 def test_no_text_depends_on_the_others(trained, rows):
