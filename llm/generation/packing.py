@@ -68,14 +68,14 @@ class Packer:
             packed = self.packed(child)
             setattr(module, name, packed)
             # Packed attention has its output below it, which is as it was.
-            if packed is child or isinstance(packed, _PackedAttention):
+            if packed is child or isinstance(packed, PackedAttention):
                 self.pack_within(packed)
 
     def packed(self, layer: nn.Module) -> nn.Module:
         """What computes the same as `layer` faster; `layer` itself where nothing does."""
         match layer:
             case Attention() if not isinstance(layer, CrossAttention):
-                return _PackedAttention(layer, self.linear)
+                return PackedAttention(layer, self.linear)
             case Switched():  # which is a linear layer too
                 return _Changed(self.linear(layer.weight, layer.bias), layer.changes)
             case nn.Linear():
@@ -166,7 +166,7 @@ class _Changed(nn.Module):
         return changed
 
 
-class _PackedAttention(Attention):
+class PackedAttention(Attention):
     """Attention whose queries, keys and values come from one product."""
 
     def __init__(self, attention: Attention, linear: Callable[[Tensor, Tensor | None], nn.Module]) -> None:

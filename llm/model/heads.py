@@ -29,7 +29,7 @@ class Embedding(nn.Module):
         self.positions = positions(config) if positions is not None else None
         self.segments = nn.Embedding(config.n_segments, config.d_model) if config.n_segments else None
         self.norm = build_norm(config, config.d_model) if config.embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout: nn.Module = nn.Dropout(config.dropout)
 
     def forward(self, tokens_bt: Tensor, start: Start = 0, segments_bt: Tensor | None = None) -> Tensor:
         """Return the vectors (b, t, d) of tokens whose first position is `start`; all of segment 0 by default."""

@@ -8,7 +8,7 @@ from test_packing import SHAPES
 from torch.nn import functional as F
 
 from llm.errors import ConfigError
-from llm.generation import BatchEngine, Request, Sampling, quantize
+from llm.generation import BatchEngine, Request, Sampling, quantization, quantize
 from llm.generation.quantization import (
     FEWEST_OUTPUTS,
     LARGEST,
@@ -55,6 +55,13 @@ def trained():
     return model.eval()
 
 
+@pytest.fixture(params=[False, True], ids=["each layer turns", "the stream is turned"])
+def turns(request, monkeypatch):
+    """Both ways in turn, whichever this CPU's is."""
+    monkeypatch.setattr(quantization, "TURNS_STREAM", request.param)
+    return request.param
+
+
 def copy(model):
     other = Transformer(model.config).eval()
     other.load_state_dict(model.state_dict())
@@ -62,7 +69,7 @@ def copy(model):
 
 
 @torch.no_grad()
-def test_perplexity_changes_by_less_than_a_hundredth(trained):
+def test_perplexity_changes_by_less_than_a_hundredth(trained, turns):
     held_out = text(64, 33, 10_000)
     plain, whole = loss(trained, held_out), loss(quantize(copy(trained)), held_out)
     assert plain < 2.0  # it has learnt: a guess costs 4.1
@@ -116,7 +123,7 @@ def test_gelu_by_the_logistic_function_is_the_same():
 
 @torch.no_grad()
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
-def test_every_matrix_is_replaced_by_its_own(config):
+def test_every_matrix_is_replaced_by_its_own(config, turns):
     model = Transformer(config).eval()
     init_weights(model, seed=0)
     tokens_bt = torch.randint(0, 61, (3, 20), generator=torch.Generator().manual_seed(1))
@@ -155,7 +162,7 @@ def test_a_row_without_a_scale_leaves_the_others_alone(kernel):
 @torch.no_grad()
 @pytest.mark.skipif(not SCALES_ROWS, reason="this CPU's kernel scales inputs over all rows")
 @pytest.mark.parametrize("rows", [3, 16])
-def test_no_text_depends_on_the_others(trained, rows):
+def test_no_text_depends_on_the_others(trained, rows, turns):
     model = quantize(copy(trained), rows)
     requests = [
         Request(text(1, length, length)[0].tolist(), 20, Sampling(temperature=1.2), seed=length)
