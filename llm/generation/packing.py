@@ -116,7 +116,7 @@ class Packer:
 def _call_straight(module: nn.Module) -> None:
     """Let `module` call what it has below it as plain functions."""
     # torch looks for a submodule in three dictionaries and then for hooks around its call: of a step that writes a token
-    # with a small model that is a quarter.
+    # with a small model that is a tenth.
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleDict):
             vars(module)[name] = {key: each.forward for key, each in child.items()}
