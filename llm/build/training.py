@@ -27,8 +27,8 @@ from llm.train.derive import Derived
 from llm.train.hang import HangWatch
 from llm.train.loggers import LoggedRun, MetricsCSV, RunLogger
 from llm.train.metrics import Meter, Observer, Pause
-from llm.train.module import LanguageModule, OptimizerFactory
-from llm.train.optimizers import check_strategy
+from llm.train.module import LanguageModule
+from llm.train.optimizers import OptimizerFactory, check_strategy
 from llm.train.parallelism import Parallelism
 from llm.train.parts import PartLosses
 from llm.train.profiling import Unprofiled

@@ -1,18 +1,15 @@
 """What a process does with gradients and weights around its passes: nothing of its own, or DDP's buckets."""
 
-from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from llm.plan.layout import Layout
 from llm.plan.ledger import Ledger
+from llm.train.optimizers import OptimizerFactory
 from llm.train.sharding import local
-
-OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 
 
 class Replica:

@@ -22,10 +22,11 @@ from llm.plan.gathering import gathered
 from llm.plan.heap import Heap
 from llm.plan.layout import Layout
 from llm.plan.ledger import KINDS, Ledger, Memory
-from llm.plan.replica import Buckets, OptimizerFactory, Replica
+from llm.plan.replica import Buckets, Replica
 from llm.plan.zero import WholeWeights, ZeroShares, frozen_copies
 from llm.train.hardware import largest_tensor
 from llm.train.memory import MEASURED_STEPS
+from llm.train.optimizers import OptimizerFactory
 from llm.train.sharding import blocks, local
 from llm.train.strategies import HALF
 

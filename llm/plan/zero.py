@@ -10,7 +10,8 @@ from llm.model import Transformer
 from llm.plan.gathering import Gathering, follow
 from llm.plan.layout import Layout
 from llm.plan.ledger import Ledger, Reserve
-from llm.plan.replica import OptimizerFactory, Replica
+from llm.plan.replica import Replica
+from llm.train.optimizers import OptimizerFactory
 from llm.train.zero import MOMENTS, STEP, own_frozen
 
 # Lightning's reduce_bucket_size, in values; on a CPU a bucket is in memory as far as it is written to.

@@ -1,7 +1,7 @@
 """The LightningModule: one transformer, one objective, and what an optimizer step does with their gradients."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -14,10 +14,10 @@ from llm.data.collators.base import Batch
 from llm.errors import TrainingError
 from llm.model import Transformer
 from llm.objective import Loss, Rows
+from llm.train.optimizers import OptimizerFactory
 from llm.train.sharding import blocks, clip_by_global_norm, release
 
 Objective = Callable[[nn.Module, Batch], Loss]
-OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 Schedule = Callable[[int], float]
 Initialise = Callable[[Transformer], None]
 

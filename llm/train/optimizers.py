@@ -17,6 +17,7 @@ from llm.train.sharding import sharded_like, whole
 # Shapes: m rows, n columns, b matrices of one shape.
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
+OptimizerFactory = Callable[[NamedParameters], Optimizer]
 Kind = Literal["matrix", "head", "embedding", "norm", "bias"]
 Fused = Literal["auto"] | bool
 
