@@ -83,7 +83,8 @@ def turn_stream(model: Transformer) -> None:
 
     The stream is turned once before them and once after, where otherwise each layer turns what it reads. What norms
     scale and add goes into the layers after them, and heads' values come turned by weights alone. Nothing changes where
-    the stream itself is what a norm has scaled (post-norm), and beside a second stack or adapters.
+    the stream itself is what a norm has scaled (post-norm), beside a second stack or adapters, where a head ends within
+    a block, and where a turn would change the mean that a norm takes off.
     """
     turn = Turn(model.config.d_model)
     blocks = [block for block in model.stack.blocks if isinstance(block, Block) and _is_turnable(block, turn)]
@@ -101,7 +102,7 @@ def _is_turnable(block: Block, turn: Turn) -> bool:
         block.residual.placing != "post"
         and block.cross_attention is None
         and all(type(layer) is nn.Linear for layer in block.modules() if isinstance(layer, nn.Linear))
-        and attention.head_size % Turn(attention.output.in_features).block == 0
+        and attention.head_size % _block(attention.output.in_features) == 0
         and (turn.keeps_mean or not any(isinstance(norm, nn.LayerNorm) for norm in norms))
     )
 
