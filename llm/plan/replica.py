@@ -34,20 +34,18 @@ class Replica:
     def forward(self) -> None:
         """A forward pass begins."""
 
-    def backward(self, is_first: bool, is_last: bool) -> None:
-        """A backward pass begins, the step's first or last."""
+    def backward(self, is_last: bool) -> None:
+        """A backward pass begins, the step's last or not."""
         self.is_last = is_last
-        if is_first:
-            # Lightning forgets the last step's gradients behind the next one's forward pass.
-            self.optimizer.zero_grad()
 
     def close(self) -> None:
         """A backward pass is over."""
 
     def update(self) -> None:
-        """The optimizer takes its step."""
+        """The optimizer takes its step, and lets go of the gradients."""
         self.optimizer.step()
         self.mark_states()
+        self.optimizer.zero_grad()
 
     def mark_states(self, kind: str = "optimizer") -> None:
         """Say what the optimizer's state is for."""

@@ -309,16 +309,16 @@ class _Training:
             self.ledger.forget_sent()
             self.replica.begin()
             for turn in range(self.step.turns):
-                self._pass(next(batches), is_first=turn == 0, is_last=turn == self.step.turns - 1)
+                self._pass(next(batches), is_last=turn == self.step.turns - 1)
             self.ledger.at("buffers", "update")
             self.replica.update()
 
-    def _pass(self, batch: Batch, is_first: bool, is_last: bool) -> None:
+    def _pass(self, batch: Batch, is_last: bool) -> None:
         self.ledger.at("activations", "embedding")
         self.replica.forward()
         with self.step.layout.autocast(self.step.precision):
             loss = self.step.objective(self.net, batch).mean
-        self.replica.backward(is_first, is_last)
+        self.replica.backward(is_last)
         self.ledger.at("logits", "loss")
         loss.backward()
         self.replica.close()

@@ -131,9 +131,9 @@ def really_allocated(shape, recomputed, precision, batch):
         for _ in range(2):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
                 loss = CrossEntropy()(net, batch).mean
-            optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            optimizer.zero_grad()
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = most = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
