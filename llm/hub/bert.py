@@ -1,7 +1,7 @@
 """BERT as Hugging Face writes it: with its masked-language head, with its pooler as embedding models, or with labels."""
 
 from llm.errors import ConfigError
-from llm.hub.rules import Family, Layers, Rule, Values
+from llm.hub.rules import UNGATED, Family, Layers, Rule, Values
 from llm.model import ModelConfig
 
 LAYER_RULES = (
@@ -109,13 +109,7 @@ BERT = Family(
         "hidden_act": "gelu",
     },
     activation_key="hidden_act",
-    activations={
-        "gelu": "gelu",
-        "gelu_new": "gelu_tanh",
-        "gelu_pytorch_tanh": "gelu_tanh",
-        "relu": "relu",
-        "relu2": "relu2",
-    },
+    activations=UNGATED,
     base="bert.",
     tokens="embeddings.word_embeddings.weight",
     rules=(

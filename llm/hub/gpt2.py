@@ -1,6 +1,6 @@
 """GPT-2 as Hugging Face writes it."""
 
-from llm.hub.rules import Family, Layers, Rule
+from llm.hub.rules import UNGATED, Family, Layers, Rule
 
 LAYER_RULES = (
     Rule("ln_1", "residual.norms.attention"),
@@ -47,13 +47,7 @@ GPT2 = Family(
         "tie_word_embeddings": True,
     },
     activation_key="activation_function",
-    activations={
-        "gelu_new": "gelu_tanh",
-        "gelu_pytorch_tanh": "gelu_tanh",
-        "gelu": "gelu",
-        "relu": "relu",
-        "relu2": "relu2",
-    },
+    activations=UNGATED,
     base="transformer.",
     tokens="wte.weight",
     rules=(

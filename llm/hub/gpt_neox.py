@@ -1,7 +1,7 @@
 """GPT-NeoX as Hugging Face writes it, and so Pythia: attention and feed-forward side by side, heads partly turned."""
 
 from llm.errors import ConfigError
-from llm.hub.rules import Family, Layers, Rule, Values
+from llm.hub.rules import UNGATED, Family, Layers, Rule, Values
 from llm.model import ModelConfig
 
 LAYER_RULES = (
@@ -69,13 +69,7 @@ GPT_NEOX = Family(
         "use_parallel_residual": True,
     },
     activation_key="hidden_act",
-    activations={
-        "gelu": "gelu",
-        "gelu_new": "gelu_tanh",
-        "gelu_pytorch_tanh": "gelu_tanh",
-        "relu": "relu",
-        "relu2": "relu2",
-    },
+    activations=UNGATED,
     base="gpt_neox.",
     tokens="embed_in.weight",
     rules=(

@@ -4,6 +4,7 @@ from llm.errors import ConfigError
 from llm.hub.rules import Family, Layers, Rule, Values
 from llm.model import ModelConfig
 
+# What its relatives say and leave out as Llama does.
 KEYS = {
     "d_model": ("hidden_size",),
     "n_layers": ("num_hidden_layers",),
@@ -26,12 +27,6 @@ DEFAULTS = {
     "hidden_act": "silu",
     "rope_theta": 10000.0,
 }
-CONSTANTS = {"norm": "rms", "residual": "pre", "position": "rotary"}
-RULES = (
-    Rule("model.embed_tokens", "embedding.tokens"),
-    Rule("model.norm", "stack.norm"),
-    Rule("lm_head", "unembedding"),
-)
 LAYER_RULES = (
     Rule("input_layernorm", "residual.norms.attention"),
     Rule("self_attn.q_proj", "attention.query"),
@@ -94,14 +89,18 @@ LLAMA = Family(
     model_type="llama",
     architecture="LlamaForCausalLM",
     keys=KEYS | {"mlp_bias": ("mlp_bias",)},
-    constants=CONSTANTS,
+    constants={"norm": "rms", "residual": "pre", "position": "rotary"},
     required={},
     defaults=DEFAULTS | {"mlp_bias": False},
     activation_key="hidden_act",
     activations={"silu": "swiglu"},
     base="model.",
     tokens="embed_tokens.weight",
-    rules=RULES,
+    rules=(
+        Rule("model.embed_tokens", "embedding.tokens"),
+        Rule("model.norm", "stack.norm"),
+        Rule("lm_head", "unembedding"),
+    ),
     layers=(Layers("model.layers.{}", "stack.blocks.{}", LAYER_RULES),),
     ignored=r".*\.rotary_emb\.inv_freq",
     write_more=write_rope,

@@ -1,6 +1,6 @@
 """Marian as Hugging Face writes it: the Transformer of 2017, as the OPUS translation models have it."""
 
-from llm.hub.rules import Family, Layers, Rule, Values
+from llm.hub.rules import UNGATED, Family, Layers, Rule, Values
 from llm.model import ModelConfig
 
 
@@ -57,12 +57,7 @@ MARIAN = Family(
         "activation_function": "gelu",
     },
     activation_key="activation_function",
-    activations={
-        "relu": "relu",
-        "gelu": "gelu",
-        "gelu_new": "gelu_tanh",
-        "relu2": "relu2",
-    },
+    activations=UNGATED,
     base="model.",
     tokens="shared.weight",
     rules=(Rule("model.shared", "embedding.tokens"),),

@@ -1,8 +1,10 @@
 """Qwen3 as Hugging Face writes it: Llama's layout with normalised queries and keys."""
 
+import dataclasses
+
 from llm.errors import ConfigError
-from llm.hub.llama import CONSTANTS, DEFAULTS, KEYS, LAYER_RULES, RULES, read_rope, write_rope
-from llm.hub.rules import Family, Layers, Rule, Values
+from llm.hub.llama import DEFAULTS, KEYS, LAYER_RULES, LLAMA, read_rope
+from llm.hub.rules import Layers, Rule, Values
 
 
 def read_qwen(theirs: Values) -> Values:
@@ -23,20 +25,15 @@ NORM_RULES = (
     Rule("self_attn.k_norm", "attention.key_norm"),
 )
 
-QWEN3 = Family(
+QWEN3 = dataclasses.replace(
+    LLAMA,
     model_type="qwen3",
     architecture="Qwen3ForCausalLM",
     keys=KEYS,
-    constants=CONSTANTS | {"qk_norm": True},
+    constants={**LLAMA.constants, "qk_norm": True},
     required={"use_sliding_window": False},
     defaults=DEFAULTS | {"head_dim": 128},
-    activation_key="hidden_act",
-    activations={"silu": "swiglu"},
-    base="model.",
-    tokens="embed_tokens.weight",
-    rules=RULES,
     layers=(Layers("model.layers.{}", "stack.blocks.{}", (*LAYER_RULES, *NORM_RULES)),),
-    ignored=r".*\.rotary_emb\.inv_freq",
-    write_more=write_rope,
     read_more=read_qwen,
+    limits=lambda config: [],
 )

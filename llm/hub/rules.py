@@ -19,6 +19,15 @@ Shapes = dict[str, torch.Size]
 # Keys that shape training alone: a converted model computes the same without them.
 TRAINING_KEYS = frozenset({"dropout", "init_std", "zero_init_outputs"})
 
+# Their names of activations without a gate -> ours, in the families that know torch's own; the first of ours is written.
+UNGATED = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "relu2": "relu2",
+}
+
 
 class Rule:
     """Their module holds our modules' tensors, joined along the first dimension.

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from llm.hub.rules import Family, Layers, Rule, State, Values
+from llm.hub.rules import UNGATED, Family, Layers, Rule, State, Values
 from llm.model import ModelConfig
 from llm.model.config import GATED
 
@@ -96,14 +96,7 @@ T5 = Family(
         "tie_word_embeddings": True,
     },
     activation_key="feed_forward_proj",
-    activations={
-        "relu": "relu",
-        "gelu": "gelu",
-        "gelu_new": "gelu_tanh",
-        "relu2": "relu2",
-        "gated-gelu": "geglu_tanh",
-        "gated-silu": "swiglu",
-    },
+    activations=UNGATED | {"gated-gelu": "geglu_tanh", "gated-silu": "swiglu"},
     base="",
     tokens="shared.weight",
     rules=(
