@@ -73,6 +73,11 @@ class TokenStream:
         """How many documents begin in the stream."""
         return len(self.documents)
 
+    @property
+    def ends(self) -> np.ndarray:
+        """The position behind each document's last token (n,), as uint64."""
+        return np.append(self.documents[1:], np.uint64(len(self)))[: self.n_documents]
+
     def cut(self, view: Callable[["TokenStream", int, int], Any], length: int, seed: int) -> Any:
         """The stream as samples of at most `length` tokens, by the view of a collator."""
         return view(self, length, seed)
@@ -142,10 +147,9 @@ class Corpus:
             raise _damaged(self.folder / INDEX, "it vouches for no text")
         for name in STREAMS:
             stream: TokenStream = getattr(self, name)
-            ends = np.append(stream.documents[1:], np.uint64(len(stream)))
             if len(stream) and stream.tokens.max() >= self.vocab_size:
                 raise _damaged(self.folder / tokens_name(name), f"it has ids above {self.vocab_size - 1}")
-            if (stream.documents > ends[: len(stream.documents)]).any():
+            if (stream.documents > stream.ends).any():
                 raise _damaged(self.folder / documents_name(name), "its documents are not in order")
 
     @cached_property

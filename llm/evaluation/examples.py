@@ -46,9 +46,9 @@ class DocumentSums:
 
     def rows(self, tokenizer: Tokenizer, metrics: Collection[str]) -> list[Row]:
         """A document a row, with its part in those of `metrics` that add up; one of which nothing was predicted has none."""
-        ends = np.append(self._starts[1:], len(self.stream))
         rows = []
-        for start, end, nll, tokens in zip(self._starts, ends, self._nll_d, self._tokens_d, strict=True):
+        places = zip(self._starts, self.stream.ends, self._nll_d, self._tokens_d, strict=True)
+        for start, end, nll, tokens in places:
             text = tokenizer.decode_bytes(self.stream.tokens[start:end].tolist())
             scores = {"loss": [nll, float(tokens)], "bits_per_byte": [nll / math.log(2), float(len(text))]}
             if tokens:

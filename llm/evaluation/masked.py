@@ -3,7 +3,6 @@
 Shapes: n windows, t time, k hidden positions.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from llm.data import TokenStream
 from llm.errors import DataError
+from llm.evaluation.perplexity import perplexity
 from llm.generation.mode import inference
 from llm.model import Transformer
 from llm.model.mask import PADDING
@@ -65,7 +65,7 @@ def score_masked(
     loss = total.item() / count
     return {
         "loss": loss,
-        "pseudo_perplexity": math.exp(loss) if loss < 700 else math.inf,
+        "pseudo_perplexity": perplexity(loss),
         "masked_accuracy": correct / count,
         "tokens": count,
     }

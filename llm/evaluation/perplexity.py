@@ -67,7 +67,7 @@ def score_stream(
             # The windows lie side by side, so that their targets do too.
             each(np.arange(done + 1, done + 1 + len(nll_k)), nll_k.numpy())
         done += len(nll_k)
-    return _summary(nll.item(), total, stream.n_bytes)
+    return text_scores(nll.item(), total, stream.n_bytes)
 
 
 def _context_length(model: Transformer, wanted: int | None) -> int:
@@ -100,11 +100,17 @@ def _nll(model: Transformer, windows_nt: Tensor) -> Tensor:
         return torch.cat(each).double().cpu()
 
 
-def _summary(nll: float, tokens: int, n_bytes: int) -> dict[str, float]:
+def perplexity(loss: float) -> float:
+    """The perplexity at a loss in nats a token; infinite where a float can't hold it."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def text_scores(nll: float, tokens: int, n_bytes: int) -> dict[str, float]:
+    """What `nll` nats for so many tokens, which are so many bytes of text, come to."""
     loss = nll / tokens
     return {
         "loss": loss,
-        "perplexity": math.exp(loss) if loss < 700 else math.inf,
+        "perplexity": perplexity(loss),
         "bits_per_byte": nll / math.log(2) / n_bytes,
         "tokens": tokens,
         "bytes": n_bytes,

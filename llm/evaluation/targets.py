@@ -3,8 +3,6 @@
 Shapes: b batch, k targets in a row, v vocabulary.
 """
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,6 +11,7 @@ from llm.data.collators.base import Collator
 from llm.data.corpus import TokenStream
 from llm.data.sampling.windows import IGNORED
 from llm.errors import DataError
+from llm.evaluation.perplexity import text_scores
 from llm.generation.mode import inference
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer
@@ -50,11 +49,4 @@ def score_targets(
         n_bytes += len(tokenizer.decode_bytes(targets_k.tolist()))
     if not n_bytes:
         raise DataError("There is nothing to score: the held-out text gives no target.")
-    loss = nll.item() / tokens
-    return {
-        "loss": loss,
-        "perplexity": math.exp(loss) if loss < 700 else math.inf,
-        "bits_per_byte": nll.item() / math.log(2) / n_bytes,
-        "tokens": tokens,
-        "bytes": n_bytes,
-    }
+    return text_scores(nll.item(), tokens, n_bytes)

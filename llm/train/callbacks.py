@@ -35,7 +35,29 @@ class StrategyRecord(L.Callback):
             )
 
 
-class SampleWriter(L.Callback):
+class EveryNSteps(L.Callback):
+    """Does something every n optimizer steps, on every rank; what was done before this session is not done again."""
+
+    every_n_steps: int
+    _last = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count from the step that this session goes on from."""
+        self._last = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Act where the interval says so, once a step: it has several micro-batches."""
+        step = trainer.global_step
+        if step != self._last and step % self.every_n_steps == 0:
+            self._last = step
+            self.act(trainer)
+
+    def act(self, trainer: L.Trainer) -> None:
+        """What is done."""
+        raise NotImplementedError
+
+
+class SampleWriter(EveryNSteps):
     """Lets the model write every n steps, appends that to samples.jsonl, and hands it to whoever shows it.
 
     Args:
@@ -62,25 +84,20 @@ class SampleWriter(L.Callback):
         self.every_n_steps = every_n_steps
         self.shows = shows
         self.pause = pause
-        self._last = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Drop what an earlier session wrote after the step that this one goes on from."""
-        self._last = trainer.global_step
+        super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero and self.path.is_file():
             kept = [line for line in _whole_lines(self.path) if _step(line) <= self._last]
             write_atomically(self.path, "".join(kept))
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Sample where the interval says so; all ranks make the same texts, since a split model needs all of them."""
-        step = trainer.global_step
-        if step == self._last or step % self.every_n_steps:
-            return
-        self._last = step
+    def act(self, trainer: L.Trainer) -> None:
+        """Sample; all ranks make the same texts, since a split model needs all of them."""
         with self.pause():
             texts = self.write()
             if trainer.is_global_zero:
-                self._note(step, texts)
+                self._note(trainer.global_step, texts)
 
     def _note(self, step: int, texts: list[str]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -92,7 +109,7 @@ class SampleWriter(L.Callback):
             show(step, self.prompts, texts)
 
 
-class Evaluated(L.Callback):
+class Evaluated(EveryNSteps):
     """Scores the model every n steps by what `eval` names, and logs the figures.
 
     Args:
@@ -105,22 +122,13 @@ class Evaluated(L.Callback):
         self.score = score
         self.every_n_steps = every_n_steps
         self.pause = pause
-        self._last = -1
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """What was scored before this session is not scored again."""
-        self._last = trainer.global_step
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Score where the interval says so."""
-        step = trainer.global_step
-        if step == self._last or step % self.every_n_steps:
-            return
-        self._last = step
+    def act(self, trainer: L.Trainer) -> None:
+        """Score the model and log it."""
         with self.pause():
             figures = dict(self.score())
             for logger in trainer.loggers:
-                logger.log_metrics(figures, step)
+                logger.log_metrics(figures, trainer.global_step)
 
 
 def _whole_lines(path: Path) -> list[str]:

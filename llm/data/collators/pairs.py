@@ -45,7 +45,7 @@ class Pairs(Epochs[Pair]):
         self.stream, self.length, self.end_of_text = stream, length, end_of_text
         super().__init__(stream.n_documents, seed)
         self._starts = stream.documents.astype(np.int64)
-        self._ends = np.append(self._starts[1:], len(stream))
+        self._ends = stream.ends.astype(np.int64)
         ends_of_text = stream.positions(end_of_text)
         self._middles = np.setdiff1d(ends_of_text, self._starts, assume_unique=True)
         is_pairs = len(self._middles) == self.size

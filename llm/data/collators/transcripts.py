@@ -25,7 +25,7 @@ class Transcripts:
     def __init__(self, stream: TokenStream, end_of_text: int) -> None:
         self.stream = stream
         self._starts = stream.documents.astype(np.int64)
-        self._ends = np.append(self._starts[1:], len(stream))
+        self._ends = stream.ends.astype(np.int64)
         self._gone_p, number_p, is_mark_p = self._ends_of_text(end_of_text)
         n_gone = np.bincount(number_p, minlength=len(self._starts))
         self.lengths = self._ends - self._starts - 1 - n_gone

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from llm.data.corpus import STREAMS, documents_name, token_dtype, tokens_name
-from llm.data.preparation.encode import ROW, HashedFile, PieceFiles
+from llm.data.preparation.encode import ROW, PieceFiles
+from llm.data.preparation.numbered import HashedFile
 from llm.data.steps.repeats import HASHES_AT_ONCE, find_repeats
 
 # Bound of memory: chunks copied at once.

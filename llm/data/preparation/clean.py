@@ -20,7 +20,7 @@ from llm.data.documents.split import choose_split, first_documents
 from llm.data.executors.processes import Do
 from llm.data.preparation.cleaned import CleanFiles, CleanPiece, Marks
 from llm.data.preparation.compare import INDEX, LEFT_OUT, REPEATED, SUMS, compare, finished_index
-from llm.data.preparation.encode import HashedFile
+from llm.data.preparation.numbered import HashedFile, finished_records
 from llm.data.preparation.pipeline import Pipeline, whole_documents
 from llm.data.preparation.progress import PrepareProgress
 from llm.errors import DataError
@@ -106,13 +106,15 @@ def clean(
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [CleanFiles(folder, number) for number in range(len(plan.pieces))]
-    records = _records(plan, pipeline, files, do, progress)
+    progress.stage("Cleaning")
+    job = CleanJob(plan.pieces, pipeline, folder)
+    records = finished_records(job, len(files), do, plan.n_bytes, progress)
     index = finished_index(folder, records)
     if index is None:
         progress.stage("Comparing documents")
         index = compare(pipeline, files, records)
         write_json(folder / INDEX, index)
-    _refuse_nothing(pipeline, records, index)
+    _check_any_left(pipeline, records, index)
     pieces = _pieces(pipeline, files, records)
     left_out = _left_out(records, plan.left_out)
     left_out.counts["duplicate"] += index["duplicates"]
@@ -148,37 +150,7 @@ def _left_out(records: Sequence[Mapping[str, Any]], before: LeftOut) -> LeftOut:
     return left_out
 
 
-def _records(
-    plan: Plan,
-    pipeline: Pipeline,
-    files: Sequence[CleanFiles],
-    do: Do,
-    progress: PrepareProgress,
-) -> list[dict[str, Any]]:
-    """The records of all pieces, those made that weren't finished before."""
-    progress.stage("Cleaning")
-    done = {file.number: record for file in files if (record := file.finished())}
-    waiting = [file.number for file in files if file.number not in done]
-    job = CleanJob(plan.pieces, pipeline, files[0].folder)
-    _tell(done, len(files), plan, progress)
-    for number, record in do(job, waiting, plan.n_bytes):
-        done[number] = record
-        _tell(done, len(files), plan, progress)
-    return [done[file.number] for file in files]
-
-
-def _tell(done: Mapping[int, dict[str, Any]], count: int, plan: Plan, progress: PrepareProgress) -> None:
-    documents, n_bytes, kept = (
-        sum(record[key] for record in done.values()) for key in ("documents", "bytes", "kept_bytes")
-    )
-    # Pieces are about alike, and a compressed source doesn't know how much text is in it.
-    total = n_bytes * count // len(done) if n_bytes else plan.n_bytes
-    progress.update(documents, n_bytes, total)
-    if n_bytes:
-        progress.keeping(kept / n_bytes)
-
-
-def _refuse_nothing(
+def _check_any_left(
     pipeline: Pipeline, records: Sequence[Mapping[str, Any]], index: Mapping[str, Any]
 ) -> None:
     """Raise DataError where no document is left, naming the steps."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from llm.data.documents import fingerprint
 from llm.data.preparation.cleaned import CleanFiles, Marks, documents_at
-from llm.data.preparation.encode import HashedFile
+from llm.data.preparation.numbered import HashedFile
 from llm.data.preparation.pipeline import EXAMPLES_KEPT, Pipeline, Tally
 from llm.data.steps.contamination import Contamination
 from llm.data.steps.duplicates import STARTS

@@ -1,8 +1,6 @@
 """One piece of a corpus from text to tokens: what a worker process does, whole or not at all."""
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +13,10 @@ from llm.data.documents import BETWEEN, BETWEEN_WORDS, Document, LeftOut, Part, 
 from llm.data.documents.messages import conversations_of, is_conversation
 from llm.data.documents.verbatim import VERBATIM, as_ids
 from llm.data.files.cutting import chunks
-from llm.data.preparation.numbered import NumberedFiles
+from llm.data.preparation.numbered import HashedFile, NumberedFiles
 from llm.data.preparation.survey import Survey
 from llm.errors import DataError
-from llm.files import beside, read_json, sha256, sync, write_json
+from llm.files import read_json, sha256, write_json
 from llm.redaction import redacted_text
 
 if TYPE_CHECKING:
@@ -54,40 +52,6 @@ class PieceFiles(NumberedFiles):
         except (OSError, ValueError, KeyError):
             return None
         return record if whole else None
-
-
-class HashedFile:
-    """A new file that is hashed while it is written, and that takes its name when it is whole and synced."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._neighbour = beside(path)
-        self._digest = hashlib.sha256()
-        self.sha256 = ""
-        self.n_bytes = 0
-
-    def __enter__(self) -> "HashedFile":
-        self._file = self._neighbour.open("wb")
-        return self
-
-    def write(self, content: np.ndarray | bytes) -> None:
-        """Append bytes, or an array's bytes."""
-        data = content if isinstance(content, bytes) else content.tobytes()
-        self._file.write(data)
-        self._digest.update(data)
-        self.n_bytes += len(data)
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._neighbour.replace(self._path)
-                sync(self._path.parent)
-                self.sha256 = self._digest.hexdigest()
-        finally:
-            self._file.close()
-            self._neighbour.unlink(missing_ok=True)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from llm.data.files.inputs import InputFiles
 from llm.data.preparation.assemble import assemble
 from llm.data.preparation.clean import clean, cleaned_fingerprint
 from llm.data.preparation.encode import Counts, PieceFiles, encode_piece, kept_parts
+from llm.data.preparation.numbered import finished_records
 from llm.data.preparation.page import page
 from llm.data.preparation.pipeline import AnyStep, Pipeline
 from llm.data.preparation.progress import PrepareProgress, Silent
@@ -290,22 +291,9 @@ class _Preparation:
     def _encode(self, do: Do) -> list[dict[str, Any]]:
         """The records of all pieces, those made that weren't finished before."""
         self.progress.stage("Tokenizing")
-        done = {files.number: record for files in self.pieces if (record := files.finished())}
-        self._tell(done)
-        waiting = [files.number for files in self.pieces if files.number not in done]
         job = _EncodeJob(self.plan, self.pieces, self.folder / "tokenizer")
         job.tokenizer = self.tokenizer
-        for number, record in do(job, waiting, self.plan.n_bytes):
-            done[number] = record
-            self._tell(done)
-        return [done[files.number] for files in self.pieces]
-
-    def _tell(self, done: dict[int, dict[str, Any]]) -> None:
-        documents = sum(record["documents"] for record in done.values())
-        n_bytes = sum(record["bytes"] for record in done.values())
-        # Pieces are about alike, and a source may not know how much of what it reads is text.
-        total = n_bytes * len(self.pieces) // len(done) if done else self.plan.n_bytes
-        self.progress.update(documents, n_bytes, total)
+        return finished_records(job, len(self.pieces), do, self.plan.n_bytes, self.progress)
 
 
 @dataclass

@@ -95,7 +95,7 @@ def samples(stream: TokenStream, tokenizer: "Tokenizer") -> list[str]:
         return []
     chosen = np.unique(np.linspace(0, stream.n_documents - 1, SAMPLES).astype(int))
     starts = stream.documents[chosen].astype(np.int64)
-    ends = np.append(stream.documents[1:], len(stream))[chosen].astype(np.int64)
+    ends = stream.ends[chosen].astype(np.int64)
     documents = (
         stream.tokens[start : min(end, start + SAMPLE_TOKENS)]
         for start, end in zip(starts, ends, strict=True)

@@ -16,7 +16,7 @@ from llm.data.executors.processes import _Worker
 from llm.data.files import cutting
 from llm.data.files.inputs import InputFiles
 from llm.data.preparation import prepare as module
-from llm.data.preparation.encode import HashedFile
+from llm.data.preparation.numbered import HashedFile
 from llm.data.sources import TextFiles
 from llm.errors import DataError
 from llm.files import beside, sha256
