@@ -66,13 +66,13 @@ class Subject:
 def perplexity(subject: Subject) -> Result:
     """How well held-out text is predicted, by what the model's architecture predicts; the examples are documents.
 
-    A decoder's next tokens, of conversations the assistant's, of pairs the target's, those behind a prefix: loss, perplexity and bits per byte.
-    An encoder's hidden tokens: loss, pseudo-perplexity and accuracy. An encoder-decoder's targets: loss, perplexity and
-    bits per byte.
+    Decoder: next tokens (of chats the assistant's, of pairs the target's, of a prefix LM those after the prefix), as loss,
+    perplexity and bits per byte. Encoder: hidden tokens, as loss, pseudo-perplexity and accuracy. Encoder-decoder: the
+    target's tokens, as loss, perplexity and bits per byte.
     """
     _without_labels("perplexity", subject)
     if isinstance(collate := subject.collator(), PreferenceCollator):
-        raise ConfigError("eval=perplexity: of preferences no text is told. eval=preferences scores them.")
+        raise ConfigError("eval=perplexity: preferences have no perplexity. eval=preferences scores them.")
     if subject.model.config.architecture == "encoder_decoder" or isinstance(
         collate, PackedCollator | PrefixCollator
     ):
@@ -218,7 +218,7 @@ def _with_labels(name: str, subject: Subject) -> None:
         raise ConfigError(f"eval={name}: it is for models with labels, such as task={name} trains.")
     if LABELLED[config.labelled] != name:
         raise ConfigError(
-            f"eval={name}: the model's labels are others. eval={LABELLED[config.labelled]} scores it."
+            f"eval={name}: the model was trained by task={LABELLED[config.labelled]}. eval={LABELLED[config.labelled]} scores it."
         )
 
 

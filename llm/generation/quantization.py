@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from llm.errors import ConfigError
 from llm.generation.packing import PackedAttention, Packer
-from llm.generation.turning import Turn, TurnedLinear, turn_stream
+from llm.generation.rotation import RotatedLinear, Rotation, rotate_stream
 from llm.model import Transformer
 from llm.model.attention import Attention
 from llm.model.layers import FeedForward, GatedFeedForward, gelu_tanh
@@ -23,10 +23,10 @@ REDUCE_RANGE = not torch.cpu._is_vnni_supported()
 FEWEST_OUTPUTS = 320
 HAS_TILES = torch.cpu._is_amx_tile_supported()
 LARGEST = 63 if REDUCE_RANGE else 127  # what the largest input of a row becomes
-# To turn the stream once spares each layer's own turn, 7% of a step of eight rows, and costs some precision, since what
+# To rotate the stream once spares each layer's own rotation, 7% of a step of eight rows, and costs some precision, since what
 # norms scale down stays as large as it is: of SmolLM2-135M 0.63 hundredths of a nat for 0.49, and 1.42 for 1.05 where inputs
 # leave out a bit.
-TURNS_STREAM = not REDUCE_RANGE
+ROTATES_STREAM = not REDUCE_RANGE
 # Other backends (on ARM) round inputs by one scale for all rows.
 SCALES_ROWS = torch.backends.quantized.engine in ("x86", "fbgemm")
 
@@ -34,7 +34,7 @@ SCALES_ROWS = torch.backends.quantized.engine in ("x86", "fbgemm")
 def quantize(model: Transformer, rows: int = 1) -> Transformer:
     """Give every matrix of `model` whole numbers for weights, in place, and return it; the faster kernels for `rows`.
 
-    Inputs and weights are turned alike first (see llm.generation.turning). Each output has a scale of its own, which maps its largest
+    Inputs and weights are rotated alike first (see llm.generation.rotation). Each output has a scale of its own, which maps its largest
     weight to 127; inputs are scaled as they come, each row by itself, so that a text doesn't depend on what is written
     beside it (on ARM over all rows of a batch). Norms, attention and the lookup of embeddings stay in float32. The model
     can no longer be trained, saved or moved.
@@ -46,8 +46,8 @@ def quantize(model: Transformer, rows: int = 1) -> Transformer:
         raise ConfigError("precision=int8: this is for CPUs; use bf16-true here.")
     with torch.no_grad():
         model.float()
-        if TURNS_STREAM:
-            turn_stream(model)
+        if ROTATES_STREAM:
+            rotate_stream(model)
         _Quantizer(model.embedding.tokens.weight, rows).pack(model)
     return model.eval()
 
@@ -116,14 +116,14 @@ class _Int8Linear(nn.Module):
     """What `nn.Linear` computes, by weights of eight bits."""
 
     def __init__(
-        self, weight_oi: Tensor, bias_o: Tensor | None, kernel: Kernel, comes_turned: bool = False
+        self, weight_oi: Tensor, bias_o: Tensor | None, kernel: Kernel, comes_rotated: bool = False
     ) -> None:
         super().__init__()
         weight_oi = weight_oi.detach()
-        self._turn = None
-        if not comes_turned:
-            self._turn = Turn(weight_oi.shape[1]).forward
-            weight_oi = self._turn(weight_oi)
+        self._rotate = None
+        if not comes_rotated:
+            self._rotate = Rotation(weight_oi.shape[1]).forward
+            weight_oi = self._rotate(weight_oi)
         scale_o = weight_oi.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         zero_o = torch.zeros(len(scale_o), dtype=torch.long)
         with warnings.catch_warnings():
@@ -135,8 +135,8 @@ class _Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the last dimension of `x` (..., i) to (..., o)."""
-        if self._turn is not None:
-            x = self._turn(x)
+        if self._rotate is not None:
+            x = self._rotate(x)
         largest = x.abs().amax(-1, True)
         # Of a row of zeros whatever whole numbers 0 / 0 becomes are multiplied by 0.
         product = self._multiply(x / largest)
@@ -162,19 +162,19 @@ class _Quantizer(Packer):
     def packed(self, layer: nn.Module) -> nn.Module:
         """Return the layer of eight bits for `layer`, or `layer` itself."""
         match layer:
-            case Attention() if isinstance(layer.query, TurnedLinear):
-                return PackedAttention(layer, self.turned_linear)
-            case TurnedLinear():
-                return self.turned_linear(layer.weight, layer.bias)
+            case Attention() if isinstance(layer.query, RotatedLinear):
+                return PackedAttention(layer, self.rotated_linear)
+            case RotatedLinear():
+                return self.rotated_linear(layer.weight, layer.bias)
         return super().packed(layer)
 
     def linear(self, weight_oi: Tensor, bias_o: Tensor | None) -> nn.Module:
         """Return the layer of eight bits for these weights."""
         return _Int8Linear(weight_oi, bias_o, self._kernel(*weight_oi.shape))
 
-    def turned_linear(self, weight_oi: Tensor, bias_o: Tensor | None) -> nn.Module:
-        """Return the same where inputs and weights are turned already."""
-        return _Int8Linear(weight_oi, bias_o, self._kernel(*weight_oi.shape), comes_turned=True)
+    def rotated_linear(self, weight_oi: Tensor, bias_o: Tensor | None) -> nn.Module:
+        """Return the same where inputs and weights are rotated already."""
+        return _Int8Linear(weight_oi, bias_o, self._kernel(*weight_oi.shape), comes_rotated=True)
 
     def _kernel(self, outputs: int, inputs: int) -> Kernel:
         # 768 inputs and 2,304 outputs take FBGEMM 83 us for one row and 182 for 16, oneDNN 91 and 153; 12,000 outputs

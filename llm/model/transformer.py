@@ -104,12 +104,6 @@ class Transformer(nn.Module):
         assert self.label_head is not None
         return self.label_head(hidden_btd if self.pooler is None else self.pooler(hidden_btd))
 
-    def pool(self, hidden_btd: Tensor) -> Tensor:
-        """Return one vector a text (b, d); a ConfigError without model.pooler."""
-        if self.pooler is None:
-            raise ConfigError("model.pooler=false: this model has no pooler")
-        return self.pooler(hidden_btd[:, 0])
-
     def _check_room(self, length: int, cache: Cache | None) -> None:
         room = self.config.context_length if cache is None else cache.max_length
         if length > room:

@@ -128,7 +128,7 @@ def check_recomputed(blocks: int | str | None, parallelism: Parallelism) -> None
     """
     if parallelism.gathers_in_hooks and blocks == "selective":
         raise ConfigError(
-            f"activation_checkpointing=selective: under strategy={parallelism.name} the gradients were not those of one process. "
+            f"activation_checkpointing=selective: under strategy={parallelism.name} its gradients are wrong. "
             "Use activation_checkpointing=1, or strategy=fsdp."
         )
 

@@ -328,10 +328,11 @@ def test_a_request_ends_by_a_stop_or_its_length_and_says_so(model):
 def test_logprobs_are_those_of_the_models_own_scores(model):
     request = Request(prompt(4), 5, Sampling(temperature=0.3), seed=1, top_logprobs=3, rules=[Bias({2: 3.0})])
     tokens = list(BatchEngine(model, rows=1).run([request]))
+    assert len(tokens) == 5
     ids = [*request.prompt, *(token.id for token in tokens)]
     with torch.no_grad():
-        logprob_tv = model(torch.tensor([ids]))[0].log_softmax(-1)[3:]
-    for token, logprob_v in zip(tokens, logprob_tv, strict=False):
+        logprob_tv = model(torch.tensor([ids]))[0].log_softmax(-1)[3:-1]
+    for token, logprob_v in zip(tokens, logprob_tv, strict=True):
         assert token.logprobs.chosen == pytest.approx(logprob_v[token.id].item(), abs=1e-5)
         expected = logprob_v.topk(3)
         assert [id_ for id_, _ in token.logprobs.top] == expected.indices.tolist()

@@ -55,10 +55,10 @@ def trained():
     return model.eval()
 
 
-@pytest.fixture(params=[False, True], ids=["each layer turns", "the stream is turned"])
-def turns(request, monkeypatch):
+@pytest.fixture(params=[False, True], ids=["each layer rotates", "the stream is rotated"])
+def rotates(request, monkeypatch):
     """Both ways in turn, whichever this CPU's is."""
-    monkeypatch.setattr(quantization, "TURNS_STREAM", request.param)
+    monkeypatch.setattr(quantization, "ROTATES_STREAM", request.param)
     return request.param
 
 
@@ -69,7 +69,7 @@ def copy(model):
 
 
 @torch.no_grad()
-def test_perplexity_changes_by_less_than_a_hundredth(trained, turns):
+def test_perplexity_changes_by_less_than_a_hundredth(trained, rotates):
     held_out = text(64, 33, 10_000)
     plain, whole = loss(trained, held_out), loss(quantize(copy(trained)), held_out)
     assert plain < 2.0  # it has learnt: a guess costs 4.1
@@ -112,8 +112,8 @@ def test_inputs_far_above_the_others_cost_them_little(inputs, kernel):
     exact_bo = x_bi @ weight_oi.T
     step_b1 = x_bi.abs().amax(1, keepdim=True) / LARGEST
     straight_bo = (x_bi / step_b1).round() * step_b1 @ weight_oi.T
-    turned_bo = _Int8Linear(weight_oi, None, kernel)(x_bi)
-    assert (turned_bo - exact_bo).norm() < 0.5 * (straight_bo - exact_bo).norm()
+    rotated_bo = _Int8Linear(weight_oi, None, kernel)(x_bi)
+    assert (rotated_bo - exact_bo).norm() < 0.5 * (straight_bo - exact_bo).norm()
 
 
 def test_gelu_by_the_logistic_function_is_the_same():
@@ -123,7 +123,7 @@ def test_gelu_by_the_logistic_function_is_the_same():
 
 @torch.no_grad()
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
-def test_every_matrix_is_replaced_by_its_own(config, turns):
+def test_every_matrix_is_replaced_by_its_own(config, rotates):
     model = Transformer(config).eval()
     init_weights(model, seed=0)
     tokens_bt = torch.randint(0, 61, (3, 20), generator=torch.Generator().manual_seed(1))
@@ -162,7 +162,7 @@ def test_a_row_without_a_scale_leaves_the_others_alone(kernel):
 @torch.no_grad()
 @pytest.mark.skipif(not SCALES_ROWS, reason="this CPU's kernel scales inputs over all rows")
 @pytest.mark.parametrize("rows", [3, 16])
-def test_no_text_depends_on_the_others(trained, rows, turns):
+def test_no_text_depends_on_the_others(trained, rows, rotates):
     model = quantize(copy(trained), rows)
     requests = [
         Request(text(1, length, length)[0].tolist(), 20, Sampling(temperature=1.2), seed=length)

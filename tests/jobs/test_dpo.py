@@ -183,8 +183,8 @@ def test_wrong_preferences_are_told_with_their_line(words, tmp_path, record, mes
     ("changes", "message"),
     [
         (["init_from="], "give one by init_from="),
-        (["task=chat"], "task=chat takes conversations"),
-        (["data=chat"], "task=dpo takes preferences"),
+        (["task=chat"], "rejected answer, which is for task=dpo; task=chat takes conversations"),
+        (["data=chat"], "task=dpo needs one (data.rejected=); task=chat trains on conversations"),
         (["task.objective.kind=kto"], "task.objective.kind=kto"),
     ],
 )

@@ -188,16 +188,6 @@ def test_a_windowed_decoder_writes_by_its_cache_what_one_pass_gives():
     torch.testing.assert_close(torch.cat(pieces, 1), model(tokens()), rtol=0, atol=1e-12)
 
 
-@torch.no_grad()
-def test_a_pool_is_of_the_first_position():
-    model = build("encoder", pooler=True)
-    hidden_btd = model.hidden_states(tokens())
-    pooled_bd = torch.tanh(model.pooler.dense(hidden_btd[:, 0]))
-    assert model.pool(hidden_btd).equal(pooled_bd)
-    with pytest.raises(ConfigError, match="pooler=false"):
-        build("encoder").pool(hidden_btd)
-
-
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("buckets", "distance"), [(32, 128), (8, 20), (16, 300)])
 def test_distances_fall_into_the_buckets_of_t5(causal, buckets, distance):

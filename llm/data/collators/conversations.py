@@ -66,11 +66,11 @@ class ConversingPiece:
         for document in self.piece.documents(left_out):
             made = as_conversation(document) if document.data else document
             if made.data and is_preference(made) != self.preferences:
-                task = (
-                    "task=chat takes conversations" if is_preference(made) else "task=dpo takes preferences"
-                )
                 raise DataError(
-                    f"{document.id} is {'a preference' if is_preference(made) else 'none'}: {task}."
+                    f"{document.id} has a rejected answer, which is for task=dpo; task=chat takes conversations."
+                    if is_preference(made)
+                    else f"{document.id} has no rejected answer, and task=dpo needs one (data.rejected=); task=chat "
+                    "trains on conversations."
                 )
             yield made
 

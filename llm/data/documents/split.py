@@ -132,7 +132,10 @@ def first_documents(pieces: Sequence[Piece]) -> list[Document]:
             ", ".join(f"{count} {reason}" for reason, count in left_out.counts.items())
             or "none was left out as bad"
         )
-        raise DataError(f"The data has no text: there is no document that isn't empty ({reasons}).")
+        raise DataError(
+            f"The data has no text: there is no document that isn't empty ({reasons}). "
+            "Check the files and the field of text that data names (data.paths, data.text)."
+        )
     return first
 
 

@@ -158,7 +158,10 @@ def _check_any_left(
         return
     if not index["documents"]:
         reasons = _most(_left_out(records, LeftOut()).counts) or "none is there"
-        raise DataError(f"The data has no text: there is no document that isn't empty ({reasons}).")
+        raise DataError(
+            f"The data has no text: there is no document that isn't empty ({reasons}). "
+            "Check the files and the field of text that data names (data.paths, data.text)."
+        )
     dropping = [name for name in pipeline.names if index["steps"][name]["dropped"]]
     told = "; ".join(_dropped_by(name, index["steps"][name]) for name in dropping)
     raise DataError(

@@ -117,7 +117,7 @@ def usable_files(
     if not kept:
         listing = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.counts.items()))
         raise DataError(
-            f"None of {left_out.counts.total()} files has text ({listing}), the last being {path}."
+            f"None of {left_out.counts.total()} files has text ({listing}), the last being {path}: check data.paths."
         )
     return list(kept.values())
 

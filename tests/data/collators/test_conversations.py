@@ -99,7 +99,7 @@ def test_ends_of_text_within_a_conversation_are_told_from_those_between_turns(ta
         def __len__(self):
             return len(self.tokens)
 
-        positions = TokenStream.positions
+        positions, n_documents, ends = TokenStream.positions, TokenStream.n_documents, TokenStream.ends
 
     starts = np.cumsum([0, *map(len, rows)])[:-1]
     stream = Stream(tokens=tokens, documents=starts.astype(np.uint64))

@@ -1,6 +1,6 @@
-"""Inputs that are turned so that none is far above the others, where a model is computed in few bits (arXiv 2404.00456).
+"""Inputs rotated by a Hadamard matrix, so that none is far above the others where products are in few bits (arXiv 2404.00456).
 
-Inputs and weights that are turned alike have the products that they had. But where one input is far above the others, as
+Inputs and weights that are rotated alike have the products that they had. But where one input is far above the others, as
 some of a trained model's are, it is spread over its block, so that the scale of the row loses less of the rest.
 
 Shapes: i inputs, o outputs, d width, e width of a head.
@@ -16,13 +16,13 @@ from llm.model import Transformer
 from llm.model.block import Block
 from llm.model.layers import FeedForward, GatedFeedForward
 
-BLOCK = 64  # inputs that are turned together, at most
+BLOCK = 64  # inputs that are rotated together, at most
 # Of 768 such blocks MKL's product takes 82 us, oneDNN's 36; of 96, 9 and 14. Both add up in one order, to the same bits.
 MANY_BLOCKS = 384
 
 
-class Turn(nn.Module):
-    """Multiplies blocks of the last dimension by a symmetric orthogonal matrix, so that a second turn undoes the first."""
+class Rotation(nn.Module):
+    """Multiplies blocks of the last dimension by a symmetric orthogonal matrix, so that a second rotation undoes the first."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -38,12 +38,12 @@ class Turn(nn.Module):
         return math.isqrt(self.block) ** 2 == self.block
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` (..., size) turned."""
+        """Return `x` (..., size) rotated."""
         blocks = x.reshape(-1, self.block)
         if self._packed is None or blocks.shape[0] < MANY_BLOCKS:
             return torch.mm(blocks, self._matrix).view_as(x)
-        turned: Tensor = torch.ops.mkldnn._linear_pointwise(blocks, self._packed, None, "none", [], "")
-        return turned.view_as(x)
+        rotated: Tensor = torch.ops.mkldnn._linear_pointwise(blocks, self._packed, None, "none", [], "")
+        return rotated.view_as(x)
 
 
 def _block(size: int) -> int:
@@ -67,8 +67,8 @@ def _hadamard(size: int) -> Tensor:
     return torch.kron(0.5 - torch.eye(4, device="cpu"), _hadamard(size // 4)).contiguous()
 
 
-class TurnedLinear(nn.Linear):
-    """A linear layer whose inputs come turned, and whose matrix is."""
+class RotatedLinear(nn.Linear):
+    """A linear layer whose inputs come rotated, and whose matrix is."""
 
     def __init__(self, weight_oi: Tensor, bias_o: Tensor | None) -> None:
         nn.Module.__init__(self)
@@ -78,36 +78,38 @@ class TurnedLinear(nn.Linear):
 
 
 @torch.no_grad()
-def turn_stream(model: Transformer) -> None:
-    """Let the blocks of `model` work on a turned stream, in place; what it computes stays.
+def rotate_stream(model: Transformer) -> None:
+    """Let the blocks of `model` work on a rotated residual stream, in place; what it computes stays.
 
-    The stream is turned once before them and once after, where otherwise each layer turns what it reads. What norms
-    scale and add goes into the layers after them, and heads' values come turned by weights alone. Nothing changes where
+    The stream is rotated once before them and once after, where otherwise each layer rotates what it reads. What norms
+    scale and add goes into the layers after them, and heads' values come rotated by weights alone. Nothing changes where
     the stream itself is what a norm has scaled (post-norm), beside a second stack or adapters, where a head ends within
-    a block, and where a turn would change the mean that a norm takes off.
+    a block, and where a rotation would change the mean that a norm takes off.
     """
-    turn = Turn(model.config.d_model)
-    blocks = [block for block in model.stack.blocks if isinstance(block, Block) and _is_turnable(block, turn)]
+    rotation = Rotation(model.config.d_model)
+    blocks = [
+        block for block in model.stack.blocks if isinstance(block, Block) and _is_rotatable(block, rotation)
+    ]
     if model.encoder is not None or len(blocks) < len(model.stack.blocks):
         return
     for block in blocks:
-        _turn_block(block, turn)
-    model.embedding.dropout = nn.Sequential(model.embedding.dropout, turn)
-    model.stack.norm = nn.Sequential(turn, model.stack.norm)
+        _rotate_block(block, rotation)
+    model.embedding.dropout = nn.Sequential(model.embedding.dropout, rotation)
+    model.stack.norm = nn.Sequential(rotation, model.stack.norm)
 
 
-def _is_turnable(block: Block, turn: Turn) -> bool:
+def _is_rotatable(block: Block, rotation: Rotation) -> bool:
     attention, norms = block.attention, block.residual.norms.values()
     return (
         block.residual.placing != "post"
         and block.cross_attention is None
         and all(type(layer) is nn.Linear for layer in block.modules() if isinstance(layer, nn.Linear))
         and attention.head_size % _block(attention.output.in_features) == 0
-        and (turn.keeps_mean or not any(isinstance(norm, nn.LayerNorm) for norm in norms))
+        and (rotation.keeps_mean or not any(isinstance(norm, nn.LayerNorm) for norm in norms))
     )
 
 
-def _turn_block(block: Block, turn: Turn) -> None:
+def _rotate_block(block: Block, rotation: Rotation) -> None:
     attention, feed_forward = block.attention, block.feed_forward
     assert isinstance(feed_forward, FeedForward | GatedFeedForward)
     norm_of = block.residual.norms
@@ -117,17 +119,17 @@ def _turn_block(block: Block, turn: Turn) -> None:
     ):
         for name in names:
             if hasattr(parent, name):
-                setattr(parent, name, _reading(getattr(parent, name), norm, turn))
+                setattr(parent, name, _reading(getattr(parent, name), norm, rotation))
         _forget(norm)
-    of_heads = Turn(attention.output.in_features)
-    _turn_outputs(attention.value, of_heads)
-    _turn_outputs(attention.output, turn)
-    attention.output = TurnedLinear(of_heads(attention.output.weight), attention.output.bias)
-    _turn_outputs(feed_forward.down, turn)
+    of_heads = Rotation(attention.output.in_features)
+    _rotate_outputs(attention.value, of_heads)
+    _rotate_outputs(attention.output, rotation)
+    attention.output = RotatedLinear(of_heads(attention.output.weight), attention.output.bias)
+    _rotate_outputs(feed_forward.down, rotation)
 
 
-def _reading(linear: nn.Linear, norm: nn.Module, turn: Turn) -> TurnedLinear:
-    """Return the layer that makes of a turned and merely normalised stream what `linear` made after `norm`."""
+def _reading(linear: nn.Linear, norm: nn.Module, rotation: Rotation) -> RotatedLinear:
+    """Return the layer that makes of a rotated and merely normalised stream what `linear` made after `norm`."""
     weight_oi: Tensor = linear.weight
     bias_o: Tensor | None = linear.bias
     of_norm = dict(norm.named_parameters())
@@ -136,7 +138,7 @@ def _reading(linear: nn.Linear, norm: nn.Module, turn: Turn) -> TurnedLinear:
         bias_o = added_o if bias_o is None else bias_o + added_o
     if "weight" in of_norm:
         weight_oi = weight_oi * of_norm["weight"]
-    return TurnedLinear(turn(weight_oi), bias_o)
+    return RotatedLinear(rotation(weight_oi), bias_o)
 
 
 def _forget(norm: nn.Module) -> None:
@@ -145,7 +147,7 @@ def _forget(norm: nn.Module) -> None:
         parameter.fill_(1.0 if name == "weight" else 0.0)
 
 
-def _turn_outputs(linear: nn.Linear, turn: Turn) -> None:
-    linear.weight.copy_(turn(linear.weight.T).T)
+def _rotate_outputs(linear: nn.Linear, rotation: Rotation) -> None:
+    linear.weight.copy_(rotation(linear.weight.T).T)
     if linear.bias is not None:
-        linear.bias.copy_(turn(linear.bias))
+        linear.bias.copy_(rotation(linear.bias))
