@@ -8,6 +8,7 @@ from llm.data.collators.pairs import Pairs
 from llm.evaluation.examples import text_id
 from llm.evaluation.result import Result, Row, figures_of
 from llm.generation import BatchEngine, Request, TextWriter, translate
+from llm.generation.context import room_after
 from llm.model import Transformer
 from llm.tokenizer import ChatTemplate, Tokenizer
 
@@ -48,9 +49,9 @@ def answered_beside_targets(
     pairs = [
         (given_t.tolist(), written_t.tolist())
         for given_t, written_t in exchanges
-        if len(given_t) < packed.length
+        if room_after(given_t, packed.length) > 0
     ]
-    requests = [Request(given, packed.length - len(given), stop_ids=stops) for given, _ in pairs]
+    requests = [Request(given, room_after(given, packed.length), stop_ids=stops) for given, _ in pairs]
     read = [tokenizer.decode(given).removeprefix(before).removesuffix(after) for given, _ in pairs]
     targets = [tokenizer.decode(written[:-1] if written[-1] in stops else written) for _, written in pairs]
     return read, _texts(model, requests, tokenizer, batch_size), targets

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from llm.generation.abilities import continues_prompt, is_decoder_lm
 from llm.generation.batching import BatchEngine
+from llm.generation.context import room_after
 from llm.generation.request import Request
 from llm.generation.sampling import Sampling
-from llm.generation.text import TextWriter
-from llm.tokenizer import Tokenizer, start_token
+from llm.generation.text import TextWriter, prompt_and_source
+from llm.model import Transformer
+from llm.tokenizer import Tokenizer
 
 
 class Prompt(NamedTuple):
@@ -66,18 +68,22 @@ class Writer:
 
     def _requests(self, engine: BatchEngine, prompt: Prompt) -> list[Request]:
         context, end = engine.model.config.context_length, self.tokenizer.end_of_text
-        ids, source = self.tokenizer.encode(prompt.text) or [end], list[int]()
-        room = max(1, context - min(self.max_new_tokens, context // 2))
-        if is_decoder_lm(engine.model):
-            ids = ids[-room:] if continues_prompt(engine.model, self.tokenizer) else [*ids[: room - 1], end]
-        else:
-            ids, source = [start_token(self.tokenizer)], [*ids[: context - 1], end]
-        length = min(self.max_new_tokens, context - len(ids))
+        ids, source = prompt_and_source(engine.model, self.tokenizer, self._cut(engine.model, prompt.text))
+        length = min(self.max_new_tokens, room_after(ids, context))
         first = self.seed + prompt.number * self.num_samples
         return [
             Request(ids, length, self.sampling, (first + number) % 2**63, [end], source=source)
             for number in range(self.num_samples)
         ]
+
+    def _cut(self, model: Transformer, text: str) -> list[int]:
+        """The ids of a text, as many as the context takes of it."""
+        context, end = model.config.context_length, self.tokenizer.end_of_text
+        ids = self.tokenizer.encode(text) or [end]
+        if not is_decoder_lm(model):
+            return ids[: context - 1]  # an end of text stands behind it
+        room = max(1, context - min(self.max_new_tokens, context // 2))
+        return ids[-room:] if continues_prompt(model, self.tokenizer) else [*ids[: room - 1], end]
 
 
 @dataclass

@@ -103,7 +103,10 @@ def test_a_source_is_read_once_for_all_texts_that_are_written_of_it(both, monkey
 def test_what_has_no_source_or_too_long_a_one_is_refused(both):
     _, model = both
     engine = BatchEngine(model, rows=1)
-    for given, words in (([], "needs a source"), (source(model.config.context_length + 1), "the model sees")):
+    for given, words in (
+        ([], "needs a source"),
+        (source(model.config.context_length + 1), "context_length is 64"),
+    ):
         with pytest.raises(ConfigError, match=words):
             engine.add(Request([0], 2, source=given))
     row = 2 * SlotCache.row_bytes(model.config, torch.float32)
