@@ -16,7 +16,7 @@ from torch import Tensor
 from llm.data.collators.spans import filled, shifted
 from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
-from llm.generation import BatchEngine, Request, Sampling, TextWriter, inference, translate
+from llm.generation import BatchEngine, Request, Sampling, TextWriter, inference, translate, write_texts
 from llm.generation.context import check_fits
 from llm.model import Transformer
 from llm.model.mask import PADDING
@@ -157,22 +157,11 @@ class LiveModel(TemplateLM):
 
     def _written(self, contexts: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
         engine = BatchEngine(self.model, rows=min(self.batch_size, max(1, len(contexts))))
-        texts: dict[Request, str] = {}
-        writers: dict[Request, TextWriter] = {}
-        for number, (context, keys) in enumerate(zip(contexts, settings, strict=True)):
-            request = self._request(context, keys, self.seed + number)
-            texts[request], writers[request] = "", TextWriter(self.ids, stops_of(keys))
-            engine.add(request)
-        while engine.busy:
-            for token in engine.step():
-                writer = writers[token.request]
-                if token.finish != "stop":
-                    texts[token.request] += writer.add(token.id)
-                if token.finish is not None:
-                    texts[token.request] += writer.finish()
-                elif writer.stopped:
-                    engine.cancel(token.request)
-        return list(texts.values())
+        writers = {
+            self._request(context, keys, self.seed + number): TextWriter(self.ids, stops_of(keys))
+            for number, (context, keys) in enumerate(zip(contexts, settings, strict=True))
+        }
+        return write_texts(engine, writers)
 
     def _request(self, context: str, keys: Mapping[str, Any], seed: int) -> Request:
         length = keys["max_gen_toks"]

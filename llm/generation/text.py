@@ -13,6 +13,7 @@ from llm.generation.abilities import continues_prompt, is_decoder_lm
 from llm.generation.context import check_fits, room_after
 from llm.generation.engine import GREEDY, generate
 from llm.generation.mode import inference
+from llm.generation.request import Token
 from llm.generation.sampling import Sampling
 from llm.model import Transformer
 from llm.model.mask import PADDING
@@ -57,6 +58,11 @@ class TextWriter:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self.stopped = False
+
+    def take(self, token: Token) -> str:
+        """The text that a request's token adds: none of one that stops it, and with the last what was held back."""
+        text = "" if token.finish == "stop" else self.add(token.id)
+        return text if token.finish is None else text + self.finish()
 
     def add(self, id_: int) -> str:
         """What can be said of the text that this token adds."""

@@ -101,13 +101,10 @@ class Chat:
         try:
             for token in self._engine.run([request]):
                 self.written.append(token)
-                piece = writer.finish() if token.finish == "stop" else writer.add(token.id)
-                said.append(piece)
+                said.append(piece := writer.take(token))
                 yield piece
                 if writer.stopped:
                     break
-            said.append(rest := writer.finish())
-            yield rest
         finally:
             self._engine.cancel(request)
             turns.append(("assistant", "".join(said)))

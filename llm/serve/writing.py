@@ -44,13 +44,8 @@ class _Text:
     def add(self, token: Token) -> Piece:
         """What a token adds."""
         self.clock.tick()
-        finish: str | None = token.finish
-        said = "" if finish == "stop" else self.writer.add(token.id)
-        if self.writer.stopped:
-            finish = "stop"
-        elif finish is not None:
-            said += self.writer.finish()
-            finish = "stop" if self.writer.stopped else finish
+        said = self.writer.take(token)
+        finish = "stop" if self.writer.stopped else token.finish
         if finish == "stop" and any(
             isinstance(rule, Grammar) and not rule.complete for rule in token.request.rules
         ):

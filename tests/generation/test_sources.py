@@ -7,7 +7,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from llm.errors import ConfigError
 from llm.generation import GREEDY, BatchEngine, Request, Sampling, generate, rows_within, translate
-from llm.generation.offline import Prompt, Writer
+from llm.generation.offline import BatchWriter, Prompt
 from llm.hub import from_huggingface_state
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.model.cache import SlotCache
@@ -120,7 +120,7 @@ def test_a_file_of_sources_is_written_in_batches():
     init_weights(model, seed=0)
     shaken(model, SPREAD)
     texts = ["one two", "", "a longer source than these", "x" * 500]
-    writer = Writer(tokenizer, GREEDY, 10, 1, seed=3)
+    writer = BatchWriter(tokenizer, GREEDY, 10, 1, seed=3)
     engine = BatchEngine(model, rows=3)
     found = {one.prompt.text: one.texts[0] for one in writer.write(engine, map(Prompt, range(4), texts))}
     end = tokenizer.end_of_text
