@@ -37,8 +37,8 @@ class Served:
     """A model under its name.
 
     `rows` texts are written at a time, and `waiting` more may wait; `speculate` tokens are guessed while one is written, by
-    `draft` where it is given. `beside` is one that has the same layers in memory, each changed by an adapter or neither:
-    their texts are written in one batch, and the keys before are those of the first.
+    `draft` where it is given. `beside`: another served model that shares this one's layers. Both use its worker and are
+    written in one batch; `rows`, `waiting`, `speculate` and `draft` are then its.
     """
 
     name: str
@@ -54,7 +54,16 @@ class Served:
 
     def __post_init__(self) -> None:
         self.template = template_of(self.tokenizer)
-        self.worker = self._worker() if self.beside is None else self.beside.worker
+        if self.beside is None:
+            self.worker = self._worker()
+        else:
+            self._share(self.beside)
+
+    def _share(self, other: "Served") -> None:
+        """Be written in the batch of `other`."""
+        self.worker = other.worker
+        self.rows, self.waiting = other.rows, other.waiting
+        self.speculate, self.draft = other.speculate, other.draft
 
     def _worker(self) -> Worker:
         shared = self.model.shared if isinstance(self.model, Adapted) else self.model
