@@ -39,7 +39,7 @@ def stream_text(
     before the first of `stop_ids`, by default the tokenizer's end of text. An empty prompt starts a document.
 
     Raises:
-        ConfigError: a source is longer than the model's context, or leaves no room within it.
+        ContextError: a source, of text or ids, is longer than the model's context, or leaves no room within it.
     """
     how: dict[str, Any] = {"sampling": sampling, "max_new_tokens": max_new_tokens, "seed": seed}
     stop_ids = _stop_ids(tokenizer, stop_ids)
@@ -140,7 +140,7 @@ def translate(
     """What an encoder-decoder writes for each of `sources`, texts or ids up to their ends of text, as one batch.
 
     Raises:
-        ConfigError: a source is longer than the model's context.
+        ContextError: a source is longer than the model's context.
     """
     rows = [source_ids(tokenizer, source) if isinstance(source, str) else list(source) for source in sources]
     stop_ids = (tokenizer.end_of_text,)
@@ -201,6 +201,7 @@ def _target_steps(
     **how: Any,
 ) -> Iterator[Tensor]:
     """The tokens (b,) of an encoder-decoder's targets, step by step."""
+    check_fits(model.config.context_length, max(map(len, sources)), what="The source")
     rows = [torch.tensor(source) for source in sources]
     source_bs = pad_sequence(rows, batch_first=True, padding_value=PADDING)
     source_bs = source_bs.to(next(model.parameters()).device)

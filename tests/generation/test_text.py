@@ -170,6 +170,8 @@ def test_translations_of_sources_of_several_lengths_are_those_of_transformers():
     )
     texts = [TOKENIZER.decode(row) for row in wanted[:, 1:].tolist()]
     assert translate(model, TOKENIZER, sources, max_new_tokens=30) == texts
+    with pytest.raises(ContextError, match="The source has 49 tokens; the model's context_length is 48"):
+        translate(model, TOKENIZER, ["short", "x" * 48], max_new_tokens=1)
 
 
 def test_targets_of_pairs_end_within_the_context_whether_text_or_ids_are_given(model):
