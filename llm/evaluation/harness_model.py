@@ -16,13 +16,15 @@ from torch import Tensor
 from llm.data.collators.spans import filled, shifted
 from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
-from llm.generation import BatchEngine, Request, Sampling, TextWriter, inference, translate
+from llm.generation import BatchEngine, Request, Sampling, TextWriter, inference, translate, write_texts
+from llm.generation.context import check_fits
 from llm.model import Transformer
 from llm.model.mask import PADDING
 from llm.tokenizer import Tokenizer, start_token
 
 # Predictions whose logits are held at once: bounds memory where the vocabulary is large.
 LOGIT_ROWS = 2048
+LEAVE_OUT = "Leave the task out, or train a model with a longer context."
 
 # The text of a request (None where it is a window of one), and the ids of context and continuation.
 Scored = tuple[Any, list[int], list[int]]
@@ -85,7 +87,7 @@ class LiveModel(TemplateLM):
     def _loglikelihood_tokens(self, requests: Sequence[Scored], **_: Any) -> list[tuple[float, bool]]:
         """For each request the continuation's log-likelihood, and whether each token of it is the likeliest."""
         for _text, _context, continuation in requests:
-            self._check_room(len(continuation), "A continuation")
+            self._check_continuation(continuation)
         by_length = sorted(range(len(requests)), key=lambda n: -len(requests[n][1]) - len(requests[n][2]))
         found: dict[int, tuple[float, bool]] = {}
         for first in range(0, len(by_length), self.batch_size):
@@ -97,12 +99,11 @@ class LiveModel(TemplateLM):
             found |= dict(zip(numbers, answers, strict=True))
         return [found[number] for number in range(len(requests))]
 
-    def _check_room(self, length: int, what: str) -> None:
-        if not 0 < length <= self.max_length:
-            raise ConfigError(
-                f"eval=lm_eval: {what} of a task has {length} tokens; the model's context_length is {self.max_length}. "
-                "Leave the task out, or train a model with a longer context."
-            )
+    def _check_continuation(self, continuation: Sequence[int]) -> None:
+        what = "eval=lm_eval: a continuation of a task"
+        if not continuation:
+            raise ConfigError(f"{what} has no tokens. Leave the task out.")
+        check_fits(self.max_length, len(continuation), what=what, advice=LEAVE_OUT)
 
     def _states(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Tensor:
         """The hidden states (k, d) that tell the continuations, one after the other."""
@@ -156,26 +157,16 @@ class LiveModel(TemplateLM):
 
     def _written(self, contexts: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
         engine = BatchEngine(self.model, rows=min(self.batch_size, max(1, len(contexts))))
-        texts: dict[Request, str] = {}
-        writers: dict[Request, TextWriter] = {}
-        for number, (context, keys) in enumerate(zip(contexts, settings, strict=True)):
-            request = self._request(context, keys, self.seed + number)
-            texts[request], writers[request] = "", TextWriter(self.ids, stops_of(keys))
-            engine.add(request)
-        while engine.busy:
-            for token in engine.step():
-                writer = writers[token.request]
-                if token.finish != "stop":
-                    texts[token.request] += writer.add(token.id)
-                if token.finish is not None:
-                    texts[token.request] += writer.finish()
-                elif writer.stopped:
-                    engine.cancel(token.request)
-        return list(texts.values())
+        writers = {
+            self._request(context, keys, self.seed + number): TextWriter(self.ids, stops_of(keys))
+            for number, (context, keys) in enumerate(zip(contexts, settings, strict=True))
+        }
+        return write_texts(engine, writers)
 
     def _request(self, context: str, keys: Mapping[str, Any], seed: int) -> Request:
         length = keys["max_gen_toks"]
-        self._check_room(length + 1, "A prompt's first token and max_gen_toks")
+        what = f"eval=lm_eval: a task sets max_gen_toks={length}, and its shortest prompt"
+        check_fits(self.max_length, 1, length, what=what, advice=LEAVE_OUT)
         ids = self.ids.encode(context) or [self.eot_token_id]
         room = self.max_length - length
         self.n_cut += len(ids) > room

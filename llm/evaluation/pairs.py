@@ -1,13 +1,13 @@
 """What models write for sources that they never saw, beside their targets: an encoder-decoder, or a decoder in a chat."""
 
 import re
-from collections.abc import Sequence
 
 from llm.data.collators.packed import Packed
 from llm.data.collators.pairs import Pairs
 from llm.evaluation.examples import text_id
 from llm.evaluation.result import Result, Row, figures_of
-from llm.generation import BatchEngine, Request, TextWriter, translate
+from llm.generation import BatchEngine, Request, TextWriter, translate, write_texts
+from llm.generation.context import room_after
 from llm.model import Transformer
 from llm.tokenizer import ChatTemplate, Tokenizer
 
@@ -48,29 +48,14 @@ def answered_beside_targets(
     pairs = [
         (given_t.tolist(), written_t.tolist())
         for given_t, written_t in exchanges
-        if len(given_t) < packed.length
+        if room_after(given_t, packed.length) > 0
     ]
-    requests = [Request(given, packed.length - len(given), stop_ids=stops) for given, _ in pairs]
+    requests = [Request(given, room_after(given, packed.length), stop_ids=stops) for given, _ in pairs]
     read = [tokenizer.decode(given).removeprefix(before).removesuffix(after) for given, _ in pairs]
-    targets = [tokenizer.decode(written[:-1] if written[-1] in stops else written) for _, written in pairs]
-    return read, _texts(model, requests, tokenizer, batch_size), targets
-
-
-def _texts(
-    model: Transformer, requests: Sequence[Request], tokenizer: Tokenizer, batch_size: int
-) -> list[str]:
-    """The text that is written for each request, so many at a time."""
-    if not requests:
-        return []
-    engine = BatchEngine(model, rows=min(batch_size, len(requests)))
-    writers = {request: TextWriter(tokenizer) for request in requests}
-    texts = dict.fromkeys(requests, "")
-    for token in engine.run(requests):
-        if token.finish != "stop":
-            texts[token.request] += writers[token.request].add(token.id)
-        if token.finish is not None:
-            texts[token.request] += writers[token.request].finish()
-    return list(texts.values())
+    targets = [tokenizer.decode(wanted[:-1] if wanted[-1] in stops else wanted) for _, wanted in pairs]
+    engine = BatchEngine(model, rows=min(batch_size, max(1, len(requests))))
+    written = write_texts(engine, {request: TextWriter(tokenizer) for request in requests})
+    return read, written, targets
 
 
 def match_figures(written: list[str], targets: list[str]) -> dict[str, float]:

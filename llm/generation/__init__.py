@@ -8,6 +8,7 @@ from llm.generation.engine import GREEDY, generate
 from llm.generation.extracting import tell
 from llm.generation.filling import fill, restore, show_hidden
 from llm.generation.mode import inference
+from llm.generation.offline import write_texts
 from llm.generation.packing import pack
 from llm.generation.quantization import quantize
 from llm.generation.request import Request, Token
@@ -55,4 +56,5 @@ __all__ = [
     "tell",
     "template_of",
     "translate",
+    "write_texts",
 ]

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from llm.adapter import using
 from llm.errors import ConfigError
 from llm.generation.abilities import is_generative
+from llm.generation.context import check_fits
 from llm.generation.engine import seeded
 from llm.generation.mode import inference
 from llm.generation.request import Request, Token
@@ -97,21 +98,18 @@ class BatchEngine:
         """Let a request wait for its row.
 
         Raises:
-            ConfigError: it has no prompt, or more tokens than the context, or no source where the model reads one.
+            ConfigError: it has no prompt, or no source where the model reads one.
+            ContextError: it has more tokens than the context.
         """
         if not request.prompt or request.max_new_tokens < 1:
             raise ConfigError("A request needs a token to go on from, and max_new_tokens of 1 or more.")
-        length, room = len(request.prompt) + request.max_new_tokens, self.model.config.context_length
         if bool(request.source) != (self._sources is not None):
             wanted = "takes no" if request.source else "needs a"
             raise ConfigError(f"architecture={self.model.config.architecture} {wanted} source")
-        if len(request.source) > room:
-            raise ConfigError(f"The source has {len(request.source)} tokens, and the model sees {room}.")
-        if length > room:
-            raise ConfigError(
-                f"{len(request.prompt)} tokens of prompt and max_new_tokens={request.max_new_tokens} make {length}; "
-                f"the model's context is {room}."
-            )
+        context, new = self.model.config.context_length, request.max_new_tokens
+        check_fits(context, len(request.source), what="The source")
+        advice = "Shorten it, or lower max_new_tokens."
+        check_fits(context, len(request.prompt), new, what="The prompt", advice=advice)
         self.waiting.append(request)
 
     def cancel(self, request: Request) -> None:

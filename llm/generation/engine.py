@@ -30,9 +30,14 @@ def generate(
     """Yield the next token of each row, (b,) int64 on the model's device, one step at a time.
 
     All prompts of a batch have one length, at least 1. A row that drew one of `stop_ids` repeats it; when
-    every row has, the stream ends. Randomness comes from `seed` alone (None: from the system) and never
+    every row has, the stream ends. A prompt that is longer than the context loses its beginning, and a text that
+    outgrows it goes on from the newest half. Randomness comes from `seed` alone (None: from the system) and never
     from the global generator; the model's mode is left as it was between steps. An encoder-decoder needs `memory`:
-    what its `read` made of the rows' sources.
+    what its `encode_source` made of the rows' sources.
+
+    Raises:
+        ConfigError: at the first `next()`, where a prompt is empty or max_new_tokens below 0.
+        TrainingError: at the step whose scores are not finite.
     """
     if prompt_bt.shape[1] == 0:
         raise ConfigError("A prompt needs at least one token; begin an empty one with the end-of-text token.")

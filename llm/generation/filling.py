@@ -6,6 +6,7 @@ from itertools import chain, zip_longest
 import torch
 
 from llm.errors import ConfigError
+from llm.generation.context import check_fits
 from llm.generation.engine import generate
 from llm.generation.mode import inference
 from llm.model import Transformer
@@ -70,10 +71,7 @@ def _source(model: Transformer, tokenizer: Tokenizer, parts: list[str], marks: l
     ids = [tokenizer.end_of_text]
     for part, mark in zip_longest(parts, marks):
         ids += tokenizer.encode(part) + ([] if mark is None else [mark])
-    if len(ids) > model.config.context_length:
-        raise ConfigError(
-            f"The text has {len(ids)} tokens, and the model sees {model.config.context_length}."
-        )
+    check_fits(model.config.context_length, len(ids))
     return torch.tensor([ids], device=next(model.parameters()).device)
 
 

@@ -1,16 +1,18 @@
 """Many prompts at once: the batched engine kept full until all are written, in whatever order they finish."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
 from llm.generation.abilities import continues_prompt, is_decoder_lm
 from llm.generation.batching import BatchEngine
-from llm.generation.request import Request
+from llm.generation.context import room_after
+from llm.generation.request import Request, Token
 from llm.generation.sampling import Sampling
-from llm.generation.text import TextWriter
-from llm.tokenizer import Tokenizer, start_token
+from llm.generation.text import TextWriter, prompt_and_source
+from llm.model import Transformer
+from llm.tokenizer import Tokenizer
 
 
 class Prompt(NamedTuple):
@@ -28,8 +30,19 @@ class Written(NamedTuple):
     finishes: list[str]
 
 
+def write_texts(engine: BatchEngine, writers: Mapping[Request, TextWriter]) -> list[str]:
+    """The text of each request by its writer, in their order; one whose writer meets a stop is written no further."""
+    texts = dict.fromkeys(writers, "")
+    for token in engine.run(list(writers)):
+        writer = writers[token.request]
+        texts[token.request] += writer.take(token)
+        if writer.stopped:
+            engine.cancel(token.request)
+    return list(texts.values())
+
+
 @dataclass(frozen=True)
-class Writer:
+class BatchWriter:
     """How prompts are gone on from: `num_samples` texts each.
 
     Text j of prompt i draws from `seed + i * num_samples + j`, so that it doesn't matter what is written beside it. Of a
@@ -58,7 +71,7 @@ class Writer:
                 return
             for token in engine.step():
                 texts = under_way[token.request]
-                texts.add(token.request, token.id, token.finish)
+                texts.add(token)
                 if token.finish is not None:
                     del under_way[token.request]
                     if all(texts.finishes):
@@ -66,18 +79,22 @@ class Writer:
 
     def _requests(self, engine: BatchEngine, prompt: Prompt) -> list[Request]:
         context, end = engine.model.config.context_length, self.tokenizer.end_of_text
-        ids, source = self.tokenizer.encode(prompt.text) or [end], list[int]()
-        room = max(1, context - min(self.max_new_tokens, context // 2))
-        if is_decoder_lm(engine.model):
-            ids = ids[-room:] if continues_prompt(engine.model, self.tokenizer) else [*ids[: room - 1], end]
-        else:
-            ids, source = [start_token(self.tokenizer)], [*ids[: context - 1], end]
-        length = min(self.max_new_tokens, context - len(ids))
+        ids, source = prompt_and_source(engine.model, self.tokenizer, self._cut(engine.model, prompt.text))
+        length = min(self.max_new_tokens, room_after(ids, context))
         first = self.seed + prompt.number * self.num_samples
         return [
             Request(ids, length, self.sampling, (first + number) % 2**63, [end], source=source)
             for number in range(self.num_samples)
         ]
+
+    def _cut(self, model: Transformer, text: str) -> list[int]:
+        """The ids of a text, as many as the context takes of it."""
+        context, end = model.config.context_length, self.tokenizer.end_of_text
+        ids = self.tokenizer.encode(text) or [end]
+        if not is_decoder_lm(model):
+            return ids[: context - 1]  # an end of text stands behind it
+        room = max(1, context - min(self.max_new_tokens, context // 2))
+        return ids[-room:] if continues_prompt(model, self.tokenizer) else [*ids[: room - 1], end]
 
 
 @dataclass
@@ -95,10 +112,8 @@ class _Texts:
         writers = [TextWriter(tokenizer) for _ in requests]
         return cls(prompt, requests, writers, [""] * len(requests), [""] * len(requests))
 
-    def add(self, request: Request, id_: int, finish: str | None) -> None:
-        number = self.requests.index(request)
-        if finish != "stop":
-            self.texts[number] += self.writers[number].add(id_)
-        if finish is not None:
-            self.texts[number] += self.writers[number].finish()
-            self.finishes[number] = finish
+    def add(self, token: Token) -> None:
+        number = self.requests.index(token.request)
+        self.texts[number] += self.writers[number].take(token)
+        if token.finish is not None:
+            self.finishes[number] = token.finish

@@ -10,8 +10,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from llm.errors import ConfigError
 from llm.generation.abilities import continues_prompt, is_decoder_lm
+from llm.generation.context import check_fits, room_after
 from llm.generation.engine import GREEDY, generate
 from llm.generation.mode import inference
+from llm.generation.request import Token
 from llm.generation.sampling import Sampling
 from llm.model import Transformer
 from llm.model.mask import PADDING
@@ -37,7 +39,7 @@ def stream_text(
     before the first of `stop_ids`, by default the tokenizer's end of text. An empty prompt starts a document.
 
     Raises:
-        ConfigError: a source is longer than the model's context, or leaves no room within it.
+        ContextError: a source, of text or ids, is longer than the model's context, or leaves no room within it.
     """
     how: dict[str, Any] = {"sampling": sampling, "max_new_tokens": max_new_tokens, "seed": seed}
     stop_ids = _stop_ids(tokenizer, stop_ids)
@@ -56,6 +58,11 @@ class TextWriter:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self.stopped = False
+
+    def take(self, token: Token) -> str:
+        """The text that a request's token adds: none of one that stops it, and with the last what was held back."""
+        text = "" if token.finish == "stop" else self.add(token.id)
+        return text if token.finish is None else text + self.finish()
 
     def add(self, id_: int) -> str:
         """What can be said of the text that this token adds."""
@@ -133,7 +140,7 @@ def translate(
     """What an encoder-decoder writes for each of `sources`, texts or ids up to their ends of text, as one batch.
 
     Raises:
-        ConfigError: a source is longer than the model's context.
+        ContextError: a source is longer than the model's context.
     """
     rows = [source_ids(tokenizer, source) if isinstance(source, str) else list(source) for source in sources]
     stop_ids = (tokenizer.end_of_text,)
@@ -147,6 +154,18 @@ def source_ids(tokenizer: Tokenizer, source: str) -> list[int]:
     return [*tokenizer.encode(source), tokenizer.end_of_text]
 
 
+def prompt_and_source(
+    model: Transformer, tokenizer: Tokenizer, ids: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """The prompt and the source of a request for a text of `ids`: a decoder goes on from them and has no source.
+
+    An encoder-decoder reads them with an end of text behind them, and its prompt begins a target.
+    """
+    if is_decoder_lm(model):
+        return list(ids), []
+    return [start_token(tokenizer)], [*ids, tokenizer.end_of_text]
+
+
 def _steps(
     model: Transformer,
     tokenizer: Tokenizer,
@@ -158,17 +177,19 @@ def _steps(
     **how: Any,
 ) -> Iterator[Tensor]:
     """The tokens (b,) of `n_rows` texts for one prompt, step by step."""
+    goes_on = continues_prompt(model, tokenizer)
     if isinstance(prompt, str):
-        is_whole = continues_prompt(model, tokenizer)
-        prompt = tokenizer.encode(prompt) if is_whole else source_ids(tokenizer, prompt)
-        if is_decoder_lm(model) and not is_whole:
-            max_new_tokens = min(max_new_tokens, _room(model, prompt))
+        prompt = tokenizer.encode(prompt) if goes_on else source_ids(tokenizer, prompt)
     if not is_decoder_lm(model):
         return _target_steps(
             model, tokenizer, [prompt] * n_rows, stop_ids, max_new_tokens=max_new_tokens, **how
         )
     # At least the end of text stands there that precedes every document.
-    prompt_bt = torch.tensor([list(prompt) or [tokenizer.end_of_text]]).expand(n_rows, -1)
+    ids = list(prompt) or [tokenizer.end_of_text]
+    if not goes_on:  # a target that outgrew the context would be written without its source
+        check_fits(model.config.context_length, len(ids), 1, advice="Shorten it.")
+        max_new_tokens = min(max_new_tokens, room_after(ids, model.config.context_length))
+    prompt_bt = torch.tensor([ids]).expand(n_rows, -1)
     return generate(model, prompt_bt, max_new_tokens=max_new_tokens, stop_ids=stop_ids, **how)
 
 
@@ -180,6 +201,7 @@ def _target_steps(
     **how: Any,
 ) -> Iterator[Tensor]:
     """The tokens (b,) of an encoder-decoder's targets, step by step."""
+    check_fits(model.config.context_length, max(map(len, sources)), what="The source")
     rows = [torch.tensor(source) for source in sources]
     source_bs = pad_sequence(rows, batch_first=True, padding_value=PADDING)
     source_bs = source_bs.to(next(model.parameters()).device)
@@ -188,16 +210,6 @@ def _target_steps(
         memory = model.encode_source(source_bs.clamp(min=0), documents_bs)
     start_bt = torch.full((len(sources), 1), start_token(tokenizer))
     return generate(model, start_bt, stop_ids=stop_ids, memory=memory, **how)
-
-
-def _room(model: Transformer, source: Sequence[int]) -> int:
-    """How many tokens a source leaves for its target in a decoder's context; a ConfigError where there is none."""
-    context = model.config.context_length
-    if len(source) >= context:
-        raise ConfigError(
-            f"The text has {len(source)} tokens, and the model sees {context} of it and its target."
-        )
-    return context - len(source)
 
 
 def _texts(tokenizer: Tokenizer, steps: Iterable[Tensor], stop_ids: Sequence[int], n_rows: int) -> list[str]:

@@ -17,6 +17,7 @@ from llm.config.schema import ChatConfig
 from llm.config.words import nearest
 from llm.errors import ConfigError, UserError
 from llm.generation import BatchEngine, PlainTemplate, Request, TextWriter, Token, template_of
+from llm.generation.context import check_fits, room_after
 from llm.generation.text import token_text
 from llm.jobs.conversations import Conversations
 from llm.jobs.generate import SAMPLING_KEYS, sampling
@@ -100,13 +101,10 @@ class Chat:
         try:
             for token in self._engine.run([request]):
                 self.written.append(token)
-                piece = writer.finish() if token.finish == "stop" else writer.add(token.id)
-                said.append(piece)
+                said.append(piece := writer.take(token))
                 yield piece
                 if writer.stopped:
                     break
-            said.append(rest := writer.finish())
-            yield rest
         finally:
             self._engine.cancel(request)
             turns.append(("assistant", "".join(said)))
@@ -115,11 +113,8 @@ class Chat:
     def _request(self) -> Request:
         ids = self.template.encode(self.talks.turns)
         context = self._engine.model.config.context_length
-        if len(ids) >= context:
-            raise ConfigError(
-                f"The chat has {len(ids)} tokens, and the model sees {context}. Begin another: /new"
-            )
-        length = min(self.config["max_new_tokens"], context - len(ids))
+        check_fits(context, len(ids), 1, what="The chat", advice="Begin another: /new")
+        length = min(self.config["max_new_tokens"], room_after(ids, context))
         return Request(
             ids, length, sampling(self.config), self.config["seed"], self.template.stop_ids, LIKELIEST
         )

@@ -15,7 +15,7 @@ from llm.data.sources.records import Fields
 from llm.errors import ConfigError
 from llm.files import sha256, write_atomically
 from llm.generation import BatchEngine, answer, reads_whole
-from llm.generation.offline import Prompt, Writer, Written
+from llm.generation.offline import BatchWriter, Prompt, Written
 from llm.generation.sampling import Sampling
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ def generate_files(
     ]
     if journal.done:
         print(f"Going on: {len(journal.done)} prompts are done, {len(prompts)} are left.")
-    writer = Writer(tokenizer, sampling, config["max_new_tokens"], config["num_samples"], journal.seed)
+    writer = BatchWriter(tokenizer, sampling, config["max_new_tokens"], config["num_samples"], journal.seed)
     for written in _written(writer, net, prompts, config["max_batch_size"]):
         journal.add(written)
     journal.finish()
@@ -113,7 +113,7 @@ def _prompts(paths: list[str], field: str) -> Iterator[Prompt]:
             number += 1
 
 
-def _written(writer: Writer, net: Transformer, prompts: list[Prompt], rows: int) -> Iterator[Written]:
+def _written(writer: BatchWriter, net: Transformer, prompts: list[Prompt], rows: int) -> Iterator[Written]:
     whole = [prompt for prompt in prompts if reads_whole(net, prompt.text)]
     if len(whole) < len(prompts):
         apart = {prompt.number for prompt in whole}

@@ -76,7 +76,7 @@ def _served(name: str, usable: build.Usable, beside: Any, draft: build.Usable | 
 
     net, tokenizer = usable.net, usable.tokenizer
     if beside is not None:
-        return Served(name, usable.make(net), tokenizer, beside.rows, beside.waiting, beside=beside)
+        return Served(name, usable.make(net), tokenizer, beside=beside)
     net = net.to(precision_dtype(config["precision"]))  # the cache is of the same type
     rows = config["max_batch_size"]
     if is_generative(net):

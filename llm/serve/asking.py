@@ -1,110 +1,107 @@
 """From what a client asks to what the engine is asked: prompts, lengths, rules and seeds, or why they can't be."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from llm.generation import Bias, Penalties, Request, Sampling
+from llm.generation.context import room_after
 from llm.generation.rules import Rule
+from llm.generation.text import prompt_and_source
 from llm.serve.errors import ApiError
-from llm.serve.schema import SEEDS, Asked
+from llm.serve.schema import SEEDS
 from llm.serve.served import Served
-from llm.tokenizer import start_token
-
-DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 
 
-def requests(served: Served, asked: Asked, prompts: Sequence[list[int]]) -> list[Request]:
+@dataclass(frozen=True)
+class Settings:
+    """How texts are to be written, whatever route is asked for them.
+
+    prompt_field: what an error about a prompt names. is_chat: whether a text ends as the model's chat template has it.
+    max_tokens: what a text may have, refused where it doesn't fit; without it as many of `default_tokens` as fit, or as
+    fit at all. n: texts for each prompt. seed: of the first text, one more for each further one. stops: the strings that
+    end a text. top_logprobs: as `Request` has it. biases: what is added to the scores of some tokens. schema: what a text
+    must be as JSON.
+    """
+
+    prompt_field: str
+    is_chat: bool = False
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    default_tokens: int | None = None
+    n: int = 1
+    seed: int | None = None
+    stops: Sequence[str] = ()
+    top_logprobs: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    biases: Mapping[int, float] = field(default_factory=dict)
+    schema: Mapping[str, Any] | None = None
+
+
+def requests(served: Served, settings: Settings, prompts: Sequence[list[int]]) -> list[Request]:
     """What the engine is asked for, `n` for each prompt; each draws from a seed of its own.
 
     Raises:
         ApiError: the model can't do as asked.
     """
-    sources = [_source(served, prompt) for prompt in prompts]
-    stop_ids = served.template.stop_ids if asked.is_chat else [served.tokenizer.end_of_text]
-    rules, lengths = _rules(served, asked), [_length(served, asked, prompt) for prompt in prompts]
-    grammar = None if asked.schema_given is None else served.grammars.json(asked.schema_given)
+    stop_ids = served.template.stop_ids if settings.is_chat else [served.tokenizer.end_of_text]
+    rules, read = _rules(served, settings), [_read(served, settings, prompt) for prompt in prompts]
+    grammar = None if settings.schema is None else served.grammars.json(settings.schema)
     return [
         Request(
-            [start_token(served.tokenizer)] if source else prompt,
+            prompt,
             length,
-            sampling=_sampling(asked),
-            seed=_seed(asked, number),
+            sampling=settings.sampling,
+            seed=_seed(settings, number),
             stop_ids=stop_ids,
-            top_logprobs=asked.top_logprobs,
+            top_logprobs=settings.top_logprobs,
             # A grammar knows how far its text has come.
             rules=rules if grammar is None else [*rules, grammar.copy()],
             source=source,
             adapter=served.adapter,
         )
-        for prompt, source, length in zip(prompts, sources, lengths, strict=True)
-        for number in range(asked.n or 1)
+        for prompt, source, length in read
+        for number in range(settings.n)
     ]
 
 
-def stops(served: Served, asked: Asked) -> list[str]:
+def stops(served: Served, settings: Settings) -> list[str]:
     """The strings that end a text: those that the client gives, and of a chat the template's."""
-    return [*asked.stops, *(served.template.stops if asked.is_chat else ())]
+    return [*settings.stops, *(served.template.stops if settings.is_chat else ())]
 
 
-def _source(served: Served, prompt: list[int]) -> list[int]:
-    """What an encoder-decoder reads of a prompt; a decoder has no source.
-
-    Raises:
-        ApiError: it is longer than the context.
-    """
-    if served.is_decoder_lm:
-        return []
-    source = [*prompt, served.tokenizer.end_of_text]
-    served.check_length(len(source), "prompt")
-    return source
-
-
-def _length(served: Served, asked: Asked, prompt: Sequence[int]) -> int:
-    """How many tokens a text may have.
+def _read(served: Served, settings: Settings, given: list[int]) -> tuple[list[int], list[int], int]:
+    """The prompt and the source that the model reads for what is given, and how many tokens its text may have.
 
     Raises:
-        ApiError: prompt and text don't fit into the context.
+        ApiError: they don't fit into the context.
     """
-    context, room = served.model.config.context_length, served.room(prompt)
-    default = DEFAULT_TOKENS if served.continues_prompt and not asked.is_chat else room
-    length = asked.most_tokens or max(1, min(default, room))
-    if length > room:
-        raise ApiError(
-            400,
-            f"This model's context is {context} tokens; the prompt has {context - room}, and {length} are asked for.",
-            param=asked.prompt_field,
-            code="context_length_exceeded",
-        )
-    return length
+    prompt, source = prompt_and_source(served.model, served.tokenizer, given)
+    served.check_fits(len(source), 0, settings.prompt_field)
+    room = room_after(prompt, served.model.config.context_length)
+    default = room if settings.default_tokens is None else min(settings.default_tokens, room)
+    length = settings.max_tokens or max(1, default)
+    served.check_fits(len(prompt), length, settings.prompt_field)
+    return prompt, source, length
 
 
-def _rules(served: Served, asked: Asked) -> list[Rule]:
+def _rules(served: Served, settings: Settings) -> list[Rule]:
     """What changes the scores before a token is drawn.
 
     Raises:
         ApiError: a bias is of no token of the model.
     """
     rules: list[Rule] = []
-    if asked.frequency_penalty or asked.presence_penalty:
-        rules.append(Penalties(asked.frequency_penalty or 0.0, asked.presence_penalty or 0.0))
-    biases = {int(token): bias for token, bias in (asked.logit_bias or {}).items()}
-    if beyond := [token for token in biases if token >= served.model.config.vocabulary]:
+    if settings.frequency_penalty or settings.presence_penalty:
+        rules.append(Penalties(settings.frequency_penalty, settings.presence_penalty))
+    if beyond := [token for token in settings.biases if token >= served.model.config.vocabulary]:
         raise ApiError(400, f"logit_bias: {beyond[0]} is no token of this model.", param="logit_bias")
-    if biases:
-        rules.append(Bias(biases))
+    if settings.biases:
+        rules.append(Bias(settings.biases))
     return rules
 
 
-def _sampling(asked: Asked) -> Sampling:
-    """How tokens are drawn; OpenAI's default is temperature 1."""
-    return Sampling(
-        temperature=1.0 if asked.temperature is None else asked.temperature,
-        top_k=asked.top_k,
-        top_p=asked.top_p,
-        min_p=asked.min_p,
-        repetition_penalty=asked.repetition_penalty,
-    )
-
-
-def _seed(asked: Asked, number: int) -> int | None:
-    """The seed of a request's n-th text."""
-    return None if asked.seed is None else (asked.seed + number) % SEEDS
+def _seed(settings: Settings, number: int) -> int | None:
+    """The seed of a prompt's n-th text."""
+    return None if settings.seed is None else (settings.seed + number) % SEEDS

@@ -83,7 +83,7 @@ def handle_errors(app: FastAPI) -> None:
 
 def from_user_error(error: UserError) -> ApiError:
     """An error of ours as a client is told: what it can mend is a 400, what training broke is the server's."""
-    return ApiError(400 if error.exit_code == 2 or "surrogate" in str(error) else 500, str(error))
+    return ApiError(400 if error.exit_code == 2 else 500, str(error))
 
 
 def _ascii(text: str | None) -> str:

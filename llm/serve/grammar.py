@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Grammars:
         self._tokens = LLTokenizer(vocabulary, slices=LLTokenizer.json_slices())
         self._kept = lru_cache(KEPT)(self._made)
 
-    def json(self, schema: dict[str, Any]) -> "Grammar":
+    def json(self, schema: Mapping[str, Any]) -> "Grammar":
         """The grammar of the JSON that `schema` allows.
 
         Raises:

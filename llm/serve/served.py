@@ -20,13 +20,14 @@ from llm.generation import (
     is_generative,
     reads_whole,
 )
+from llm.generation.context import ContextError, check_fits
 from llm.generation.speculation import looked_up
 from llm.generation.template import PlainTemplate, Template, Turn, template_of
 from llm.generation.text import source_ids
 from llm.model import Transformer
 from llm.serve.errors import ApiError
 from llm.serve.grammar import Grammars
-from llm.serve.schema import Asked, ChatRequest
+from llm.serve.schema import ChatRequest
 from llm.serve.worker import Worker
 from llm.tokenizer import Tokenizer
 
@@ -36,8 +37,8 @@ class Served:
     """A model under its name.
 
     `rows` texts are written at a time, and `waiting` more may wait; `speculate` tokens are guessed while one is written, by
-    `draft` where it is given. `beside` is one that has the same layers in memory, each changed by an adapter or neither:
-    their texts are written in one batch, and the keys before are those of the first.
+    `draft` where it is given. `beside`: another served model that shares this one's layers. Both use its worker and are
+    written in one batch; `rows`, `waiting`, `speculate` and `draft` are then its.
     """
 
     name: str
@@ -53,7 +54,16 @@ class Served:
 
     def __post_init__(self) -> None:
         self.template = template_of(self.tokenizer)
-        self.worker = self._worker() if self.beside is None else self.beside.worker
+        if self.beside is None:
+            self.worker = self._worker()
+        else:
+            self._share(self.beside)
+
+    def _share(self, other: "Served") -> None:
+        """Be written in the batch of `other`."""
+        self.worker = other.worker
+        self.rows, self.waiting = other.rows, other.waiting
+        self.speculate, self.draft = other.speculate, other.draft
 
     def _worker(self) -> Worker:
         shared = self.model.shared if isinstance(self.model, Adapted) else self.model
@@ -155,35 +165,27 @@ class Served:
             return self.ids(text)
         return self._chat_ids([("user", text)], "inputs")
 
-    def room(self, prompt: Sequence[int]) -> int:
-        """How many tokens the context leaves for a text.
-
-        Of an encoder-decoder, whose prompt is a source, the target has it whole but for its first token.
-        """
-        return self.model.config.context_length - (len(prompt) if self.is_decoder_lm else 1)
-
-    def check_length(self, length: int, param: str) -> None:
-        """Refuse a text of more tokens than the context.
+    def check_fits(self, given: int, new: int, param: str) -> None:
+        """Refuse `given` tokens, with `new` ones behind them, that the context has no room for.
 
         Raises:
             ApiError: 400, at the field `param`.
         """
-        context = self.model.config.context_length
-        if length > context:
-            raise ApiError(
-                400,
-                f"The text has {length} tokens, and the model sees {context}.",
-                param=param,
-                code="context_length_exceeded",
-            )
+        try:
+            check_fits(self.model.config.context_length, given, new)
+        except ContextError as error:
+            raise ApiError(400, str(error), param=param, code="context_length_exceeded") from error
 
     def reads_whole(self, text: str) -> bool:
         """Whether `answer` says what it makes of `text`, rather than that it is written token by token."""
         return reads_whole(self.model, text)
 
-    def answer(self, text: str, asked: Asked) -> str:
-        """What a model that reads a text whole makes of it; to be called in the worker."""
-        return answer(self.model, self.tokenizer, text, asked.max_tokens or self.model.config.context_length)
+    def answer(self, text: str, max_tokens: int | None) -> str:
+        """What a model that reads a text whole makes of it; to be called in the worker.
+
+        Spans that it restores have `max_tokens`, or as many as the context has.
+        """
+        return answer(self.model, self.tokenizer, text, max_tokens or self.model.config.context_length)
 
     def embedding(self, prompt: Sequence[int]) -> list[float]:
         """The mean of the last hidden states, of unit length; to be called in the worker.
@@ -191,7 +193,7 @@ class Served:
         Raises:
             ApiError: the text is longer than the context.
         """
-        self.check_length(len(prompt), "input")
+        self.check_fits(len(prompt), 0, "input")
         with inference(self.model):
             tokens_1t = torch.tensor([prompt], device=next(self.model.parameters()).device)
             encoder = self.model.encoder

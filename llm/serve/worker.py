@@ -127,8 +127,12 @@ class Worker:
     def _add(self, requests: Sequence[Request], listener: Listener) -> None:
         assert self._engine is not None
         self._listeners.update(dict.fromkeys(requests, listener))
-        for request in requests:
-            self._engine.add(request)
+        try:
+            for request in requests:
+                self._engine.add(request)
+        except UserError as error:  # of these alone: what is being written goes on
+            self._cancel(requests)
+            self._hand_over(partial(_tell, [(listener, error)]))
 
     def _cancel(self, requests: Sequence[Request]) -> None:
         assert self._engine is not None

@@ -10,10 +10,10 @@ from typing import NamedTuple, TypeVar
 from starlette.requests import Request as HttpRequest
 
 from llm.generation import Request, TextWriter, Token
+from llm.serve.asking import Settings
 from llm.serve.errors import ApiError
 from llm.serve.grammar import Grammar
 from llm.serve.metrics import Metrics, TokenClock
-from llm.serve.schema import Asked
 from llm.serve.served import Served
 from llm.serve.worker import Full
 
@@ -44,13 +44,8 @@ class _Text:
     def add(self, token: Token) -> Piece:
         """What a token adds."""
         self.clock.tick()
-        finish: str | None = token.finish
-        said = "" if finish == "stop" else self.writer.add(token.id)
-        if self.writer.stopped:
-            finish = "stop"
-        elif finish is not None:
-            said += self.writer.finish()
-            finish = "stop" if self.writer.stopped else finish
+        said = self.writer.take(token)
+        finish = "stop" if self.writer.stopped else token.finish
         if finish == "stop" and any(
             isinstance(rule, Grammar) and not rule.complete for rule in token.request.rules
         ):
@@ -168,11 +163,10 @@ async def call_in_worker(served: Served, function: Callable[[], Result]) -> Resu
     return await asyncio.wrap_future(future)
 
 
-async def whole_answers(served: Served, texts: Sequence[str], asked: Asked) -> AsyncIterator[Piece]:
-    """What a model that reads a text whole makes of `texts`, `n` of each, one after the other."""
-    number = asked.n or 1
-    for index in range(len(texts) * number):
-        text = await call_in_worker(served, partial(served.answer, texts[index // number], asked))
-        writer = TextWriter(served.tokenizer, asked.stops)
-        said = writer.say(text, final=True)
-        yield Piece(index, said, [], "stop")
+async def whole_answers(served: Served, texts: Sequence[str], settings: Settings) -> AsyncIterator[Piece]:
+    """What a model that reads a text whole makes of `texts`, one after the other; the `n` of each are the same."""
+    for index, text in enumerate(texts):
+        whole = await call_in_worker(served, partial(served.answer, text, settings.max_tokens))
+        said = TextWriter(served.tokenizer, settings.stops).say(whole, final=True)
+        for number in range(settings.n):
+            yield Piece(index * settings.n + number, said, [], "stop")

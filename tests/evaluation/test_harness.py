@@ -207,6 +207,8 @@ def test_what_outgrows_the_context_is_refused(task_folder):
         run_tasks(live, Tasks(["kinds"], str(task_folder)), seed=0)
     with pytest.raises(ConfigError, match="max_gen_toks"):
         run_tasks(live, Tasks(["lines"], str(task_folder)), seed=0)
+    with pytest.raises(ConfigError, match="a continuation of a task has no tokens"):
+        live._loglikelihood_tokens([(None, [1], [])])
 
 
 @pytest.mark.parametrize("shape", [{"architecture": "encoder"}, {"labels": ("a", "b")}, {"prefix_lm": True}])

@@ -370,7 +370,11 @@ def test_damaged_weights_say_so_and_clear_mends_the_engine(model):
 
 def test_what_cannot_be_written_is_refused(model):
     engine = BatchEngine(model, rows=1)
-    for tokens, length, words in (([], 5, "a token"), ([1], 0, "a token"), ([1] * 60, 5, "context is 64")):
+    for tokens, length, words in (
+        ([], 5, "a token"),
+        ([1], 0, "a token"),
+        ([1] * 60, 5, "context_length is 64"),
+    ):
         with pytest.raises(ConfigError, match=words):
             engine.add(Request(tokens, length))
     assert not engine.busy

@@ -7,7 +7,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from llm.errors import ConfigError
 from llm.generation import GREEDY, BatchEngine, Request, Sampling, generate, rows_within, translate
-from llm.generation.offline import Prompt, Writer
+from llm.generation.offline import BatchWriter, Prompt
 from llm.hub import from_huggingface_state
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.model.cache import SlotCache
@@ -103,7 +103,10 @@ def test_a_source_is_read_once_for_all_texts_that_are_written_of_it(both, monkey
 def test_what_has_no_source_or_too_long_a_one_is_refused(both):
     _, model = both
     engine = BatchEngine(model, rows=1)
-    for given, words in (([], "needs a source"), (source(model.config.context_length + 1), "the model sees")):
+    for given, words in (
+        ([], "needs a source"),
+        (source(model.config.context_length + 1), "context_length is 64"),
+    ):
         with pytest.raises(ConfigError, match=words):
             engine.add(Request([0], 2, source=given))
     row = 2 * SlotCache.row_bytes(model.config, torch.float32)
@@ -117,7 +120,7 @@ def test_a_file_of_sources_is_written_in_batches():
     init_weights(model, seed=0)
     shaken(model, SPREAD)
     texts = ["one two", "", "a longer source than these", "x" * 500]
-    writer = Writer(tokenizer, GREEDY, 10, 1, seed=3)
+    writer = BatchWriter(tokenizer, GREEDY, 10, 1, seed=3)
     engine = BatchEngine(model, rows=3)
     found = {one.prompt.text: one.texts[0] for one in writer.write(engine, map(Prompt, range(4), texts))}
     end = tokenizer.end_of_text

@@ -6,9 +6,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.errors import ConfigError
-from llm.generation import Sampling, TextWriter, complete, decode_stream, stream_text, translate
+from llm.generation import (
+    BatchEngine,
+    Request,
+    Sampling,
+    TextWriter,
+    Token,
+    complete,
+    decode_stream,
+    generate,
+    stream_text,
+    translate,
+    write_texts,
+)
+from llm.generation.context import ContextError
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.tokenizer import ByteSpec, SentencePieceSpec, start_token
+from llm.tokenizer.chat import PAIR, with_end
 
 TOKENIZER = ByteSpec().build()
 SAMPLING = Sampling(temperature=1.0)
@@ -156,6 +170,58 @@ def test_translations_of_sources_of_several_lengths_are_those_of_transformers():
     )
     texts = [TOKENIZER.decode(row) for row in wanted[:, 1:].tolist()]
     assert translate(model, TOKENIZER, sources, max_new_tokens=30) == texts
+    with pytest.raises(ContextError, match="The source has 49 tokens; the model's context_length is 48"):
+        translate(model, TOKENIZER, ["short", "x" * 48], max_new_tokens=1)
+
+
+def test_targets_of_pairs_end_within_the_context_whether_text_or_ids_are_given(model):
+    tokenizer = TOKENIZER.with_chat_template(with_end(PAIR, TOKENIZER))
+    ids, how = [*tokenizer.encode("a text"), tokenizer.end_of_text], {"sampling": SAMPLING, "seed": 1}
+    drawn = generate(model, torch.tensor([ids]), max_new_tokens=12 - len(ids), **how)
+    written = [token_b.item() for token_b in drawn]
+    assert tokenizer.end_of_text not in written
+    for prompt in ("a text", ids):
+        assert complete(model, tokenizer, prompt, max_new_tokens=40, **how) == [tokenizer.decode(written)]
+        assert "".join(stream_text(model, tokenizer, prompt, max_new_tokens=40, **how)) == tokenizer.decode(
+            written
+        )
+    for prompt in ("a longer text", ids * 2):
+        with pytest.raises(ContextError, match="1 more; the model's context_length is 12"):
+            complete(model, tokenizer, prompt, max_new_tokens=1)
+
+
+def tokens_of(ids, finish):
+    request = Request([1], len(ids))
+    return [Token(request, id_, None, finish if n == len(ids) else None) for n, id_ in enumerate(ids, 1)]
+
+
+def test_a_writer_takes_tokens_up_to_a_stop_and_says_at_the_last_what_it_held_back():
+    half = TOKENIZER.encode("a😀")[:-1]
+    writer = TextWriter(TOKENIZER)
+    assert [writer.take(token) for token in tokens_of(half, "length")] == ["a", "", "", "\ufffd"]
+    writer = TextWriter(TOKENIZER)
+    stopped = tokens_of([*half, TOKENIZER.end_of_text], "stop")
+    assert [writer.take(token) for token in stopped] == ["a", "", "", "", "\ufffd"]
+    writer = TextWriter(TOKENIZER, ["bcd"])
+    assert [writer.take(token) for token in tokens_of(TOKENIZER.encode("abc"), "length")] == ["a", "", "bc"]
+
+
+def test_many_requests_are_written_each_up_to_its_stop(model):
+    how = {"sampling": SAMPLING, "max_new_tokens": 9}
+    asked = [
+        Request(TOKENIZER.encode(text), **how, seed=seed) for seed, text in enumerate(("abc", "d", "ef"))
+    ]
+    alone = [complete(model, TOKENIZER, request.prompt, seed=request.seed, **how)[0] for request in asked]
+    engine = BatchEngine(model, rows=2)
+    assert write_texts(engine, {request: TextWriter(TOKENIZER) for request in asked}) == alone
+    stop = alone[1][2]
+    steps, step = [], engine.step
+    engine.step = lambda: steps.append(step()) or steps[-1]
+    found = write_texts(engine, {asked[1]: TextWriter(TOKENIZER, [stop])})
+    assert found == [alone[1][: alone[1].index(stop)]]
+    assert len(steps) < 9
+    assert not engine.busy
+    assert write_texts(engine, {}) == []
 
 
 @given(st.text(alphabet="ab é"), st.lists(st.text(alphabet="ab é", min_size=1, max_size=4), max_size=3))

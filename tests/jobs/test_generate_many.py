@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llm.cli.main import main
-from llm.generation.offline import Writer
+from llm.generation.offline import BatchWriter
 from llm.jobs import generate_many
 
 PROMPTS = ["def main():", "", "<|endoftext|> naïve 猫 😀", "x" * 500, "a\nb", "import", "class A", "return"]
@@ -47,7 +47,7 @@ def test_a_line_for_each_prompt_in_their_order(words, trained, tmp_path, capsys)
 def test_what_a_kill_left_is_gone_on_from(words, tmp_path, capsys, monkeypatch):
     once, out = tmp_path / "once.jsonl", tmp_path / "out.jsonl"
     assert main([*words, "seed=3", f"out={once}"]) == 0
-    write, count = Writer.write, []
+    write, count = BatchWriter.write, []
 
     def killed(*args):
         for number, written in enumerate(write(*args)):
@@ -55,13 +55,13 @@ def test_what_a_kill_left_is_gone_on_from(words, tmp_path, capsys, monkeypatch):
                 raise KeyboardInterrupt
             yield written
 
-    monkeypatch.setattr(Writer, "write", killed)
+    monkeypatch.setattr(BatchWriter, "write", killed)
     assert main([*words, "seed=3", f"out={out}"]) == 130
     assert not out.exists()
     partial = tmp_path / "out.jsonl.partial"
     partial.write_text(partial.read_text() + '{"index": 7, "te')
     monkeypatch.setattr(
-        Writer,
+        BatchWriter,
         "write",
         lambda self, engine, prompts: (count.append(len(prompts)), write(self, engine, prompts))[1],
     )
@@ -74,17 +74,17 @@ def test_what_a_kill_left_is_gone_on_from(words, tmp_path, capsys, monkeypatch):
 
 
 def test_a_run_without_a_seed_goes_on_with_its_own(words, tmp_path, monkeypatch):
-    write = Writer.write
+    write = BatchWriter.write
     seeds = []
     monkeypatch.setattr(
-        Writer,
+        BatchWriter,
         "write",
         lambda self, *rest: (seeds.append(self.seed), (_ for _ in ()).throw(KeyboardInterrupt))[1],
     )
     for _ in range(2):
         assert main([*words, f"out={tmp_path}/out.jsonl"]) == 130
     assert seeds[0] == seeds[1]
-    monkeypatch.setattr(Writer, "write", write)
+    monkeypatch.setattr(BatchWriter, "write", write)
     assert main([*words, f"out={tmp_path}/out.jsonl"]) == 0
 
 

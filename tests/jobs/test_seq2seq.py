@@ -154,7 +154,7 @@ def test_a_decoder_goes_on_from_a_run_of_texts_to_pairs_and_back(tiny, tmp_path)
 
 def test_a_source_that_fills_a_decoders_context_is_refused(decoder, capsys):
     assert main(["generate", f"run={decoder[1]}", f"prompt={'3 und ' * 60}"]) != 0
-    assert "of it and its target" in capsys.readouterr().err
+    assert "and is to have 1 more; the model's context_length is" in capsys.readouterr().err
 
 
 # A decoder learns labels and answers of its source in the tests of other tasks.

@@ -53,9 +53,11 @@ def pointers(model):
 
 @pytest.mark.parametrize("names", [["base", "one", "two"], ["two", "one"]], ids=["with", "without the base"])
 def test_the_base_is_loaded_once(runs, names):
-    first, *others = served(runs, names)
+    first, *others = served(runs, names, "max_batch_size=5", "max_waiting=7", "speculate=3")
     assert all(pointers(one.model) == pointers(first.model) for one in others)
     assert all(one.worker is first.worker for one in others)
+    shared = [(one.rows, one.waiting, one.speculate) for one in (first, *others)]
+    assert shared == [(5, 7, 3)] * len(shared)
     (alone,) = served(runs, ["one"])
     assert alone.adapter is None  # folded in, since nothing is shared
 

@@ -92,6 +92,11 @@ def cases():
             {"type": "json_schema", "json_schema": {"name": "a"}},
             {"type": "json_schema", "json_schema": {"schema": [1]}},
             {"type": "json_schema", "json_schema": {"schema": {"type": "king"}}},
+            {"type": "json_schema", "json_schema": {"schema": {"const": LONE}}},
+            {
+                "type": "json_schema",
+                "json_schema": {"schema": {"properties": {LONE: {}}, "required": [LONE]}},
+            },
             {"type": "json_object", "schema": {}},
         ],
         "tools": [[]],
@@ -116,6 +121,7 @@ def cases():
         {"model": "translator", "prompt": "a <mask>", "response_format": {"type": "json_object"}},
     )
     yield "completions", {"model": "reader", "prompt": "a question without a passage"}
+    yield "completions", {"model": "translator", "prompt": ["a <mask>", "a"]}
     for body in ({}, {"model": "tiny"}, {"prompt": "a"}, [], [GOOD], "text", 5, True):
         yield "completions", body
 

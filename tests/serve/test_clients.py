@@ -1,6 +1,7 @@
 """The programs that people have: the official openai client and huggingface_hub's, unchanged but for the address."""
 
 import base64
+import json
 import struct
 
 import openai
@@ -304,6 +305,60 @@ def test_a_decoder_of_pairs_writes_targets_at_every_address(server, client, mode
         client.chat.completions.create(messages=[{"role": "system", "content": "b"}, *said], **ask)
 
 
+def test_each_text_of_a_task_is_as_long_as_its_own_prompt_allows(http, models):
+    long = "b" * 250
+    ask = {"inputs": ["a text", long], "parameters": {"generate_parameters": {"max_new_tokens": 12}}}
+    texts = [one["generated_text"] for one in http.post("/models/tiny", json=ask).json()]
+    wanted = {"a text": 12, long: 6}
+    assert texts == [expected(models, "tiny", text, length, temperature=0) for text, length in wanted.items()]
+    answer = http.post("/models/tiny", json={"inputs": "b" * 256})
+    assert answer.status_code == 400
+    assert "context_length is 256" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("completions", {"model": "tiny", "prompt": "a" * 250, "max_tokens": 7}, "prompt"),
+        ("completions", {"model": "tiny", "prompt": "a" * 256}, "prompt"),
+        ("completions", {"model": "translator", "prompt": "a" * 256}, "prompt"),
+        ("completions", {"model": "translator", "prompt": "a", "max_tokens": 256}, "prompt"),
+        (
+            "chat/completions",
+            {"model": "tiny", "messages": [{"role": "user", "content": "a" * 256}]},
+            "messages",
+        ),
+        ("embeddings", {"model": "tiny", "input": "a" * 257}, "input"),
+    ],
+)
+def test_what_outgrows_the_context_is_refused_alike(http, path, body, param):
+    error = http.post(f"/v1/{path}", json=body).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", param)
+    assert "the model's context_length is 256. Shorten it" in error["message"]
+
+
+def test_a_whole_answer_is_made_once_for_all_n(client, models, monkeypatch):
+    asked, answer = [], models["filler"].answer
+    monkeypatch.setattr(
+        models["filler"], "answer", lambda text, most: (asked.append(text), answer(text, most))[1]
+    )
+    prompts = [f"the {MASK} of", f"a {MASK}"]
+    found = client.completions.create(model="filler", prompt=prompts, n=3)
+    assert asked == prompts
+    assert [choice.index for choice in found.choices] == list(range(6))
+    wanted = [fill(models["filler"].model, models["filler"].tokenizer, prompt) for prompt in prompts]
+    assert [choice.text for choice in found.choices] == [text for text in wanted for _ in range(3)]
+
+
+def test_texts_that_hide_something_and_sources_are_not_asked_together(client):
+    ask = {"model": "translator", "temperature": 1.5, "seed": 7, "max_tokens": 9}
+    with pytest.raises(
+        openai.BadRequestError, match="Send the texts with <mask> in a request of their own"
+    ) as caught:
+        client.completions.create(prompt=["one two", f"three {MASK}"], **ask)
+    assert caught.value.param == "prompt"
+
+
 def test_targets_are_streamed_sampled_and_told_with_their_probabilities(client, models):
     served, ask = models["translator"], {"model": "translator", "prompt": "one two", "max_tokens": 12}
     wanted = [
@@ -335,8 +390,10 @@ def test_hugging_faces_errors(server, http):
         {"inputs": "a", "parameters": {"top_k": 0}},
         {"inputs": {"question": "a", "context": "b"}},
         {"inputs": {"question": "a"}},
+        {"inputs": "\ud800"},
+        {"inputs": ["a", "\ud800"]},
     ):
-        answer = http.post("/models/topics", json=body)
+        answer = http.post("/models/topics", content=json.dumps(body))
         assert answer.status_code == 400
         assert answer.json().keys() == {"error"}
     for inputs in ("a", {"question": " ", "context": "b"}, {"question": "a", "context": " "}, {"question": "a", "context": "b" * 100_001}):  # fmt: skip

@@ -1,8 +1,11 @@
 """The worker's thread tells those that listen in a thread of theirs."""
 
 import queue
+import threading
 
-from llm.generation import Request, Token
+from small_server import small
+
+from llm.generation import BatchEngine, Request, Token
 from llm.serve.worker import FAILED, Worker
 
 BAD = (0,)
@@ -50,6 +53,29 @@ def test_all_tokens_of_a_step_are_told_at_once_and_elsewhere():
         assert [token.request for token in heard[-3:]] == requests
     worker.stop()
     assert handed.empty()
+    assert worker.in_flight == 0
+
+
+def test_a_refused_request_is_told_to_its_client_alone_and_the_text_of_another_goes_on():
+    model, request = small(), Request([1, 2, 3], 20)
+    alone = [token.id for token in BatchEngine(model, rows=1).run([request])]
+    worker = Worker(BatchEngine(model, rows=3), rows=3, waiting=0)
+    heard, refused, done = [], queue.Queue(), threading.Event()
+
+    def hear(token):
+        heard.append(token)
+        if len(heard) == 5:
+            worker.submit([Request([1], 4), Request([1] * 300, 4)], refused.put)
+        if len(heard) == len(alone):
+            done.set()
+
+    worker.submit([request], hear)
+    worker.start(lambda tell: tell())
+    assert "300 tokens" in str(refused.get(timeout=10))
+    assert done.wait(10)
+    worker.stop()
+    assert [token.id for token in heard] == alone
+    assert refused.empty()
     assert worker.in_flight == 0
 
 

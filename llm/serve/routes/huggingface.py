@@ -10,24 +10,14 @@ from pydantic import Field
 from starlette.requests import Request as HttpRequest
 
 from llm.data.documents.bio import OUTSIDE
-from llm.generation import Mention, estimate, tell
+from llm.generation import GREEDY, Mention, estimate, tell
 from llm.serve import asking
+from llm.serve.asking import Settings
 from llm.serve.errors import ApiError
 from llm.serve.labelling import labelled, mentioned
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
-from llm.serve.schema import (
-    Asked,
-    Body,
-    ChatRequest,
-    CompletionRequest,
-    Count,
-    Message,
-    Name,
-    Text,
-    Texts,
-    listed,
-)
+from llm.serve.schema import Body, Count, Name, Text, Texts, listed
 from llm.serve.served import Served
 from llm.serve.writing import Answer, Writing, call_in_worker
 
@@ -149,17 +139,13 @@ async def _generate(
 ) -> list[dict[str, str]]:
     """What a model writes for each text, the likeliest token each time.
 
-    An encoder-decoder writes a target; a decoder that was trained to chat answers, and another goes on.
+    An encoder-decoder writes a target; a decoder that was trained to chat answers, and another goes on. A text is as long
+    as the context allows, if that is less than asked.
     """
     how = asked.generate_parameters or GenerateParameters()
     prompts = await run_in_threadpool(lambda: [served.task_ids(text) for text in texts])
-    longest = max(1, min(served.room(prompt) for prompt in prompts))
-    length = min(how.max_new_tokens or DEFAULT_TOKENS, longest)
-    settings: dict[str, Any] = {"model": served.name, "temperature": 0.0, "max_tokens": length}
-    body: Asked = CompletionRequest(prompt=texts, **settings)
-    if served.chats:
-        body = ChatRequest(messages=[Message(role="user", content=text) for text in texts], **settings)
-    requests = await run_in_threadpool(asking.requests, served, body, prompts)
+    settings = Settings("inputs", served.chats, GREEDY, default_tokens=how.max_new_tokens or DEFAULT_TOKENS)
+    requests = await run_in_threadpool(asking.requests, served, settings, prompts)
     answer = Answer.empty(len(requests), sum(map(len, prompts)))
     async with Writing(served, requests, (), http, metrics) as writing:
         async for piece in writing.pieces():

@@ -2,6 +2,7 @@
 
 import base64
 from array import array
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -9,7 +10,9 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 
+from llm.generation import Sampling
 from llm.serve import asking
+from llm.serve.asking import Settings
 from llm.serve.errors import ApiError
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
@@ -18,7 +21,9 @@ from llm.serve.schema import Asked, ChatRequest, CompletionRequest, EmbeddingReq
 from llm.serve.served import Served
 from llm.serve.shapes import ChatShape, CompletionShape, Envelope
 from llm.serve.writing import Answer, Writing, call_in_worker, whole_answers
+from llm.tokenizer import MASK
 
+DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 router = APIRouter(prefix="/v1")
 
 
@@ -46,15 +51,11 @@ async def complete(http: HttpRequest, body: CompletionRequest, models: Models, m
     envelope = Envelope.of(CompletionShape(served))
     prompts = await run_in_threadpool(lambda: [served.ids(one) for one in given])
     texts = [served.tokenizer.decode(one) if isinstance(one, list) else one for one in given]
-    if not any(map(served.reads_whole, texts)):
+    if not _read_whole(served, body, texts):
         return await _generate(http, served, body, prompts, envelope, metrics)
-    if body.schema_given is not None:
-        message = (
-            f"{served.name} reads this text whole; only what is written token by token can be made JSON."
-        )
-        raise ApiError(400, message, param="response_format")
-    answer = Answer.empty(len(texts) * (body.n or 1), sum(map(len, prompts)))
-    return await to_response(whole_answers(served, texts, body), answer, body, envelope, AsyncExitStack())
+    settings = _settings(served, body)
+    answer = Answer.empty(len(texts) * settings.n, sum(map(len, prompts)))
+    return await to_response(whole_answers(served, texts, settings), answer, body, envelope, AsyncExitStack())
 
 
 @router.post("/chat/completions", responses=_errors(400, 404, 429))
@@ -86,6 +87,52 @@ async def embed(body: EmbeddingRequest, models: Models) -> dict[str, Any]:
     }
 
 
+def _read_whole(served: Served, body: CompletionRequest, texts: Sequence[str]) -> bool:
+    """Whether the model reads the texts whole, rather than write token by token.
+
+    Raises:
+        ApiError: it does so with some of them alone, or its answers are to be JSON.
+    """
+    whole = [served.reads_whole(text) for text in texts]
+    if any(whole) and not all(whole):
+        message = (
+            f"prompt: {served.name} fills in {MASK}, and writes the target of a text without one, but not both at once. "
+            f"Send the texts with {MASK} in a request of their own."
+        )
+        raise ApiError(400, message, param="prompt")
+    if any(whole) and body.schema_given is not None:
+        message = (
+            f"{served.name} reads this text whole; only what is written token by token can be made JSON."
+        )
+        raise ApiError(400, message, param="response_format")
+    return any(whole)
+
+
+def _settings(served: Served, body: Asked) -> Settings:
+    """What a request sets; OpenAI's defaults are temperature 1, and 16 tokens of what goes on from a prompt."""
+    return Settings(
+        body.prompt_field,
+        body.is_chat,
+        Sampling(
+            temperature=1.0 if body.temperature is None else body.temperature,
+            top_k=body.top_k,
+            top_p=body.top_p,
+            min_p=body.min_p,
+            repetition_penalty=body.repetition_penalty,
+        ),
+        max_tokens=body.most_tokens,
+        default_tokens=DEFAULT_TOKENS if served.continues_prompt and not body.is_chat else None,
+        n=body.n or 1,
+        seed=body.seed,
+        stops=body.stops,
+        top_logprobs=body.top_logprobs,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        biases={int(token): bias for token, bias in (body.logit_bias or {}).items()},
+        schema=body.schema_given,
+    )
+
+
 async def _generate(
     http: HttpRequest,
     served: Served,
@@ -95,8 +142,9 @@ async def _generate(
     metrics: Metrics,
 ) -> Response:
     """What a model writes for `prompts` token by token, as the request wants it told."""
-    requests = await run_in_threadpool(asking.requests, served, body, prompts)
-    writing = Writing(served, requests, asking.stops(served, body), http, metrics)
+    settings = _settings(served, body)
+    requests = await run_in_threadpool(asking.requests, served, settings, prompts)
+    writing = Writing(served, requests, asking.stops(served, settings), http, metrics)
     read = sum(map(len, prompts))
     metrics.tokens.labels(served.name, "read").inc(read)
     stack = AsyncExitStack()
