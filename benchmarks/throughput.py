@@ -35,7 +35,7 @@ OTHERS = {
     "Hugging Face GPT2, bare loop": ("huggingface", MODES),
     "Hugging Face Trainer": ("hf_trainer", ("bf16, compiled",)),
     "litgpt GPT, bare loop": ("litgpt", ("bf16, compiled",)),
-    "our model, bare loop": ("ours", ("bf16, compiled",)),
+    "our model, bare loop": ("ours", MODES),
 }
 REFERENCE = "Hugging Face GPT2, bare loop, float32"
 
@@ -95,14 +95,15 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 def contestants(job: Job, work: Path, args: argparse.Namespace) -> dict[str, Callable[[], Figures]]:
     torch = metadata.version("torch").partition("+")[0]
-    jobs = {mode: dataclasses.replace(job, torch=torch, **keys) for mode, keys in MODES.items()}
+    wanted = ("float32",) if args.float32 else MODES
+    jobs = {mode: dataclasses.replace(job, torch=torch, **MODES[mode]) for mode in wanted}
     chosen = {
         f"ours, train.py, {mode}": functools.partial(ours, one, work, args.threads)
         for mode, one in jobs.items()
     }
     pythons = {"litgpt": args.litgpt_python, "hf_trainer": args.trainer_python}
     for title, (loop, modes) in OTHERS.items():
-        for mode in modes:
+        for mode in (mode for mode in modes if mode in jobs):
             python = pythons.get(loop, sys.executable)
             command = [python, ROOT / "benchmarks/loops.py", loop, jobs[mode].to_json()]
             chosen[f"{title}, {mode}"] = functools.partial(measured, command, args.threads)
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--float32", action="store_true", help="nothing else, as for a CPU without bfloat16")
     parser.add_argument("--litgpt-python", default=sys.executable, help="of an environment with litgpt")
     parser.add_argument("--trainer-python", default=sys.executable, help="of one with accelerate")
     parser.add_argument("--quick", action="store_true", help="one round of a tiny shape: whether it works")
