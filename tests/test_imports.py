@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
-    {"bounds", "errors", "files", "malloc", "pages", "redaction", "llm"},
+    {"bounds", "errors", "files", "light_imports", "malloc", "pages", "redaction", "llm"},
     {"config"},
     {"model", "tokenizer"},
     {"adapter"},
