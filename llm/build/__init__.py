@@ -1,6 +1,6 @@
 """The one place that turns config into objects; each function takes a checked, plain config and gives one thing."""
 
-from llm.build.corpora import corpus, source, sources_of, steps
+from llm.build.corpora import check_mixes, corpus, source, sources_of, steps
 from llm.build.inference import (
     Usable,
     adapted_model,
@@ -13,7 +13,7 @@ from llm.build.models import adapter, check_installed, check_layout, model
 from llm.build.nodes import Config, instantiate
 from llm.build.origins import Origin, origin, read_origin
 from llm.build.planning import step
-from llm.build.tasks import check_reference, collator, compares, objective, refer, shape_for
+from llm.build.tasks import beside_reference, check_reference, collator, compares, objective, shape_for
 from llm.build.tokenizers import FixedTokenizer, stand_in, tokenizer_spec
 from llm.build.training import (
     checkpointer,
@@ -34,8 +34,10 @@ __all__ = [
     "Usable",
     "adapted_model",
     "adapter",
+    "beside_reference",
     "check_installed",
     "check_layout",
+    "check_mixes",
     "check_reference",
     "checkpointer",
     "collator",
@@ -54,7 +56,6 @@ __all__ = [
     "part_losses",
     "progress",
     "read_origin",
-    "refer",
     "shape_for",
     "source",
     "sources_of",

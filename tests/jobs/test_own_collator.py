@@ -11,7 +11,7 @@ from llm.model import ModelConfig
 class Half:
     """Has no `given` and no `work`."""
 
-    marks, most, view = (), None, None
+    marks, most, cut = (), None, None
 
     def __init__(self, setting) -> None:
         pass

@@ -46,9 +46,9 @@ def collator(length=128, **keys):
 
 def test_the_answers_alone_are_scored_token_by_token(stream):
     collate, template = collator(), ChatTemplate(TOKENIZER)
-    view = collate.view(stream, 128, 0)
-    numbers = np.arange(view.n_held_out)
-    batch = collate(view.held_out(numbers), numbers)
+    view = collate.cut(stream, 128, 0)
+    numbers = np.arange(view.n_in_order)
+    batch = collate(view.in_order(numbers), numbers)
     sides = [(row["prompt"], row[key]) for row in ROWS for key in ("chosen", "rejected")]
     assert len(batch.tokens_bt) == len(sides)
     n_targets = 0
@@ -93,7 +93,7 @@ def test_what_is_dropped_has_no_score(stream):
     model = Transformer(ModelConfig(**SHAPE, context_length=40))
     init_weights(model, 0)
     found = figures.reference_scores(model, stream, collator(40, too_long="drop"))
-    view = collator(40, too_long="drop").view(stream, 40, 0)
+    view = collator(40, too_long="drop").cut(stream, 40, 0)
     assert 0 < view.size < len(ROWS)
     assert set(np.flatnonzero((found < 0).all(1))) == set(view.numbers)
     with pytest.raises(ConfigError, match="makes no preferences"):
