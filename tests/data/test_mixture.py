@@ -170,7 +170,7 @@ def test_its_record_opens_it_again_and_its_fingerprint_tells_its_shares(mixture)
 def pairs(write, tmp_path):
     """A mixture of two sources of pairs, one with longer targets, and what collates it."""
     corpora = {}
-    for name, count in {"short": 1, "long": 9}.items():
+    for name, count in {"short": 1, "long": 16}.items():
         lines = [{"source": f"{name} {n}", "target": f"{n} " * count} for n in range(60)]
         folder = write({"a.jsonl": "\n".join(map(json.dumps, lines))}, name)
         source = JsonLines([f"{folder}/a.jsonl"], text="source", label="target", validation_share=0.2)
@@ -199,6 +199,27 @@ def test_pairs_are_mixed_as_windows_are(pairs):
         "long ",
     ]
     assert len(none.source_s) == 0
+
+
+def test_what_a_mixture_takes_is_that_of_each_source_by_its_weight_and_of_the_longest(pairs):
+    mixture, collate = pairs
+    mixed = mixture.train.cut(collate.cut, 64, 7)
+    found = load(collate, mixed)
+    short, long = (load(collate, part.view) for part in mixed.parts)
+    expected = [(3 * one + other) / 4 for one, other in zip(short.work, long.work, strict=True)]
+    assert list(found.work) == pytest.approx(expected)
+    assert found.work.written < long.work.written / 2
+    assert found.most == long.most != short.most
+    assert found.marks == collate.marks
+
+
+def test_alike_sources_take_what_each_takes_whatever_their_weights(mixture):
+    collate = module(mixture).collate
+    views = {name: stream.cut(Windows, 17, 0) for name, stream in mixture.train.streams.items()}
+    mixed = MixedView(views, {"cats": Portion(0.1), "dogs": Portion(0.7)})
+    # The plan reads first batches where the longest sample differs from the average one.
+    assert load(collate, mixed) == load(collate, views["cats"])
+    assert load(collate, mixed).work == load(collate, mixed).most
 
 
 def test_a_batch_of_mixed_pairs_is_divided_by_the_targets_of_its_step(pairs):

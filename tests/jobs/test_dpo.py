@@ -117,6 +117,23 @@ def test_another_set_is_scored_beside_the_first_model(words, tmp_path):
     assert entry["metrics"]["reward_accuracy"] > 0.9
 
 
+def test_each_source_of_a_mixture_is_scored_beside_the_first_model(words, tmp_path):
+    assert main(["train", *words, "name=p", "trainer.max_steps=4"]) == 0
+    folder, shards = tmp_path / "runs/p", next(word for word in words if word.startswith("shards_dir="))
+    several, alone = ["data=mixture", shards], []
+    for name, records in {"a": list(rows())[:25], "b": list(rows())[25:]}.items():
+        written(tmp_path / f"{name}.jsonl", records)
+        key = f"data.sources.{name}"
+        several += [f"{key}=preferences", f"{key}.paths=[{tmp_path}/{name}.jsonl]"]
+        path = f"data.paths=[{tmp_path}/{name}.jsonl]"
+        assert main(["evaluate", f"run={folder}", "data=preferences", path, shards]) == 0
+        alone.append(scored(folder))
+    assert main(["evaluate", f"run={folder}", *several]) == 0
+    entries = json.loads((folder / "evaluation.json").read_text())[-2:]
+    assert [(entry["data"], entry["examples"]) for entry in entries] == [("a", 25), ("b", 35)]
+    assert [entry["metrics"] for entry in entries] == alone
+
+
 def rewards(folder):
     """What the preferences of the last entry are rewarded by, by their id."""
     lines = (folder / json.loads((folder / "evaluation.json").read_text())[-1]["outputs"]).read_text()

@@ -140,3 +140,21 @@ def test_sources_of_pairs_are_mixed(stream):
     batch = collate(view.training(numbers), numbers)
     assert (batch.targets_bk != IGNORED).sum() == view.n_targets(numbers).sum()
     assert view.n_in_order == 2 * alone.n_in_order
+
+
+def test_bytes_of_scored_tokens_are_weighed_by_what_each_source_gives(tmp_path):
+    streams = {}
+    for name, target in {"few": "a", "many": "héé " * 9}.items():
+        lines = [json.dumps({"q": f"{name} {n}", "a": target}) for n in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+        source = JsonLines([f"{tmp_path}/{name}.jsonl"], text="q", label="a", validation_share=0)
+        streams[name] = prepare(source, ByteSpec(), tmp_path / "shards").train
+    collate = JoinedPairCollator(setting())
+    portions = {"few": Portion(3.0), "many": Portion(1.0)}
+    view = MixedStream(streams, portions).cut(collate.cut, 128, 0)
+    targets = [one.ids_t[one.is_written_t] for row in view.training(np.arange(4000)) for one in row]
+    ids = np.concatenate(targets)
+    n_bytes = len(TOKENIZER.decode_bytes(ids.tolist()))
+    assert view.target_bytes(TOKENIZER) == pytest.approx(n_bytes / 4000, rel=0.01)
+    scored = load(collate, view).work.scored
+    assert view.target_bytes(TOKENIZER) / scored == pytest.approx(n_bytes / len(ids), rel=0.01)

@@ -89,6 +89,16 @@ def test_the_first_model_says_the_same_whatever_is_read_at_once(stream, monkeypa
     assert asked[:4] == [46, 22, 10, 4]
 
 
+def test_what_the_reference_model_says_stands_in_the_batches_of_a_collator_beside_it_alone(stream):
+    collate = collator()
+    view = collate.cut(stream, 128, 0)
+    said = np.arange(2 * len(ROWS), dtype=np.float32).reshape(-1, 2)
+    numbers = np.array([5, 0, -1])
+    batch = collate.beside({stream.name: said})(view.in_order(numbers), numbers)
+    assert batch.reference_b2.tolist() == [[10, 11], [0, 1], [0, 0]]
+    assert collate(view.in_order(numbers), numbers).reference_b2 is None
+
+
 def test_what_is_dropped_has_no_score(stream):
     model = Transformer(ModelConfig(**SHAPE, context_length=40))
     init_weights(model, 0)
