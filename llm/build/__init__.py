@@ -13,7 +13,15 @@ from llm.build.models import adapter, check_installed, check_layout, model
 from llm.build.nodes import Config, instantiate
 from llm.build.origins import Origin, origin, read_origin
 from llm.build.planning import step
-from llm.build.tasks import beside_reference, check_reference, collator, compares, objective, shape_for
+from llm.build.tasks import (
+    beside_reference,
+    check_reference,
+    collator,
+    compares,
+    objective,
+    shape_for,
+    view_of,
+)
 from llm.build.tokenizers import FixedTokenizer, stand_in, tokenizer_spec
 from llm.build.training import (
     checkpointer,
@@ -67,4 +75,5 @@ __all__ = [
     "trainer",
     "usable_model",
     "usable_models",
+    "view_of",
 ]

@@ -1,5 +1,6 @@
 """Nodes of a config: what each names by `_target_`, called with its other keys."""
 
+from contextlib import suppress
 from typing import Any, get_args, get_type_hints
 
 from llm.config import resolve
@@ -27,5 +28,8 @@ def collator_classes(config: Config) -> tuple[Any, ...]:
     make = collator_class(config)
     if isinstance(make, type):
         return (make,)
-    made = get_type_hints(make).get("return")
+    made = None
+    # What somebody's own function says of it may be unknown at run time, or nothing.
+    with suppress(NameError, TypeError):
+        made = get_type_hints(make).get("return")
     return get_args(made) or (made,)

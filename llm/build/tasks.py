@@ -12,7 +12,9 @@ from llm.build.nodes import Config, collator_class, instantiate, settings
 from llm.build.origins import Origin
 from llm.data.collators.base import Collator, Setting
 from llm.data.collators.preferences import PreferenceCollator
-from llm.data.mixture import AnyCorpus
+from llm.data.corpus import TokenStream
+from llm.data.mixture import AnyCorpus, AnyStream
+from llm.data.sampling.view import SampleView
 from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors
@@ -41,6 +43,25 @@ def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collat
             "llm.data.collators.base.Collator asks of each."
         )
     return cast(Collator, made)
+
+
+def view_of(collate: Collator, stream: AnyStream, length: int, seed: int) -> SampleView:
+    """A stream as samples of at most `length` tokens, as the collator cuts them; `seed` decides their order.
+
+    Raises:
+        ConfigError: it gives something else.
+    """
+
+    def cut(one: TokenStream, length: int, seed: int) -> SampleView:
+        view = collate.cut(one, length, seed)
+        if not isinstance(view, SampleView):
+            raise ConfigError(
+                f"task.collator: the cut of {type(collate).__name__} gives {type(view).__name__}, which isn't made from "
+                "llm.data.sampling.view.SampleView: derive it from that class."
+            )
+        return view
+
+    return stream.cut(cut, length, seed)
 
 
 def shape_for(config: Config, found: Origin, corpus: AnyCorpus) -> ModelConfig:

@@ -136,7 +136,7 @@ def _samples(config: Config, origin: Origin, text: Text, shape: ModelConfig) -> 
     tokenizer = build.stand_in(origin.tokenizer) if text.corpus is None else text.corpus.tokenizer
     collate = build.collator(config, tokenizer, shape)
     if text.corpus is not None:
-        view = text.corpus.train.cut(collate.cut, shape.context_length, config["seed"])
+        view = build.view_of(collate, text.corpus.train, shape.context_length, config["seed"])
         return load(collate, view), view.size
     of_window = getattr(collate, "window_work", None)
     work = whole_context(shape) if of_window is None else of_window(shape.context_length)

@@ -56,7 +56,7 @@ class Job:
         return self._cut(self.corpus.validation)
 
     def _cut(self, stream: AnyStream) -> SampleView:
-        return stream.cut(self.collate.cut, self.shape.context_length, self.config["seed"])
+        return build.view_of(self.collate, stream, self.shape.context_length, self.config["seed"])
 
     @cached_property
     def load(self) -> Load:

@@ -90,6 +90,19 @@ def test_one_that_mixes_nothing_takes_data_of_one_source(monkeypatch):
     corpora.check_mixes({**MIXTURE, "data": {"_target_": "llm.data.sources.StandardLibrary"}})
 
 
+class Other:
+    """Cuts a stream into what are no samples."""
+
+    def cut(self, stream, length, seed):
+        return [stream]
+
+
+def test_one_that_cuts_no_samples_is_told_what_they_derive_from():
+    stream = SimpleNamespace(cut=lambda by, length, seed: by("a text", length, seed))
+    with pytest.raises(ConfigError, match=r"the cut of Other gives list, .*SampleView"):
+        tasks.view_of(Other(), stream, 8, 0)
+
+
 class OwnWindows(Windows):
     """Ours, under another name."""
 

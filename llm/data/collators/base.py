@@ -117,8 +117,9 @@ class Collator(Protocol):
 
     Its class may have a method `shaped`, which says what the task asks of a model's shape (see `LabelCollator.shaped`), an
     attribute `of_preferences`, true where a source's chats are read as preferences, and an attribute `mixes`, true where
-    samples of several sources may stand in one batch, as data=mixture puts them there. A collator of windows may have a
-    method `window_work` (see `WindowCollator`).
+    samples of several sources may stand in one batch, as data=mixture puts them there; a function that makes collators says
+    so by the classes that it is annotated to return. A collator of windows may have a method `window_work` (see
+    `WindowCollator`).
     """
 
     given: Given
