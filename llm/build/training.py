@@ -107,22 +107,25 @@ def meter(
     flops = sequence_flops(net.config, work.written, read=work.read, scored=work.scored)
     return Meter(
         tokens_per_step=round(data.batch_size * work.tokens),
-        bytes_per_token=_bytes_per_target(corpus, net, data.train_view, work.scored),
+        bytes_per_token=_bytes_per_target(corpus, net, data, work.scored),
         flops_per_token=flops / work.tokens,
         peak_flops=peak,
         observers=observers,
     )
 
 
-def _bytes_per_target(corpus: AnyCorpus, net: Transformer, view: SampleView, scored: float) -> float | None:
+def _bytes_per_target(
+    corpus: AnyCorpus, net: Transformer, data: CorpusDataModule, scored: float
+) -> float | None:
     """The bytes of text that a scored token stands for, where the bits of all of them add up to the text's.
 
     `scored` is how many a sample has, on average.
     """
-    of_sample = view.target_bytes(corpus.tokenizer)
+    of_sample = data.train_view.target_bytes(corpus.tokenizer)
     if of_sample is not None:
         return of_sample / scored
-    return corpus.bytes_per_token if is_decoder_lm(net) else None
+    is_of_text = is_decoder_lm(net) and not getattr(data.collate, "of_preferences", False)
+    return corpus.bytes_per_token if is_of_text else None
 
 
 def progress(config: Config) -> TrainingProgress:

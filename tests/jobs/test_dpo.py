@@ -82,6 +82,8 @@ def test_the_first_step_begins_at_the_logarithm_of_two(words, tmp_path):
     header, first = (tmp_path / "runs/p/metrics.csv").read_text().splitlines()[:2]
     row = dict(zip(header.split(","), first.split(","), strict=True))
     assert float(row["train/loss"]) == pytest.approx(np.log(2), abs=1e-5)
+    # A loss of preferences is no text's.
+    assert row["train/bits_per_byte"] == ""
 
 
 def test_a_resumed_run_equals_one_that_was_never_stopped(words, base, tmp_path):

@@ -81,5 +81,5 @@ class SampleView(ABC):
         return np.zeros_like(numbers), numbers
 
     def target_bytes(self, tokenizer: Tokenizer) -> float | None:
-        """The UTF-8 bytes of a sample's scored tokens, on average; None where they are as the whole text's."""
+        """The UTF-8 bytes of a sample's scored tokens, on average; None where that is known of the whole text alone."""
         return None
