@@ -14,13 +14,13 @@ from llm.build.nodes import Config, instantiate
 from llm.build.origins import Origin, origin, read_origin
 from llm.build.planning import step
 from llm.build.tasks import (
-    beside_reference,
     check_reference,
     collator,
     compares,
     objective,
     shape_for,
     view_of,
+    with_reference_log_probabilities,
 )
 from llm.build.tokenizers import FixedTokenizer, stand_in, tokenizer_spec
 from llm.build.training import (
@@ -42,7 +42,6 @@ __all__ = [
     "Usable",
     "adapted_model",
     "adapter",
-    "beside_reference",
     "check_installed",
     "check_layout",
     "check_mixes",
@@ -76,4 +75,5 @@ __all__ = [
     "usable_model",
     "usable_models",
     "view_of",
+    "with_reference_log_probabilities",
 ]

@@ -105,7 +105,7 @@ def check_reference(config: Config) -> None:
         raise ConfigError("task=dpo compares with the model that it starts from: give one by init_from=.")
 
 
-def beside_reference(
+def with_reference_log_probabilities(
     collate: Collator,
     config: Config,
     corpus: AnyCorpus,
@@ -131,7 +131,7 @@ def beside_reference(
         found = _reference_log_probabilities(collate, corpus, first())
         if kept is not None:
             write_tensors(kept, {name: torch.from_numpy(array) for name, array in found.items()})
-    return collate.beside(found)
+    return collate.with_reference(found)
 
 
 def _reference_log_probabilities(

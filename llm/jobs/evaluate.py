@@ -121,7 +121,7 @@ def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus) ->
     config = {**config, "task": _task(run)}
     collate = build.collator(config, corpus.tokenizer, net.config)
     kept = run.references if config["data"] is None else None
-    return build.beside_reference(collate, config, corpus, lambda: _first(run, net), kept)
+    return build.with_reference_log_probabilities(collate, config, corpus, lambda: _first(run, net), kept)
 
 
 def _first(run: Run, net: Transformer) -> build.Origin:

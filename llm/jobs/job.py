@@ -41,9 +41,9 @@ class Job:
 
     @cached_property
     def training_collate(self) -> Collator:
-        """What makes the batches that it is trained and judged on, see `build.beside_reference`; `collate` needs no model."""
+        """What makes the batches that it is trained and judged on: see `build.with_reference_log_probabilities`."""
         first, kept = (lambda: self.origin), self.run.references
-        return build.beside_reference(self.collate, self.config, self.corpus, first, kept)
+        return build.with_reference_log_probabilities(self.collate, self.config, self.corpus, first, kept)
 
     @cached_property
     def train_view(self) -> SampleView:

@@ -125,12 +125,12 @@ class PreferenceCollator:
     def __init__(self, setting: Setting, *, too_long: TooLong = "cut") -> None:
         self.too_long = check_too_long(too_long)
         self.tokenizer, self.longest = setting.tokenizer, setting.shape.context_length
-        self.reference: LogProbabilities = {}
+        self.log_probabilities: LogProbabilities = {}
 
-    def beside(self, reference: LogProbabilities) -> Self:
+    def with_reference(self, log_probabilities: LogProbabilities) -> Self:
         """The collator that also tells what the reference model says: log-probabilities (n, 2) of each stream's answers."""
         made = copy.copy(self)
-        made.reference = reference
+        made.log_probabilities = log_probabilities
         return made
 
     def cut(self, stream: TokenStream, length: int, seed: int) -> Preferences:
@@ -162,13 +162,13 @@ class PreferenceCollator:
             "positions_bk": filled(places, answered, 0),
             "numbers_b": numbers_b,
         }
-        if self.reference:
+        if self.log_probabilities:
             arrays["reference_b2"] = np.stack([self._reference(one) for one in preferences])
         return Batch.of(**arrays)
 
     def _reference(self, one: Preference) -> np.ndarray:
         """The log-probabilities (2,) of its answers under the reference model; 0 of nothing."""
-        known = np.zeros(2) if one.number < 0 else self.reference[one.stream][one.number]
+        known = np.zeros(2) if one.number < 0 else self.log_probabilities[one.stream][one.number]
         return known.astype(np.float32)
 
 

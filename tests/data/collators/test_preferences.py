@@ -94,7 +94,7 @@ def test_what_the_reference_model_says_stands_in_the_batches_of_a_collator_besid
     view = collate.cut(stream, 128, 0)
     said = np.arange(2 * len(ROWS), dtype=np.float32).reshape(-1, 2)
     numbers = np.array([5, 0, -1])
-    batch = collate.beside({stream.name: said})(view.in_order(numbers), numbers)
+    batch = collate.with_reference({stream.name: said})(view.in_order(numbers), numbers)
     assert batch.reference_b2.tolist() == [[10, 11], [0, 1], [0, 0]]
     assert collate(view.in_order(numbers), numbers).reference_b2 is None
 
