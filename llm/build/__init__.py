@@ -1,6 +1,6 @@
 """The one place that turns config into objects; each function takes a checked, plain config and gives one thing."""
 
-from llm.build.corpora import corpus, source, sources_of, steps
+from llm.build.corpora import check_mixes, corpus, source, sources_of, steps
 from llm.build.inference import (
     Usable,
     adapted_model,
@@ -13,7 +13,15 @@ from llm.build.models import adapter, check_installed, check_layout, model
 from llm.build.nodes import Config, instantiate
 from llm.build.origins import Origin, origin, read_origin
 from llm.build.planning import step
-from llm.build.tasks import check_reference, collator, compares, objective, refer, shape_for
+from llm.build.tasks import (
+    check_reference,
+    collator,
+    compares,
+    objective,
+    shape_for,
+    view_of,
+    with_reference_log_probabilities,
+)
 from llm.build.tokenizers import FixedTokenizer, stand_in, tokenizer_spec
 from llm.build.training import (
     checkpointer,
@@ -36,6 +44,7 @@ __all__ = [
     "adapter",
     "check_installed",
     "check_layout",
+    "check_mixes",
     "check_reference",
     "checkpointer",
     "collator",
@@ -54,7 +63,6 @@ __all__ = [
     "part_losses",
     "progress",
     "read_origin",
-    "refer",
     "shape_for",
     "source",
     "sources_of",
@@ -66,4 +74,6 @@ __all__ = [
     "trainer",
     "usable_model",
     "usable_models",
+    "view_of",
+    "with_reference_log_probabilities",
 ]

@@ -3,14 +3,14 @@
 import re
 from contextlib import nullcontext
 
-from llm.build.nodes import Config, collator_class, instantiate
+from llm.build.nodes import Config, collator_class, collator_classes, instantiate
 from llm.build.tokenizers import FixedTokenizer
 from llm.config import resolve
 from llm.config.schema import LOADER_KEYS
-from llm.data import Corpus, Source, prepare
+from llm.data import Source, prepare
 from llm.data.collators.conversations import Conversing
 from llm.data.executors.processes import Executor
-from llm.data.mixture import Mixed, Mixture, Portion
+from llm.data.mixture import AnyCorpus, Mixed, Mixture, Portion
 from llm.data.preparation.pipeline import AnyStep
 from llm.data.preparation.prepare import shared_tokenizer
 from llm.data.preparation.progress import Bar
@@ -19,6 +19,8 @@ from llm.tokenizer import TokenizerSpec
 
 # The name of a mixture's source goes into column names and errors.
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+# The tasks of conf/task whose collators mix; a test compares.
+MIXING = ("causal_lm", "denoisers", "masked_lm", "prefix_lm", "seq2seq", "span_corruption", "summarization")
 
 
 def source(data: Config, config: Config) -> Source:
@@ -41,7 +43,7 @@ def corpus(
     show: bool,
     processes: int | None = None,
     executor: Executor | None = None,
-) -> Corpus | Mixture:
+) -> AnyCorpus:
     """The prepared corpus of the config's `data`, or its corpora, found again by their fingerprints where they exist."""
     data = config["data"]
     sources = sources_of(data, config)
@@ -49,7 +51,7 @@ def corpus(
         how: Config = {"processes": processes, "executor": executor, "progress": bar}
         if not sources:
             return prepare(source(data, config), spec, config["shards_dir"], steps=steps(data, config), **how)
-        shares = {name: Portion(node["weight"], node["epochs"]) for name, node in sources.items()}
+        portions = {name: Portion(node["weight"], node["epochs"]) for name, node in sources.items()}
         texts = {name: (source(node, config), steps(node, config)) for name, node in sources.items()}
         tokenizer = shared_tokenizer(list(texts.values()), spec, config["shards_dir"], **how)
         fixed = FixedTokenizer(tokenizer)
@@ -57,7 +59,7 @@ def corpus(
             name: prepare(one, fixed, config["shards_dir"], steps=done, **how)
             for name, (one, done) in texts.items()
         }
-        return Mixture(corpora, shares)
+        return Mixture(corpora, portions)
 
 
 def sources_of(data: Config, config: Config) -> dict[str, Config]:
@@ -78,3 +80,20 @@ def sources_of(data: Config, config: Config) -> dict[str, Config]:
         if not SOURCE_NAME.fullmatch(name):
             raise ConfigError(f"data.sources.{name}: a name has letters, digits, _ and - alone.")
     return sources
+
+
+def check_mixes(config: Config) -> None:
+    """Refuse a mixture for a task that can't mix, before any of its sources is prepared.
+
+    Raises:
+        ConfigError: samples of several sources can't stand in one batch of the task's collator; or as `sources_of`.
+    """
+    if not sources_of(config["data"], config):
+        return
+    classes = collator_classes(config)
+    if not all(getattr(one, "mixes", False) for one in classes):
+        raise ConfigError(
+            f"data=mixture: {config['task']['collator']['_target_']} makes no batches of several sources. "
+            f"task={', '.join(MIXING[:-1])} and {MIXING[-1]} do; a collator of your own says by `mixes = True` in its class "
+            "that it does."
+        )

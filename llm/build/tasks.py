@@ -10,10 +10,11 @@ import torch
 
 from llm.build.nodes import Config, collator_class, instantiate, settings
 from llm.build.origins import Origin
-from llm.data import Corpus
 from llm.data.collators.base import Collator, Setting
 from llm.data.collators.preferences import PreferenceCollator
-from llm.data.mixture import Mixture
+from llm.data.corpus import TokenStream
+from llm.data.mixture import AnyCorpus, AnyStream
+from llm.data.sampling.view import SampleView
 from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors
@@ -25,7 +26,7 @@ from llm.train import checkpoint
 from llm.train.hardware import place
 
 # What a collator has to tell, one of somebody's own too; some of it is asked for at the end of training alone.
-TOLD = ("given", "marks", "most", "view", "work")
+TOLD = ("cut", "given", "marks", "most", "work")
 
 
 def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collator:
@@ -44,7 +45,26 @@ def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collat
     return cast(Collator, made)
 
 
-def shape_for(config: Config, found: Origin, corpus: Corpus | Mixture) -> ModelConfig:
+def view_of(collate: Collator, stream: AnyStream, length: int, seed: int) -> SampleView:
+    """A stream as samples of at most `length` tokens, as the collator cuts them; `seed` decides their order.
+
+    Raises:
+        ConfigError: it gives something else.
+    """
+
+    def cut(one: TokenStream, length: int, seed: int) -> SampleView:
+        view = collate.cut(one, length, seed)
+        if not isinstance(view, SampleView):
+            raise ConfigError(
+                f"task.collator: the cut of {type(collate).__name__} gives {type(view).__name__}, which isn't made from "
+                "llm.data.sampling.view.SampleView: derive it from that class."
+            )
+        return view
+
+    return stream.cut(cut, length, seed)
+
+
+def shape_for(config: Config, found: Origin, corpus: AnyCorpus) -> ModelConfig:
     """The shape of the model that is trained: with the tokenizer's vocabulary and what the task asks for, such as labels.
 
     Raises:
@@ -59,8 +79,7 @@ def shape_for(config: Config, found: Origin, corpus: Corpus | Mixture) -> ModelC
         number_std=1.0,
     )
     shaped = getattr(collator_class(config), "shaped", None)
-    # A mixture is of plain text or pairs, whose tasks ask for nothing.
-    if shaped is None or isinstance(corpus, Mixture):
+    if shaped is None:
         return plain
     shape: ModelConfig = shaped(plain, corpus.train, corpus.tokenizer)
     scores = objective(config)
@@ -86,38 +105,42 @@ def check_reference(config: Config) -> None:
         raise ConfigError("task=dpo compares with the model that it starts from: give one by init_from=.")
 
 
-def refer(
+def with_reference_log_probabilities(
     collate: Collator,
     config: Config,
-    corpus: Corpus | Mixture,
+    corpus: AnyCorpus,
     first: Callable[[], Origin],
     kept: Path | None,
-) -> None:
-    """Tell a collator of preferences what the model that training began with says of all answers; others need nothing.
+) -> Collator:
+    """The collator that tells log-probabilities of answers under the reference model, the one that training began with.
+
+    It is `collate` itself where nothing is compared with that model.
 
     Args:
         collate: what makes the batches; of the context that the model is trained with.
-        config: names the objective, which may compare with no first model.
+        config: names the objective, which may compare with no reference model.
         corpus: the corpus, all of whose answers are read.
-        first: gives that model, of the same context; it is asked where nothing is kept.
+        first: gives the reference model, of the same context; it is asked where nothing is kept.
         kept: the file that keeps what was computed, by stream; None to compute it anew.
     """
-    # A mixture has no preferences.
-    if not isinstance(collate, PreferenceCollator) or isinstance(corpus, Mixture) or not compares(config):
-        return
+    if not isinstance(collate, PreferenceCollator) or not compares(config):
+        return collate
     if kept is not None and kept.exists():
         found = {name: tensor.numpy() for name, tensor in checkpoint.load_tensors(kept).items()}
     else:
-        found = _references(collate, corpus, first())
+        found = _reference_log_probabilities(collate, corpus, first())
         if kept is not None:
             write_tensors(kept, {name: torch.from_numpy(array) for name, array in found.items()})
-    collate.references.update(found)
+    return collate.with_reference(found)
 
 
-def _references(collate: Collator, corpus: Corpus, start: Origin) -> dict[str, np.ndarray]:
-    """The log-probabilities (n, 2) of all answers under the first model, by stream."""
+def _reference_log_probabilities(
+    collate: Collator, corpus: AnyCorpus, start: Origin
+) -> dict[str, np.ndarray]:
+    """The log-probabilities (n, 2) of all answers under the reference model, by stream."""
     net = Transformer(start.shape)
     checkpoint.load_weights(net, start.weights, Path("init_from"))
     place(net.eval())
-    streams = [stream for stream in (corpus.train, corpus.validation) if len(stream)]
+    (whole,) = corpus.parts.values()
+    streams = [stream for stream in (whole.train, whole.validation) if len(stream)]
     return {stream.name: reference_scores(net, stream, collate) for stream in streams}

@@ -16,10 +16,10 @@ from llm.build.origins import Origin
 from llm.build.tasks import objective
 from llm.config import resolve
 from llm.config.schema import CheckpointConfig
-from llm.data import Corpus, CorpusDataModule
-from llm.data.collators.base import Collator, Samples
-from llm.data.collators.packed import Packed, PackedCollator, bytes_per_target
-from llm.data.mixture import MixedSamples, Mixture
+from llm.data import CorpusDataModule
+from llm.data.collators.base import Collator, Load
+from llm.data.mixture import AnyCorpus
+from llm.data.sampling.view import SampleView
 from llm.generation import is_decoder_lm
 from llm.model import Transformer, sequence_flops
 from llm.train import launch
@@ -35,8 +35,6 @@ from llm.train.profiling import Unprofiled
 from llm.train.progress import TrainingProgress
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
-
-CSV_TARGET = f"{MetricsCSV.__module__.rpartition('.')[0]}.{MetricsCSV.__name__}"
 
 
 def module(
@@ -66,25 +64,24 @@ def optimizer(config: Config, parallelism: Parallelism) -> OptimizerFactory:
 
 def datamodule(
     config: Config,
-    corpus: Corpus | Mixture,
+    corpus: AnyCorpus,
     collate: Collator,
-    samples: Samples,
-    held_out: Samples,
+    train_view: SampleView,
+    validation_view: SampleView,
     derived: Derived,
 ) -> CorpusDataModule:
-    """The batches of a corpus, of which `collate` makes `samples` and `held_out`.
+    """The batches that `collate` makes of the samples of a corpus.
 
     Raises:
-        DataError: a mixture's sources end before training does.
+        ConfigError: a mixture's sources end before training does.
     """
     batch_size, repeat_batch = config["data"]["batch_size"], config["data"]["repeat_batch"]
-    if isinstance(samples, MixedSamples):
-        samples.require(derived.max_steps * batch_size)
+    train_view.require(derived.max_steps * batch_size)
     return CorpusDataModule(
         corpus,
         collate,
-        samples,
-        held_out,
+        train_view,
+        validation_view,
         batch_size=batch_size,
         micro_batch_size=derived.micro_batch_size,
         repeat_batch=repeat_batch,
@@ -93,36 +90,42 @@ def datamodule(
 
 def part_losses(data: CorpusDataModule) -> list[L.Callback]:
     """What tells the losses of a mixture's sources apart."""
-    train, validation = data.samples, data.held_out
-    if not (isinstance(train, MixedSamples) and isinstance(validation, MixedSamples)):
-        return []
-    return [PartLosses(train.names, train, validation)]
+    train, validation = data.train_view, data.validation_view
+    return [PartLosses(train.sources, train, validation)] if train.sources else []
 
 
 def meter(
-    corpus: Corpus | Mixture,
+    corpus: AnyCorpus,
     net: Transformer,
     data: CorpusDataModule,
+    load: Load,
     peak: float | None,
     observers: Sequence[Observer],
 ) -> Meter:
-    """What measures training."""
-    work = data.collate.work(data.samples)
+    """What measures training, which asks `load` of the model."""
+    work = load.work
     flops = sequence_flops(net.config, work.written, read=work.read, scored=work.scored)
     return Meter(
         tokens_per_step=round(data.batch_size * work.tokens),
-        bytes_per_token=_bytes_per_target(corpus, net, data),
+        bytes_per_token=_bytes_per_target(corpus, net, data, work.scored),
         flops_per_token=flops / work.tokens,
         peak_flops=peak,
         observers=observers,
     )
 
 
-def _bytes_per_target(corpus: Corpus | Mixture, net: Transformer, data: CorpusDataModule) -> float | None:
-    """The bytes of text that a scored token stands for, where the bits of all of them add up to the text's."""
-    if isinstance(data.collate, PackedCollator):
-        return bytes_per_target(corpus.tokenizer, data.samples) if isinstance(data.samples, Packed) else None
-    return corpus.bytes_per_token if is_decoder_lm(net) else None
+def _bytes_per_target(
+    corpus: AnyCorpus, net: Transformer, data: CorpusDataModule, scored: float
+) -> float | None:
+    """The bytes of text that a scored token stands for, where the bits of all of them add up to the text's.
+
+    `scored` is how many a sample has, on average.
+    """
+    of_sample = data.train_view.target_bytes(corpus.tokenizer)
+    if of_sample is not None:
+        return of_sample / scored
+    is_of_text = is_decoder_lm(net) and not getattr(data.collate, "of_preferences", False)
+    return corpus.bytes_per_token if is_of_text else None
 
 
 def progress(config: Config) -> TrainingProgress:
@@ -163,7 +166,8 @@ def checkpointer(
 def loggers(config: Config, run: Run, resume_step: int) -> list[RunLogger]:
     """metrics.csv always, and what `logger` names beside it."""
     about = LoggedRun(run.folder, run.record["id"], config["name"], config, resume_step)
-    others = [node for node in config["logger"].values() if node["_target_"] != CSV_TARGET]
+    nodes, packages = config["logger"].values(), config["packages"]
+    others = [node for node in nodes if resolve(node["_target_"], packages) is not MetricsCSV]
     return [MetricsCSV(about), *(instantiate(node, config, run=about) for node in others)]
 
 

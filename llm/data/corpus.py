@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -17,6 +17,9 @@ from llm.files import is_count, read_object, sha256, write_json
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
+
+# What a stream is cut into.
+View = TypeVar("View")
 
 FORMAT_VERSION = 1
 INDEX = "index.json"
@@ -78,12 +81,12 @@ class TokenStream:
         """The position behind each document's last token (n,), as uint64."""
         return np.append(self.documents[1:], np.uint64(len(self)))[: self.n_documents]
 
-    def cut(self, view: Callable[["TokenStream", int, int], Any], length: int, seed: int) -> Any:
-        """The stream as samples of at most `length` tokens, by the view of a collator."""
-        return view(self, length, seed)
+    def cut(self, by: Callable[["TokenStream", int, int], View], length: int, seed: int) -> View:
+        """The stream as samples of at most `length` tokens, as a collator's `cut` gives them; `seed` decides their order."""
+        return by(self, length, seed)
 
     def positions(self, token: int) -> np.ndarray:
-        """Where a token stands."""
+        """Where a token stands (n,), int64, in order."""
         blocks = range(0, len(self), SCANNED_AT_ONCE)
         found = [
             first + np.flatnonzero(self.tokens[first : first + SCANNED_AT_ONCE] == token) for first in blocks

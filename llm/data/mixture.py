@@ -7,24 +7,73 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from llm.data.collators.base import Samples
-from llm.data.collators.joined import JoinedPairCollator
-from llm.data.collators.pairs import PairCollator
 from llm.data.corpus import Corpus, TokenStream
 from llm.data.documents import fingerprint
 from llm.data.sampling.turns import Turns
-from llm.data.sampling.windows import Windows
+from llm.data.sampling.view import Part, SampleView
 from llm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
 
+# What a collator cuts a stream by, for a context length and a seed.
+Cut = Callable[[TokenStream, int, int], SampleView]
+
 # Counts in the fingerprint: raise it when the same shares give another sequence.
 VERSION = 2
+
+
+class AnyStream(Protocol):
+    """The tokens of a corpus, or of several."""
+
+    def __len__(self) -> int: ...
+
+    def cut(self, by: Cut, length: int, seed: int) -> SampleView:
+        """As samples of at most `length` tokens, as a collator's `cut` gives them; `seed` decides their order."""
+        ...
+
+
+class AnyCorpus(Protocol):
+    """What is trained on and scored: a corpus, or several of one tokenizer as a mixture."""
+
+    name: str
+    tokenizer_hash: str
+    vocab_size: int
+
+    @property
+    def train(self) -> AnyStream:
+        """What is trained on."""
+
+    @property
+    def validation(self) -> AnyStream:
+        """What is held out."""
+
+    @property
+    def parts(self) -> Mapping[str, Corpus]:
+        """The corpora that it is made of, by name."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides the samples, but for the context length and the seed."""
+
+    @property
+    def tokenizer(self) -> "Tokenizer":
+        """The tokenizer that it was made with."""
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of text per token."""
+
+    def require_tokenizer(self, tokenizer_hash: str) -> None:
+        """Raise DataError unless it was made with the tokenizer of this hash."""
+
+    def record(self) -> dict[str, Any]:
+        """What `open_text` opens it by again."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -107,57 +156,24 @@ class Interleaving:
         return sources, own
 
 
-class MixedSamples:
-    """The samples of several streams as one sequence; those for scoring stand one stream after the other."""
+class MixedView(SampleView):
+    """The samples of several streams as one sequence; in order they stand one stream after the other."""
 
-    def __init__(self, views: Mapping[str, Samples], shares: Mapping[str, Portion]) -> None:
-        self.names, self.views = list(views), list(views.values())
+    def __init__(self, views: Mapping[str, SampleView], portions: Mapping[str, Portion]) -> None:
+        self.sources, self.views = list(views), list(views.values())
+        self._weights = [portion.weight for portion in portions.values()]
         limits = [
-            None if share.epochs is None else max(1, round(share.epochs * view.size))
-            for share, view in zip(shares.values(), self.views, strict=True)
+            None if portion.epochs is None else max(1, round(portion.epochs * view.size))
+            for portion, view in zip(portions.values(), self.views, strict=True)
         ]
-        self.order = Interleaving([share.weight for share in shares.values()], limits)
-        self._held_out_ends = np.cumsum([view.n_held_out for view in self.views])
-        self._weights = np.array([share.weight for share in shares.values()])
-
-    def _mean(self, name: str) -> float:
-        """A figure of the streams, by their weights."""
-        return float(self._weights @ [getattr(view, name) for view in self.views] / self._weights.sum())
+        self.order = Interleaving(self._weights, limits)
+        self.end = self.order.length
+        self._ends = np.cumsum([view.n_in_order for view in self.views])
 
     @property
-    def length(self) -> float:
-        """The inputs of a window."""
-        return self._mean("length")
-
-    @property
-    def tokens(self) -> float:
-        """The tokens of a sample, on average."""
-        return self._mean("tokens")
-
-    @property
-    def read(self) -> float:
-        """Of pairs, the tokens of a source, on average."""
-        return self._mean("read")
-
-    @property
-    def written(self) -> float:
-        """Of pairs, the tokens of a target, on average."""
-        return self._mean("written")
-
-    @property
-    def targets(self) -> float:
-        """Of pairs in rows, the scored tokens of a row, on average."""
-        return self._mean("targets")
-
-    @property
-    def most_read(self) -> int:
-        """Of pairs, the tokens of the longest source."""
-        return max(view.most_read for view in self.views)  # type: ignore[attr-defined]
-
-    @property
-    def most_written(self) -> int:
-        """Of pairs, the tokens of the longest target."""
-        return max(view.most_written for view in self.views)  # type: ignore[attr-defined]
+    def parts(self) -> list[Part]:
+        """The view of each stream, with its weight."""
+        return [Part(view, weight) for view, weight in zip(self.views, self._weights, strict=True)]
 
     @property
     def size(self) -> int:
@@ -166,21 +182,19 @@ class MixedSamples:
         Raises:
             DataError: a stream is shorter than one sample.
         """
-        for name, view in zip(self.names, self.views, strict=True):
+        for name, view in zip(self.sources, self.views, strict=True):
             if not view.size:
                 raise DataError(
                     f"data.sources.{name}: its training text is shorter than one window of model.context_length and "
                     "its next token: add text, shorten the context, or leave it out."
                 )
-        return self.order.length or sum(view.size for view in self.views)
+        return self.end or sum(view.size for view in self.views)
 
-    def require(self, samples: int) -> None:
-        """Raise ConfigError unless there are so many samples before the last source has had its epochs."""
-        if self.order.length is not None and samples > self.order.length:
-            raise ConfigError(
-                f"Every source of the mixture has epochs, which are over after {self.order.length:,} samples, and "
-                f"trainer.max_steps times data.batch_size wants {samples:,}: leave one source without epochs."
-            )
+    def target_bytes(self, tokenizer: "Tokenizer") -> float | None:
+        """The UTF-8 bytes of a sample's scored tokens, on average by the weights; None where a stream's are not known."""
+        known = [view.target_bytes(tokenizer) for view in self.views]
+        each = [n_bytes for n_bytes in known if n_bytes is not None]
+        return float(np.average(each, weights=self._weights)) if len(each) == len(known) else None
 
     @property
     def note(self) -> str:
@@ -188,31 +202,35 @@ class MixedSamples:
         return " ".join(view.note for view in self.views if view.note)
 
     @property
-    def n_held_out(self) -> int:
-        """Samples for scoring of all streams."""
-        return int(self._held_out_ends[-1])
+    def n_in_order(self) -> int:
+        """The samples of all streams, each once."""
+        return int(self._ends[-1])
 
     def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
         """The targets (n,) of training samples; None where all have as many, as windows do."""
-        return self._gathered(*self.order.place(numbers), lambda view, own: view.n_targets(own))
+        return self._gathered(*self.place(numbers), lambda view, own: view.n_targets(own))
 
     def training(self, numbers: np.ndarray) -> Any:
         """The windows (n, t + 1) or pairs of training samples (n,)."""
-        return self._gathered(*self.order.place(numbers), lambda view, own: view.training(own))
+        return self._gathered(*self.place(numbers), lambda view, own: view.training(own))
 
-    def held_out(self, numbers: np.ndarray) -> Any:
-        """The windows (n, t + 1) or pairs for scoring of these numbers (n,); -1 asks for one of nothing."""
-        sources, own = self.held_out_places(numbers)
-        return self._gathered(sources, own, lambda view, own: view.held_out(own))
+    def in_order(self, numbers: np.ndarray) -> Any:
+        """The windows (n, t + 1) or pairs of these numbers (n,), one stream after the other; -1 asks for one of nothing."""
+        sources, own = self.place_in_order(numbers)
+        return self._gathered(sources, own, lambda view, own: view.in_order(own))
 
-    def held_out_places(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The source (n,) of samples for scoring, and which of that source's own each is (n,), -1 of nothing."""
-        sources = np.searchsorted(self._held_out_ends, numbers, side="right")
-        begins = np.concatenate([[0], self._held_out_ends[:-1]])[sources]
+    def place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of training samples (n,) the index of the source (n,), and which of that source's own each is (n,)."""
+        return self.order.place(numbers)
+
+    def place_in_order(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `place`, of samples one stream after the other; -1 stays -1."""
+        sources = np.searchsorted(self._ends, numbers, side="right")
+        begins = np.concatenate([[0], self._ends[:-1]])[sources]
         return sources, np.where(numbers < 0, -1, numbers - begins)
 
     def _gathered(
-        self, sources: np.ndarray, own: np.ndarray, read: Callable[[Samples, np.ndarray], Any]
+        self, sources: np.ndarray, own: np.ndarray, read: Callable[[SampleView, np.ndarray], Any]
     ) -> Any:
         """What `read` gives of each stream, in the order of the samples: rows of an array, a list, or nothing."""
         parts = {at: read(self.views[at], own[sources == at]) for at in np.unique(sources)}
@@ -231,23 +249,16 @@ class MixedSamples:
 class MixedStream:
     """The streams of several corpora, by name."""
 
-    def __init__(self, streams: Mapping[str, TokenStream], shares: Mapping[str, Portion]) -> None:
-        self.streams, self.shares = streams, shares
+    def __init__(self, streams: Mapping[str, TokenStream], portions: Mapping[str, Portion]) -> None:
+        self.streams, self.portions = streams, portions
 
     def __len__(self) -> int:
         return sum(len(stream) for stream in self.streams.values())
 
-    def cut(self, view: Callable[[TokenStream, int, int], Samples], length: int, seed: int) -> MixedSamples:
-        """The streams as samples of at most `length` tokens.
-
-        Raises:
-            ConfigError: the task is neither one of plain text nor one of pairs.
-        """
-        pairs = (PairCollator.view, JoinedPairCollator.view)
-        if view is not Windows and getattr(view, "__func__", None) not in pairs:
-            raise ConfigError("data=mixture mixes plain text, or pairs of texts; this task wants other data.")
-        return MixedSamples(
-            {name: stream.cut(view, length, seed) for name, stream in self.streams.items()}, self.shares
+    def cut(self, by: Cut, length: int, seed: int) -> MixedView:
+        """The streams as samples of at most `length` tokens, as a collator's `cut` gives them; `seed` decides their order."""
+        return MixedView(
+            {name: stream.cut(by, length, seed) for name, stream in self.streams.items()}, self.portions
         )
 
 
@@ -260,19 +271,19 @@ class Mixture:
 
     name = "mixture"
 
-    def __init__(self, parts: Mapping[str, Corpus], shares: Mapping[str, Portion]) -> None:
-        self.parts, self.shares = parts, shares
+    def __init__(self, parts: Mapping[str, Corpus], portions: Mapping[str, Portion]) -> None:
+        self.parts, self.portions = parts, portions
         first = next(iter(parts.values()))
         self.tokenizer_hash, self.vocab_size = first.tokenizer_hash, first.vocab_size
         self.require_tokenizer(self.tokenizer_hash)
-        self.train = MixedStream({name: corpus.train for name, corpus in parts.items()}, shares)
-        self.validation = MixedStream({name: corpus.validation for name, corpus in parts.items()}, shares)
+        self.train = MixedStream({name: corpus.train for name, corpus in parts.items()}, portions)
+        self.validation = MixedStream({name: corpus.validation for name, corpus in parts.items()}, portions)
 
     @property
     def fingerprint(self) -> str:
-        """What decides which text each sample is of: the corpora and their shares."""
+        """What decides which text each sample is of: the corpora and their portions."""
         parts = {
-            name: {"corpus": corpus.fingerprint, **vars(self.shares[name])}
+            name: {"corpus": corpus.fingerprint, **vars(self.portions[name])}
             for name, corpus in self.parts.items()
         }
         return fingerprint({"mixed": VERSION, "parts": parts})
@@ -285,9 +296,9 @@ class Mixture:
     @property
     def bytes_per_token(self) -> float:
         """Bytes of text per token of training."""
-        total = sum(share.weight for share in self.shares.values())
+        total = sum(portion.weight for portion in self.portions.values())
         return sum(
-            self.shares[name].weight / total * corpus.bytes_per_token for name, corpus in self.parts.items()
+            self.portions[name].weight / total * corpus.bytes_per_token for name, corpus in self.parts.items()
         )
 
     def require_tokenizer(self, tokenizer_hash: str) -> None:
@@ -298,13 +309,13 @@ class Mixture:
     def record(self) -> dict[str, Any]:
         """What `open_text` makes the mixture of again."""
         parts = {
-            name: {"folder": str(corpus.folder.resolve()), **vars(self.shares[name])}
+            name: {"folder": str(corpus.folder.resolve()), **vars(self.portions[name])}
             for name, corpus in self.parts.items()
         }
         return {"name": self.name, "bytes_per_token": self.bytes_per_token, "parts": parts}
 
 
-def open_text(record: Mapping[str, Any]) -> Corpus | Mixture:
+def open_text(record: Mapping[str, Any]) -> AnyCorpus:
     """The corpus or the mixture that has this `record`.
 
     Raises:

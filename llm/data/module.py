@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader, Dataset
 
-from llm.data.collators.base import Batch, Collator, Samples
-from llm.data.corpus import Corpus
-from llm.data.mixture import Mixture
+from llm.data.collators.base import Batch, Collator
+from llm.data.mixture import AnyCorpus
 from llm.data.sampling.order import accumulation, micro_batch, permute
+from llm.data.sampling.view import SampleView
 
 PREFETCH = 4
 
@@ -23,14 +23,14 @@ PREFETCH = 4
 class TrainingSet(Dataset):
     """Batches of the infinite sequence of samples."""
 
-    def __init__(self, samples: Samples, collate: Collator, batch_size: int) -> None:
-        self.samples, self.collate, self.batch_size = samples, collate, batch_size
+    def __init__(self, view: SampleView, collate: Collator, batch_size: int) -> None:
+        self.view, self.collate, self.batch_size = view, collate, batch_size
 
     def __getitems__(self, numbers: np.ndarray) -> Batch:
         """The batch of the samples of these numbers (n,), which are all of one step."""
-        batch = self.collate(self.samples.training(numbers), numbers)
+        batch = self.collate(self.view.training(numbers), numbers)
         first = numbers[0] // self.batch_size * self.batch_size
-        of_step = self.samples.n_targets(np.arange(first, first + self.batch_size))
+        of_step = self.view.n_targets(np.arange(first, first + self.batch_size))
         if of_step is None:
             return batch
         # The mean over the step's micro-batches of how many targets each has: their losses then average to the step's.
@@ -41,12 +41,12 @@ class TrainingSet(Dataset):
 class ScoringSet(Dataset):
     """Batches of all samples of a stream; -1 asks for a sample of nothing, which has no target."""
 
-    def __init__(self, samples: Samples, collate: Collator) -> None:
-        self.samples, self.collate = samples, collate
+    def __init__(self, view: SampleView, collate: Collator) -> None:
+        self.view, self.collate = view, collate
 
     def __getitems__(self, numbers: np.ndarray) -> Batch:
         """The batch of the samples of these numbers (n,)."""
-        return self.collate(self.samples.held_out(numbers), numbers)
+        return self.collate(self.view.in_order(numbers), numbers)
 
 
 class TrainSampler:
@@ -63,7 +63,7 @@ class TrainSampler:
     ) -> None:
         self.consumed, self.rank, self.stride = consumed, rank, stride
         self.accumulation = accumulation(batch_size, micro_batch_size, world_size)
-        self.shares = {
+        self.sizes = {
             "batch_size": batch_size,
             "micro_batch_size": micro_batch_size,
             "world_size": world_size,
@@ -73,7 +73,7 @@ class TrainSampler:
         step = 0
         while True:
             for micro in range(self.accumulation):
-                yield self.consumed + micro_batch(step, micro, self.rank, **self.shares)
+                yield self.consumed + micro_batch(step, micro, self.rank, **self.sizes)
             step += self.stride
 
 
@@ -104,24 +104,25 @@ def _as_it_is(batch: Any) -> Any:
 class CorpusDataModule(L.LightningDataModule):
     """Batches of `batch_size` sequences over all processes, `micro_batch_size` at a time in each.
 
-    `samples` and `held_out` are the streams of `corpus` as `collate` views them. With `repeat_batch` every step takes the
+    `train_view` and `validation_view` are the streams of `corpus` as `collate` cuts them. With `repeat_batch` every step takes the
     first step's batch. Set `consumed`, the samples that training has used, before fit to go on behind them. The trainer
     must be made with `use_distributed_sampler=False`.
     """
 
     def __init__(
         self,
-        corpus: Corpus | Mixture,
+        corpus: AnyCorpus,
         collate: Collator,
-        samples: Samples,
-        held_out: Samples,
+        train_view: SampleView,
+        validation_view: SampleView,
         *,
         batch_size: int,
         micro_batch_size: int,
         repeat_batch: bool = False,
     ) -> None:
         super().__init__()
-        self.corpus, self.collate, self.samples, self.held_out = corpus, collate, samples, held_out
+        self.corpus, self.collate = corpus, collate
+        self.train_view, self.validation_view = train_view, validation_view
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.repeat_batch = repeat_batch
         self.consumed = 0
@@ -132,14 +133,14 @@ class CorpusDataModule(L.LightningDataModule):
         sizes = self.batch_size, self.micro_batch_size
         consumed, stride = (0, 0) if self.repeat_batch else (self.consumed, 1)
         sampler = TrainSampler(consumed, *sizes, rank, world_size, stride)
-        return self._loader(TrainingSet(self.samples, self.collate, self.batch_size), sampler)
+        return self._loader(TrainingSet(self.train_view, self.collate, self.batch_size), sampler)
 
     def val_dataloader(self) -> DataLoader | list:
         """Every held-out token once over all processes; no loader where nothing is held out."""
-        if self.held_out.n_held_out < 1:
+        if self.validation_view.n_in_order < 1:
             return []
-        sampler = ValidationSampler(self.held_out.n_held_out, self.micro_batch_size, *self._place())
-        return self._loader(ScoringSet(self.held_out, self.collate), sampler)
+        sampler = ValidationSampler(self.validation_view.n_in_order, self.micro_batch_size, *self._place())
+        return self._loader(ScoringSet(self.validation_view, self.collate), sampler)
 
     def _place(self) -> tuple[int, int]:
         """This process and how many there are, of those that read different data."""
@@ -151,11 +152,11 @@ class CorpusDataModule(L.LightningDataModule):
             return place["rank"], place["num_replicas"]
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _loader(self, samples: Dataset, sampler: TrainSampler | ValidationSampler) -> DataLoader:
+    def _loader(self, dataset: Dataset, sampler: TrainSampler | ValidationSampler) -> DataLoader:
         # Beside a CPU model a worker only takes its cores away: a batch takes less than 0.1 ms to read.
         on_accelerator = self.trainer is not None and self.trainer.strategy.root_device.type != "cpu"
         return DataLoader(
-            samples,
+            dataset,
             batch_sampler=cast(Any, sampler),
             collate_fn=_as_it_is,
             num_workers=1 if on_accelerator else 0,

@@ -37,7 +37,7 @@ def reference_scores(
         raise ConfigError(
             f"task.collator: {type(collate).__name__} makes no preferences; PreferenceCollator does."
         )
-    view = collate.view(stream, model.config.context_length, 0)
+    view = collate.cut(stream, model.config.context_length, 0)
     device = next(model.parameters()).device
     budget = tokens or (CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS)
     longest_n = view.lengths.max(axis=1, initial=1)
@@ -49,7 +49,7 @@ def reference_scores(
         some, rest = places[:n_rows], places[n_rows:]
         try:
             with inference(model):
-                scores_b2 = answer_scores(model, collate(view.held_out(some), some).to(device))[0]
+                scores_b2 = answer_scores(model, collate(view.in_order(some), some).to(device))[0]
         except torch.OutOfMemoryError:
             if len(some) == 1:
                 raise
@@ -72,11 +72,11 @@ def score_preferences(
 ) -> Result:
     """loss, reward_accuracy and reward_margin over all preferences of a stream, each an example."""
     rows: list[Row] = []
-    view = collate.view(stream, model.config.context_length, 0)
+    view = collate.cut(stream, model.config.context_length, 0)
     device = next(model.parameters()).device
-    for first in range(0, view.n_held_out, batch_size):
-        places = np.arange(first, min(first + batch_size, view.n_held_out))
-        batch = collate(view.held_out(places), places).to(device)
+    for first in range(0, view.n_in_order, batch_size):
+        places = np.arange(first, min(first + batch_size, view.n_in_order))
+        batch = collate(view.in_order(places), places).to(device)
         with inference(model):
             margins_b = objective.margins(model, batch)[0].double().cpu()
         losses = objective.losses(margins_b).tolist()

@@ -144,7 +144,7 @@ def pairs(subject: Subject) -> Result:
 
 def _written(name: str, subject: Subject) -> tuple[list[str], list[str], list[str]]:
     """The first `MOST_PAIRS` held-out sources, what is written for them, and their targets."""
-    view = subject.collator().view(subject.stream, subject.model.config.context_length, subject.seed)
+    view = subject.collator().cut(subject.stream, subject.model.config.context_length, subject.seed)
     if isinstance(view, Packed) and not subject.model.config.labels:
         return answered_beside_targets(
             subject.model, view, subject.tokenizer, limit=MOST_PAIRS, batch_size=subject.batch_size

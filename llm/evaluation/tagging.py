@@ -35,7 +35,7 @@ def score_tags(model: Transformer, stream: TokenStream, collate: Collator, token
     """
     if not isinstance(collate, TagCollator):
         raise ConfigError("eval=tagging: it is for models that task=tagging trains.")
-    view = collate.view(stream, model.config.context_length, 0)
+    view = collate.cut(stream, model.config.context_length, 0)
     texts, wanted, told, nats = [], [], [], []
     for document, windows, scores in read_documents(model, view, tokenizer):
         scores_wl = scored_once(windows, scores)
@@ -56,8 +56,8 @@ def read_documents(
     """Each document, its windows, which follow one another, and the scores of each (see `word_scores`)."""
 
     def read() -> Iterator[tuple[Window, Tensor]]:
-        for first in range(0, view.n_held_out, READ_AT_ONCE):
-            windows = view.held_out(np.arange(first, min(first + READ_AT_ONCE, view.n_held_out)))
+        for first in range(0, view.n_in_order, READ_AT_ONCE):
+            windows = view.in_order(np.arange(first, min(first + READ_AT_ONCE, view.n_in_order)))
             yield from zip(windows, word_scores(model, tokenizer, windows, whole=whole), strict=True)
 
     for document, group in groupby(read(), key=lambda pair: pair[0].document):

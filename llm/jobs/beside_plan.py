@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from llm import build
-from llm.data.collators.base import Batch, load
+from llm.data.collators.base import Batch
 from llm.data.module import TrainingSet, TrainSampler
 from llm.jobs.job import Job
 from llm.jobs.show import amount
@@ -27,7 +27,7 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
 
     The memory is that of the batches whose memory is measured, which need not be the longest, in their order.
     """
-    asked = load(job.collate, job.samples)
+    asked = job.load
     try:
         layout = Layout(job.parallelism, derived.world_size, derived.accelerator)
         step = build.step(job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size)
@@ -58,7 +58,7 @@ def _first_batches(job: Job, derived: Derived, readers: int, done: int, turns: i
     """The first process's micro-batches in the steps whose memory is measured; of each step the `turns` largest."""
     sizes = (job.config["data"]["batch_size"], derived.micro_batch_size)
     numbers = TrainSampler(done * sizes[0], *sizes, rank=0, world_size=readers)
-    batches = map(TrainingSet(job.samples, job.collate, sizes[0]).__getitems__, numbers)
+    batches = map(TrainingSet(job.train_view, job.collate, sizes[0]).__getitems__, numbers)
     steps = (list(itertools.islice(batches, derived.accumulation)) for _ in range(MEASURED_STEPS))
     return [
         _as_marked(batch, job.collate.marks) for step in steps for batch in sorted(step, key=_values)[-turns:]
@@ -72,7 +72,7 @@ def _values(batch: Batch) -> int:
 def _as_marked(batch: Batch, marks: tuple[str, ...]) -> Batch:
     """With the log-probabilities of the first model, which a preference gets only in training."""
     if "reference_b2" in marks and batch.reference_b2 is None:
-        return batch._replace(reference_b2=torch.zeros(batch.ids.shape[0], 2))
+        return batch._replace(reference_b2=torch.zeros(batch.numbers_b.shape[0], 2))
     return batch
 
 

@@ -13,7 +13,6 @@ from llm.build import Config, Origin
 from llm.data import Corpus
 from llm.data.collators.base import Load, Work, load
 from llm.data.preparation.prepare import find
-from llm.data.sampling.windows import Unread, Windows
 from llm.data.sources import HuggingFace
 from llm.errors import ConfigError
 from llm.jobs.show import amount, duration
@@ -111,6 +110,7 @@ def look_ahead(config: Config, choices: dict[str, Any], machine: Machine | None 
         UserError: whatever training would raise before its first step.
     """
     run = Run(Path(config["runs_dir"]) / config["name"])
+    build.check_mixes(config)
     origin = build.origin(config, run)
     text = _text(config, origin)
     shape = (
@@ -136,13 +136,11 @@ def _samples(config: Config, origin: Origin, text: Text, shape: ModelConfig) -> 
     tokenizer = build.stand_in(origin.tokenizer) if text.corpus is None else text.corpus.tokenizer
     collate = build.collator(config, tokenizer, shape)
     if text.corpus is not None:
-        view = text.corpus.train.cut(collate.view, shape.context_length, config["seed"])
+        view = build.view_of(collate, text.corpus.train, shape.context_length, config["seed"])
         return load(collate, view), view.size
-    if collate.view is Windows:
-        # What is hidden, or split in two, follows from a window's length alone.
-        return load(collate, Unread(shape.context_length)), sys.maxsize
-    whole = whole_context(shape)
-    return Load(whole, whole, collate.marks), sys.maxsize
+    of_window = getattr(collate, "window_work", None)
+    work = whole_context(shape) if of_window is None else of_window(shape.context_length)
+    return Load(work, work, collate.marks), sys.maxsize
 
 
 def _text(config: Config, origin: Origin) -> Text:

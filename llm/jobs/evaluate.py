@@ -10,7 +10,7 @@ from llm.build import Config
 from llm.config import Composed
 from llm.data import Corpus
 from llm.data.collators.base import Collator
-from llm.data.mixture import Mixture, open_text
+from llm.data.mixture import AnyCorpus, open_text
 from llm.errors import ConfigError, DataError
 from llm.evaluation import EVALUATIONS, Subject
 from llm.evaluation.harness import Tasks, check, run_tasks
@@ -26,6 +26,8 @@ from llm.train.run import Run
 
 BATCH_SIZE = 16
 PAGE = "evaluation.html"
+# Which fields or columns a source reads.
+TEXT_KEYS = ("text", "label", "sentence", "rejected", "passage")
 
 
 def run(composed: Composed) -> int:
@@ -104,7 +106,7 @@ def _on_text(
         corpus,
         Judge(
             net,
-            collator=lambda: _own_collator(run, config, net, corpus),
+            collator=lambda corpus: _own_collator(run, config, net, corpus),
             objective=lambda: build.objective({**config, "task": _task(run)}),
             checkpoint=folder.name,
             seed=config["seed"],
@@ -114,13 +116,12 @@ def _on_text(
     )
 
 
-def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus | Mixture) -> Collator:
+def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus) -> Collator:
     """What made the run's batches; its own config names it, among our classes alone."""
     config = {**config, "task": _task(run)}
     collate = build.collator(config, corpus.tokenizer, net.config)
     kept = run.references if config["data"] is None else None
-    build.refer(collate, config, corpus, lambda: _first(run, net), kept)
-    return collate
+    return build.with_reference_log_probabilities(collate, config, corpus, lambda: _first(run, net), kept)
 
 
 def _first(run: Run, net: Transformer) -> build.Origin:
@@ -140,7 +141,7 @@ class Judge:
 
     Args:
         net: the model.
-        collator: gives what makes of held-out documents what the model was trained on.
+        collator: gives what makes of a corpus's held-out documents what the model was trained on.
         objective: gives what scored that in training.
         checkpoint: the name of the model's checkpoint.
         seed: of what is sampled.
@@ -149,7 +150,7 @@ class Judge:
     """
 
     net: Transformer
-    collator: Callable[[], Collator]
+    collator: Callable[[Corpus], Collator]
     objective: Callable[[], Any]
     checkpoint: str
     seed: int
@@ -162,14 +163,14 @@ class Judge:
             self.net,
             corpus.tokenizer,
             corpus.validation,
-            self.collator,
+            lambda: self.collator(corpus),
             self.objective,
             self.batch_size,
             self.seed,
         )
 
 
-def evaluations(names: Iterable[str], corpus: Corpus | Mixture, judge: Judge) -> list[Judged]:
+def evaluations(names: Iterable[str], corpus: AnyCorpus, judge: Judge) -> list[Judged]:
     """What those evaluations of `names` that are of text find on the corpus's held-out stream, or on each of a mixture's.
 
     Raises:
@@ -230,7 +231,7 @@ def known_names(names: Iterable[str]) -> list[str]:
     return found
 
 
-def _own_corpus(run: Run) -> Corpus | Mixture:
+def _own_corpus(run: Run) -> AnyCorpus:
     """The corpus that the run was trained on, where it was prepared."""
     try:
         corpus = open_text(run.begun["data"])
@@ -243,20 +244,31 @@ def _own_corpus(run: Run) -> Corpus | Mixture:
     return corpus
 
 
-def _other_corpus(run: Run, config: Config, typed: Collection[str]) -> Corpus | Mixture:
+def _other_corpus(run: Run, config: Config, typed: Collection[str]) -> AnyCorpus:
     """All of the config's `data`, held out, in the run's tokens."""
-    own = run.config.get("data") or {}
-    keys = [
-        key
-        for key in ("text", "label", "sentence", "rejected", "passage")
-        if key in config["data"]
-        and key in own
-        and f"data.{key}" not in typed
-        # A column by its number says nothing of one by its name.
-        and isinstance(own[key], int) == isinstance(config["data"][key], int)
-    ]
-    data = {**config["data"], **{key: own[key] for key in keys}, "validation_share": 1.0}
+    data, own = config["data"], run.config.get("data") or {}
+    # What a source of the run's is called so, or what the run read alone, is read alike.
+    owns = {name: (own.get("sources") or {}).get(name, own) for name in data["sources"] or {}}
+    sources = {
+        name: _held_out(data["sources"][name], like, f"data.sources.{name}", typed)
+        for name, like in owns.items()
+    }
+    data = {**_held_out(data, own, "data", typed), "sources": sources}
     spec = build.FixedTokenizer(load_tokenizer(run.tokenizer))
     # A run of an earlier version knows nothing of templates.
     task = {"template": None, **(run.config.get("task") or {})}
     return build.corpus({**config, "data": data, "task": task}, spec, show=True)
+
+
+def _held_out(node: Config, own: Config, key: str, typed: Collection[str]) -> Config:
+    """All of a source, held out; of its text and label keys those are the run's `own` that weren't typed behind `key`."""
+    like = [
+        name
+        for name in TEXT_KEYS
+        if name in node
+        and name in own
+        and f"{key}.{name}" not in typed
+        # A column by its number says nothing of one by its name.
+        and isinstance(own[name], int) == isinstance(node[name], int)
+    ]
+    return {**node, **{name: own[name] for name in like}, "validation_share": 1.0}

@@ -6,9 +6,9 @@ from typing import Any
 
 from llm import build
 from llm.build import Config, Origin
-from llm.data import Corpus, TokenStream
-from llm.data.collators.base import Collator, Samples
-from llm.data.mixture import MixedStream, Mixture
+from llm.data.collators.base import Collator, Load, load
+from llm.data.mixture import AnyCorpus, AnyStream
+from llm.data.sampling.view import SampleView
 from llm.jobs.evaluate import Judge, evaluations, on_tasks
 from llm.jobs.judged import Judged
 from llm.model import ModelConfig, Transformer
@@ -26,7 +26,7 @@ class Job:
     choices: Choices
     run: Run
     origin: Origin
-    corpus: Corpus | Mixture
+    corpus: AnyCorpus
     shape: ModelConfig
 
     @property
@@ -40,30 +40,36 @@ class Job:
         return build.collator(self.config, self.corpus.tokenizer, self.shape)
 
     @cached_property
-    def samples(self) -> Samples:
+    def training_collate(self) -> Collator:
+        """What makes the batches that it is trained and judged on: see `build.with_reference_log_probabilities`."""
+        first, kept = (lambda: self.origin), self.run.references
+        return build.with_reference_log_probabilities(self.collate, self.config, self.corpus, first, kept)
+
+    @cached_property
+    def train_view(self) -> SampleView:
         """Its training text as samples."""
         return self._cut(self.corpus.train)
 
     @cached_property
-    def held_out(self) -> Samples:
+    def validation_view(self) -> SampleView:
         """Its held-out text as samples."""
         return self._cut(self.corpus.validation)
 
-    def _cut(self, stream: TokenStream | MixedStream) -> Samples:
-        return stream.cut(self.collate.view, self.shape.context_length, self.config["seed"])
+    def _cut(self, stream: AnyStream) -> SampleView:
+        return build.view_of(self.collate, stream, self.shape.context_length, self.config["seed"])
 
-    def refer(self) -> None:
-        """Tell the collator what the model that training began with says, where it needs that; see `build.refer`."""
-        build.refer(self.collate, self.config, self.corpus, lambda: self.origin, self.run.references)
+    @cached_property
+    def load(self) -> Load:
+        """What training asks of its model."""
+        return load(self.collate, self.train_view)
 
     def judged(self, net: Transformer, checkpoint: str) -> list[Judged]:
         """What `eval` finds: on the held-out text, where there is any, and on tasks."""
         config, corpus = self.config, self.corpus
         names = config["eval"] if len(corpus.validation) > 1 else []
-        self.refer()
         judge = Judge(
             net,
-            collator=lambda: self.collate,
+            collator=lambda corpus: self.training_collate,
             objective=lambda: build.objective(config),
             checkpoint=checkpoint,
             seed=config["seed"],

@@ -14,6 +14,7 @@ from llm.errors import ConfigError
 def run(composed: Composed) -> int:
     """Prepare the corpus and print its report, or show what steps would do; returns the exit code."""
     config = composed.config
+    build.check_mixes(config)
     if config["dry_run"]:
         return _show(config)
     spec = build.tokenizer_spec(config, _architecture(config))

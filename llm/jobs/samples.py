@@ -10,9 +10,8 @@ import numpy as np
 
 from llm import build
 from llm.build import Config
-from llm.data import Corpus
 from llm.data.collators.words import LabelledWords
-from llm.data.mixture import Mixture
+from llm.data.mixture import AnyCorpus
 from llm.generation import (
     Sampling,
     answer,
@@ -55,7 +54,7 @@ class Writer:
 
 
 def sample_callbacks(
-    config: Config, run: Run, net: Transformer, corpus: Corpus | Mixture, shows: Sequence[Any], pause: Pause
+    config: Config, run: Run, net: Transformer, corpus: AnyCorpus, shows: Sequence[Any], pause: Pause
 ) -> list[L.Callback]:
     """What lets the model write while it trains."""
     keys = config["samples"]
@@ -70,7 +69,7 @@ def sample_callbacks(
     return [SampleWriter(run.samples, write, show.prompts, keys["every_n_steps"], shows, pause)]
 
 
-def sample_writer(config: Config, net: Transformer, corpus: Corpus | Mixture) -> Writer:
+def sample_writer(config: Config, net: Transformer, corpus: AnyCorpus) -> Writer:
     """What `samples` asks of the model: texts that begin with its prompts, hidden parts filled in, or targets.
 
     Of a model that reads a text whole, some held-out text is asked where the config has no prompts that suit.
@@ -89,7 +88,7 @@ def sample_writer(config: Config, net: Transformer, corpus: Corpus | Mixture) ->
     return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, follows=False)
 
 
-def _continuing_writer(config: Config, net: Transformer, corpus: Corpus | Mixture) -> Writer:
+def _continuing_writer(config: Config, net: Transformer, corpus: AnyCorpus) -> Writer:
     keys = config["samples"]
     prompts = keys["prompts"] or [""]
 
@@ -112,7 +111,7 @@ def _continuing_writer(config: Config, net: Transformer, corpus: Corpus | Mixtur
     return Writer(shown, write, follows=True)
 
 
-def _chat_writer(config: Config, net: Transformer, corpus: Corpus | Mixture) -> Writer:
+def _chat_writer(config: Config, net: Transformer, corpus: AnyCorpus) -> Writer:
     """What answers `samples.prompts`, or the first questions that are held out."""
     keys, tokenizer = config["samples"], corpus.tokenizer
     template = template_of(tokenizer)
@@ -132,17 +131,17 @@ def _chat_writer(config: Config, net: Transformer, corpus: Corpus | Mixture) -> 
     return Writer([redacted_text(tokenizer.decode(ids)) for ids in asked], write, follows=True)
 
 
-def _held_out_questions(config: Config, net: Transformer, corpus: Corpus | Mixture) -> list[list[int]]:
+def _held_out_questions(config: Config, net: Transformer, corpus: AnyCorpus) -> list[list[int]]:
     """The ids of held-out conversations up to their first answers, or of held-out sources."""
     collate, length = build.collator(config, corpus.tokenizer, net.config), net.config.context_length
     stream = corpus.validation if len(corpus.validation) else corpus.train
-    view = stream.cut(collate.view, length, config["seed"])
-    rows = view.held_out(np.arange(min(config["samples"]["num_samples"], view.n_held_out)))
+    view = build.view_of(collate, stream, length, config["seed"])
+    rows = view.in_order(np.arange(min(config["samples"]["num_samples"], view.n_in_order)))
     # Of a row of conversations the first, and of a preference the better one.
     return [row[0].ids_t[: int(row[0].is_written_t.argmax())].tolist() for row in rows]
 
 
-def _held_out_prompts(config: Config, net: Transformer, corpus: Corpus | Mixture) -> list[str]:
+def _held_out_prompts(config: Config, net: Transformer, corpus: AnyCorpus) -> list[str]:
     """What the task shows the model of some held-out text, hidden parts as <mask>."""
     if is_decoder_lm(net):
         return [corpus.tokenizer.decode(ids) for ids in _held_out_questions(config, net, corpus)]
@@ -156,12 +155,12 @@ def _held_out_prompts(config: Config, net: Transformer, corpus: Corpus | Mixture
         shorter = dataclasses.replace(net.config, context_length=length)
         collate = build.collator(config, corpus.tokenizer, shorter)
     stream = corpus.validation if len(corpus.validation) > length else corpus.train
-    view = stream.cut(collate.view, length, config["seed"])
+    view = build.view_of(collate, stream, length, config["seed"])
     # Of a short window nothing may be hidden.
-    numbers = np.arange(min(keys["num_samples"] * (LOOKED_AT if hides else 1), view.n_held_out))
+    numbers = np.arange(min(keys["num_samples"] * (LOOKED_AT if hides else 1), view.n_in_order))
     if isinstance(view, LabelledWords):
         return [view.shown(number, corpus.tokenizer) for number in numbers.tolist()]
-    batch = collate(view.held_out(numbers), numbers)
+    batch = collate(view.in_order(numbers), numbers)
     shown_bs = batch.tokens_bt if batch.source_bs is None else batch.source_bs
     marks = hiding_tokens(corpus.tokenizer)
     shown = [show_hidden(corpus.tokenizer, ids, marks) for ids in shown_bs.tolist()]

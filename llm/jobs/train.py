@@ -14,8 +14,8 @@ from llm import build
 from llm.adapter import frozen_bytes, n_values
 from llm.build import Config, Origin
 from llm.config import Composed
-from llm.data import Corpus, CorpusDataModule
-from llm.data.mixture import Mixture, open_text
+from llm.data import CorpusDataModule
+from llm.data.mixture import AnyCorpus, open_text
 from llm.errors import DataError, UserError
 from llm.jobs.beside_plan import expected, measured
 from llm.jobs.dry_run import show_dry_run
@@ -57,6 +57,7 @@ def run(composed: Composed) -> int:
     build.adapter(config)
     build.check_reference(config)
     build.check_installed(config)
+    build.check_mixes(config)
     resume.check_something_to_resume(run, config["resume"])
     say = print if launch.rank() == 0 else _nothing
     origin = build.origin(config, run)
@@ -81,10 +82,10 @@ def _check_samples(job: Job, say: Callable[[str], None]) -> None:
     Raises:
         DataError: nothing does.
     """
-    note = job.samples.note
+    note = job.train_view.note
     if note:
         say(note)
-    if not job.samples.size:
+    if not job.train_view.size:
         shorter = (
             f"its training text has {len(job.corpus.train)} tokens, fewer than one window of "
             f"model.context_length={job.shape.context_length} and its next token: add text, or shorten the context."
@@ -102,7 +103,7 @@ def _trained_share(net: Transformer) -> str:
     return f"{told} Frozen matrices take {amount(in_codes)}B, and {amount(as_floats)}B in float32."
 
 
-def _corpus(config: Config, origin: Origin, run: Run, say: Callable[[str], None]) -> Corpus | Mixture:
+def _corpus(config: Config, origin: Origin, run: Run, say: Callable[[str], None]) -> AnyCorpus:
     """The corpus of the config; where its text is gone, the one that the run began with."""
     try:
         return build.corpus(config, origin.tokenizer, show=launch.rank() == 0)
@@ -181,7 +182,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> Decision:
         job.config,
         job.parallelism,
         job.shape.context_length,
-        samples_per_epoch=job.samples.size,
+        samples_per_epoch=job.train_view.size,
         known=known["derived"] if known else {},
     )
     launch.check_world_size(derived.world_size)
@@ -262,8 +263,9 @@ def _trainer(
     """Everything that fits, made and put together."""
     config, run, derived = job.config, job.run, decision.derived
     module = build.module(config, net, job.origin, derived, job.parallelism)
-    data = build.datamodule(config, job.corpus, job.collate, job.samples, job.held_out, derived)
-    job.refer()
+    data = build.datamodule(
+        config, job.corpus, job.training_collate, job.train_view, job.validation_view, derived
+    )
     loggers = build.loggers(config, run, decision.step)
     callbacks = _callbacks(job, decision, net, data, loggers, stop, memory)
     return build.trainer(config, run, derived, callbacks, loggers), module, data
@@ -281,7 +283,7 @@ def _callbacks(
     """What measures, shows, scores and saves while a model trains, in the order in which Lightning calls them."""
     config, run = job.config, job.run
     bar = build.progress(config)
-    meter = build.meter(job.corpus, net, data, decision.derived.peak_flops, [bar])
+    meter = build.meter(job.corpus, net, data, job.load, decision.derived.peak_flops, [bar])
     watch = build.hang_watch(config, run)
     pause = together(meter.paused, *(one.unhurried for one in watch))
     resume_from = None if decision.checkpoint is None else Path(decision.checkpoint)

@@ -30,7 +30,7 @@ def blanks(load: Load, size: int) -> Iterator[Batch]:
         Batch(
             tokens_bt=ids(written),
             targets_bk=ids(scored),
-            ids=torch.zeros(size, dtype=torch.long),
+            numbers_b=torch.zeros(size, dtype=torch.long),
             documents_bt=ids(written) if "documents_bt" in marks else None,
             positions_bk=None if scored == written else ids(scored),
             source_bs=ids(read) if read else None,

@@ -85,7 +85,7 @@ class LanguageModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of one micro-batch, in nats per target."""
         loss = self.score(self.model, batch)
-        self._pending.append((loss.mean.detach(), batch.ids))
+        self._pending.append((loss.mean.detach(), batch.numbers_b))
         self.scored = _detached(loss.rows)
         return loss.mean
 
@@ -131,13 +131,13 @@ class LanguageModule(L.LightningModule):
             TrainingError: they are not finite.
         """
         self.grad_norm = grad_norm
-        self._losses, ids = zip(*self._pending, strict=True)
+        self._losses, numbers = zip(*self._pending, strict=True)
         self._pending = []
         if not math.isfinite(self.grad_norm):
             raise TrainingError(
                 f"The gradient of step {self.trainer.global_step + 1} is not finite (loss {self._mean_loss().item()}, "
                 f"gradient norm {self.grad_norm}, lr {optimizer.param_groups[0]['lr']:.3g}). The update was not "
-                f"made. Its samples: {torch.cat(ids).tolist()}. Try a smaller optimizer.lr, a longer "
+                f"made. Its samples: {torch.cat(numbers).tolist()}. Try a smaller optimizer.lr, a longer "
                 "schedule.warmup_steps, trainer.gradient_clip_val=1 or trainer.precision=32-true."
             )
 

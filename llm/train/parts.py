@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from llm.data.collators.base import Batch
-from llm.data.mixture import MixedSamples
+from llm.data.sampling.view import SampleView
 from llm.objective import Rows
 from llm.train.rows import column
 
@@ -22,7 +22,7 @@ class PartLosses(L.Callback):
     """Logs the mean loss of each source in nats per target.
 
     In training it is over all targets since the last logged step, by all ranks; in validation over all that were
-    scored. A source of which there were none has no figure.
+    scored. A source of which there were none has no figure, and none has one where the objective doesn't tell `Loss.rows`.
 
     Args:
         names: of the sources, in the mixture's order.
@@ -30,9 +30,9 @@ class PartLosses(L.Callback):
         validation: those for scoring.
     """
 
-    def __init__(self, names: Sequence[str], train: MixedSamples, validation: MixedSamples) -> None:
+    def __init__(self, names: Sequence[str], train: SampleView, validation: SampleView) -> None:
         self.names = list(names)
-        self._train, self._validation = Tally(train.order.place), Tally(validation.held_out_places)
+        self._train, self._validation = Tally(train.place), Tally(validation.place_in_order)
         self._step = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -70,7 +70,7 @@ class PartLosses(L.Callback):
     def _log(self, trainer: L.Trainer, split: str, tally: "Tally") -> None:
         sums_2p = trainer.strategy.reduce(tally.take(len(self.names)), reduce_op="sum")
         figures = self._means(split, sums_2p)
-        if not trainer.sanity_checking:
+        if figures and not trainer.sanity_checking:
             for logger in trainer.loggers:
                 logger.log_metrics(figures, trainer.global_step)
 
@@ -90,16 +90,17 @@ class Tally:
         self._place = place
         self._kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
-    def add(self, rows: Rows, batch: Batch) -> None:
-        """Keep a batch's."""
-        self._kept.append((rows.nats_b, rows.targets_b, batch.ids))
+    def add(self, rows: Rows | None, batch: Batch) -> None:
+        """Keep a batch's, where its objective tells them."""
+        if rows is not None:
+            self._kept.append((rows.nats_b, rows.targets_b, batch.numbers_b))
 
     def take(self, n_parts: int) -> torch.Tensor:
         """The nats and the targets of each part (2, p), float64, and begin anew."""
         sums_2p = torch.zeros(2, n_parts, dtype=torch.float64)
         if self._kept:
-            nats, targets, ids = (torch.cat(column).cpu() for column in zip(*self._kept, strict=True))
-            parts = torch.from_numpy(self._place(ids.numpy())[0])
+            nats, targets, numbers = (torch.cat(column).cpu() for column in zip(*self._kept, strict=True))
+            parts = torch.from_numpy(self._place(numbers.numpy())[0])
             sums_2p[0].index_add_(0, parts, nats.double())
             sums_2p[1].index_add_(0, parts, targets.double())
         self._kept = []

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.data import prepare
-from llm.data.collators.base import Setting
+from llm.data.collators.base import Setting, load
 from llm.data.collators.causal import CausalCollator
-from llm.data.collators.labels import LabelledTexts
 from llm.data.collators.pairs import PairCollator
-from llm.data.mixture import Interleaving, MixedSamples, Mixture, Portion, open_text
+from llm.data.mixture import Interleaving, MixedView, Mixture, Portion, open_text
 from llm.data.module import CorpusDataModule
 from llm.data.sampling.turns import Turns
 from llm.data.sampling.windows import Windows
@@ -123,7 +122,7 @@ def mixture(write, tmp_path):
 
 def module(mixture, length=16, batch_size=12):
     collate = CausalCollator(Setting(mixture.tokenizer, 0, ModelConfig(context_length=length)))
-    samples = [stream.cut(collate.view, length, 0) for stream in (mixture.train, mixture.validation)]
+    samples = [stream.cut(collate.cut, length, 0) for stream in (mixture.train, mixture.validation)]
     return CorpusDataModule(mixture, collate, *samples, batch_size=batch_size, micro_batch_size=3)
 
 
@@ -140,13 +139,13 @@ def test_a_sample_is_the_window_of_its_source(mixture):
 
 def test_every_held_out_token_of_every_source_is_a_target_once(mixture):
     mixed = mixture.validation.cut(Windows, 16, 0)
-    numbers = np.arange(mixed.n_held_out)
-    windows = mixed.held_out(numbers)
-    sources, _ = mixed.held_out_places(numbers)
+    numbers = np.arange(mixed.n_in_order)
+    windows = mixed.in_order(numbers)
+    sources, _ = mixed.place_in_order(numbers)
     for source, stream in enumerate(mixture.validation.streams.values()):
         targets = windows[sources == source][:, 1:]
         assert targets[targets >= 0].tolist() == stream.tokens[1:].tolist()
-    assert (mixed.held_out(np.array([-1]))[:, 1:] < 0).all()
+    assert (mixed.in_order(np.array([-1]))[:, 1:] < 0).all()
 
 
 def test_batches_go_on_from_any_step(mixture):
@@ -163,7 +162,7 @@ def test_its_record_opens_it_again_and_its_fingerprint_tells_its_shares(mixture)
     again = open_text(mixture.record())
     assert again.fingerprint == mixture.fingerprint
     assert open_text(mixture.parts["cats"].record()).fingerprint == mixture.parts["cats"].fingerprint
-    other = Mixture(mixture.parts, {**mixture.shares, "dogs": Portion(2.0)})
+    other = Mixture(mixture.parts, {**mixture.portions, "dogs": Portion(2.0)})
     assert other.fingerprint != mixture.fingerprint
 
 
@@ -171,7 +170,7 @@ def test_its_record_opens_it_again_and_its_fingerprint_tells_its_shares(mixture)
 def pairs(write, tmp_path):
     """A mixture of two sources of pairs, one with longer targets, and what collates it."""
     corpora = {}
-    for name, count in {"short": 1, "long": 9}.items():
+    for name, count in {"short": 1, "long": 16}.items():
         lines = [{"source": f"{name} {n}", "target": f"{n} " * count} for n in range(60)]
         folder = write({"a.jsonl": "\n".join(map(json.dumps, lines))}, name)
         source = JsonLines([f"{folder}/a.jsonl"], text="source", label="target", validation_share=0.2)
@@ -182,8 +181,8 @@ def pairs(write, tmp_path):
 
 def test_pairs_are_mixed_as_windows_are(pairs):
     mixture, collate = pairs
-    mixed = mixture.train.cut(collate.view, 64, 7)
-    alone = [stream.cut(collate.view, 64, 7) for stream in mixture.train.streams.values()]
+    mixed = mixture.train.cut(collate.cut, 64, 7)
+    alone = [stream.cut(collate.cut, 64, 7) for stream in mixture.train.streams.values()]
     samples = np.arange(3 * mixed.size)
     sources, numbers = mixed.order.place(samples)
     for pair, source, number in zip(mixed.training(samples), sources, numbers, strict=True):
@@ -192,9 +191,9 @@ def test_pairs_are_mixed_as_windows_are(pairs):
     lengths = [len(pair.target_k) for pair in mixed.training(samples)]
     assert mixed.n_targets(samples).tolist() == lengths
     # Each source's average counts by its weight, which is what training sees.
-    assert collate.work(mixed).written == pytest.approx(np.mean(lengths), rel=0.05)
-    scored = mixture.validation.cut(collate.view, 64, 0)
-    first, last, none = scored.held_out(np.array([0, scored.n_held_out - 1, -1]))
+    assert load(collate, mixed).work.written == pytest.approx(np.mean(lengths), rel=0.05)
+    scored = mixture.validation.cut(collate.cut, 64, 0)
+    first, last, none = scored.in_order(np.array([0, scored.n_in_order - 1, -1]))
     assert [mixture.tokenizer.decode(pair.source_s[:5].tolist()) for pair in (first, last)] == [
         "short",
         "long ",
@@ -202,9 +201,30 @@ def test_pairs_are_mixed_as_windows_are(pairs):
     assert len(none.source_s) == 0
 
 
+def test_what_a_mixture_takes_is_that_of_each_source_by_its_weight_and_of_the_longest(pairs):
+    mixture, collate = pairs
+    mixed = mixture.train.cut(collate.cut, 64, 7)
+    found = load(collate, mixed)
+    short, long = (load(collate, part.view) for part in mixed.parts)
+    expected = [(3 * one + other) / 4 for one, other in zip(short.work, long.work, strict=True)]
+    assert list(found.work) == pytest.approx(expected)
+    assert found.work.written < long.work.written / 2
+    assert found.most == long.most != short.most
+    assert found.marks == collate.marks
+
+
+def test_alike_sources_take_what_each_takes_whatever_their_weights(mixture):
+    collate = module(mixture).collate
+    views = {name: stream.cut(Windows, 17, 0) for name, stream in mixture.train.streams.items()}
+    mixed = MixedView(views, {"cats": Portion(0.1), "dogs": Portion(0.7)})
+    # The plan reads first batches where the longest sample differs from the average one.
+    assert load(collate, mixed) == load(collate, views["cats"])
+    assert load(collate, mixed).work == load(collate, mixed).most
+
+
 def test_a_batch_of_mixed_pairs_is_divided_by_the_targets_of_its_step(pairs):
     mixture, collate = pairs
-    samples = [stream.cut(collate.view, 64, 0) for stream in (mixture.train, mixture.validation)]
+    samples = [stream.cut(collate.cut, 64, 0) for stream in (mixture.train, mixture.validation)]
     data = CorpusDataModule(mixture, collate, *samples, batch_size=8, micro_batch_size=4)
     batches = [batch for batch, _ in zip(data.train_dataloader(), range(2), strict=False)]
     targets = sum(int((batch.targets_bk >= 0).sum()) for batch in batches)
@@ -212,11 +232,9 @@ def test_a_batch_of_mixed_pairs_is_divided_by_the_targets_of_its_step(pairs):
 
 
 def test_what_cannot_be_mixed_is_refused(mixture):
-    with pytest.raises(ConfigError, match="plain text"):
-        mixture.train.cut(LabelledTexts, 16, 0)
     with pytest.raises(DataError, match=r"data\.sources\.\w+: its training text is shorter"):
         _ = mixture.train.cut(Windows, 10**6, 0).size
-    ends = MixedSamples(
+    ends = MixedView(
         {name: stream.cut(Windows, 16, 0) for name, stream in mixture.train.streams.items()},
         {"cats": Portion(1.0, 2), "dogs": Portion(1.0, 0.5)},
     )

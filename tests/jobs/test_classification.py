@@ -8,6 +8,7 @@ import torch
 
 from llm.cli.main import main
 from llm.train import checkpoint
+from llm.train.rows import read_metrics_rows
 from tests.commands import changed, on_labels, without
 
 
@@ -27,6 +28,9 @@ def test_a_run_tells_apart_what_is_plain_to_see(words, tmp_path, capsys, name):
     folder = tmp_path / "runs/c"
     (entry,) = json.loads((folder / "evaluation.json").read_text())
     assert entry["evaluation"] == "classification"
+    # Labels are no tokens that are read.
+    tokens = json.loads((folder / "results.json").read_text())[-1]["metrics"]["tokens"]
+    assert tokens == pytest.approx(int(read_metrics_rows(folder / "metrics.csv")[-1]["tokens"]), rel=0.02)
     assert entry["metrics"]["accuracy"] > 0.9 > entry["metrics"]["majority"]
     counts, right = entry["confusion"], [row[n] for n, row in enumerate(entry["confusion"])]
     assert entry["labels"] == ["0", "1"]

@@ -82,6 +82,8 @@ def test_the_first_step_begins_at_the_logarithm_of_two(words, tmp_path):
     header, first = (tmp_path / "runs/p/metrics.csv").read_text().splitlines()[:2]
     row = dict(zip(header.split(","), first.split(","), strict=True))
     assert float(row["train/loss"]) == pytest.approx(np.log(2), abs=1e-5)
+    # A loss of preferences is no text's.
+    assert row["train/bits_per_byte"] == ""
 
 
 def test_a_resumed_run_equals_one_that_was_never_stopped(words, base, tmp_path):
@@ -115,6 +117,23 @@ def test_another_set_is_scored_beside_the_first_model(words, tmp_path):
     entry = json.loads((tmp_path / "runs/p/evaluation.json").read_text())[-1]
     assert entry["examples"] == 60
     assert entry["metrics"]["reward_accuracy"] > 0.9
+
+
+def test_each_source_of_a_mixture_is_scored_beside_the_first_model(words, tmp_path):
+    assert main(["train", *words, "name=p", "trainer.max_steps=4"]) == 0
+    folder, shards = tmp_path / "runs/p", next(word for word in words if word.startswith("shards_dir="))
+    several, alone = ["data=mixture", shards], []
+    for name, records in {"a": list(rows())[:25], "b": list(rows())[25:]}.items():
+        written(tmp_path / f"{name}.jsonl", records)
+        key = f"data.sources.{name}"
+        several += [f"{key}=preferences", f"{key}.paths=[{tmp_path}/{name}.jsonl]"]
+        path = f"data.paths=[{tmp_path}/{name}.jsonl]"
+        assert main(["evaluate", f"run={folder}", "data=preferences", path, shards]) == 0
+        alone.append(scored(folder))
+    assert main(["evaluate", f"run={folder}", *several]) == 0
+    entries = json.loads((folder / "evaluation.json").read_text())[-2:]
+    assert [(entry["data"], entry["examples"]) for entry in entries] == [("a", 25), ("b", 35)]
+    assert [entry["metrics"] for entry in entries] == alone
 
 
 def rewards(folder):

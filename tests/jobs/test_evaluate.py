@@ -57,6 +57,34 @@ def test_the_text_key_comes_from_the_run_unless_it_is_typed(tiny, tmp_path, caps
     assert [entry["metrics"]["bytes"] for entry in found] == [sum(len(line["body"]) for line in lines)]
 
 
+def test_all_of_each_source_of_a_mixture_is_scored(tiny, tmp_path):
+    shards = next(word for word in tiny if word.startswith("shards_dir="))
+    fields = {"mine": "body", "other": "body", "typed": "text"}
+    sizes, words = {}, []
+    for name, field in fields.items():
+        lines = [{"body": f"def {name}_{n}():\n    return {n}\n", "text": f"{name} {n}"} for n in range(60)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        sizes[name] = sum(len(line[field]) for line in lines)
+        words += [f"data.sources.{name}=jsonl", f"data.sources.{name}.paths=[{tmp_path}/{name}.jsonl]"]
+    kept = [word for word in tiny if not word.startswith(("data=", "data.paths"))]
+    own = ["data=jsonl", f"data.paths=[{tmp_path}/mine.jsonl]", "data.text=body"]
+    mixed = ["data=mixture", *words[:2], "data.sources.mine.text=body", *words[4:]]
+    for run, data in {"alone": own, "mixed": mixed}.items():
+        assert main(["train", *kept, *data, f"name={run}", "trainer.max_steps=1"]) == 0
+    typed = "data.sources.typed.text=text"
+    assert main(["evaluate", f"run={tmp_path}/runs/alone", "data=mixture", *words, typed, shards]) == 0
+    assert all_of(tmp_path / "runs/alone") == sizes
+    # The run's source of a name says how one of the same name is read.
+    assert main(["evaluate", f"run={tmp_path}/runs/mixed", "data=mixture", *words, shards]) == 0
+    others = sum(len(f"other {n}") for n in range(60))
+    assert all_of(tmp_path / "runs/mixed") == {**sizes, "other": others}
+
+
+def all_of(folder):
+    """How many bytes were scored of each set that was scored whole."""
+    return {entry["data"]: entry["metrics"]["bytes"] for entry in entries(folder) if entry["split"] == "all"}
+
+
 def test_several_runs_are_scored_one_after_the_other(trained, tiny, tmp_path, capsys):
     assert main(["train", *tiny, "name=b", "trainer.max_steps=2"]) == 0
     capsys.readouterr()

@@ -1,20 +1,28 @@
 """A mixture by the commands: trained, gone on with, scored by source, refused where it cannot be."""
 
+import contextlib
 import csv
 import json
+import math
 import re
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from llm.build.corpora import MIXING, check_mixes
+from llm.cli.compose import compose
 from llm.cli.main import main
 from llm.data.mixture import open_text
 from llm.data.sampling.windows import Windows
+from llm.errors import ConfigError
 from llm.model import Transformer, init_weights
 from llm.train import checkpoint
 from llm.train.run import Run
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture
@@ -132,7 +140,6 @@ def test_prepare_makes_each_source_with_one_tokenizer(words, tmp_path, capsys):
             ["data.sources.code.epochs=1", "data.sources.rhymes.epochs=1", "trainer.max_steps=9999"],
             "without epochs",
         ),
-        (["task=classification"], "plain text"),
     ],
 )
 def test_bad_mixtures_are_refused_before_a_run_begins(words, tmp_path, capsys, extra, message):
@@ -142,15 +149,48 @@ def test_bad_mixtures_are_refused_before_a_run_begins(words, tmp_path, capsys, e
     assert not (tmp_path / "runs/x/checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    ("verb", "extra"), [("train", ["name=x"]), ("train", ["dry_run=true"]), ("prepare", [])], ids=str
+)
+@pytest.mark.parametrize("task", ["classification", "prefix_decoder"])
+def test_a_task_that_mixes_no_sources_is_refused_before_one_is_prepared(
+    words, tmp_path, capsys, verb, extra, task
+):
+    kept = words if verb == "train" else [word for word in words if word.startswith(("data=", "data.sour"))]
+    kept = [word for word in kept if not word.startswith(("model.", "shards_dir"))]
+    shards = f"shards_dir={tmp_path}/untouched"
+    assert main([verb, *kept, *extra, f"task={task}", shards]) == 2
+    assert re.search(r"data=mixture: .*task=causal_lm, .* and summarization do", capsys.readouterr().err)
+    assert not (tmp_path / "untouched").exists()
+
+
+TASKS = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
+
+
+def test_the_tasks_that_an_error_names_are_those_that_mix():
+    mixing = []
+    for task in TASKS:
+        config = compose("train", ["data=mixture", "data.sources.a=stdlib", f"task={task}"]).config
+        with contextlib.suppress(ConfigError):
+            check_mixes(config)
+            mixing.append(task)
+    assert tuple(mixing) == MIXING
+
+
+def of_pairs(folder):
+    """A mixture of two sources of pairs, which are written into `folder`."""
+    sources = []
+    for name, word in {"de": "und", "fr": "et"}.items():
+        pairs = [{"source": f"{n} {word} {m}", "target": f"{n} and {m}"} for n in range(9) for m in range(9)]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+        sources += [f"data.sources.{name}=pairs", f"data.sources.{name}.paths=[{folder}/{name}.jsonl]"]
+    return ["data=mixture", *sources]
+
+
 def test_pairs_are_mixed_and_scored_by_source(tiny, tmp_path):
     kept = [
         w for w in tiny if not w.startswith(("data=", "model.n_kv_heads", "model.head_dim", "data.paths"))
     ]
-    sources = []
-    for name, word in {"de": "und", "fr": "et"}.items():
-        pairs = [{"source": f"{n} {word} {m}", "target": f"{n} and {m}"} for n in range(9) for m in range(9)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, pairs)))
-        sources += [f"data.sources.{name}=pairs", f"data.sources.{name}.paths=[{tmp_path}/{name}.jsonl]"]
     task = [
         "model=transformer_nano",
         "task=seq2seq",
@@ -160,7 +200,7 @@ def test_pairs_are_mixed_and_scored_by_source(tiny, tmp_path):
     ]
     kept = [w for w in kept if not w.startswith(("trainer.val_check_interval", "trainer.limit_val_batches"))]
     task.append("trainer.limit_val_batches=1.0")
-    assert main(["train", *kept, "data=mixture", *sources, *task]) == 0
+    assert main(["train", *kept, *of_pairs(tmp_path), *task]) == 0
     entries = json.loads((tmp_path / "runs/p/evaluation.json").read_text())
     assert [(entry["data"], entry["evaluation"]) for entry in entries] == [
         (name, evaluation) for name in ("de", "fr") for evaluation in ("perplexity", "pairs")
@@ -168,6 +208,16 @@ def test_pairs_are_mixed_and_scored_by_source(tiny, tmp_path):
     (row,) = [row for row in rows(tmp_path / "runs/p") if row["val/loss"]]
     losses = {entry["data"]: entry["metrics"]["loss"] for entry in entries if "loss" in entry["metrics"]}
     assert {name: float(row[f"val/loss/{name}"]) for name in losses} == pytest.approx(losses, rel=1e-5)
+
+
+def test_bits_per_byte_of_joined_pairs_are_told_of_a_mixture_too(tiny, tmp_path):
+    kept = [word for word in tiny if not word.startswith(("data=", "data.paths"))]
+    task = ["task=seq2seq", "eval=[perplexity]", "name=p", "trainer.max_steps=1"]
+    assert main(["train", *kept, *of_pairs(tmp_path), *task]) == 0
+    (row,) = rows(tmp_path / "runs/p")
+    # Each target is `n and m`, seven bytes, and an end of text.
+    bits = float(row["train/loss"]) / math.log(2) * 8 / 7
+    assert float(row["train/bits_per_byte"]) == pytest.approx(bits, rel=1e-6)
 
 
 def test_a_mixture_without_sources_and_sources_without_a_mixture_are_refused(tiny, capsys):

@@ -13,11 +13,13 @@ import socket
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 from lightning.pytorch.demos.boring_classes import BoringModel
 
+from llm.build.training import loggers
 from llm.errors import ConfigError, TrainingError
 from llm.train.loggers import COLUMNS, LoggedRun, MetricsCSV, TensorBoard, WandB
 from llm.train.loggers import wandb as wandb_logger
@@ -49,6 +51,15 @@ def test_a_row_is_on_the_disk_at_once_in_full_precision(tmp_path):
     assert (tmp_path / "metrics.csv").read_text() == (
         ",".join(COLUMNS) + "\n10,4096,0.3333333333333333,0.1,,,0.0001,inf,,0.5,\n"
     )
+
+
+def test_metrics_csv_is_written_once_under_whatever_name_it_is_asked_for(tmp_path):
+    names = ("llm.train.loggers.MetricsCSV", "llm.train.loggers.metrics_csv.MetricsCSV")
+    board = {"_target_": "llm.train.loggers.TensorBoard"}
+    nodes = {f"csv{number}": {"_target_": name} for number, name in enumerate(names)}
+    config = {"name": "a", "packages": [], "logger": {**nodes, "board": board}}
+    run = SimpleNamespace(folder=tmp_path, record={"id": "id1234"})
+    assert [type(one) for one in loggers(config, run, 0)] == [MetricsCSV, TensorBoard]
 
 
 @pytest.mark.parametrize("train_first", [True, False])

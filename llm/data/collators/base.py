@@ -1,17 +1,20 @@
-"""What collators give and are given: batches, the setting of a run, and the views that cut a stream into samples.
+"""What collators give and are given: batches, the setting of a run, and what training on them asks of a model.
 
 Shapes: b batch, t time, k targets in a row, s time of a source.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from llm.data.corpus import TokenStream
+from llm.data.sampling.view import SampleView
+from llm.data.sampling.windows import Windows
 from llm.model import ModelConfig
 from llm.tokenizer import Tokenizer
 
@@ -22,7 +25,7 @@ class Batch(NamedTuple):
     Args:
         tokens_bt: the inputs; of a decoder with a source, its target, one position later.
         targets_bk: the tokens or labels to predict, `IGNORED` where there is none.
-        ids: the index of each sample (b,) in the order of training (-1: filled up).
+        numbers_b: the number of each sample in the order of training (-1: filled up).
         documents_bt: the document of each input, llm.model.mask.PADDING for none; None where a row is one document.
         positions_bk: where the targets stand; None where each input has one.
         source_bs: what an encoder-decoder reads.
@@ -37,7 +40,7 @@ class Batch(NamedTuple):
 
     tokens_bt: Tensor
     targets_bk: Tensor
-    ids: Tensor
+    numbers_b: Tensor
     documents_bt: Tensor | None = None
     positions_bk: Tensor | None = None
     source_bs: Tensor | None = None
@@ -105,35 +108,6 @@ class Load(NamedTuple):
     marks: tuple[str, ...] = ()
 
 
-class Samples(Protocol):
-    """A stream as samples, numbered in the order of training and, each once, in that of scoring."""
-
-    @property
-    def size(self) -> int:
-        """Samples in one pass over the stream."""
-
-    @property
-    def n_held_out(self) -> int:
-        """Samples that make each target of the stream one once."""
-
-    def training(self, numbers: np.ndarray) -> Any:
-        """The training samples of these numbers (n,), as the collator takes them."""
-
-    @property
-    def tokens(self) -> float:
-        """The tokens of a sample, on average."""
-
-    @property
-    def note(self) -> str:
-        """What became of that which is longer than the context, in a sentence; empty where all fits."""
-
-    def held_out(self, numbers: np.ndarray) -> Any:
-        """The samples for scoring of these numbers (n,); -1 asks for one of nothing."""
-
-    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
-        """The targets (n,) of the training samples of these numbers (n,); None where all have as many."""
-
-
 # What a person gives a model: a beginning to go on from, text with hidden parts, a whole text, turns of a chat.
 Given = Literal["beginning", "hidden", "text", "chat"]
 
@@ -141,17 +115,20 @@ Given = Literal["beginning", "hidden", "text", "chat"]
 class Collator(Protocol):
     """Makes batches of samples.
 
-    Its class may have a method `shaped`, which says what the task asks of a model's shape (see `LabelCollator.shaped`), and
-    an attribute `of_preferences`, true where a source's chats are read as preferences.
+    Its class may have a method `shaped`, which says what the task asks of a model's shape (see `LabelCollator.shaped`), an
+    attribute `of_preferences`, true where a source's chats are read as preferences, and an attribute `mixes`, true where
+    samples of several sources may stand in one batch, as data=mixture puts them there; a function that makes collators says
+    so by the classes that it is annotated to return. A collator of windows may have a method `window_work` (see
+    `WindowCollator`).
     """
 
     given: Given
 
-    def work(self, samples: Any) -> Work:
-        """What a sample of a view of its own takes."""
+    def work(self, view: Any) -> Work:
+        """What the average sample of a view of its own takes."""
         ...
 
-    def most(self, samples: Any) -> Work:
+    def most(self, view: Any) -> Work:
         """What the longest sample of a view takes, as its batch is padded."""
         ...
 
@@ -161,17 +138,41 @@ class Collator(Protocol):
         ...
 
     @property
-    def view(self) -> Callable[[TokenStream, int, int], Samples]:
+    def cut(self) -> Callable[[TokenStream, int, int], SampleView]:
         """Cuts a stream into samples for a context length and a seed."""
 
-    def __call__(self, samples: Any, ids: np.ndarray) -> Batch:
-        """The batch of samples, as the view gives them, with their numbers (n,)."""
+    def __call__(self, samples: Any, numbers_b: np.ndarray) -> Batch:
+        """The batch of samples, as the view gives them, with their numbers (b,)."""
         ...
 
 
-def load(collate: Collator, samples: Any) -> Load:
-    """What training on a view's samples asks of a model."""
-    return Load(collate.work(samples), collate.most(samples), collate.marks)
+class WindowCollator(ABC):
+    """Base of what makes batches of windows: what one takes follows from its length alone."""
+
+    given: Given = "beginning"
+    mixes: ClassVar[bool] = True
+
+    cut = Windows
+
+    @abstractmethod
+    def window_work(self, length: int) -> Work:
+        """What a window of so many tokens takes, whatever the text."""
+
+    def work(self, view: Windows) -> Work:
+        """What each window takes."""
+        return self.window_work(view.length)
+
+    most = work
+
+
+def load(collate: Collator, view: SampleView) -> Load:
+    """What training on a view's samples asks of a model, each stream counted by its weight."""
+    views, weights = zip(*view.parts, strict=True)
+    works = np.array([collate.work(one) for one in views])
+    # Of streams that are alike the mean is what each takes, to the last bit.
+    mean = works[0] + weights @ (works - works[0]) / sum(weights)
+    most = np.max([collate.most(one) for one in views], axis=0)
+    return Load(Work(*mean.tolist()), Work(*most.tolist()), collate.marks)
 
 
 def document_numbers(tokens_bt: np.ndarray, end_of_text: int) -> np.ndarray:

@@ -5,11 +5,11 @@ Shapes: n samples, b batch, t time, k targets in a row.
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, Work, document_numbers
-from llm.data.sampling.windows import IGNORED, Windows
+from llm.data.collators.base import Batch, Setting, WindowCollator, Work, document_numbers
+from llm.data.sampling.windows import IGNORED
 
 
-class CausalCollator:
+class CausalCollator(WindowCollator):
     """Each token's target is the token after it.
 
     Args:
@@ -17,30 +17,25 @@ class CausalCollator:
         within_documents: whether attention stays within a document; else a token sees all that stands before it.
     """
 
-    given: Given = "beginning"
-    view = Windows
-
     def __init__(self, setting: Setting, *, within_documents: bool = False) -> None:
         self.within_documents = within_documents
         self.end_of_text = setting.tokenizer.end_of_text
 
-    def work(self, samples: Windows) -> Work:
+    def window_work(self, length: int) -> Work:
         """Every token of a window is scored."""
-        return Work.full(samples.length)
-
-    most = work
+        return Work.full(length)
 
     @property
     def marks(self) -> tuple[str, ...]:
         """Documents, where attention stays within them."""
         return ("documents_bt",) if self.within_documents else ()
 
-    def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
+    def __call__(self, windows: np.ndarray, numbers_b: np.ndarray) -> Batch:
         """The batch, both tensors views of `windows` where nothing is past the end of the text."""
         tokens_bt = windows[:, :-1]
         if (windows[:, -1] == IGNORED).any():
             tokens_bt = np.where(tokens_bt == IGNORED, 0, tokens_bt)
-        arrays = {"tokens_bt": tokens_bt, "targets_bk": windows[:, 1:], "ids": ids}
+        arrays = {"tokens_bt": tokens_bt, "targets_bk": windows[:, 1:], "numbers_b": numbers_b}
         if self.within_documents:
             arrays["documents_bt"] = document_numbers(tokens_bt, self.end_of_text)
         return Batch.of(**arrays)

@@ -70,6 +70,7 @@ class JoinedPairCollator(PackedCollator):
     """
 
     given: Given = "text"
+    mixes = True
 
     def __init__(self, setting: Setting, *, source_share: float = 0.75) -> None:
         super().__init__(setting)
@@ -80,7 +81,7 @@ class JoinedPairCollator(PackedCollator):
                 f"model's {self.longest} tokens at least."
             )
 
-    def view(self, stream: TokenStream, length: int, seed: int) -> JoinedPairs:
+    def cut(self, stream: TokenStream, length: int, seed: int) -> JoinedPairs:
         """A stream of pairs."""
         end = self.tokenizer.end_of_text
         return JoinedPairs(stream, length, seed, end_of_text=end, most_given=self.most_given)

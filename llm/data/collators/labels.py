@@ -99,31 +99,31 @@ class TextLabelCollator(LabelCollator):
         labels = labels_of(stream, tokenizer)
         return dataclasses.replace(shape, labels=labels, labelled="text", pooler=pooler)
 
-    def view(self, stream: TokenStream, length: int, seed: int) -> LabelledTexts:
+    def cut(self, stream: TokenStream, length: int, seed: int) -> LabelledTexts:
         """A stream of texts and labels."""
         return LabelledTexts(stream, length, seed, self.tokenizer.end_of_text)
 
-    def work(self, samples: LabelledTexts) -> Work:
+    def work(self, view: LabelledTexts) -> Work:
         """The average text's; one position is scored."""
-        length = float(samples.source_lengths.mean())
+        length = float(view.source_lengths.mean())
         return Work(length, length, 1.0)
 
-    def most(self, samples: LabelledTexts) -> Work:
+    def most(self, view: LabelledTexts) -> Work:
         """The longest text's, with the marks around it."""
-        length = padded(samples.most_read + 1, self.shape.context_length)
+        length = padded(view.most_read + 1, self.shape.context_length)
         return Work(length, length, 1.0)
 
-    def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:
+    def __call__(self, pairs: list[Pair], numbers_b: np.ndarray) -> Batch:
         """The batch of texts, padded to the longest."""
         longest = self.shape.context_length
         texts = [framed(self.tokenizer, pair.source_s[:-1].tolist(), longest) for pair in pairs]
         tokens_bt = filled([np.array(text) for text in texts], padded_length(texts, longest), PADDING)
         lengths_b = (tokens_bt != PADDING).sum(axis=1)
-        positions_b = np.zeros_like(ids) if self.shape.architecture == "encoder" else lengths_b - 1
+        positions_b = np.zeros_like(numbers_b) if self.shape.architecture == "encoder" else lengths_b - 1
         return Batch.of(
             tokens_bt=np.where(tokens_bt == PADDING, self.tokenizer.end_of_text, tokens_bt),
             targets_bk=np.array([[self.target(pair)] for pair in pairs]),
-            ids=ids,
+            numbers_b=numbers_b,
             documents_bt=np.where(tokens_bt == PADDING, PADDING, 0),
             positions_bk=positions_b[:, None],
         )

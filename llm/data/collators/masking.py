@@ -5,18 +5,18 @@ Shapes: b batch, t time, k targets in a row.
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, Work, document_numbers
-from llm.data.sampling.windows import IGNORED, Windows
+from llm.data.collators.base import Batch, Given, Setting, WindowCollator, Work, document_numbers
+from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
 from llm.model.mask import PADDING
 from llm.tokenizer import Tokenizer, mask_token
 
 
-class MaskingCollator:
+class MaskingCollator(WindowCollator):
     """Hides a share of each window, as BERT does (arXiv 1810.04805).
 
     Of what is hidden, four fifths become the mask token, a tenth another token, and a tenth stay: the choice follows
-    from the run's seed and the sample's index alone. Attention stays within a document, and no end of text is hidden.
+    from the run's seed and the sample's number alone. Attention stays within a document, and no end of text is hidden.
 
     Args:
         setting: the run's tokenizer, which must have a mask token, and its seed.
@@ -29,8 +29,6 @@ class MaskingCollator:
     """
 
     given: Given = "hidden"
-
-    view = Windows
     marks = ("documents_bt",)
 
     def __init__(self, setting: Setting, *, share: float = 0.15, whole_words: bool = False) -> None:
@@ -43,20 +41,18 @@ class MaskingCollator:
         self.ordinary = np.array([id_ for id_ in range(setting.tokenizer.vocab_size) if id_ not in special])
         self.words = Words(setting.tokenizer) if whole_words else None
 
-    def work(self, samples: Windows) -> Work:
+    def window_work(self, length: int) -> Work:
         """The hidden tokens alone are scored."""
-        return Work(samples.length, samples.length, self.share * samples.length)
+        return Work(length, length, self.share * length)
 
-    most = work
-
-    def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
+    def __call__(self, windows: np.ndarray, numbers_b: np.ndarray) -> Batch:
         """The batch of the windows' tokens but their last ones."""
         tokens_bt = windows[:, :-1].copy()
         present_bt = tokens_bt != IGNORED
         tokens_bt[~present_bt] = self.end_of_text
         documents_bt = np.where(present_bt, document_numbers(tokens_bt, self.end_of_text), PADDING)
         can_hide_bt = present_bt & (tokens_bt != self.end_of_text)
-        draws = [self._draw(sample, tokens_bt.shape[1]) for sample in ids.tolist()]
+        draws = [self._draw(sample, tokens_bt.shape[1]) for sample in numbers_b.tolist()]
         scores_bt, fates_bt, others_bt = (np.stack(parts) for parts in zip(*draws, strict=True))
         # As many in every row, so that shapes don't change.
         k = max(1, round(self.share * tokens_bt.shape[1]))
@@ -73,7 +69,7 @@ class MaskingCollator:
         return Batch.of(
             tokens_bt=tokens_bt,
             targets_bk=targets_bk,
-            ids=ids,
+            numbers_b=numbers_b,
             documents_bt=documents_bt,
             positions_bk=positions_bk,
         )

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Samples, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, Work
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
 from llm.data.corpus import TokenStream
 from llm.data.sampling.epochs import Epochs
+from llm.data.sampling.view import SampleView
 from llm.data.sampling.windows import IGNORED
 from llm.model.mask import PADDING
 from llm.tokenizer import Tokenizer
@@ -87,7 +88,7 @@ class Packed(Epochs[list[Conversation]]):
     def _targets_r(self) -> np.ndarray:
         return np.array([self.n_written[row].sum() for row in self.rows], np.int64)
 
-    def held_out(self, numbers: np.ndarray) -> list[list[Conversation]]:
+    def in_order(self, numbers: np.ndarray) -> list[list[Conversation]]:
         """The rows of these numbers (n,); -1 is a row of nothing."""
         return [
             [] if number < 0 else [self.conversation(one) for one in self.rows[number].tolist()]
@@ -97,6 +98,12 @@ class Packed(Epochs[list[Conversation]]):
     def n_targets(self, numbers: np.ndarray) -> np.ndarray:
         """The scored tokens (n,) of training samples."""
         return self._targets_r[self.order.shuffled(numbers)]
+
+    def target_bytes(self, tokenizer: Tokenizer) -> float:
+        """The UTF-8 bytes of a row's scored tokens, on average; what one has is that of the first thousand conversations."""
+        some = [self.conversation(n) for n in range(min(1000, self.n_conversations))]
+        ids = np.concatenate([one.ids_t[one.is_written_t] for one in some])
+        return self.targets * len(tokenizer.decode_bytes(ids.tolist())) / max(1, len(ids))
 
 
 def pack(lengths: np.ndarray, numbers: np.ndarray, room: int) -> list[np.ndarray]:
@@ -130,18 +137,18 @@ class PackedCollator(ABC):
 
     @property
     @abstractmethod
-    def view(self) -> Callable[[TokenStream, int, int], Samples]:
+    def cut(self) -> Callable[[TokenStream, int, int], SampleView]:
         """Cuts a stream into rows for a context length and a seed."""
 
-    def work(self, samples: Packed) -> Work:
+    def work(self, view: Packed) -> Work:
         """The average row's."""
-        return Work(samples.tokens, samples.tokens, samples.targets)
+        return Work(view.tokens, view.tokens, view.targets)
 
-    def most(self, samples: Packed) -> Work:
+    def most(self, view: Packed) -> Work:
         """A full row's; each position gets scores, and those of what is to be written count."""
-        return Work.full(samples.length)
+        return Work.full(view.length)
 
-    def __call__(self, rows: list[list[Conversation]], ids: np.ndarray) -> Batch:
+    def __call__(self, rows: list[list[Conversation]], numbers_b: np.ndarray) -> Batch:
         """The batch of rows, padded to the longest."""
         nothing = np.zeros(0, np.int64)
         inputs = [np.concatenate([nothing, *(one.ids_t[:-1] for one in row)]) for row in rows]
@@ -151,7 +158,7 @@ class PackedCollator(ABC):
         return Batch.of(
             tokens_bt=filled(inputs, length, self.tokenizer.end_of_text),
             targets_bk=filled(targets, length, IGNORED),
-            ids=ids,
+            numbers_b=numbers_b,
             documents_bt=filled(documents, length, PADDING),
         )
 
@@ -159,10 +166,3 @@ class PackedCollator(ABC):
 def targets_of(conversation: Conversation) -> np.ndarray:
     """What each input of a conversation is to be followed by, where the model is to write it."""
     return np.where(conversation.is_written_t, conversation.ids_t, IGNORED)[1:]
-
-
-def bytes_per_target(tokenizer: Tokenizer, packed: Packed) -> float:
-    """The UTF-8 bytes of a scored token, on average over the first thousand conversations."""
-    some = [packed.conversation(n) for n in range(min(1000, packed.n_conversations))]
-    ids = np.concatenate([one.ids_t[one.is_written_t] for one in some])
-    return len(tokenizer.decode_bytes(ids.tolist())) / max(1, len(ids))

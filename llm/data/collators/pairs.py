@@ -101,7 +101,7 @@ class Pairs(Epochs[Pair]):
         cut = f"{self.n_cut:,} of {self.size:,} pairs have a side longer than model.context_length and are cut to it."
         return cut if self.n_cut else ""
 
-    def held_out(self, numbers: np.ndarray) -> list[Pair]:
+    def in_order(self, numbers: np.ndarray) -> list[Pair]:
         """The pairs of these numbers (n,); -1 is a pair of nothing."""
         return [NOTHING if number < 0 else self.pair(number) for number in numbers.tolist()]
 
@@ -129,6 +129,7 @@ class PairCollator:
     """
 
     given: Given = "text"
+    mixes = True
 
     marks = ("source_documents_bs",)
 
@@ -136,20 +137,20 @@ class PairCollator:
         self.end_of_text, self.longest = setting.tokenizer.end_of_text, setting.shape.context_length
         self.start = start_token(setting.tokenizer)
 
-    def view(self, stream: TokenStream, length: int, seed: int) -> Pairs:
+    def cut(self, stream: TokenStream, length: int, seed: int) -> Pairs:
         """A stream of pairs."""
         return Pairs(stream, length, seed, self.end_of_text)
 
-    def work(self, samples: Pairs) -> Work:
+    def work(self, view: Pairs) -> Work:
         """The average pair's."""
-        return Work(samples.tokens, samples.written, samples.written, samples.read)
+        return Work(view.tokens, view.written, view.written, view.read)
 
-    def most(self, samples: Pairs) -> Work:
+    def most(self, view: Pairs) -> Work:
         """The longest source's and the longest target's."""
-        read, written = (padded(most, self.longest) for most in (samples.most_read, samples.most_written))
+        read, written = (padded(most, self.longest) for most in (view.most_read, view.most_written))
         return Work(read + written, written, written, read)
 
-    def __call__(self, pairs: list[Pair], ids: np.ndarray) -> Batch:
+    def __call__(self, pairs: list[Pair], numbers_b: np.ndarray) -> Batch:
         """The batch of pairs, each side padded to the longest of its kind."""
         sources, targets = zip(*pairs, strict=True)
         source_bs = filled(sources, padded_length(sources, self.longest), PADDING)
@@ -157,7 +158,7 @@ class PairCollator:
         return Batch.of(
             tokens_bt=shifted(targets_bk, self.start),
             targets_bk=targets_bk,
-            ids=ids,
+            numbers_b=numbers_b,
             source_bs=np.where(source_bs == PADDING, self.end_of_text, source_bs),
             source_documents_bs=np.where(source_bs == PADDING, PADDING, 0),
         )

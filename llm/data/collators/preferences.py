@@ -3,8 +3,9 @@
 Shapes: n preferences, b batch, t time; the rows of a batch are in turn a better and a worse answer, 2b of them.
 """
 
+import copy
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -19,19 +20,21 @@ from llm.data.sampling.epochs import Epochs
 from llm.data.sampling.windows import IGNORED
 from llm.errors import DataError
 
-# The log-probabilities (n, 2) of better and worse answers under the model that training began with, by stream.
-References = Mapping[str, np.ndarray]
+# The log-probabilities (n, 2) of better and worse answers under the reference model, by stream.
+LogProbabilities = Mapping[str, np.ndarray]
 
 
 class Preference(NamedTuple):
-    """Both conversations, and the log-probabilities (2,) of their answers under the first model, where they are known."""
+    """Both conversations, the name of the stream and the preference's number in it; -1 for a preference of nothing."""
 
     better: Conversation
     worse: Conversation
-    reference_2: np.ndarray | None
+    stream: str
+    number: int
 
 
-NOTHING = Conversation(np.zeros(0, np.int64), np.zeros(0, bool))
+NO_CONVERSATION = Conversation(np.zeros(0, np.int64), np.zeros(0, bool))
+NOTHING = Preference(NO_CONVERSATION, NO_CONVERSATION, "", -1)
 
 
 class Preferences(Epochs[Preference]):
@@ -42,16 +45,9 @@ class Preferences(Epochs[Preference]):
     """
 
     def __init__(
-        self,
-        stream: TokenStream,
-        length: int,
-        seed: int,
-        *,
-        end_of_text: int,
-        too_long: TooLong,
-        references: References,
+        self, stream: TokenStream, length: int, seed: int, *, end_of_text: int, too_long: TooLong
     ) -> None:
-        self.length, self.too_long, self.stream, self._references = length, too_long, stream, references
+        self.length, self.too_long, self.stream = length, too_long, stream
         self.transcripts = Transcripts(stream, end_of_text)
         found = self.transcripts
         if (np.bincount(found.number_m, minlength=len(found)) != 3).any():
@@ -93,10 +89,10 @@ class Preferences(Epochs[Preference]):
     def n_targets(self, numbers: np.ndarray) -> None:
         """One in each: a preference."""
 
-    def held_out(self, numbers: np.ndarray) -> list[Preference]:
+    def in_order(self, numbers: np.ndarray) -> list[Preference]:
         """The preferences of these numbers (n,); -1 is one of nothing."""
         return [
-            Preference(NOTHING, NOTHING, np.zeros(2)) if number < 0 else self.preference(self.numbers[number])
+            NOTHING if number < 0 else self.preference(int(self.numbers[number]))
             for number in numbers.tolist()
         ]
 
@@ -105,8 +101,7 @@ class Preferences(Epochs[Preference]):
         better, worse = (
             Conversation(*(part[: self.length + 1] for part in side)) for side in self.sides(number)
         )
-        known = self._references.get(self.stream.name)
-        return Preference(better, worse, None if known is None else known[number])
+        return Preference(better, worse, self.stream.name, number)
 
     def sides(self, number: int) -> list[Conversation]:
         """Both conversations of a preference by its number in the stream, uncut."""
@@ -120,8 +115,6 @@ class PreferenceCollator:
     Args:
         setting: the run's tokenizer, and the model, which says how long a side may be.
         too_long: what becomes of a side longer than the context: `cut` to its beginning, or `drop` for its pair.
-
-    `references` is empty until training fills it.
     """
 
     given: Given = "chat"
@@ -132,28 +125,28 @@ class PreferenceCollator:
     def __init__(self, setting: Setting, *, too_long: TooLong = "cut") -> None:
         self.too_long = check_too_long(too_long)
         self.tokenizer, self.longest = setting.tokenizer, setting.shape.context_length
-        self.references: dict[str, np.ndarray] = {}
+        self.log_probabilities: LogProbabilities = {}
 
-    def view(self, stream: TokenStream, length: int, seed: int) -> Preferences:
+    def with_reference(self, log_probabilities: LogProbabilities) -> Self:
+        """The collator that also tells what the reference model says: log-probabilities (n, 2) of each stream's answers."""
+        made = copy.copy(self)
+        made.log_probabilities = log_probabilities
+        return made
+
+    def cut(self, stream: TokenStream, length: int, seed: int) -> Preferences:
         """A stream of preferences."""
-        return Preferences(
-            stream,
-            length,
-            seed,
-            end_of_text=self.tokenizer.end_of_text,
-            too_long=self.too_long,
-            references=self.references,
-        )
+        end = self.tokenizer.end_of_text
+        return Preferences(stream, length, seed, end_of_text=end, too_long=self.too_long)
 
-    def work(self, samples: Preferences) -> Work:
+    def work(self, view: Preferences) -> Work:
         """The average preference's, both sides together."""
-        return Work(samples.tokens, samples.tokens, samples.targets)
+        return Work(view.tokens, view.tokens, view.targets)
 
-    def most(self, samples: Preferences) -> Work:
+    def most(self, view: Preferences) -> Work:
         """Two rows' that fill the context."""
-        return Work.full(2.0 * samples.length)
+        return Work.full(2.0 * view.length)
 
-    def __call__(self, preferences: list[Preference], ids: np.ndarray) -> Batch:
+    def __call__(self, preferences: list[Preference], numbers_b: np.ndarray) -> Batch:
         """The batch of preferences, padded to the longest side; padding stands behind what a decoder sees."""
         rows = [side for one in preferences for side in (one.better, one.worse)]
         inputs = [row.ids_t[:-1] for row in rows]
@@ -167,12 +160,16 @@ class PreferenceCollator:
             "tokens_bt": filled(inputs, padded_length(inputs, self.longest), self.tokenizer.end_of_text),
             "targets_bk": filled(answers, answered, IGNORED),
             "positions_bk": filled(places, answered, 0),
-            "ids": ids,
+            "numbers_b": numbers_b,
         }
-        known = [one.reference_2 for one in preferences if one.reference_2 is not None]
-        if len(known) == len(preferences):
-            arrays["reference_b2"] = np.stack(known).astype(np.float32)
+        if self.log_probabilities:
+            arrays["reference_b2"] = np.stack([self._reference(one) for one in preferences])
         return Batch.of(**arrays)
+
+    def _reference(self, one: Preference) -> np.ndarray:
+        """The log-probabilities (2,) of its answers under the reference model; 0 of nothing."""
+        known = np.zeros(2) if one.number < 0 else self.log_probabilities[one.stream][one.number]
+        return known.astype(np.float32)
 
 
 def _last_answer(conversation: Conversation) -> np.ndarray:

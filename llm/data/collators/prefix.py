@@ -33,7 +33,7 @@ class PrefixWindows(Windows):
         super().__init__(stream, length, seed)
         self.seed = seed
 
-    def n_targets(self, numbers: np.ndarray) -> np.ndarray:  # type: ignore[override]
+    def n_targets(self, numbers: np.ndarray) -> np.ndarray:
         """The tokens behind the prefixes (n,), the one after the window among them."""
         return self.length + 1 - prefix_lengths(numbers, self.length, self.seed)
 
@@ -46,7 +46,9 @@ class PrefixCollator(CausalCollator):
         within_documents: whether attention stays within a document; else a token sees all that stands before it.
     """
 
-    view = PrefixWindows
+    cut = PrefixWindows
+    # A prefix follows from the sample's number, which a mixture and the source that it is of count differently.
+    mixes = False
 
     def __init__(self, setting: Setting, *, within_documents: bool = False) -> None:
         super().__init__(setting, within_documents=within_documents)
@@ -57,12 +59,12 @@ class PrefixCollator(CausalCollator):
         """`shape` of a decoder that reads a prompt on both sides."""
         return dataclasses.replace(shape, prefix_lm=True)
 
-    def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
+    def __call__(self, windows: np.ndarray, numbers_b: np.ndarray) -> Batch:
         """The batch of the windows."""
-        prefix_b = prefix_lengths(ids, windows.shape[1] - 1, self.seed)
+        prefix_b = prefix_lengths(numbers_b, windows.shape[1] - 1, self.seed)
         # The last token of a prefix foretells the first one behind it.
         is_foretold_bk = np.arange(1, windows.shape[1]) >= prefix_b[:, None]
-        batch = super().__call__(windows, ids)
+        batch = super().__call__(windows, numbers_b)
         return batch._replace(
             targets_bk=batch.targets_bk.where(torch.from_numpy(is_foretold_bk), IGNORED),
             prefix_b=torch.from_numpy(prefix_b),

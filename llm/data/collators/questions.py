@@ -51,21 +51,21 @@ class AnswerCollator(WordCollator):
         """`shape` with a score for each edge of an answer."""
         return dataclasses.replace(shape, labels=EDGES, labelled="answer", pooler=False)
 
-    def view(self, stream: TokenStream, length: int, seed: int) -> Questions:
+    def cut(self, stream: TokenStream, length: int, seed: int) -> Questions:
         """A stream of questions."""
         end = self.tokenizer.end_of_text
         return Questions(stream, length, seed, end, stride=self.stride, has_lead=True)
 
-    def work(self, samples: Questions) -> Work:
+    def work(self, view: Questions) -> Work:
         """The average window's; each unit is scored."""
-        return Work.full(samples.tokens)
+        return Work.full(view.tokens)
 
-    def __call__(self, windows: list[Window], ids: np.ndarray) -> Batch:
+    def __call__(self, windows: list[Window], numbers_b: np.ndarray) -> Batch:
         """The batch of windows; a target tells whether START, END, both or neither stand at its position."""
         arrays = laid_out(windows, self.tokenizer, self.shape, whole=True)
         targets = [self._edges(window) for window in windows]
         targets_bk = filled(targets, arrays["positions_bk"].shape[1], IGNORED)
-        return Batch.of(targets_bk=targets_bk, ids=ids, **arrays)
+        return Batch.of(targets_bk=targets_bk, numbers_b=numbers_b, **arrays)
 
     def _edges(self, window: Window) -> np.ndarray:
         if window.document < 0:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, Work, document_numbers
-from llm.data.sampling.windows import IGNORED, Windows
+from llm.data.collators.base import Batch, Given, Setting, WindowCollator, Work, document_numbers
+from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
 from llm.model.mask import PADDING
 from llm.tokenizer import SENTINEL, Tokenizer, sentinels, start_token
@@ -52,11 +52,11 @@ class Row(NamedTuple):
     target_documents_k: np.ndarray
 
 
-class SpanCollator:
+class SpanCollator(WindowCollator):
     """Hides spans of each window, as T5 does (arXiv 1910.10683): one sentinel stands for each.
 
     The target is each sentinel and what it stands for, and an end of text. Which spans follows from the run's seed and
-    the sample's index alone. Of several `denoisers` a sample takes one, each as likely (UL2, arXiv 2205.05131, without
+    the sample's number alone. Of several `denoisers` a sample takes one, each as likely (UL2, arXiv 2205.05131, without
     its mode tokens). Attention stays within a document, of the source and of the target.
 
     Args:
@@ -69,8 +69,6 @@ class SpanCollator:
     """
 
     given: Given = "hidden"
-
-    view = Windows
     marks = ("documents_bt", "source_documents_bs")
 
     def __init__(
@@ -91,16 +89,15 @@ class SpanCollator:
         self.source_length = max(setting.shape.context_length - hidden + spans for hidden, spans in sizes)
         self.target_length = max(hidden + spans + 1 for hidden, spans in sizes)
 
-    def work(self, samples: Windows) -> Work:
+    def window_work(self, length: int) -> Work:
         """What is read and what is written are of one window."""
-        return Work(samples.length, self.target_length, self.target_length, self.source_length)
+        return Work(length, self.target_length, self.target_length, self.source_length)
 
-    most = work
-
-    def __call__(self, windows: np.ndarray, ids: np.ndarray) -> Batch:
+    def __call__(self, windows: np.ndarray, numbers_b: np.ndarray) -> Batch:
         """The batch of the windows' tokens but their last ones."""
         rows = [
-            self._row(window, sample) for window, sample in zip(windows[:, :-1], ids.tolist(), strict=True)
+            self._row(window, sample)
+            for window, sample in zip(windows[:, :-1], numbers_b.tolist(), strict=True)
         ]
         targets_bk = filled([row.target_k for row in rows], self.target_length, IGNORED)
         source_bs = filled([row.source_s for row in rows], self.source_length, self.end_of_text)
@@ -117,7 +114,7 @@ class SpanCollator:
         return Batch.of(
             tokens_bt=tokens_bk,
             targets_bk=targets_bk,
-            ids=ids,
+            numbers_b=numbers_b,
             documents_bt=documents_bk,
             source_bs=source_bs,
             source_documents_bs=source_documents_bs,

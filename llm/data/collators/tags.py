@@ -42,20 +42,20 @@ class TagCollator(WordCollator):
         labels = sorted(with_both_sides(tags) if is_bio(sorted(tags)) else tags)
         return dataclasses.replace(shape, labels=tuple(labels), labelled="words", pooler=False)
 
-    def view(self, stream: TokenStream, length: int, seed: int) -> TaggedSentences:
+    def cut(self, stream: TokenStream, length: int, seed: int) -> TaggedSentences:
         """A stream of tagged sentences."""
         return TaggedSentences(stream, length, seed, self.tokenizer.end_of_text, stride=self.stride)
 
-    def work(self, samples: TaggedSentences) -> Work:
+    def work(self, view: TaggedSentences) -> Work:
         """The average window's; each word is scored."""
-        return Work(samples.tokens, samples.tokens, samples.n_words / max(1, samples.size))
+        return Work(view.tokens, view.tokens, view.n_words / max(1, view.size))
 
-    def __call__(self, windows: list[Window], ids: np.ndarray) -> Batch:
+    def __call__(self, windows: list[Window], numbers_b: np.ndarray) -> Batch:
         """The batch of windows, padded to the longest."""
         arrays = laid_out(windows, self.tokenizer, self.shape)
         targets = [self._numbers(window) for window in windows]
         targets_bk = filled(targets, arrays["positions_bk"].shape[1], IGNORED)
-        return Batch.of(targets_bk=targets_bk, ids=ids, **arrays)
+        return Batch.of(targets_bk=targets_bk, numbers_b=numbers_b, **arrays)
 
     def _numbers(self, window: Window) -> np.ndarray:
         """The tag of each word by its number, `IGNORED` for those that are scored elsewhere."""

@@ -173,7 +173,7 @@ class LabelledWords(Epochs[Window]):
         words = self._starts[first + span.end] - self._starts[first + span.first] - (span.end - span.first)
         return min(int(words) + MARKS, self.length)
 
-    def held_out(self, numbers: np.ndarray) -> list[Window]:
+    def in_order(self, numbers: np.ndarray) -> list[Window]:
         """The windows of these numbers (n,); -1 is a window of nothing."""
         return [NOTHING if number < 0 else self.window(number) for number in numbers.tolist()]
 
@@ -221,9 +221,9 @@ class WordCollator(LabelCollator):
             raise ConfigError(f"task.collator.stride={stride} must be at least 1, or null for half a window.")
         self.stride = stride
 
-    def most(self, samples: LabelledWords) -> Work:
+    def most(self, view: LabelledWords) -> Work:
         """A full window's, a word a token."""
-        return Work.full(samples.length)
+        return Work.full(view.length)
 
 
 def laid_out(

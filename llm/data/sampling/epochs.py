@@ -3,32 +3,37 @@
 Shapes: n samples.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from llm.data.sampling.order import EpochOrder
+from llm.data.sampling.view import SampleView
 
 Sample = TypeVar("Sample")
 
 
-class Epochs(ABC, Generic[Sample]):
+class Epochs(SampleView, Generic[Sample]):
     """Base of what cuts a stream into `size` samples that come in an order of each epoch's own, which `seed` decides."""
 
     def __init__(self, size: int, seed: int) -> None:
-        self.size = size
         self.order = EpochOrder(size, seed)
 
     @property
-    def n_held_out(self) -> int:
+    def size(self) -> int:
+        """Samples in an epoch."""
+        return self.order.size
+
+    @property
+    def n_in_order(self) -> int:
         """Every sample once."""
         return self.size
 
     def training(self, numbers: np.ndarray) -> list[Sample]:
         """The training samples of these numbers (n,)."""
-        return self.held_out(self.order.shuffled(numbers))
+        return self.in_order(self.order.shuffled(numbers))
 
     @abstractmethod
-    def held_out(self, numbers: np.ndarray) -> list[Sample]:
-        """The samples for scoring of these numbers (n,); -1 is one of nothing."""
+    def in_order(self, numbers: np.ndarray) -> list[Sample]:
+        """The samples of these numbers (n,) in the order of the stream; -1 is one of nothing."""

@@ -3,24 +3,17 @@
 Shapes: n samples, t time.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from llm.data.corpus import TokenStream
 from llm.data.sampling.order import SampleOrder
+from llm.data.sampling.view import SampleView
 
 # A target that is not scored; in a window, a position past the end of the text.
 IGNORED = -100
 
 
-class Unread(NamedTuple):
-    """Windows of a text that nobody has read: their length is known, and how much of them counts follows from it."""
-
-    length: int
-
-
-class Windows:
+class Windows(SampleView):
     """A stream as windows of `length` inputs and one token more."""
 
     def __init__(self, stream: TokenStream, length: int, seed: int) -> None:
@@ -36,13 +29,9 @@ class Windows:
         """The windows (n, t + 1) that are the training samples of these numbers (n,)."""
         return self.stream.read(self.order.starts(numbers), self.length + 1)
 
-    def n_targets(self, numbers: np.ndarray) -> None:
+    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
         """As many in each."""
-
-    @property
-    def tokens(self) -> float:
-        """The inputs of a window."""
-        return float(self.length)
+        return None
 
     @property
     def note(self) -> str:
@@ -50,11 +39,11 @@ class Windows:
         return ""
 
     @property
-    def n_held_out(self) -> int:
+    def n_in_order(self) -> int:
         """How many windows, side by side, make each token but the first a target once."""
         return -(-(len(self.stream) - 1) // self.length)
 
-    def held_out(self, numbers: np.ndarray) -> np.ndarray:
+    def in_order(self, numbers: np.ndarray) -> np.ndarray:
         """The windows (n, t + 1) of these numbers (n,), `IGNORED` past the end of the stream; -1 is one of nothing."""
         starts = np.where(numbers < 0, len(self.stream), numbers * self.length)
         return self.stream.read_padded(starts, self.length + 1, IGNORED)

@@ -99,7 +99,7 @@ def test_the_mean_of_a_step_is_over_all_its_targets_however_it_is_shared_out(cor
     )
     init_weights(model, 0)
     collate = PairCollator(Setting(TOKENIZER, 0, ModelConfig(context_length=64)))
-    samples = [stream.cut(collate.view, 64, 0) for stream in (corpus.train, corpus.validation)]
+    samples = [stream.cut(collate.cut, 64, 0) for stream in (corpus.train, corpus.validation)]
     data = CorpusDataModule(corpus, collate, *samples, batch_size=8, micro_batch_size=micro)
     data.trainer = SimpleNamespace(
         world_size=1, global_rank=0, strategy=SimpleNamespace(root_device=torch.device("cpu"))
@@ -107,7 +107,9 @@ def test_the_mean_of_a_step_is_over_all_its_targets_however_it_is_shared_out(cor
     batches = iter(data.train_dataloader())
     for step in range(3):
         parts = [CrossEntropy()(model, next(batches)) for _ in range(8 // micro)]
-        whole = CrossEntropy()(model, collate(data.samples.training(np.arange(8) + 8 * step), np.arange(8)))
+        whole = CrossEntropy()(
+            model, collate(data.train_view.training(np.arange(8) + 8 * step), np.arange(8))
+        )
         assert sum(part.n_targets for part in parts) == whole.n_targets
         mean = torch.stack([part.mean for part in parts]).mean()
         torch.testing.assert_close(mean, whole.mean, rtol=1e-6, atol=0)

@@ -46,9 +46,9 @@ def collator(length=128, **keys):
 
 def test_the_answers_alone_are_scored_token_by_token(stream):
     collate, template = collator(), ChatTemplate(TOKENIZER)
-    view = collate.view(stream, 128, 0)
-    numbers = np.arange(view.n_held_out)
-    batch = collate(view.held_out(numbers), numbers)
+    view = collate.cut(stream, 128, 0)
+    numbers = np.arange(view.n_in_order)
+    batch = collate(view.in_order(numbers), numbers)
     sides = [(row["prompt"], row[key]) for row in ROWS for key in ("chosen", "rejected")]
     assert len(batch.tokens_bt) == len(sides)
     n_targets = 0
@@ -89,11 +89,21 @@ def test_the_first_model_says_the_same_whatever_is_read_at_once(stream, monkeypa
     assert asked[:4] == [46, 22, 10, 4]
 
 
+def test_what_the_reference_model_says_stands_in_the_batches_of_a_collator_beside_it_alone(stream):
+    collate = collator()
+    view = collate.cut(stream, 128, 0)
+    said = np.arange(2 * len(ROWS), dtype=np.float32).reshape(-1, 2)
+    numbers = np.array([5, 0, -1])
+    batch = collate.with_reference({stream.name: said})(view.in_order(numbers), numbers)
+    assert batch.reference_b2.tolist() == [[10, 11], [0, 1], [0, 0]]
+    assert collate(view.in_order(numbers), numbers).reference_b2 is None
+
+
 def test_what_is_dropped_has_no_score(stream):
     model = Transformer(ModelConfig(**SHAPE, context_length=40))
     init_weights(model, 0)
     found = figures.reference_scores(model, stream, collator(40, too_long="drop"))
-    view = collator(40, too_long="drop").view(stream, 40, 0)
+    view = collator(40, too_long="drop").cut(stream, 40, 0)
     assert 0 < view.size < len(ROWS)
     assert set(np.flatnonzero((found < 0).all(1))) == set(view.numbers)
     with pytest.raises(ConfigError, match="makes no preferences"):

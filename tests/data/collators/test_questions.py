@@ -49,7 +49,7 @@ def collator(architecture="encoder", context_length=128, **keys):
 
 
 def view(corpus, collate, length=128):
-    return collate.view(corpus.train, length, 0)
+    return collate.cut(corpus.train, length, 0)
 
 
 def test_a_question_keeps_its_passage_and_where_its_answer_stands(tmp_path):
@@ -104,7 +104,7 @@ def test_questions_on_a_passage_are_held_out_together(tmp_path):
     ]
     corpus = prepared(tmp_path, *passages, share=0.3)
     sides = [
-        {collator().view(stream, 128, 0).question(number).passage for number in range(stream.n_documents)}
+        {collator().cut(stream, 128, 0).question(number).passage for number in range(stream.n_documents)}
         for stream in (corpus.train, corpus.validation)
     ]
     assert not sides[0] & sides[1]
@@ -115,7 +115,7 @@ def test_questions_on_a_passage_are_held_out_together(tmp_path):
 def test_an_answer_is_a_target_by_its_edges(tmp_path):
     corpus = prepared(tmp_path, (PASSAGE, [question("Where?", "Aix-en-Provence", 39)]))
     collate = collator()
-    batch = collate([*view(corpus, collate).held_out(np.array([0])), NOTHING], np.arange(2))
+    batch = collate([*view(corpus, collate).in_order(np.array([0])), NOTHING], np.arange(2))
     spans = units(PASSAGE)
     edges = {int(place): int(batch.targets_bk[0, place]) for place in batch.targets_bk[0].clamp(0).nonzero()}
     first = [PASSAGE[start:end].strip() for start, end in spans].index("Aix")
@@ -129,7 +129,7 @@ def test_an_answer_is_a_target_by_its_edges(tmp_path):
 def test_no_answer_is_the_text_as_a_whole(tmp_path, architecture, place):
     corpus = prepared(tmp_path, (PASSAGE, [question("Why ?", is_impossible=True)]))
     collate = collator(architecture)
-    batch = collate(view(corpus, collate).held_out(np.array([0])), np.arange(1))
+    batch = collate(view(corpus, collate).in_order(np.array([0])), np.arange(1))
     assert batch.targets_bk[0, 0] == 3
     assert batch.positions_bk[0, 0] == place
 
@@ -137,9 +137,9 @@ def test_no_answer_is_the_text_as_a_whole(tmp_path, architecture, place):
 def test_the_windows_of_a_long_passage_hold_the_answer_once_at_least(tmp_path):
     corpus = prepared(tmp_path, (PASSAGE, [question()]))
     collate = collator(context_length=32, stride=8)
-    windows = collate.view(corpus.train, 32, 0)
+    windows = collate.cut(corpus.train, 32, 0)
     assert windows.note == "1 of 1 texts are longer than model.context_length=32 and are read in windows."
-    batch = collate(windows.held_out(np.arange(windows.size)), np.arange(windows.size))
+    batch = collate(windows.in_order(np.arange(windows.size)), np.arange(windows.size))
     # Each row has a start and an end: those of the answer, or of none.
     assert (batch.targets_bk.clamp(0).sum(1) == 3).all()
     assert 0 < int((batch.targets_bk[:, 0] == 0).sum()) < windows.size
@@ -152,7 +152,7 @@ def test_segments_part_question_and_passage(tmp_path):
         architecture="encoder", context_length=128, labels=("start", "end"), labelled="answer", n_segments=2
     )
     collate = AnswerCollator(Setting(TOKENIZER, 0, shape))
-    batch = collate(view(corpus, collate).held_out(np.array([0])), np.arange(1))
+    batch = collate(view(corpus, collate).in_order(np.array([0])), np.arange(1))
     assert batch.segments_bt[0, :9].tolist() == [0] * 7 + [1] * 2
 
 
@@ -168,7 +168,7 @@ class Fixed(torch.nn.Module):
 def test_the_loss_is_the_mean_of_both_edges(tmp_path):
     corpus = prepared(tmp_path, (PASSAGE, [question()]))
     collate = collator()
-    batch = collate([*view(corpus, collate).held_out(np.array([0])), NOTHING], np.arange(2))
+    batch = collate([*view(corpus, collate).in_order(np.array([0])), NOTHING], np.arange(2))
     scores = torch.randn(*batch.targets_bk.shape, 2, generator=torch.Generator().manual_seed(0))
     loss = AnswerCrossEntropy()(Fixed(scores), batch)
     n = len(units(PASSAGE)) + 1

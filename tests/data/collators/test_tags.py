@@ -46,7 +46,7 @@ def text(words):
 @pytest.mark.parametrize(("column", "tags"), [(-1, ["B-org", "O"]), (1, ["NNP", "VBZ"])])
 def test_sentences_are_read_with_the_columns_that_are_asked_for(tmp_path, column, tags):
     view = read(conll(tmp_path, label=column))
-    windows = view.held_out(np.arange(view.size))
+    windows = view.in_order(np.arange(view.size))
     assert [text(window.words) for window in windows] == ["EU rejects", "Peter Black ß"]
     assert view.tags(0) == tags
     assert view.shown(1, TOKENIZER) == "Peter Black ß"
@@ -151,8 +151,8 @@ def collator(architecture, **keys):
 def test_a_word_is_scored_where_it_is_known(tmp_path, architecture):
     corpus = conll(tmp_path, "Jo B-person\nis O\n\nah O\n")
     collate = collator(architecture)
-    view = collate.view(corpus.train, 16, 0)
-    batch = collate(view.held_out(np.array([0, 1, -1])), np.arange(3))
+    view = collate.cut(corpus.train, 16, 0)
+    batch = collate(view.in_order(np.array([0, 1, -1])), np.arange(3))
     assert batch.tokens_bt[0, :7].tolist() == [END, *TOKENIZER.encode("Jo is"), END]
     assert batch.positions_bk[0, :2].tolist() == ([1, 3] if architecture == "encoder" else [2, 5])
     assert batch.targets_bk[0, :3].tolist() == [1, 0, IGNORED]
@@ -163,8 +163,8 @@ def test_a_word_is_scored_where_it_is_known(tmp_path, architecture):
 def test_each_word_of_a_long_sentence_is_a_target_once(tmp_path):
     words = "".join(f"w{n} {'B-person' if n % 3 else 'O'}\n" for n in range(30))
     collate = collator("encoder", stride=5)
-    view = collate.view(conll(tmp_path, words).train, 16, 0)
-    batch = collate(view.held_out(np.arange(view.size)), np.arange(view.size))
+    view = collate.cut(conll(tmp_path, words).train, 16, 0)
+    batch = collate(view.in_order(np.arange(view.size)), np.arange(view.size))
     found = batch.targets_bk[batch.targets_bk != IGNORED].tolist()
     assert found == [int(bool(n % 3)) for n in range(30)]
     assert view.n_targets(np.arange(view.size)).sum() == 30
@@ -177,9 +177,9 @@ def test_a_window_of_nothing_has_no_target():
 
 def test_a_tag_that_was_never_seen_is_named(tmp_path):
     collate = collator("encoder")
-    view = collate.view(conll(tmp_path).train, 16, 0)
+    view = collate.cut(conll(tmp_path).train, 16, 0)
     with pytest.raises(DataError, match="the label 'B-org', which the model never saw"):
-        collate(view.held_out(np.array([0])), np.arange(1))
+        collate(view.in_order(np.array([0])), np.arange(1))
 
 
 def test_training_tags_bring_both_sides_of_their_kinds(tmp_path):
