@@ -18,7 +18,10 @@ NAME = "torchmetrics"
 
 
 def import_torchmetrics_lightly() -> None:
-    """Let the first import of torchmetrics in this process be a light one; nothing, where it has been imported."""
+    """Let the first import of torchmetrics in this process be a light one; nothing, where it has been imported.
+
+    What asks it for metrics then imports them where it needs them, inside a function.
+    """
     if NAME not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 

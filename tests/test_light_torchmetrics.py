@@ -6,7 +6,7 @@ import sys
 import pytest
 
 LIGHT = """
-import llm, sys, lightning
+import llm.jobs.train, sys, lightning
 assert not {"torchmetrics.functional", "scipy", "transformers"} & set(sys.modules)
 """
 COMPLETE = """

@@ -25,8 +25,8 @@ from llm.tokenizer import Tokenizer
 from llm.train import checkpoint
 from llm.train.hardware import place
 
-# What a collator has to tell, one of somebody's own too; some of it is asked for at the end of training alone.
-TOLD = ("cut", "given", "marks", "most", "work")
+# What a collator has to have, one of somebody's own too; some of it is asked for at the end of training alone.
+REQUIRED = ("cut", "given", "marks", "most", "work")
 
 
 def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collator:
@@ -37,7 +37,7 @@ def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collat
     """
     make, keys = collator_class(config), settings(config["task"]["collator"])
     made = make(Setting(tokenizer, config["seed"], shape), **keys)
-    if lacks := [name for name in TOLD if not hasattr(made, name)]:
+    if lacks := [name for name in REQUIRED if not hasattr(made, name)]:
         raise ConfigError(
             f"task.collator: {type(made).__name__} has no {', '.join(lacks)}, which "
             "llm.data.collators.base.Collator asks of each."

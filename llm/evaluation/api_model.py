@@ -53,13 +53,13 @@ class ApiModel(LM):
             key: self._named(key, answer, len(choices[key]))
             for key, answer in zip(choices, answers, strict=True)
         }
-        told = [
+        places = [
             sorted(questions[request.task_name, request.doc_id]).index(request.idx) for request in requests
         ]
         right = [named[request.task_name, request.doc_id] for request in requests]
         return [
             (0.0, True) if number == name else (-float("inf"), False)
-            for number, name in zip(told, right, strict=True)
+            for number, name in zip(places, right, strict=True)
         ]
 
     def _named(self, question: tuple[Any, Any], answer: str, n: int) -> int:

@@ -1,4 +1,4 @@
-"""How well a model tells what texts are: their labels, or their numbers.
+"""How well a model predicts what texts are: their labels, or their numbers.
 
 Shapes: n texts, l labels.
 """
@@ -6,8 +6,6 @@ Shapes: n texts, l labels.
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional import mean_squared_error, pearson_corrcoef, spearman_corrcoef
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from llm.data.collators.base import Collator
 from llm.data.corpus import TokenStream
@@ -18,7 +16,7 @@ from llm.generation.mode import inference
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer
 
-# Of what is told by how sure the model was.
+# Of predictions by how sure the model was.
 BINS = 15
 
 
@@ -28,6 +26,9 @@ def label_figures(logits_nl: Tensor, targets_n: Tensor) -> dict[str, float]:
     loss in nats, accuracy, macro_f1 (the mean over the labels), majority (the accuracy of always saying the commonest
     label) and calibration_error, see `calibration_error`.
     """
+    # Imported where it is used, for it takes seconds with all that it brings (llm/light_imports.py).
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
+
     n_labels = logits_nl.shape[1]
     return {
         "loss": torch.nn.functional.cross_entropy(logits_nl, targets_n).item(),
@@ -38,9 +39,9 @@ def label_figures(logits_nl: Tensor, targets_n: Tensor) -> dict[str, float]:
     }
 
 
-def confusion(told_n: Tensor, targets_n: Tensor, n_labels: int) -> list[list[int]]:
-    """How often each label (a row) was told as each (a column)."""
-    cells = (targets_n * n_labels + told_n).bincount(minlength=n_labels**2)
+def confusion(predicted_n: Tensor, targets_n: Tensor, n_labels: int) -> list[list[int]]:
+    """How often each label (a row) was predicted as each (a column)."""
+    cells = (targets_n * n_labels + predicted_n).bincount(minlength=n_labels**2)
     return cells.reshape(n_labels, n_labels).tolist()
 
 
@@ -50,7 +51,7 @@ def reliability(logits_nl: Tensor, targets_n: Tensor) -> list[dict[str, float]]:
     The texts of a bin are those whose likeliest label has a probability of `least` or more, and less than `to`; in the
     last one it may be 1.
     """
-    confidence_n, told_n = logits_nl.softmax(-1).max(-1)
+    confidence_n, predicted_n = logits_nl.softmax(-1).max(-1)
     edges = torch.linspace(0, 1, BINS + 1)
     number_n = (torch.bucketize(confidence_n, edges, right=True) - 1).clamp(0, BINS - 1)
     bins = []
@@ -62,7 +63,7 @@ def reliability(logits_nl: Tensor, targets_n: Tensor) -> list[dict[str, float]]:
                 "to": edges[number + 1].item(),
                 "texts": int(inside_n.sum()),
                 "confidence": confidence_n[inside_n].mean().item(),
-                "accuracy": (told_n == targets_n)[inside_n].float().mean().item(),
+                "accuracy": (predicted_n == targets_n)[inside_n].float().mean().item(),
             }
         )
     return bins
@@ -80,27 +81,29 @@ def calibration_error(bins: list[dict[str, float]]) -> float:
 def score_numbers(
     model: Transformer, stream: TokenStream, collate: Collator, tokenizer: Tokenizer, *, batch_size: int = 16
 ) -> Result:
-    """How near the numbers are that are told of all texts of a stream; an example is a text.
+    """How near the numbers are that are predicted for all texts of a stream; an example is a text.
 
-    mse, pearson and spearman (NaN where all are told the same), and mean_mse: that of always saying the training text's
+    mse, pearson and spearman (NaN where all predictions are the same), and mean_mse: that of always saying the training text's
     mean. Raises DataError where there is no text.
     """
-    scores_n1, targets_n = told_labels(model, stream, collate, batch_size)
-    told_n, targets_n = scores_n1[:, 0], targets_n.float()
+    from torchmetrics.functional import mean_squared_error, pearson_corrcoef, spearman_corrcoef
+
+    scores_n1, targets_n = predicted_labels(model, stream, collate, batch_size)
+    predicted_n, targets_n = scores_n1[:, 0], targets_n.float()
     mean_n = torch.full_like(targets_n, model.config.number_mean)
     return Result(
         {
-            "mse": mean_squared_error(told_n, targets_n).item(),
-            "pearson": pearson_corrcoef(told_n, targets_n).item(),
-            "spearman": spearman_corrcoef(told_n, targets_n).item(),
+            "mse": mean_squared_error(predicted_n, targets_n).item(),
+            "pearson": pearson_corrcoef(predicted_n, targets_n).item(),
+            "spearman": spearman_corrcoef(predicted_n, targets_n).item(),
             "mean_mse": mean_squared_error(mean_n, targets_n).item(),
         },
         len(targets_n),
-        number_rows(read_texts(stream, collate, tokenizer), targets_n, told_n, mean_n),
+        number_rows(read_texts(stream, collate, tokenizer), targets_n, predicted_n, mean_n),
     )
 
 
-def told_labels(
+def predicted_labels(
     model: Transformer, stream: TokenStream, collate: Collator, batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """The scores (n, l) of every text of a stream, on the CPU in float32, and its label's number (n,).

@@ -67,36 +67,38 @@ def read_texts(stream: TokenStream, collate: Collator, tokenizer: Tokenizer) -> 
 def label_rows(
     texts: Sequence[str], labels: Sequence[str], logits_nl: Tensor, targets_n: Tensor
 ) -> list[Row]:
-    """A text a row: its label, the one that it was told by, and how likely that was."""
+    """A text a row: its label, the one that was predicted, and how likely it was."""
     loss_n = torch.nn.functional.cross_entropy(logits_nl, targets_n, reduction="none").tolist()
     likeliest = logits_nl.softmax(-1).max(-1)
     rows = []
-    for number, (target, told) in enumerate(zip(targets_n.tolist(), likeliest.indices.tolist(), strict=True)):
+    for number, (target, predicted) in enumerate(
+        zip(targets_n.tolist(), likeliest.indices.tolist(), strict=True)
+    ):
         rows.append(
             {
                 "id": text_id(texts[number]),
                 "text": texts[number],
                 "target": labels[target],
-                "told": labels[told],
+                "prediction": labels[predicted],
                 "probability": likeliest.values[number].item(),
-                "scores": {"accuracy": [float(told == target), 1.0], "loss": [loss_n[number], 1.0]},
+                "scores": {"accuracy": [float(predicted == target), 1.0], "loss": [loss_n[number], 1.0]},
             }
         )
     return rows
 
 
-def number_rows(texts: Sequence[str], targets_n: Tensor, told_n: Tensor, mean_n: Tensor) -> list[Row]:
-    """A text a row: its number and the one that was told, with their squared error and that of the mean."""
-    errors_n2 = torch.stack([told_n - targets_n, mean_n - targets_n], 1).double().square()
+def number_rows(texts: Sequence[str], targets_n: Tensor, predicted_n: Tensor, mean_n: Tensor) -> list[Row]:
+    """A text a row: its number and the one that was predicted, with their squared error and that of the mean."""
+    errors_n2 = torch.stack([predicted_n - targets_n, mean_n - targets_n], 1).double().square()
     return [
         {
             "id": text_id(text),
             "text": text,
             "target": target,
-            "told": told,
+            "prediction": predicted,
             "scores": {"mse": [error, 1.0], "mean_mse": [of_mean, 1.0]},
         }
-        for text, target, told, (error, of_mean) in zip(
-            texts, targets_n.tolist(), told_n.tolist(), errors_n2.tolist(), strict=True
+        for text, target, predicted, (error, of_mean) in zip(
+            texts, targets_n.tolist(), predicted_n.tolist(), errors_n2.tolist(), strict=True
         )
     ]

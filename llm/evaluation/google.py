@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import torch
-from torchmetrics.functional.classification import multiclass_f1_score
 
 from llm.data.documents.bio import OUTSIDE, is_bio
 from llm.errors import ConfigError, DataError, missing_package
@@ -254,29 +253,31 @@ def tags_of_entities(words: Sequence[str], answer: Answer, kinds: Mapping[str, s
 
 
 def judged_labels(
-    texts: Sequence[str], targets: Sequence[str], told: Sequence[str], answers: Sequence[Answer]
+    texts: Sequence[str], targets: Sequence[str], predicted: Sequence[str], answers: Sequence[Answer]
 ) -> Result:
-    """Figures of labels that were told without probabilities: accuracy, macro F1 over the texts' labels, majority."""
+    """Figures of labels that were predicted without probabilities: accuracy, macro F1 over the texts' labels, majority."""
+    from torchmetrics.functional.classification import multiclass_f1_score
+
     labels = sorted({*targets})
-    names = [*labels, *sorted({*told} - {*labels})]
+    names = [*labels, *sorted({*predicted} - {*labels})]
     target_n = torch.tensor([names.index(target) for target in targets])
-    told_n = torch.tensor([names.index(one) for one in told])
-    f1_l = multiclass_f1_score(told_n, target_n, average="none", num_classes=max(2, len(names)))
+    predicted_n = torch.tensor([names.index(one) for one in predicted])
+    f1_l = multiclass_f1_score(predicted_n, target_n, average="none", num_classes=max(2, len(names)))
     rows = [
         {
             "id": text_id(text),
             "text": text,
             "target": target,
-            "told": one,
+            "prediction": one,
             "answer": answer,
             "scores": {"accuracy": [float(one == target), 1.0]},
         }
-        for text, target, one, answer in zip(texts, targets, told, answers, strict=True)
+        for text, target, one, answer in zip(texts, targets, predicted, answers, strict=True)
     ]
     metrics = {
-        "accuracy": (target_n == told_n).double().mean().item(),
+        "accuracy": (target_n == predicted_n).double().mean().item(),
         "macro_f1": f1_l[: len(labels)].mean().item(),
         "majority": target_n.bincount().max().item() / len(target_n),
     }
-    details = {"labels": names, "confusion": confusion(told_n, target_n, len(names))}
+    details = {"labels": names, "confusion": confusion(predicted_n, target_n, len(names))}
     return Result(metrics, len(texts), rows, details)

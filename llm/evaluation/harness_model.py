@@ -106,7 +106,7 @@ class LiveModel(TemplateLM):
         check_fits(self.max_length, len(continuation), what=what, advice=LEAVE_OUT)
 
     def _states(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Tensor:
-        """The hidden states (k, d) that tell the continuations, one after the other."""
+        """The hidden states (k, d) that predict the continuations, one after the other."""
         rows = [
             np.array((context + continuation)[-self.max_length - 1 :][:-1]) for context, continuation in pairs
         ]
@@ -138,8 +138,8 @@ class LiveModel(TemplateLM):
     def _judged(self, hidden_kd: Tensor, continuations: Sequence[list[int]]) -> list[tuple[float, bool]]:
         target_k = self._tensor(np.concatenate(continuations))
         parts = zip(hidden_kd.split(LOGIT_ROWS), target_k.split(LOGIT_ROWS), strict=True)
-        told = [_told(self.model.head(part_kd).float(), part_k) for part_kd, part_k in parts]
-        logprob_k, likeliest_k = (torch.cat(some).cpu() for some in zip(*told, strict=True))
+        predicted = [_predicted(self.model.head(part_kd).float(), part_k) for part_kd, part_k in parts]
+        logprob_k, likeliest_k = (torch.cat(some).cpu() for some in zip(*predicted, strict=True))
         lengths = [len(continuation) for continuation in continuations]
         each = zip(logprob_k.double().split(lengths), likeliest_k.split(lengths), strict=True)
         return [(logprobs.sum().item(), bool(likeliest.all())) for logprobs, likeliest in each]
@@ -190,7 +190,7 @@ class LiveModel(TemplateLM):
         return texts
 
 
-def _told(logits_kv: Tensor, target_k: Tensor) -> tuple[Tensor, Tensor]:
+def _predicted(logits_kv: Tensor, target_k: Tensor) -> tuple[Tensor, Tensor]:
     """Of each target its log-probability, and whether it is the likeliest."""
     logprob_k = logits_kv.log_softmax(-1).gather(-1, target_k[:, None])[:, 0]
     return logprob_k, logits_kv.argmax(-1) == target_k

@@ -1,4 +1,4 @@
-"""How well an encoder tells hidden tokens: each token of a stream is hidden once, some at a time.
+"""How well an encoder predicts hidden tokens: each token of a stream is hidden once, some at a time.
 
 Shapes: n windows, t time, k hidden positions.
 """
@@ -52,7 +52,7 @@ def score_masked(
         window_nt = window_nt.to(next(model.parameters()).device)
         documents_nt = (window_nt == ids.end_of_text).cumsum(1).masked_fill(window_nt == PADDING, PADDING)
         for turn in range(EVERY):
-            scored_nk, targets_k, logits_kv = _told(model, window_nt, documents_nt, ids, turn)
+            scored_nk, targets_k, logits_kv = _predicted(model, window_nt, documents_nt, ids, turn)
             nll_k = F.cross_entropy(logits_kv, targets_k, reduction="none").double().cpu()
             total += nll_k.sum()
             if each is not None:
@@ -71,7 +71,7 @@ def score_masked(
     }
 
 
-def _told(
+def _predicted(
     model: Transformer, window_nt: Tensor, documents_nt: Tensor, ids: Hidden, turn: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Where (n, k) something was hidden this turn, what, and the scores that the model gives for it."""

@@ -99,8 +99,8 @@ def summary_result(sources: list[str], written: list[str], targets: list[str]) -
     for source, text, target in zip(sources, written, targets, strict=True):
         scores = {
             name + kind: [score.fmeasure, 1.0]
-            for name, told in (("", text), ("copy_", first_sentence(source)))
-            for kind, score in scorer.score(target, told).items()
+            for name, predicted in (("", text), ("copy_", first_sentence(source)))
+            for kind, score in scorer.score(target, predicted).items()
         }
         scores["match"] = [float(is_same(text, target)), 1.0]
         scores["first_match"] = [float(is_same(first_sentence(text), first_sentence(target))), 1.0]

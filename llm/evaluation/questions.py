@@ -28,19 +28,19 @@ def score_answers(model: Transformer, stream: TokenStream, collate: Collator, to
     if not isinstance(collate, AnswerCollator):
         raise ConfigError("eval=qa: it is for models that task=qa trains.")
     view = collate.cut(stream, model.config.context_length, 0)
-    texts, told, right = [], [], []
+    texts, predicted, right = [], [], []
     for document, windows, scores in read_documents(model, view, tokenizer, whole=True):
         question = view.question(document)
         texts.append(view.shown(document, tokenizer))
-        told.append(answer_of(question.passage, windows, scores))
+        predicted.append(answer_of(question.passage, windows, scores))
         right.append(question.answers)
-    if not told:
+    if not predicted:
         raise DataError("There is nothing to score: no question is held out.")
-    return answer_result(texts, told, right)
+    return answer_result(texts, predicted, right)
 
 
-def answer_result(texts: Sequence[str], told: Sequence[str], right: Sequence[Sequence[str]]) -> Result:
-    """How questions are answered, by their texts, what is told and what is right; an example is a question.
+def answer_result(texts: Sequence[str], predicted: Sequence[str], right: Sequence[Sequence[str]]) -> Result:
+    """How questions are answered, by their texts, what is predicted and what is right; an example is a question.
 
     exact_match and f1 as SQuAD's script counts them, from 0 to 1, of all answers, and apart where some have none: those
     of the questions that have an answer are called has_answer_..., those of the others no_answer_...; unanswerable is
@@ -49,7 +49,7 @@ def answer_result(texts: Sequence[str], told: Sequence[str], right: Sequence[Seq
     has_any = [bool(answers) for answers in right]
     kinds = [name for name, has in KINDS.items() if not all(has_any) and has in has_any]
     rows: list[Row] = []
-    for text, answer, answers in zip(texts, told, right, strict=True):
+    for text, answer, answers in zip(texts, predicted, right, strict=True):
         found = {"exact_match": exact_match(answer, answers), "f1": overlap_f1(answer, answers)}
         scores = {name: [value, 1.0] for name, value in found.items()}
         if kinds:
@@ -58,6 +58,6 @@ def answer_result(texts: Sequence[str], told: Sequence[str], right: Sequence[Seq
             counts = float(bool(answers) == KINDS[kind])
             scores |= {kind + name: [value * counts, counts] for name, value in found.items()}
         rows.append(
-            {"id": text_id(text), "text": text, "target": [*answers], "told": answer, "scores": scores}
+            {"id": text_id(text), "text": text, "target": [*answers], "prediction": answer, "scores": scores}
         )
     return Result(figures_of(rows), len(rows), rows)

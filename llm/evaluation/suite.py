@@ -11,7 +11,13 @@ from llm.data.collators.pairs import Pairs
 from llm.data.collators.preferences import PreferenceCollator
 from llm.data.collators.prefix import PrefixCollator
 from llm.errors import ConfigError
-from llm.evaluation.classification import confusion, label_figures, reliability, score_numbers, told_labels
+from llm.evaluation.classification import (
+    confusion,
+    label_figures,
+    predicted_labels,
+    reliability,
+    score_numbers,
+)
 from llm.evaluation.code import parse_share, parses
 from llm.evaluation.compression import xz_bits_per_byte
 from llm.evaluation.examples import DocumentSums, label_rows, read_texts, text_id
@@ -160,7 +166,9 @@ def classification(subject: Subject) -> Result:
     """Accuracy, F1 and calibration of the labels that texts are given."""
     _with_labels("classification", subject)
     collate = subject.collator()
-    logits_nl, targets_n = told_labels(subject.model, subject.stream, collate, batch_size=subject.batch_size)
+    logits_nl, targets_n = predicted_labels(
+        subject.model, subject.stream, collate, batch_size=subject.batch_size
+    )
     labels = subject.model.config.labels
     details = {
         "labels": list(labels),
@@ -200,7 +208,7 @@ def qa(subject: Subject) -> Result:
 
 
 def regression(subject: Subject) -> Result:
-    """Squared error and correlation of the numbers that are told of texts."""
+    """Squared error and correlation of the numbers that are predicted for texts."""
     _with_labels("regression", subject)
     return score_numbers(
         subject.model, subject.stream, subject.collator(), subject.tokenizer, batch_size=subject.batch_size

@@ -36,7 +36,7 @@ def score_tags(model: Transformer, stream: TokenStream, collate: Collator, token
     if not isinstance(collate, TagCollator):
         raise ConfigError("eval=tagging: it is for models that task=tagging trains.")
     view = collate.cut(stream, model.config.context_length, 0)
-    texts, wanted, told, nats = [], [], [], []
+    texts, wanted, predicted, nats = [], [], [], []
     for document, windows, scores in read_documents(model, view, tokenizer):
         scores_wl = scored_once(windows, scores)
         tags = view.tags(document)
@@ -44,10 +44,10 @@ def score_tags(model: Transformer, stream: TokenStream, collate: Collator, token
         nats.append(torch.nn.functional.cross_entropy(scores_wl, numbers_w, reduction="sum").item())
         texts.append(view.shown(document, tokenizer))
         wanted.append(tags)
-        told.append(best_tags(scores_wl, model.config.labels))
+        predicted.append(best_tags(scores_wl, model.config.labels))
     if not wanted:
         raise DataError("There is nothing to score: no sentence is held out.")
-    return tag_result(model.config.labels, texts, wanted, told, nats)
+    return tag_result(model.config.labels, texts, wanted, predicted, nats)
 
 
 def read_documents(
@@ -69,10 +69,10 @@ def tag_result(
     labels: Sequence[str],
     texts: Sequence[str],
     wanted: Sequence[Sequence[str]],
-    told: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
     nats: Sequence[float] | None = None,
 ) -> Result:
-    """How sentences are tagged, by their texts, the tags that are right and those told; an example is a sentence.
+    """How sentences are tagged, by their texts, the tags that are right and those predicted; an example is a sentence.
 
     accuracy, majority (the accuracy of always saying the commonest tag) and, where all `labels` that there are are of BIO,
     precision, recall and f1 of the entities that are right to the word, over all kinds, and f1_x of each kind x that is
@@ -82,14 +82,14 @@ def tag_result(
     ((commonest, _),) = counts.most_common(1)
     kinds = sorted({one.kind for tags in wanted for one in entities(tags)}) if is_bio(labels) else None
     rows: list[Row] = []
-    for number, (text, right, given) in enumerate(zip(texts, wanted, told, strict=True)):
+    for number, (text, right, given) in enumerate(zip(texts, wanted, predicted, strict=True)):
         scores = {} if nats is None else {"loss": [nats[number], float(len(right))]}
         scores["accuracy"] = [float(sum(map(str.__eq__, right, given))), float(len(right))]
         scores["majority"] = [float(right.count(commonest)), float(len(right))]
         if kinds is not None:
             scores |= _entity_scores({*entities(right)}, {*entities(given)}, kinds)
         rows.append(
-            {"id": text_id(text), "text": text, "target": [*right], "told": [*given], "scores": scores}
+            {"id": text_id(text), "text": text, "target": [*right], "prediction": [*given], "scores": scores}
         )
     return Result(figures_of(rows), len(rows), rows)
 

@@ -5,7 +5,7 @@ from llm.generation.answer import answer
 from llm.generation.batching import BatchEngine, rows_within
 from llm.generation.classifying import classify, estimate
 from llm.generation.engine import GREEDY, generate
-from llm.generation.extracting import tell
+from llm.generation.extracting import extract
 from llm.generation.filling import fill, restore, show_hidden
 from llm.generation.mode import inference
 from llm.generation.offline import write_texts
@@ -39,6 +39,7 @@ __all__ = [
     "continues_prompt",
     "decode_stream",
     "estimate",
+    "extract",
     "fill",
     "generate",
     "inference",
@@ -53,7 +54,6 @@ __all__ = [
     "show_hidden",
     "stream_text",
     "tagged_words",
-    "tell",
     "template_of",
     "translate",
     "write_texts",

@@ -7,7 +7,7 @@ from llm.generation.abilities import reads_whole
 from llm.generation.classifying import classify, estimate
 from llm.generation.extracting import answer_question
 from llm.generation.filling import fill, restore
-from llm.generation.tagging import tag, told_tags
+from llm.generation.tagging import tag, tags_text
 from llm.generation.text import complete
 from llm.model import Transformer
 from llm.tokenizer import MASK, Tokenizer
@@ -16,14 +16,14 @@ from llm.tokenizer import MASK, Tokenizer
 def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> str:
     """`text` with what each <mask> hides; what was trained on pairs writes the target of a text that hides nothing.
 
-    A model with labels tells by them what the text is, a line each: the labels' probabilities, the words' tags, a number, or the
+    A model with labels says by them what the text is, a line each: the labels' probabilities, the words' tags, a number, or the
     answer to a question that stands before the text, in a line of its own.
 
     Raises:
         ConfigError: an encoder has nothing to fill in, or the text is too long.
     """
     if model.config.labels:
-        return TELLERS[model.config.labelled](model, tokenizer, text)
+        return LABELS_TEXT[model.config.labelled](model, tokenizer, text)
     if model.config.architecture == "encoder":
         if MASK not in text:
             raise ConfigError(f"prompt={text}: an encoder fills in what a prompt hides; put {MASK} into it.")
@@ -33,27 +33,27 @@ def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: 
     return complete(model, tokenizer, text, max_new_tokens=max_new_tokens)[0]
 
 
-def _told_label(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
-    told = classify(model, tokenizer, [text])[0]
-    return "\n".join(f"{probability:.3f} {label}" for label, probability in told.items())
+def _label_text(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
+    probabilities = classify(model, tokenizer, [text])[0]
+    return "\n".join(f"{probability:.3f} {label}" for label, probability in probabilities.items())
 
 
-def _told_words(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
-    return told_tags(tag(model, tokenizer, text))
+def _words_text(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
+    return tags_text(tag(model, tokenizer, text))
 
 
-def _told_answer(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
+def _answer_text(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
     return answer_question(model, tokenizer, text) or "(no answer)"
 
 
-def _told_number(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
+def _number_text(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
     return f"{estimate(model, tokenizer, [text])[0]:.6g}"
 
 
-# What a model says of a text, by what its labels tell.
-TELLERS: dict[str, Callable[[Transformer, Tokenizer, str], str]] = {
-    "text": _told_label,
-    "words": _told_words,
-    "answer": _told_answer,
-    "number": _told_number,
+# What a model says of a text, by what its labels are of.
+LABELS_TEXT: dict[str, Callable[[Transformer, Tokenizer, str], str]] = {
+    "text": _label_text,
+    "words": _words_text,
+    "answer": _answer_text,
+    "number": _number_text,
 }

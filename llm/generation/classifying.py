@@ -1,4 +1,4 @@
-"""What a text is, as a model with labels tells: a label, or a number.
+"""What a text is, as a model with labels predicts: a label, or a number.
 
 Shapes: b batch, t time, l labels.
 """
@@ -15,7 +15,7 @@ from llm.tokenizer import Tokenizer, framed
 
 
 def classify(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> list[dict[str, float]]:
-    """The probability of each label for each text, the likeliest first; a long text is told by its beginning."""
+    """The probability of each label for each text, the likeliest first; a long text is judged by its beginning."""
     probabilities_bl = _scores(model, tokenizer, texts).softmax(-1)
     return [
         dict(sorted(zip(model.config.labels, row, strict=True), key=lambda pair: -pair[1]))
@@ -24,7 +24,7 @@ def classify(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> 
 
 
 def estimate(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> list[float]:
-    """The number that a model of labelled=number tells for each text, by its beginning where it is long."""
+    """The number that a model of labelled=number predicts for each text, by its beginning where it is long."""
     return _scores(model, tokenizer, texts)[:, 0].tolist()
 
 

@@ -55,7 +55,7 @@ def answer_of(passage: str, windows: Sequence[Window], scores: Sequence[Tensor])
     return stretch(passage, units(passage), found.first, found.last) if found.margin > 0 else ""
 
 
-class Told(NamedTuple):
+class Extracted(NamedTuple):
     """An answer: characters [start, end) of a passage, and how likely it is, where there being none is the alternative."""
 
     start: int
@@ -63,9 +63,9 @@ class Told(NamedTuple):
     probability: float
 
 
-def tell(
+def extract(
     model: Transformer, tokenizer: Tokenizer, question: str, passage: str, longest: int = LONGEST_ANSWER
-) -> Told:
+) -> Extracted:
     """The likeliest answer to a question on a passage, of at most `longest` units.
 
     Raises:
@@ -79,7 +79,7 @@ def tell(
     found = best_stretch(windows, word_scores(model, tokenizer, windows, whole=True), longest)
     text = stretch(passage, spans, found.first, found.last)
     start = passage.index(text, spans[found.first][0])
-    return Told(start, start + len(text), float(torch.tensor(found.margin).sigmoid()))
+    return Extracted(start, start + len(text), float(torch.tensor(found.margin).sigmoid()))
 
 
 def answer_question(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
@@ -93,5 +93,5 @@ def answer_question(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
         raise ConfigError(
             "prompt: this model answers questions: give one, a line end, and the text that it is on."
         )
-    told = tell(model, tokenizer, question, passage)
-    return passage[told.start : told.end] if told.probability > 0.5 else ""
+    found = extract(model, tokenizer, question, passage)
+    return passage[found.start : found.end] if found.probability > 0.5 else ""

@@ -14,7 +14,7 @@ from llm.tokenizer import MASK, Tokenizer, mask_token, sentinels, start_token
 
 
 def fill(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
-    """`text` with the likeliest token in place of each <mask>, all told at once by an encoder.
+    """`text` with the likeliest token in place of each <mask>, all predicted at once by an encoder.
 
     Raises:
         ConfigError: the text is longer than the model's context, or the tokenizer has no mask token.

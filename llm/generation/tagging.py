@@ -155,7 +155,7 @@ def tag(model: Transformer, tokenizer: Tokenizer, text: str) -> list[tuple[str, 
     return [(text[word.start : word.end], word.tag) for word in tagged_words(model, tokenizer, [text])[0]]
 
 
-def told_tags(pairs: Sequence[tuple[str, str]]) -> str:
+def tags_text(pairs: Sequence[tuple[str, str]]) -> str:
     """Tagged words for a person: a line for each entity of BIO tags, or else for each word, what it is first."""
     words, tags = [word for word, _ in pairs], [tag for _, tag in pairs]
     if not is_bio([*tags, "B-"]):

@@ -14,8 +14,8 @@ from llm.jobs.show import number
 from llm.report.scores import Board, Figure, Pair
 
 SURE = 0.05
-# Figures over what a model told: each model has a denominator of its own, and all mean the same.
-OF_WHAT_IS_TOLD = ("precision", "f1")
+# Figures over what a model predicted: each model has a denominator of its own, and all mean the same.
+OF_PREDICTIONS = ("precision", "f1")
 
 
 def boards(judged: Mapping[str, Sequence[Judged]]) -> list[Board]:
@@ -78,16 +78,16 @@ def _differences(first: tuple[str, Sequence[Row]], second: tuple[str, Sequence[R
     (one, rows), (other, others) = first, second
     shared = [metric for metric in metrics_of(rows) if metric in metrics_of(others)]
     scores = {metric: (scores_of(rows, metric), scores_of(others, metric)) for metric in shared}
-    told = [metric for metric in shared if len(rows) > 1 and _comparable(metric, *scores[metric])]
-    if not told:
+    compared = [metric for metric in shared if len(rows) > 1 and _comparable(metric, *scores[metric])]
+    if not compared:
         return []
-    found = differences(*(np.stack(side, 1) for side in zip(*map(scores.get, told), strict=True)))
-    return [Pair(metric, one, other, *each) for metric, each in zip(told, found, strict=True)]
+    found = differences(*(np.stack(side, 1) for side in zip(*map(scores.get, compared), strict=True)))
+    return [Pair(metric, one, other, *each) for metric, each in zip(compared, found, strict=True)]
 
 
 def _comparable(metric: str, one_n2: np.ndarray, other_n2: np.ndarray) -> bool:
     """Whether a metric means the same of both: a loss per token does not where their tokenizers differ."""
-    return metric.startswith(OF_WHAT_IS_TOLD) or bool((one_n2[:, 1] == other_n2[:, 1]).all())
+    return metric.startswith(OF_PREDICTIONS) or bool((one_n2[:, 1] == other_n2[:, 1]).all())
 
 
 def show_board(board: Board) -> None:

@@ -99,17 +99,17 @@ def _google(config: Config, folder: Path) -> Yardstick:
             kinds = kinds_of(labels, named)
             texts = [" ".join(words) for words in sentences]
             answers = service.entities(texts)
-            told = [tags_of_entities(*pair, kinds) for pair in zip(sentences, answers, strict=True)]
-            return tag_result(sorted(labels), texts, tags, told)
+            predicted = [tags_of_entities(*pair, kinds) for pair in zip(sentences, answers, strict=True)]
+            return tag_result(sorted(labels), texts, tags, predicted)
         texts, targets = _labelled_texts(config)
         if task == "sentiment":
             _check_labels(targets, [label for label in meant.values() if label])
             answers = service.sentiment(texts)
-            labels_told = [label_of_sentiment(answer, meant, within) for answer in answers]
+            judged = [label_of_sentiment(answer, meant, within) for answer in answers]
         else:
             answers = service.categories(texts)
-            labels_told = [label_of_categories(answer, sorted({*targets})) for answer in answers]
-        return judged_labels(texts, targets, labels_told, answers)
+            judged = [label_of_categories(answer, sorted({*targets})) for answer in answers]
+        return judged_labels(texts, targets, judged, answers)
 
     def asked() -> list[Judged]:
         return [judged(evaluation, _source(config).corpus_name, "all", "google_nl", result())]

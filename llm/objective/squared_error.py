@@ -1,4 +1,4 @@
-"""The squared error of a number that is told of a text.
+"""The squared error of a number that is predicted for a text.
 
 Shapes: b batch, k scored positions, l labels, of which a number has one.
 """
@@ -15,8 +15,8 @@ class SquaredError:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """Score `batch` by `model`, whose call gives numbers (b, k, 1)."""
-        told_bk = model(batch.tokens_bt, **batch.inputs())[..., 0].float()
+        predicted_bk = model(batch.tokens_bt, **batch.inputs())[..., 0].float()
         is_scored_bk = ~batch.targets_bk.isnan()
-        error_bk = told_bk - torch.where(is_scored_bk, batch.targets_bk, told_bk.detach()).float()
+        error_bk = predicted_bk - torch.where(is_scored_bk, batch.targets_bk, predicted_bk.detach()).float()
         std: float = model.config.number_std  # type: ignore[union-attr, assignment]
         return Loss((error_bk / std).square().sum(), is_scored_bk.sum(), batch.divisor)

@@ -16,7 +16,7 @@ from llm.train.rows import column as rows_column
 
 FILE = "report.html"
 TEMPLATE = Path(__file__).with_suffix(".html.j2")
-# What a loss is of where a model has labels, by what they tell.
+# What a loss is of where a model has labels, by what they are of.
 LOSSES = {
     "text": "nats per text",
     "words": "nats per word",

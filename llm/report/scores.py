@@ -1,4 +1,4 @@
-"""The page of evaluations: figures with their intervals, models beside one another, and how labels were told."""
+"""The page of evaluations: figures with their intervals, models beside one another, and how labels were predicted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def reliability_chart(board: Board) -> Chart | None:
 
 
 def confusions(board: Board) -> list[tuple[str, list[str], list[list[int]]]]:
-    """Each model's labels and how often each was told as each."""
+    """Each model's labels and how often each was predicted as each."""
     return [
         (name, entry["labels"], entry["confusion"])
         for name, entry in zip(board.models, board.entries, strict=True)

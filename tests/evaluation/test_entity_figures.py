@@ -60,7 +60,7 @@ def test_the_figures_of_sentences_are_what_their_scores_add_up_to():
     found = tag_result(TAGS, ["a"] * len(wanted), wanted, told, [1.5] * len(wanted))
     assert found.examples == len(found.rows) == len(wanted)
     assert found.metrics["loss"] == pytest.approx(1.5 * len(wanted) / sum(map(len, wanted)))
-    assert [row["told"] for row in found.rows] == told
+    assert [row["prediction"] for row in found.rows] == told
     both = sum(row["scores"]["precision"][0] for row in found.rows)
     assert found.metrics["precision"] == both / sum(len(entities(tags)) for tags in told)
 

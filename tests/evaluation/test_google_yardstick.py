@@ -226,7 +226,7 @@ def test_entities_are_scored_against_tags_as_seqeval_does(tmp_path, monkeypatch,
         for line in (tmp_path / "answers/google_nl" / entry["outputs"]).read_text().splitlines()
     ]
     # A sentence that comes twice is asked and counted once, as a run counts it.
-    assert [row["told"] for row in rows] == TOLD
+    assert [row["prediction"] for row in rows] == TOLD
     assert [row["text"] for row in rows] == [" ".join(words) for words, _ in SENTENCES]
     right = [tags for _, tags in SENTENCES]
     for name in ("precision", "recall", "f1"):

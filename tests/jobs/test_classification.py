@@ -38,7 +38,7 @@ def test_a_run_tells_apart_what_is_plain_to_see(words, tmp_path, capsys, name):
     assert sum(right) / entry["examples"] == pytest.approx(entry["metrics"]["accuracy"])
     rows = [json.loads(line) for line in (folder / entry["outputs"]).read_text().splitlines()]
     assert all((row["target"] == "1") == row["text"].startswith("so good") for row in rows)
-    assert sum(row["told"] == row["target"] for row in rows) == sum(right)
+    assert sum(row["prediction"] == row["target"] for row in rows) == sum(right)
     sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[-1])
     assert sample["prompt"].startswith(("so good", "too bad"))
     assert {line.split()[1] for line in sample["text"].splitlines()} == {"0", "1"}

@@ -48,7 +48,7 @@ def test_a_run_answers_what_is_plain_to_see(words, tmp_path, capsys, name):
     kept = [json.loads(line) for line in (folder / entry["outputs"]).read_text().splitlines()]
     assert len(kept) == entry["examples"]
     assert {row["text"].partition("\n")[0] for row in kept} == {"what number?", "who?"}
-    assert sum(row["told"] in (row["target"] or [""]) for row in kept) / len(kept) == pytest.approx(
+    assert sum(row["prediction"] in (row["target"] or [""]) for row in kept) / len(kept) == pytest.approx(
         entry["metrics"]["exact_match"]
     )
     low, high = entry["intervals"]["has_answer_f1"]

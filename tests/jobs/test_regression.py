@@ -95,7 +95,7 @@ def test_numbers_that_are_all_the_same_are_refused(words, capsys, tmp_path):
 def test_figures_are_those_of_scipy(monkeypatch):
     told, right = torch.randn(2, 200, generator=torch.Generator().manual_seed(0)).double()
     right = (2 * right + told).round(decimals=1)
-    monkeypatch.setattr(classification, "told_labels", lambda *_, **__: (told[:, None].float(), right))
+    monkeypatch.setattr(classification, "predicted_labels", lambda *_, **__: (told[:, None].float(), right))
     model = torch.nn.Module()
     model.config = ModelConfig(labels=("number",), labelled="number", number_mean=1.0)
     monkeypatch.setattr(classification, "read_texts", lambda *_: list(map(str, range(200))))

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
-from llm.generation import Sampling, classify, complete, fill, mentions, tagged_words, tell, translate
+from llm.generation import Sampling, classify, complete, extract, fill, mentions, tagged_words, translate
 from llm.generation.extracting import answer_question
 from llm.tokenizer import MASK
 
@@ -262,7 +262,7 @@ def test_hugging_faces_token_classification(server, models):
 def test_hugging_faces_question_answering(server, models):
     theirs, served = InferenceClient(model=f"{server}/models/reader", token="none"), models["reader"]
     ask = {"question": "Who is it?", "context": "A long story. It was Ann, they said; or Bob?"}
-    told = tell(served.model, served.tokenizer, ask["question"], ask["context"])
+    told = extract(served.model, served.tokenizer, ask["question"], ask["context"])
     found = theirs.question_answering(**ask)
     assert (found.start, found.end, found.answer) == (*told[:2], ask["context"][told.start : told.end])
     assert found.answer

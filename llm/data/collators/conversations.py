@@ -128,7 +128,7 @@ def check_too_long(too_long: TooLong) -> TooLong:
 
 
 class ConversationCollator(PackedCollator):
-    """Each token of the assistant is told from what stands before it in its conversation, and nothing else is scored.
+    """Each token of the assistant is predicted from what stands before it in its conversation, and nothing else is scored.
 
     Args:
         setting: the run's tokenizer, and the model, which says how much fits into a row.

@@ -136,7 +136,7 @@ class TextLabelCollator(LabelCollator):
 
 
 class NumberCollator(TextLabelCollator):
-    """A number is told of a whole text, where `TextLabelCollator` tells a label; a pair of nothing has NaN."""
+    """A number is predicted for a whole text, where `TextLabelCollator` has a label; a pair of nothing has NaN."""
 
     @classmethod
     def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:

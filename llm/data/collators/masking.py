@@ -1,4 +1,4 @@
-"""Masked tokens: some of a text are hidden, and the model tells from both sides what they were.
+"""Masked tokens: some of a text are hidden, and the model predicts from both sides what they were.
 
 Shapes: b batch, t time, k targets in a row.
 """

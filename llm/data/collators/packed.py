@@ -122,7 +122,7 @@ def pack(lengths: np.ndarray, numbers: np.ndarray, room: int) -> list[np.ndarray
 
 
 class PackedCollator(ABC):
-    """Each token that is to be written is told from what stands before it in its conversation, and nothing else is scored.
+    """Each token that is to be written is predicted from what stands before it in its conversation, and nothing else is scored.
 
     Args:
         setting: the run's tokenizer, and the model, which says how much fits into a row.

@@ -63,9 +63,9 @@ class PrefixCollator(CausalCollator):
         """The batch of the windows."""
         prefix_b = prefix_lengths(numbers_b, windows.shape[1] - 1, self.seed)
         # The last token of a prefix foretells the first one behind it.
-        is_foretold_bk = np.arange(1, windows.shape[1]) >= prefix_b[:, None]
+        is_predicted_bk = np.arange(1, windows.shape[1]) >= prefix_b[:, None]
         batch = super().__call__(windows, numbers_b)
         return batch._replace(
-            targets_bk=batch.targets_bk.where(torch.from_numpy(is_foretold_bk), IGNORED),
+            targets_bk=batch.targets_bk.where(torch.from_numpy(is_predicted_bk), IGNORED),
             prefix_b=torch.from_numpy(prefix_b),
         )

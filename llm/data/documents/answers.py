@@ -95,14 +95,14 @@ def normalized(text: str) -> str:
     return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
-def exact_match(told: str, answers: Sequence[str]) -> float:
+def exact_match(predicted: str, answers: Sequence[str]) -> float:
     """1 where an answer is one of the right ones, else 0; the empty one is right where there is none."""
-    return max(float(normalized(told) == normalized(right)) for right in _right(answers))
+    return max(float(normalized(predicted) == normalized(right)) for right in _right(answers))
 
 
-def overlap_f1(told: str, answers: Sequence[str]) -> float:
+def overlap_f1(predicted: str, answers: Sequence[str]) -> float:
     """F1 of an answer's words and those of the right one that is nearest; the empty one is right where there is none."""
-    return max(_f1(normalized(told).split(), normalized(right).split()) for right in _right(answers))
+    return max(_f1(normalized(predicted).split(), normalized(right).split()) for right in _right(answers))
 
 
 def _right(answers: Sequence[str]) -> Sequence[str]:
@@ -110,8 +110,8 @@ def _right(answers: Sequence[str]) -> Sequence[str]:
     return [right for right in answers if normalized(right)] or [""]
 
 
-def _f1(told: list[str], right: list[str]) -> float:
-    if not told or not right:
-        return float(told == right)
-    both = (Counter(told) & Counter(right)).total()
-    return 2 * both / (len(told) + len(right)) if both else 0.0
+def _f1(predicted: list[str], right: list[str]) -> float:
+    if not predicted or not right:
+        return float(predicted == right)
+    both = (Counter(predicted) & Counter(right)).total()
+    return 2 * both / (len(predicted) + len(right)) if both else 0.0

@@ -10,7 +10,7 @@ from pydantic import Field
 from starlette.requests import Request as HttpRequest
 
 from llm.data.documents.bio import OUTSIDE
-from llm.generation import GREEDY, Mention, estimate, tell
+from llm.generation import GREEDY, Mention, estimate, extract
 from llm.serve import asking
 from llm.serve.asking import Settings
 from llm.serve.errors import ApiError
@@ -115,17 +115,17 @@ async def _answer(served: Served, asked: Question, how: Parameters) -> Any:
     """The likeliest answer, as the pipeline question-answering tells it; one alone, also in a list."""
     _check_size([asked.question, asked.context])
     longest = {} if how.max_answer_len is None else {"longest": how.max_answer_len}
-    told = await call_in_worker(
-        served, partial(tell, served.model, served.tokenizer, asked.question, asked.context, **longest)
+    answer = await call_in_worker(
+        served, partial(extract, served.model, served.tokenizer, asked.question, asked.context, **longest)
     )
     found = {
-        "answer": asked.context[told.start : told.end],
-        "score": told.probability,
-        "start": told.start,
-        "end": told.end,
+        "answer": asked.context[answer.start : answer.end],
+        "score": answer.probability,
+        "start": answer.start,
+        "end": answer.end,
     }
-    if how.handle_impossible_answer and told.probability <= 0.5:
-        found = {"answer": "", "score": 1 - told.probability, "start": 0, "end": 0}
+    if how.handle_impossible_answer and answer.probability <= 0.5:
+        found = {"answer": "", "score": 1 - answer.probability, "start": 0, "end": 0}
     return found if how.top_k in (None, 1) else [found]
 
 
