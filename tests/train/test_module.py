@@ -1,8 +1,11 @@
+import copy
 import math
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from llm.data.collators.base import Setting
 from llm.data.collators.causal import CausalCollator
@@ -81,3 +84,39 @@ def test_a_compiled_step_equals_the_plain_one():
     for (name, ours), (_, theirs) in zip(plain.named_parameters(), compiled.named_parameters(), strict=True):
         scale = ours.grad.abs().max().item()
         assert (ours.grad - theirs.grad).abs().max().item() <= 1e-5 * max(scale, 1e-3), name
+
+
+def test_gradients_go_with_the_update_and_add_up_until_then():
+    """Nothing of a step's gradients is there beside the next one's activations; a step's own micro-batches add up."""
+    model, batch = small_model(), some_batch()
+    held = []
+
+    class Watched(LanguageModule):
+        def training_step(self, batch, batch_idx):
+            held.append([p.grad is not None for p in model.parameters()])
+            return super().training_step(batch, batch_idx)
+
+    module = module_of(model)
+    module.__class__ = Watched
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        accumulate_grad_batches=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    start = copy.deepcopy(model.state_dict())
+    trainer.fit(module, DataLoader([batch] * 4, batch_size=None))
+    assert [(any(some), all(some)) for some in held] == [(False, False), (True, True)] * 2
+    assert all(p.grad is None for p in model.parameters())
+    alone = small_model()
+    alone.load_state_dict(start)
+    optimizer = torch.optim.SGD(alone.parameters())
+    for _ in range(2):
+        CrossEntropy()(alone, batch).mean.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for (name, ours), (_, theirs) in zip(model.named_parameters(), alone.named_parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7, msg=name)
