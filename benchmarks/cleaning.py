@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow
+from editing import edited
 from pyarrow import parquet
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -255,18 +256,6 @@ def clean_articles() -> Iterator[str]:
             known = known or words
             if name.endswith("wet.gz"):
                 yield f"- WARC and WET: {len(words & known) / len(words | known):.1%} of all words are in both."
-
-
-def edited(text: str, share: float, draw: random.Random, vocabulary: list[str]) -> str:
-    """The text with a share of its words replaced, left out or followed by another."""
-    found = []
-    for word in re.findall(r"\S+\s*", text):
-        if draw.random() >= share:
-            found.append(word)
-        else:
-            new = draw.choice(vocabulary)
-            found += draw.choice([[new], [], [word, new]])
-    return "".join(found)
 
 
 def near_duplicates(texts: list[str]) -> Iterator[str]:

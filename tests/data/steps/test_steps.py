@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.editing import edited
 from llm.data.sources.stdlib import stdlib_folder
 from llm.data.steps import (
     C4,
@@ -227,18 +228,6 @@ def library_texts() -> list[str]:
     files = sorted(stdlib_folder().glob("*.py"))
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
     return [text[at : at + 3000] for text in texts for at in range(0, len(text) - 3000, 12_000)]
-
-
-def edited(text: str, share: float, draw: random.Random, vocabulary: list[str]) -> str:
-    """The text with a share of its words replaced, left out or followed by another."""
-    found = []
-    for word in re.findall(r"\S+\s*", text):
-        if draw.random() >= share:
-            found.append(word)
-        else:
-            new = draw.choice(vocabulary)
-            found += draw.choice([[new], [], [word, new]])
-    return "".join(found)
 
 
 @pytest.mark.parametrize(("characters", "low", "high"), [(None, 0.01, 0.2), (500, 0.2, 0.2)])
