@@ -78,5 +78,9 @@ class _Light(ModuleType):
         spec = self.__spec__
         assert spec is not None
         assert isinstance(spec.loader, _LightLoader)
-        spec.loader.complete.exec_module(self)
+        try:
+            spec.loader.complete.exec_module(self)
+        except BaseException:  # so that whoever asks next hears of it too
+            self.__class__ = _Light
+            raise
         return getattr(self, name)

@@ -37,6 +37,26 @@ def test_lightning_finds_what_it_needs_and_others_all(begun):
     assert done.returncode == 0, done.stderr
 
 
+def test_who_asks_for_a_metric_hears_each_time_what_is_broken():
+    asked = """
+class Broken:
+    def exec_module(self, module):
+        raise ImportError("scipy is broken")
+
+import torchmetrics
+torchmetrics.__spec__.loader.complete = Broken()
+for _ in range(2):
+    try:
+        torchmetrics.Accuracy
+    except ImportError as error:
+        assert str(error) == "scipy is broken"
+    else:
+        raise AssertionError("it was imported")
+"""
+    done = subprocess.run([sys.executable, "-c", LIGHT + asked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_was_imported_before_stays_as_it_was():
     begun = "import torchmetrics, llm, lightning, sys; assert 'torchmetrics.functional' in sys.modules"
     assert subprocess.run([sys.executable, "-c", begun]).returncode == 0
