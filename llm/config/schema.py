@@ -31,6 +31,8 @@ class Beside:
 Node = dict[str, Any]
 Target = Annotated[Node, Leaf()]
 Targets = Annotated[Node, Leaves()]
+Model = Annotated[Node, Fields("llm.model.config.ModelConfig")]
+Hardware = Annotated[Node, Fields("llm.plan.hardware.Hardware")]
 NonEmpty = Annotated[str, MinLen(1)]
 Steps = Annotated[int, Ge(-1)]
 Temperature = Annotated[float, Ge(0), Le(100)]
@@ -39,6 +41,7 @@ Port = Annotated[int, Ge(0), Le(65535)]
 Precision = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "64", "64-true"]
 Inference = Literal["32-true", "bf16-true", "int8"]
 Architecture = Literal["decoder", "encoder", "encoder_decoder"]
+LengthKey = Literal["max_tokens", "max_completion_tokens"]
 Sampler = Literal["grid", "tpe", "random", "cmaes"]
 
 
@@ -125,15 +128,11 @@ LOADER_KEYS = frozenset(entry.name for kind in (LoaderConfig, SourceConfig) for 
 class TaskConfig:
     """What a batch is and how it is scored."""
 
-    architectures: list[Architecture] = field(
-        default_factory=lambda: ["decoder"]
-    )  # the kinds of model that it can train
-    template: str | None = (
-        None  # of chats: auto (the model's own, else ChatML) or a file; null: texts, no chats
-    )
+    architectures: list[Architecture] = field(default_factory=lambda: ["decoder"])  # models that it trains
+    template: str | None = None  # of chats: auto (the model's own, else ChatML), or a file; null: no chats
     sentinels: Whole = 0  # spare tokens of a trained tokenizer, to stand for hidden spans
-    collator: Target | None = field(default_factory=dict)
-    objective: Target | None = field(default_factory=dict)
+    collator: Target | None = field(default_factory=dict)  # what makes batches of samples
+    objective: Target | None = field(default_factory=dict)  # the loss of a batch
 
 
 @dataclass
@@ -163,22 +162,22 @@ class TrainConfig:
     dry_run: bool = False  # show what would run and its cost, then stop
     hang_timeout: Positive | None = 600.0  # seconds without progress that end a job; null: it waits forever
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)  # what is saved, and when
+    samples: SamplesConfig = field(default_factory=SamplesConfig)  # text that the model writes meanwhile
     eval: list[str] = field(default_factory=lambda: ["perplexity"])  # what the trained model is scored by
     eval_every_n_steps: Count | None = None  # steps between two scorings by `eval`; null: at the end alone
-    lm_eval: HarnessConfig = field(default_factory=HarnessConfig)
+    lm_eval: HarnessConfig = field(default_factory=HarnessConfig)  # what eval=lm_eval runs
     save_outputs: bool = True  # keep what each example was scored, in the run's outputs/
-    model: Annotated[Node, Fields("llm.model.config.ModelConfig")] = field(default_factory=dict)
-    tokenizer: Target = field(default_factory=dict)
-    data: Data = field(default_factory=dict)
-    task: TaskConfig = field(default_factory=TaskConfig)
+    model: Model = field(default_factory=dict)  # sizes and parts of the transformer
+    tokenizer: Target = field(default_factory=dict)  # from text to ids
+    data: Data = field(default_factory=dict)  # the text, and how it is put into batches
+    task: TaskConfig = field(default_factory=TaskConfig)  # what a batch is, and how it is scored
     adapter: Target | None = None  # what is trained beside a frozen model; null: all its weights
-    optimizer: Target = field(default_factory=dict)
-    schedule: Target = field(default_factory=dict)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    logger: Targets = field(default_factory=dict)
-    callbacks: Targets = field(default_factory=dict)
+    optimizer: Target = field(default_factory=dict)  # makes an update of the gradients
+    schedule: Target = field(default_factory=dict)  # the learning rate over the steps
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)  # how long, on what, how precisely
+    logger: Targets = field(default_factory=dict)  # where metrics go beside metrics.csv
+    callbacks: Targets = field(default_factory=dict)  # Lightning callbacks of your own
 
 
 @dataclass
@@ -190,7 +189,7 @@ class PlanConfig(TrainConfig):
     mfu: PositiveShare = 0.4  # share of the peak that matrix products reach while they run
     headroom: ShareBelowOne = 0.1  # share of a device's memory that is kept free
     out: str | None = None  # a JSON file to write the plan to
-    hardware: Annotated[Node, Fields("llm.plan.hardware.Hardware")] = field(default_factory=dict)
+    hardware: Hardware = field(default_factory=dict)  # what to plan for
 
 
 @dataclass
@@ -208,7 +207,7 @@ class SweepConfig:
 class SweepRoot:
     """The keys of `llm train -m` beside those of its jobs."""
 
-    sweep: SweepConfig = field(default_factory=SweepConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)  # how jobs are chosen and judged
 
 
 @dataclass
@@ -219,9 +218,7 @@ class ApiConfig:
     model: str = ""  # what the endpoint calls the model
     key_env: str | None = "OPENAI_API_KEY"  # the environment variable with the key; null: none is needed
     kind: Literal["chat", "completions"] = "chat"  # ask as a user of a chat, or give a text to go on from
-    length_key: Literal["max_tokens", "max_completion_tokens"] = (
-        "max_tokens"  # how it calls an answer's length
-    )
+    length_key: LengthKey = "max_tokens"  # what the endpoint calls the most tokens of an answer
     answer_tokens: Count = 16  # tokens of an answer that names one of several choices
     concurrency: Count = 4  # requests at a time
     max_retries: Whole = 8  # of a request that fails, or gets no answer in time
@@ -239,9 +236,7 @@ class GoogleConfig:
     negative: NonEmpty = "negative"  # the label of one below 0
     neutral: str | None = None  # the label of one near 0; null: there is none
     neutral_within: Share = 0.25  # how near
-    kinds: dict[str, str] = field(
-        default_factory=dict
-    )  # the tags' kind that a type of entity means, {WORK_OF_ART: work}
+    kinds: dict[str, str] = field(default_factory=dict)  # tags by type of entity: {WORK_OF_ART: work}
     language: str | None = None  # of the texts, such as en; null: the service finds out
     base_url: str | None = None  # a stand-in, asked without credentials; null: Google's own
     concurrency: Count = 4  # requests at a time
@@ -255,15 +250,15 @@ class EvaluateConfig:
 
     run: NonEmpty | list[NonEmpty] | None = None  # the run folder, or a list of them
     model: Literal["api", "google_nl"] | None = None  # what else is scored, beside the runs or alone
-    api: ApiConfig = field(default_factory=ApiConfig)
-    google_nl: GoogleConfig = field(default_factory=GoogleConfig)
+    api: ApiConfig = field(default_factory=ApiConfig)  # the endpoint of model=api
+    google_nl: GoogleConfig = field(default_factory=GoogleConfig)  # the service of model=google_nl
     answers_dir: NonEmpty = "answers"  # where answers of services, and what came of them, are kept
     checkpoint: str | None = None  # a checkpoint folder, its name, or best; empty: the last good one
     data: Data | None = None  # score the whole of this set; null: the run's own validation split
     shards_dir: NonEmpty = "shards"  # where prepared corpora are kept
     batch_size: Count = 16  # sequences scored at a time
     eval: list[str] | None = None  # evaluations by name; null: those that the run ended with
-    lm_eval: HarnessConfig = field(default_factory=HarnessConfig)
+    lm_eval: HarnessConfig = field(default_factory=HarnessConfig)  # what eval=lm_eval runs
     save_outputs: bool = True  # keep what each example was scored, in the run's outputs/
     out: str | None = None  # the page; empty: evaluation.html in the run's folder, or beside several runs
     seed: int = 1337  # of what is sampled
@@ -293,10 +288,10 @@ class GenerateConfig:
     repetition_penalty: Positive | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same text
     num_samples: Count = 1  # how many texts to write
-    data: PromptsConfig = field(default_factory=PromptsConfig)
+    data: PromptsConfig = field(default_factory=PromptsConfig)  # a file of prompts
     out: str | None = None  # where the texts for data.paths go, as JSON lines
     max_batch_size: Count = 16  # how many of data.paths' texts to write at a time
-    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
+    precision: Inference = "32-true"  # bf16-true: faster, less exact; int8: for CPUs, the least exact
 
 
 @dataclass
@@ -315,7 +310,7 @@ class ChatConfig:
     seed: int | None = None  # same seed, same answers
     out: str | None = None  # a file that keeps the conversations, as JSON lines that data=chat reads
     speculate: Whole = 0  # tokens that a step guesses from repetitions, while one text is written
-    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
+    precision: Inference = "32-true"  # bf16-true: faster, less exact; int8: for CPUs, the least exact
 
 
 @dataclass
@@ -332,7 +327,7 @@ class ServeConfig:
     cache_gib: Positive = 4.0  # memory of a model's cache; where short, fewer texts at a time
     speculate: Whole = 0  # tokens that a step guesses and checks, while one text is written
     draft: str | None = None  # a small run with the same tokenizer, which guesses them; null: repetitions do
-    precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
+    precision: Inference = "32-true"  # bf16-true: faster, less exact; int8: for CPUs, the least exact
 
 
 @dataclass
@@ -380,9 +375,9 @@ class PrepareConfig:
     executor: Target = field(default_factory=dict)  # what does the work, on this machine or on many
     architecture: Architecture | None = None  # whom task=seq2seq and summarization are for; null: a decoder
     dry_run: bool = False  # show 20 documents before and after the steps, then stop
-    data: Data = field(default_factory=dict)
-    tokenizer: Target = field(default_factory=dict)
-    task: TaskConfig = field(default_factory=TaskConfig)
+    data: Data = field(default_factory=dict)  # the text, and how it is put into batches
+    tokenizer: Target = field(default_factory=dict)  # from text to ids
+    task: TaskConfig = field(default_factory=TaskConfig)  # what a batch is, and how it is scored
     packages: list[str] = field(default_factory=list)  # packages of your own that `_target_` may name
 
 

@@ -65,10 +65,10 @@ class RopeScaling(_Checked):
 
     path: ClassVar[str] = "model.rope_scaling"
 
-    factor: float = 8.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_context_length: int = 8192
+    factor: float = 8.0  # by how much the longest wavelengths are stretched
+    low_freq_factor: float = 1.0  # original_context_length / this: those above it are stretched by factor
+    high_freq_factor: float = 4.0  # original_context_length / this: those below it stay
+    original_context_length: int = 8192  # the context that the model was trained on first
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -89,56 +89,50 @@ class ModelConfig(_Checked):
     path: ClassVar[str] = "model"
 
     architecture: Architecture = "decoder"  # which stacks there are; only a decoder is causal
-    d_model: int = 256
+    d_model: int = 256  # width of the residual stream: of an embedding, and of what a layer gives
     n_layers: int = 6  # of the decoder where there are both
     n_encoder_layers: int | None = None  # n_layers; for encoder_decoder
-    n_heads: int = 4
+    n_heads: int = 4  # attention heads of a layer
     n_kv_heads: int | None = None  # n_heads; fewer is grouped-query attention, 1 is multi-query
     head_dim: int | None = None  # d_model / n_heads
     d_ff: int | None = None  # 4 * d_model, or 8/3 of it up to a multiple of 64 when gated
     context_length: int = 256  # the most tokens that one forward pass may see, cache included
     vocab_size: int | None = None  # the tokenizer's; must be known before the model is built
-    prefix_lm: bool = False  # a decoder reads a prompt on both sides; the task's
+    prefix_lm: bool = False  # a decoder reads a prompt on both sides (arXiv 1910.10683, 3.2.1); the task's
     dropout: float = 0.0  # on embeddings, attention weights and what each sublayer adds
-    norm: NormKind = "rms"
-    norm_eps: float = 1e-6
+    norm: NormKind = "rms"  # layer: LayerNorm; rms: RMSNorm, which subtracts no mean
+    norm_eps: float = 1e-6  # added to the variance or the mean square before its root
     norm_bias: bool = True  # layer norm alone has one
-    residual: Placing = "pre"
-    position: PositionKind = "rotary"
-    rope_theta: float = 10000.0
+    residual: Placing = "pre"  # pre: a norm before each sublayer; post: after each sum; parallel: all read x
+    position: PositionKind = "rotary"  # how the order of tokens is told; rotary: RoPE, relative: T5's bias
+    rope_theta: float = 10000.0  # base of the wavelengths of position=rotary
     local_rope_theta: float | None = None  # rope_theta; for layers that look through attention_window
-    rope_scaling: RopeScaling | None = None
+    rope_scaling: RopeScaling | None = None  # longer wavelengths for longer contexts, as Llama 3 has them
     rotary_share: float = 1.0  # of each head's width, from its beginning, that position=rotary turns
     relative_buckets: int = 32  # distances that position=relative tells apart
     relative_distance: int = 128  # from where on position=relative tells no distances apart
     attention_window: int | None = None  # a position sees those less than this far away; null for all
-    global_attention_every: int | None = (
-        None  # every so many layers, from the first on, one without the window
-    )
+    global_attention_every: int | None = None  # of so many layers the first has no window; null: none
     attention_scale: float | None = None  # of queries times keys; null for 1 / sqrt(head_dim)
     qk_norm: bool = False  # normalise each head's queries and keys before the rotation, as Qwen3 does
-    attention_bias: bool = False
+    attention_bias: bool = False  # of the projections to queries, keys and values
     attention_output_bias: bool | None = None  # attention_bias; for what attention writes into the stream
-    mlp_bias: bool = False
-    activation: Activation = "swiglu"
+    mlp_bias: bool = False  # of the feed-forward's matrices
+    activation: Activation = "swiglu"  # of the feed-forward; those with glu have a gate, a third matrix
     scale_embeddings: bool = False  # token embeddings times sqrt(d_model), as in the Transformer of 2017
     embedding_norm: bool = False  # normalise what enters the first layer, as BERT does
-    n_segments: int = (
-        0  # kinds of text that tokens can be told apart by, such as BERT's first and second sentence
-    )
-    tie_embeddings: bool = True
+    n_segments: int = 0  # kinds of token with an embedding each, such as of BERT's two sentences
+    tie_embeddings: bool = True  # the head's matrix is that of the token embeddings
     head: HeadKind = "linear"  # transformed: BERT's layer, activation and norm before the scores
     head_bias: bool = False  # one number a token added to its score
     scale_logits: bool = False  # hidden states divided by sqrt(d_model) before the scores, as in the first T5
     pooler: bool = False  # BERT's layer and tanh over the first position
-    labels: tuple[
-        str, ...
-    ] = ()  # what texts or tokens are told apart by, in place of the vocabulary; the data's
+    labels: tuple[str, ...] = ()  # what a head of classes tells, in place of one of tokens; the data's
     labelled: LabelledKind = "text"  # what the labels tell: a text, each word, an answer's edges; or a number
     number_mean: float = 0.0  # of the numbers that labelled=number tells, in the training text
     number_std: float = 1.0  # their standard deviation
     logit_soft_cap: float | None = None  # logits become cap * tanh(logits / cap)
-    init_std: float = 0.02
+    init_std: float = 0.02  # standard deviation of the first weights
     zero_init_outputs: bool = False  # every sublayer starts as the identity
 
     def __post_init__(self) -> None:
