@@ -7,5 +7,5 @@ validation split, with data= all of another set."""
 EXAMPLES = {
     "run=runs/mine": "on its validation split",
     "run=runs/mine data=text 'data.paths=[other/*.txt]'": "on all of another set",
-    "'run=[runs/mine,runs/demo]' eval=lm_eval 'eval.tasks=[hellaswag]'": "two runs on a task of lm-evaluation-harness",
+    "'run=[runs/mine,runs/demo]' eval=lm_eval 'lm_eval.tasks=[hellaswag]'": "two runs on a task of lm-evaluation-harness",
 }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from llm.config.words import RENAMED
 from llm.errors import ConfigError
 
 _FLAGS_WITH_VALUE = {
@@ -96,10 +97,7 @@ def _take_value(words: Words, word: str) -> None:
     key, _, value = word.partition("=")
     key = key.lstrip("+").strip()
     _refuse_removal(word, key)
-    if key.startswith("eval."):
-        # `eval` is a list of names; what one of them needs stands in a group of its own.
-        key = f"lm_{key}"
-    words.given.append((key, value))
+    words.given.append((RENAMED.get(key, key), value))
 
 
 def _refuse_removal(word: str, key: str) -> None:

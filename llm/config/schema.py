@@ -137,7 +137,7 @@ class TaskConfig:
 
 @dataclass
 class HarnessConfig:
-    """What `eval=lm_eval` runs of lm-evaluation-harness; eval.tasks= and the like mean these."""
+    """What `eval=lm_eval` runs of lm-evaluation-harness."""
 
     tasks: list[NonEmpty] = field(default_factory=list)  # names of tasks, groups or tags, such as hellaswag
     include_path: str | None = None  # a folder with task files (YAML) of your own

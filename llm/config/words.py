@@ -122,6 +122,14 @@ ALIASES = {
     "temp": "temperature",
 }
 
+# Earlier spellings of keys, which command lines may go on to use.
+RENAMED = {
+    "eval.tasks": "lm_eval.tasks",
+    "eval.include_path": "lm_eval.include_path",
+    "eval.num_fewshot": "lm_eval.num_fewshot",
+    "eval.limit": "lm_eval.limit",
+}
+
 # Keys that a Lightning user would reach for, of which ours is another: the value follows from it.
 REFUSED = {
     "trainer.accumulate_grad_batches": "it follows from data.batch_size and data.micro_batch_size; set those",

@@ -53,9 +53,9 @@ def check(tasks: Tasks) -> "TaskManager":
     if importlib.util.find_spec("lm_eval") is None:
         raise missing_package("eval=lm_eval", "lm_eval", "eval")
     if not tasks.tasks:
-        raise ConfigError("eval=lm_eval: it needs tasks, such as eval.tasks=[hellaswag,arc_easy].")
+        raise ConfigError("eval=lm_eval: it needs tasks, such as lm_eval.tasks=[hellaswag,arc_easy].")
     if tasks.include_path and not Path(tasks.include_path).is_dir():
-        raise ConfigError(f"eval.include_path={tasks.include_path}: there is no such folder.")
+        raise ConfigError(f"lm_eval.include_path={tasks.include_path}: there is no such folder.")
     from lm_eval.tasks import TaskManager
 
     own: list[str] = []
@@ -71,8 +71,8 @@ def check(tasks: Tasks) -> "TaskManager":
             near = difflib.get_close_matches(name, known, n=3)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise ConfigError(
-                f"eval.tasks={name}: lm-evaluation-harness has no such task, group or tag, nor has "
-                f"eval.include_path.{hint} `lm_eval ls tasks` lists them."
+                f"lm_eval.tasks={name}: lm-evaluation-harness has no such task, group or tag, nor has "
+                f"lm_eval.include_path.{hint} `lm_eval ls tasks` lists them."
             )
     return TaskManager(include_path=tasks.include_path) if own else _defaults()
 
@@ -117,8 +117,8 @@ def run_tasks(model: "LM", tasks: Tasks, seed: int) -> dict[str, Result]:
         # Of whatever kind: a task's files and its data set's are programs of their own.
         said = " ".join(str(error).split())
         raise DataError(
-            f"eval.tasks={', '.join(tasks.tasks)}: {type(error).__name__}: {said} Data sets of the Hugging Face hub "
-            "need a network once, or files in its cache; eval.include_path= takes tasks with files of your own."
+            f"lm_eval.tasks={', '.join(tasks.tasks)}: {type(error).__name__}: {said} Data sets of the Hugging Face hub "
+            "need a network once, or files in its cache; lm_eval.include_path= takes tasks with files of your own."
         ) from error
     samples = found["samples"]
     return {name: _result(figures, samples.get(name, [])) for name, figures in found["results"].items()}

@@ -330,3 +330,17 @@ def test_composing_sets_nothing_global() -> None:
     compose("train", [])
     assert not GlobalHydra.instance().is_initialized()
     assert not HydraConfig.initialized()
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_earlier_spellings_of_a_key_mean_the_same(verb: str) -> None:
+    words = ["run=x"] if verb == "evaluate" else []
+    old = ["eval.tasks=[a]", "eval.include_path=b", "eval.num_fewshot=1", "eval.limit=2"]
+    found = compose(verb, [*words, *old])
+    assert found == compose(verb, [*words, *(f"lm_{word}" for word in old)])
+    assert found.config["lm_eval"] == {"tasks": ["a"], "include_path": "b", "num_fewshot": 1, "limit": 2}
+
+
+def test_both_spellings_of_a_key_are_one_key_given_twice() -> None:
+    with pytest.raises(ConfigError, match=r"lm_eval\.limit: this is given twice, as 1 and as 2"):
+        compose("train", ["eval.limit=1", "lm_eval.limit=2"])

@@ -280,7 +280,7 @@ def test_an_endpoint_stands_beside_ones_own_run(task_folder, tiny, tmp_path, mon
             "eval=lm_eval",
             "api.price_in=1",
         ]
-        words += ["eval.tasks=[kinds]", f"eval.include_path={task_folder}"]
+        words += ["lm_eval.tasks=[kinds]", f"lm_eval.include_path={task_folder}"]
         capsys.readouterr()
         assert main(["evaluate", "run=runs/a", *words]) == 0
         shown = capsys.readouterr().out
@@ -307,7 +307,7 @@ def test_an_endpoint_stands_beside_ones_own_run(task_folder, tiny, tmp_path, mon
     [
         (["model=api"], "needs tasks"),
         (["model=api", "eval=[code]"], "tasks alone"),
-        (["eval=lm_eval", "eval.tasks=[kinds]"], "run: this is needed"),
+        (["eval=lm_eval", "lm_eval.tasks=[kinds]"], "run: this is needed"),
         (["model=apo"], "Did you mean api?"),
     ],
 )

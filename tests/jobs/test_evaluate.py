@@ -158,7 +158,12 @@ def test_runs_are_compared_on_the_same_documents(trained, tiny, tmp_path, text_f
 
 
 def test_tasks_of_the_harness_are_scored_as_they_are_typed(trained, task_folder, capsys, monkeypatch):
-    words = ["eval=lm_eval", "eval.tasks=[prose]", f"eval.include_path={task_folder}", "eval.limit=4"]
+    words = [
+        "eval=lm_eval",
+        "lm_eval.tasks=[prose]",
+        f"lm_eval.include_path={task_folder}",
+        "lm_eval.limit=4",
+    ]
     assert main(["evaluate", f"run={trained}", *words]) == 0
     entry = entries(trained)[-1]
     assert (entry["evaluation"], entry["data"], entry["split"]) == ("lm_eval", "prose", "first 4")
@@ -166,7 +171,7 @@ def test_tasks_of_the_harness_are_scored_as_they_are_typed(trained, task_folder,
     assert entry["metrics"]["byte_perplexity"] == pytest.approx(2 ** entry["metrics"]["bits_per_byte"])
     # A slow test of tests/evaluation/test_harness.py reads the harness's own ten thousand files.
     monkeypatch.setattr(harness, "_defaults", lambda: SimpleNamespace(all_tasks=[]))
-    words[1] = "eval.tasks=[proze]"
+    words[1] = "lm_eval.tasks=[proze]"
     assert main(["evaluate", f"run={trained}", *words]) == 2
     assert "Did you mean prose" in capsys.readouterr().err
 
