@@ -1,6 +1,5 @@
 """Nodes of a config: what each names by `_target_`, called with its other keys."""
 
-from contextlib import suppress
 from typing import Any, get_args, get_type_hints
 
 from llm.config import resolve
@@ -19,17 +18,11 @@ def instantiate(node: Config, config: Config, **arguments: Any) -> Any:
 
 
 def collator_class(config: Config) -> Any:
-    """The class of the task's collator, or whatever makes one."""
+    """The class of the task's collator, or the function of ours that makes one."""
     return resolve(config["task"]["collator"]["_target_"], config["packages"])
 
 
 def collator_classes(config: Config) -> tuple[Any, ...]:
-    """The class of the task's collator, or those that a function makes one of, as it says what it returns."""
+    """The class of the task's collator, or those that a function of ours makes one of."""
     make = collator_class(config)
-    if isinstance(make, type):
-        return (make,)
-    made = None
-    # What somebody's own function says of it may be unknown at run time, or nothing.
-    with suppress(NameError, TypeError):
-        made = get_type_hints(make).get("return")
-    return get_args(made) or (made,)
+    return (make,) if isinstance(make, type) else get_args(get_type_hints(make)["return"])

@@ -1,4 +1,4 @@
-"""Which classes and functions a config may name by `_target_`, decided from the source text before anything is imported."""
+"""Which classes a config may name by `_target_`, decided from the source text before anything is imported."""
 
 import importlib
 import re
@@ -13,6 +13,7 @@ _HYDRAS = ("_partial_", "_args_", "_recursive_", "_convert_")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+", re.ASCII)
 _OURS = ("llm.adapter", "llm.data", "llm.evaluation", "llm.objective", "llm.tokenizer", "llm.train")
+# Modules of ours whose functions may be named too.
 _OUR_FUNCTIONS = ("llm.data.collators.joined", "llm.train.optimizers", "llm.train.schedules")
 _LIGHTNING = tuple(
     f"lightning.pytorch.{part}"
@@ -43,8 +44,10 @@ def refusal(target: object, packages: Sequence[str] = ()) -> str | None:
             f"may be named{own}"
         )
     found = find(target)
-    if found is None or not (found.is_class or found.module.name in _OUR_FUNCTIONS):
+    if found is None:
         return f"there is no class of that name defined in {target.partition('.')[0]}"
+    if not (found.is_class or found.module.name in _OUR_FUNCTIONS):
+        return "it is a function; name a class that takes the same keys"
     return None if _stays_inside(found, packages) else f"it leads outside, to {found.target}"
 
 
@@ -112,7 +115,7 @@ def _special_keys(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def resolve(target: str, packages: Sequence[str] = ()) -> Callable[..., Any]:
-    """Import the class or function that an allowed `target` names; ConfigError where it isn't allowed or can't be imported."""
+    """Import the class, or the function of ours, that an allowed `target` names; ConfigError where it isn't allowed or can't be imported."""
     reason = refusal(target, packages)
     if reason is not None:
         raise ConfigError(f"_target_={target}: this may not be named: {reason}.")

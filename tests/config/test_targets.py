@@ -188,7 +188,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder.mkdir()
     (folder / "__init__.py").write_text("from users_own.parts import Mine\nfrom os import system\n")
     (folder / "parts.py").write_text(
-        "import os\nfrom subprocess import Popen\nclass Mine:\n    size: int = 3\n"
+        "import os\nfrom subprocess import Popen\nclass Mine:\n    size: int = 3\ndef make() -> Mine: ...\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     return "users_own"
@@ -208,6 +208,14 @@ def test_a_package_of_ones_own_opens_by_one_key(package: str) -> None:
 )
 def test_an_opened_package_leads_nowhere_else(package: str, name: str) -> None:
     assert refusal(f"users_own.{name}", [package])
+
+
+def test_a_function_of_ones_own_is_told_from_what_is_not_there(package: str) -> None:
+    assert (
+        refusal("users_own.parts.make", [package])
+        == "it is a function; name a class that takes the same keys"
+    )
+    assert refusal("users_own.Missing", [package]) == "there is no class of that name defined in users_own"
 
 
 @pytest.mark.parametrize("opened", ["os", "subprocess", "builtins", "sys", "pickle", "", "."])

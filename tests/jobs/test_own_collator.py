@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llm.build import corpora, nodes, tasks
+from llm.build import corpora, tasks
 from llm.data.collators import CausalCollator, PreferenceCollator
 from llm.data.collators.base import Work
 from llm.data.sampling.windows import Windows
@@ -12,6 +12,16 @@ from llm.errors import ConfigError
 from llm.jobs import dry_run
 from llm.model import ModelConfig
 from llm.tokenizer import ByteSpec
+
+
+def naming(collator: str) -> dict:
+    """The config of a task whose collator is a class of this module, opened as a package of one's own."""
+    target = f"{__name__}.{collator}"
+    return {
+        "seed": 1,
+        "packages": [__name__],
+        "task": {"template": "chatml", "collator": {"_target_": target}},
+    }
 
 
 class Half:
@@ -23,28 +33,21 @@ class Half:
         pass
 
 
-def test_what_it_lacks_is_named(monkeypatch):
-    monkeypatch.setattr(tasks, "collator_class", lambda config: Half)
-    config = {"seed": 1, "task": {"collator": {"_target_": "mine.Half"}}}
+def test_what_it_lacks_is_named():
     with pytest.raises(ConfigError, match="Half has no given, work"):
-        tasks.collator(config, None, ModelConfig(vocab_size=8))
+        tasks.collator(naming("Half"), None, ModelConfig(vocab_size=8))
 
 
 class Mine(PreferenceCollator):
     """Ours, under another name."""
 
 
-def test_one_made_from_ours_reads_the_same(monkeypatch):
-    monkeypatch.setattr(corpora, "collator_class", lambda config: Mine)
+def test_one_made_from_ours_reads_the_same():
     data = {"_target_": "llm.data.sources.PreferenceLines", "paths": ["a.jsonl"]}
-    assert corpora.source(data, {"packages": [], "task": {"template": "chatml"}}).preferences
+    assert corpora.source(data, naming("Mine")).preferences
 
 
-MIXTURE = {
-    "packages": [],
-    "data": {"_target_": "llm.data.mixture.Mixed", "sources": {"a": {}}},
-    "task": {"collator": {"_target_": "mine.Own"}},
-}
+MIXTURE = {"data": {"_target_": "llm.data.mixture.Mixed", "sources": {"a": {}}}}
 
 
 class Silent:
@@ -57,37 +60,18 @@ class Mixing:
     mixes = True
 
 
-def either() -> Silent | Mixing:
-    """One of both."""
-    return Mixing()
+def test_one_that_does_not_say_that_it_mixes_is_told_how():
+    with pytest.raises(ConfigError, match=r"\.Silent makes no batches of several sources.*`mixes = True`"):
+        corpora.check_mixes(naming("Silent") | MIXTURE)
 
 
-def one() -> Mixing:
-    """One that mixes."""
-    return Mixing()
+def test_one_that_says_that_it_mixes_does():
+    corpora.check_mixes(naming("Mixing") | MIXTURE)
 
 
-def unsaid():
-    """What it makes is not said."""
-    return Mixing()
-
-
-@pytest.mark.parametrize("make", [Silent, either, unsaid])
-def test_one_that_does_not_say_that_it_mixes_is_told_how(monkeypatch, make):
-    monkeypatch.setattr(nodes, "collator_class", lambda config: make)
-    with pytest.raises(ConfigError, match=r"mine\.Own makes no batches of several sources.*`mixes = True`"):
-        corpora.check_mixes(MIXTURE)
-
-
-@pytest.mark.parametrize("make", [Mixing, one])
-def test_one_that_says_that_it_mixes_does(monkeypatch, make):
-    monkeypatch.setattr(nodes, "collator_class", lambda config: make)
-    corpora.check_mixes(MIXTURE)
-
-
-def test_one_that_mixes_nothing_takes_data_of_one_source(monkeypatch):
-    monkeypatch.setattr(nodes, "collator_class", lambda config: Silent)
-    corpora.check_mixes({**MIXTURE, "data": {"_target_": "llm.data.sources.StandardLibrary"}})
+def test_one_that_mixes_nothing_takes_data_of_one_source():
+    data = {"_target_": "llm.data.sources.StandardLibrary"}
+    corpora.check_mixes(naming("Silent") | {"data": data})
 
 
 class Other:
@@ -116,9 +100,7 @@ class LastWord(CausalCollator):
         return Work(length, length, 1)
 
 
-def test_one_of_windows_says_what_they_take_before_there_is_a_text(monkeypatch):
-    monkeypatch.setattr(tasks, "collator_class", lambda config: LastWord)
-    config = {"seed": 1, "task": {"collator": {"_target_": "mine.LastWord"}}}
+def test_one_of_windows_says_what_they_take_before_there_is_a_text():
     nothing, origin = dry_run.Text(None, None), SimpleNamespace(tokenizer=ByteSpec())
-    load, _ = dry_run._samples(config, origin, nothing, ModelConfig(context_length=32))
+    load, _ = dry_run._samples(naming("LastWord"), origin, nothing, ModelConfig(context_length=32))
     assert load.work == load.most == Work(32, 32, 1)
