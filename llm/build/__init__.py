@@ -1,6 +1,6 @@
 """The one place that turns config into objects; each function takes a checked, plain config and gives one thing."""
 
-from llm.build.corpora import check_mixes, corpus, source, sources_of, steps
+from llm.build.corpora import check_mixes, cleaning_steps, corpus, source, sources_of
 from llm.build.inference import (
     Usable,
     adapted_model,
@@ -12,7 +12,7 @@ from llm.build.inference import (
 from llm.build.models import adapter, check_installed, check_layout, model
 from llm.build.nodes import Config, instantiate
 from llm.build.origins import Origin, origin, read_origin
-from llm.build.planning import step
+from llm.build.planning import traced_step
 from llm.build.tasks import (
     check_reference,
     collator,
@@ -47,6 +47,7 @@ __all__ = [
     "check_mixes",
     "check_reference",
     "checkpointer",
+    "cleaning_steps",
     "collator",
     "compares",
     "corpus",
@@ -67,9 +68,8 @@ __all__ = [
     "source",
     "sources_of",
     "stand_in",
-    "step",
-    "steps",
     "tokenizer_spec",
+    "traced_step",
     "trained_model",
     "trainer",
     "usable_model",

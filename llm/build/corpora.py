@@ -31,7 +31,7 @@ def source(data: Config, config: Config) -> Source:
     return Conversing(found, preferences=getattr(collator_class(config), "of_preferences", False))
 
 
-def steps(data: Config, config: Config) -> dict[str, AnyStep]:
+def cleaning_steps(data: Config, config: Config) -> dict[str, AnyStep]:
     """What a `data` node does to its documents, by name and in order."""
     named = (data["steps"] or {}).items()
     return {name: instantiate(node, config) for name, node in named if node is not None}
@@ -50,9 +50,11 @@ def corpus(
     with Bar() if show else nullcontext() as bar:
         how: Config = {"processes": processes, "executor": executor, "progress": bar}
         if not sources:
-            return prepare(source(data, config), spec, config["shards_dir"], steps=steps(data, config), **how)
+            return prepare(
+                source(data, config), spec, config["shards_dir"], steps=cleaning_steps(data, config), **how
+            )
         portions = {name: Portion(node["weight"], node["epochs"]) for name, node in sources.items()}
-        texts = {name: (source(node, config), steps(node, config)) for name, node in sources.items()}
+        texts = {name: (source(node, config), cleaning_steps(node, config)) for name, node in sources.items()}
         tokenizer = shared_tokenizer(list(texts.values()), spec, config["shards_dir"], **how)
         fixed = FixedTokenizer(tokenizer)
         corpora = {

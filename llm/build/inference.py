@@ -53,11 +53,11 @@ def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
     return quantize(net, rows) if precision == "int8" else pack(net.to(precision_dtype(precision)), rows)
 
 
-def usable_model(start: str, which: str | None) -> tuple[Transformer, Tokenizer]:
+def usable_model(name_or_path: str, which: str | None) -> tuple[Transformer, Tokenizer]:
     """The model and the tokenizer of what `read_origin` reads, ready to use."""
-    found = read_origin(start, which)
+    found = read_origin(name_or_path, which)
     net = Transformer(found.shape)
-    checkpoint.load_weights(net, found.weights, Path(start))
+    checkpoint.load_weights(net, found.weights, Path(name_or_path))
     place(net.eval())
     return net, found.tokenizer.build(())
 
@@ -71,29 +71,29 @@ class Usable:
     make: Callable[[Transformer], Transformer] = lambda net: net
 
 
-def usable_models(starts: Sequence[str], which: str | None) -> list[Usable]:
-    """As `usable_model` of each of `starts`, but runs with adapters on one model share its weights.
+def usable_models(names: Sequence[str], which: str | None) -> list[Usable]:
+    """As `usable_model` of each of `names`, but runs with adapters on one model share its weights.
 
-    That model may be among `starts`, as a run or a Hugging Face folder: its weights decide, not its name. An adapter that
+    That model may be among `names`, as a run or a Hugging Face folder: its weights decide, not its name. An adapter that
     shares with none is folded in.
     """
-    runs = {start: Run(Path(start).expanduser()) for start in starts}
-    folders = {start: checkpoint.find(run.checkpoints, which) for start, run in runs.items() if run.exists()}
-    adapted = [start for start, folder in folders.items() if checkpoint.adapter_of(folder) is not None]
-    if len(starts) == 1:
+    runs = {name: Run(Path(name).expanduser()) for name in names}
+    folders = {name: checkpoint.find(run.checkpoints, which) for name, run in runs.items() if run.exists()}
+    adapted = [name for name, folder in folders.items() if checkpoint.adapter_of(folder) is not None]
+    if len(names) == 1:
         adapted = []
-    found = {start: Usable(*usable_model(start, which)) for start in starts if start not in adapted}
+    found = {name: Usable(*usable_model(name, which)) for name in names if name not in adapted}
     # A model whose head was for labels has none for tokens, so that it is the last to begin with.
     has_labels = {
-        start: bool(checkpoint.read_manifest(folders[start])["model"].get("labels")) for start in adapted
+        name: bool(checkpoint.read_manifest(folders[name])["model"].get("labels")) for name in adapted
     }
-    for number, start in enumerate(sorted(adapted, key=has_labels.__getitem__)):
+    for number, name in enumerate(sorted(adapted, key=has_labels.__getitem__)):
         nets = [one.net for one in found.values()]
-        found[start] = _adapted(folders[start], load_tokenizer(runs[start].tokenizer), number, nets)
-    for start in adapted:
-        if sum(one.net is found[start].net for one in found.values()) == 1:
-            found[start] = Usable(*usable_model(start, which))
-    return [found[start] for start in starts]
+        found[name] = _adapted(folders[name], load_tokenizer(runs[name].tokenizer), number, nets)
+    for name in adapted:
+        if sum(one.net is found[name].net for one in found.values()) == 1:
+            found[name] = Usable(*usable_model(name, which))
+    return [found[name] for name in names]
 
 
 def _adapted(folder: Path, tokenizer: Tokenizer, number: int, nets: Sequence[Transformer]) -> Usable:

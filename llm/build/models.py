@@ -68,20 +68,20 @@ def check_installed(config: Config) -> None:
         check_deepspeed()
 
 
-def initialise(net: Transformer, start: Origin, seed: int) -> None:
-    """Give a model its first weights: those of `start`, else drawn alike on every rank under every strategy.
+def initialise(net: Transformer, origin: Origin, seed: int) -> None:
+    """Give a model its first weights: those of `origin`, else drawn alike on every rank under every strategy.
 
     Where the labels differ, what each of the two tasks has for itself (the head, the pooler) is drawn anew or left out.
     """
-    if start.weights and net.config.labels == start.shape.labels:
-        checkpoint.load_weights(net, initial_weights(net, start.weights, seed), Path("init_from"))
+    if origin.weights and net.config.labels == origin.shape.labels:
+        checkpoint.load_weights(net, initial_weights(net, origin.weights, seed), Path("init_from"))
         return
     init_weights(net, seed)
-    if start.weights:
+    if origin.weights:
         parts = {name: p.detach() for name, p in net.named_parameters() if name.startswith(TASK_PARTS)}
         kept = {
             name: weight
-            for name, weight in start.weights.items()
+            for name, weight in origin.weights.items()
             if not name.startswith(TASK_PARTS) or _fits(parts, name, weight)
         }
         checkpoint.load_weights(net, parts | initial_weights(net, kept, seed), Path("init_from"))

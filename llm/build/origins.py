@@ -97,16 +97,16 @@ def _templated(config: Config, found: Origin) -> TokenizerSpec:
 def _origin(config: Config, run: Run) -> Origin:
     if config["init_from"] is None:
         return Origin(ModelConfig.from_dict(config["model"]), untemplated_spec(config))
-    resumes = config["resume"] != "never" and run.exists() and checkpoint.steps(run.checkpoints)
+    resumes = config["resume"] != "never" and run.exists() and checkpoint.folders(run.checkpoints)
     return read_origin(str(run.folder) if resumes else config["init_from"], None)
 
 
-def read_origin(start: str, which: str | None) -> Origin:
+def read_origin(name_or_path: str, which: str | None) -> Origin:
     """A model that is there: a run's, of a .gguf file, or of a Hugging Face folder or hub id; a PEFT adapter is folded in.
 
     `which` names a run's checkpoint, see `checkpoint.find`.
     """
-    run = Run(Path(start).expanduser())
+    run = Run(Path(name_or_path).expanduser())
     if run.exists():
         shape, tensors = checkpoint.read_model(checkpoint.find(run.checkpoints, which))
         return Origin(shape, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors)
@@ -117,7 +117,7 @@ def read_origin(start: str, which: str | None) -> Origin:
     if run.folder.suffix == ".gguf":
         shape, tensors, tokenizer = from_gguf(run.folder)
         return Origin(shape, FixedTokenizer(tokenizer), tensors)
-    folder = local_folder(start)
+    folder = local_folder(name_or_path)
     if peft.is_adapter(folder):
         base = read_origin(peft.base_of(folder), None)
         return dataclasses.replace(base, weights=peft.read(folder, base.shape, base.weights))

@@ -12,7 +12,7 @@ from llm.model import ModelConfig
 from llm.plan import Layout, TrainingStep, blanks
 
 
-def step(
+def traced_step(
     config: Config, shape: ModelConfig, laid_out: Layout, precision: str, load: Load, micro_batch_size: int
 ) -> TrainingStep:
     """A training step of the config, to be traced; each process does its share of data.batch_size."""

@@ -16,7 +16,6 @@ from llm.data.corpus import TokenStream
 from llm.data.mixture import AnyCorpus, AnyStream
 from llm.data.sampling.view import SampleView
 from llm.errors import ConfigError
-from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors
 from llm.model import ModelConfig, Transformer
 from llm.objective.cross_entropy import LabelCrossEntropy
@@ -24,6 +23,7 @@ from llm.objective.preference import PreferenceLoss
 from llm.tokenizer import Tokenizer
 from llm.train import checkpoint
 from llm.train.hardware import place
+from llm.train.reference import reference_log_probabilities
 
 # What a collator has to have, one of somebody's own too; some of it is asked for at the end of training alone.
 REQUIRED = ("cut", "given", "marks", "most", "work")
@@ -64,14 +64,14 @@ def view_of(collate: Collator, stream: AnyStream, length: int, seed: int) -> Sam
     return stream.cut(cut, length, seed)
 
 
-def shape_for(config: Config, found: Origin, corpus: AnyCorpus) -> ModelConfig:
+def shape_for(config: Config, origin: Origin, corpus: AnyCorpus) -> ModelConfig:
     """The shape of the model that is trained: with the tokenizer's vocabulary and what the task asks for, such as labels.
 
     Raises:
         ConfigError: the objective weighs labels that the corpus doesn't have.
     """
     plain = dataclasses.replace(
-        found.sized(corpus.vocab_size),
+        origin.sized(corpus.vocab_size),
         prefix_lm=False,
         labels=(),
         labelled="text",
@@ -94,22 +94,24 @@ def objective(config: Config) -> Any:
 
 
 def compares(config: Config) -> bool:
-    """Whether the task compares a model with the one that training began with."""
+    """Whether the task compares with a reference model, the one that training began with."""
     scores = objective(config)
     return isinstance(scores, PreferenceLoss) and scores.needs_reference
 
 
 def check_reference(config: Config) -> None:
-    """Raise ConfigError where an objective compares with a first model and there is none."""
+    """Raise ConfigError where an objective compares with a reference model and there is none."""
     if compares(config) and config["init_from"] is None:
-        raise ConfigError("task=dpo compares with the model that it starts from: give one by init_from=.")
+        raise ConfigError(
+            "task=dpo compares with a reference model, which training also starts from: give it by init_from=."
+        )
 
 
 def with_reference_log_probabilities(
     collate: Collator,
     config: Config,
     corpus: AnyCorpus,
-    first: Callable[[], Origin],
+    reference: Callable[[], Origin],
     kept: Path | None,
 ) -> Collator:
     """The collator that tells log-probabilities of answers under the reference model, the one that training began with.
@@ -120,7 +122,7 @@ def with_reference_log_probabilities(
         collate: what makes the batches; of the context that the model is trained with.
         config: names the objective, which may compare with no reference model.
         corpus: the corpus, all of whose answers are read.
-        first: gives the reference model, of the same context; it is asked where nothing is kept.
+        reference: gives the reference model, of the same context; it is asked where nothing is kept.
         kept: the file that keeps what was computed, by stream; None to compute it anew.
     """
     if not isinstance(collate, PreferenceCollator) or not compares(config):
@@ -128,19 +130,17 @@ def with_reference_log_probabilities(
     if kept is not None and kept.exists():
         found = {name: tensor.numpy() for name, tensor in checkpoint.load_tensors(kept).items()}
     else:
-        found = _reference_log_probabilities(collate, corpus, first())
+        found = _by_stream(collate, corpus, reference())
         if kept is not None:
             write_tensors(kept, {name: torch.from_numpy(array) for name, array in found.items()})
     return collate.with_reference(found)
 
 
-def _reference_log_probabilities(
-    collate: Collator, corpus: AnyCorpus, start: Origin
-) -> dict[str, np.ndarray]:
+def _by_stream(collate: Collator, corpus: AnyCorpus, reference: Origin) -> dict[str, np.ndarray]:
     """The log-probabilities (n, 2) of all answers under the reference model, by stream."""
-    net = Transformer(start.shape)
-    checkpoint.load_weights(net, start.weights, Path("init_from"))
+    net = Transformer(reference.shape)
+    checkpoint.load_weights(net, reference.weights, Path("init_from"))
     place(net.eval())
     (whole,) = corpus.parts.values()
     streams = [stream for stream in (whole.train, whole.validation) if len(stream)]
-    return {stream.name: reference_scores(net, stream, collate) for stream in streams}
+    return {stream.name: reference_log_probabilities(net, stream, collate) for stream in streams}

@@ -38,7 +38,7 @@ from llm.train.saving import Checkpointer, StopRequest
 
 
 def module(
-    config: Config, net: Transformer, start: Origin, derived: Derived, parallelism: Parallelism
+    config: Config, net: Transformer, origin: Origin, derived: Derived, parallelism: Parallelism
 ) -> LanguageModule:
     """The LightningModule around `net`."""
     return LanguageModule(
@@ -46,7 +46,7 @@ def module(
         objective(config),
         optimizer(config, parallelism),
         instantiate(config["schedule"], config, total_steps=derived.max_steps),
-        functools.partial(initialise, start=start, seed=config["seed"]),
+        functools.partial(initialise, origin=origin, seed=config["seed"]),
         derived.compile,
     )
 

@@ -176,7 +176,7 @@ def _as_choice(folders: Folders, group: str, name: str, value: str) -> str:
     return " ".join([f"{group}={name}", *(f"{key}={shown(value)}" for key in needed)])
 
 
-def origin(verb: str, folders: Folders, chosen: Mapping[str, Choice], key: str) -> Path | None:
+def file_that_sets(verb: str, folders: Folders, chosen: Mapping[str, Choice], key: str) -> Path | None:
     """The file that sets a dotted key, the one with the last word where several do."""
     found = layers_of(verb, folders, chosen)
     for group, _, place in (choice.partition("@") for choice in chosen if "@" in choice):

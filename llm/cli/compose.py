@@ -60,8 +60,8 @@ def key_fields(verb: str, argv: Sequence[str]) -> Callable[[str], Field | None]:
 
 def default_name(config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """A run's name: model (or what it starts from), data and task, and what it is debugged by."""
-    start = config["init_from"]
-    model = Path(start).name if start else choices["model"]
+    init_from = config["init_from"]
+    model = Path(init_from).name if init_from else choices["model"]
     adapter = None if choices["adapter"] == "none" else choices["adapter"]
     parts = [model, choices["data"], choices["task"], adapter, choices.get("debug")]
     return "-".join(str(part).replace("/", "_") for part in parts if part)
@@ -140,7 +140,7 @@ class _Command:
         groups = catalog.default_groups(self.verb)
         values = (key for key in self.words.values if key not in groups and not _is_source(key))
         typed = any(problem.key == key or problem.key.startswith(f"{key}.") for key in values)
-        file = None if typed else catalog.origin(self.verb, self.folders, choices, problem.key)
+        file = None if typed else catalog.file_that_sets(self.verb, self.folders, choices, problem.key)
         return f"{problem}\n  It is set in {file}." if file else str(problem)
 
     def _check_choice(self, group: str, choice: str, choices: list[str]) -> None:

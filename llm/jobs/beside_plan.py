@@ -30,7 +30,9 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
     asked = job.load
     try:
         layout = Layout(job.parallelism, derived.world_size, derived.accelerator)
-        step = build.step(job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size)
+        step = build.traced_step(
+            job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size
+        )
         step = replace(step, steps=max(2, min(MEASURED_STEPS, derived.max_steps - done)))
         if asked.most != asked.work:
             first = _first_batches(job, derived, layout.readers, done, step.turns)
@@ -70,7 +72,7 @@ def _values(batch: Batch) -> int:
 
 
 def _as_marked(batch: Batch, marks: tuple[str, ...]) -> Batch:
-    """With the log-probabilities of the first model, which a preference gets only in training."""
+    """With the log-probabilities of the reference model, which a preference gets only in training."""
     if "reference_b2" in marks and batch.reference_b2 is None:
         return batch._replace(reference_b2=torch.zeros(batch.numbers_b.shape[0], 2))
     return batch

@@ -124,7 +124,7 @@ def look_ahead(config: Config, choices: dict[str, Any], machine: Machine | None 
     derived = derive(config, parallelism, shape.context_length, samples, known, machine)
     build.check_layout(config, shape, parallelism)
     layout = Layout(parallelism, derived.world_size, derived.accelerator)
-    step = build.step(config, shape, layout, derived.precision, load, derived.micro_batch_size)
+    step = build.traced_step(config, shape, layout, derived.precision, load, derived.micro_batch_size)
     build.module(config, build.model(config, shape), origin, derived, parallelism)
     # Epochs alone, of a corpus that nobody has counted yet.
     open_end = text.corpus is None and config["trainer"]["max_steps"] in (None, -1)
@@ -150,7 +150,7 @@ def _text(config: Config, origin: Origin) -> Text:
     if isinstance(source, HuggingFace) and not Path(source.path).exists():
         return Text(None, None)  # to look at it is to download it
     plan, corpus = find(
-        source, origin.tokenizer, config["shards_dir"], steps=build.steps(config["data"], config)
+        source, origin.tokenizer, config["shards_dir"], steps=build.cleaning_steps(config["data"], config)
     )
     return Text(corpus, plan.n_bytes)
 
@@ -170,7 +170,7 @@ def _vocab_size(config: Config, origin: Origin, text: Text) -> int:
 
 def _run(outlook: Outlook) -> list[Line]:
     derived, run = outlook.derived, Run(Path(outlook.config["runs_dir"]) / outlook.config["name"])
-    saved = checkpoint.steps(run.checkpoints)
+    saved = checkpoint.folders(run.checkpoints)
     begins = f"there is a checkpoint of step {checkpoint.step_of(saved[0])}" if saved else "new"
     sizes = (
         f"{outlook.shape.n_layers} layers, width {outlook.shape.d_model}, {outlook.shape.vocabulary:,} ids"

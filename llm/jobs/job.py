@@ -42,8 +42,8 @@ class Job:
     @cached_property
     def training_collate(self) -> Collator:
         """What makes the batches that it is trained and judged on: see `build.with_reference_log_probabilities`."""
-        first, kept = (lambda: self.origin), self.run.references
-        return build.with_reference_log_probabilities(self.collate, self.config, self.corpus, first, kept)
+        reference, kept = (lambda: self.origin), self.run.references
+        return build.with_reference_log_probabilities(self.collate, self.config, self.corpus, reference, kept)
 
     @cached_property
     def train_view(self) -> SampleView:

@@ -199,7 +199,7 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
     check_recomputed(choice.recomputed, choice.parallelism)
     build.check_layout(outlook.config, outlook.shape, choice.parallelism)
     config = {**outlook.config, "activation_checkpointing": choice.recomputed}
-    return build.step(
+    return build.traced_step(
         config,
         outlook.shape,
         layout,

@@ -46,6 +46,6 @@ def _show(config: Config) -> int:
     for name, node in (sources or {"": config["data"]}).items():
         left_out = LeftOut()
         plan = build.source(node, config).plan(InputFiles())
-        previews = preview.preview(plan, Pipeline(build.steps(node, config)), left_out)
+        previews = preview.preview(plan, Pipeline(build.cleaning_steps(node, config)), left_out)
         print(*([f"data.sources.{name}"] if name else []), preview.render(previews, left_out), sep="\n")
     return 0

@@ -194,7 +194,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> Decision:
 
 def _write_down(job: Job, derived: Derived, known: dict[str, Any], resumed_at: dict[str, Any]) -> None:
     """Write what the run is and from where it goes on; run.json first, since it alone makes the folder a run."""
-    run, corpus, start = job.run, job.corpus, job.config["init_from"]
+    run, corpus, init_from = job.run, job.corpus, job.config["init_from"]
     resumes = known["resumes"] if known else []
     run.update(
         id=known["id"] if known else uuid.uuid4().hex[:8],
@@ -202,7 +202,7 @@ def _write_down(job: Job, derived: Derived, known: dict[str, Any], resumed_at: d
         created=known["created"] if known else now(),
         status="running",
         choices=_acting(job),
-        **({"init_from": redacted_text(start)} if start else {}),
+        **({"init_from": redacted_text(init_from)} if init_from else {}),
         identity={"data": corpus.fingerprint, "tokenizer": corpus.tokenizer_hash},
         data=corpus.record(),
         model=job.shape.to_dict(),

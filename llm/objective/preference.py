@@ -1,4 +1,4 @@
-"""Preferences: the better of two answers is made likelier than the worse, beside what the first model says of both.
+"""Preferences: the better of two answers is made likelier than the worse, beside what the reference model says of both.
 
 Shapes: b preferences, t time, v vocabulary; rows are in turn a better and a worse answer.
 """
@@ -33,7 +33,7 @@ class PreferenceLoss:
     IPO's and SimPO's log-probabilities are means over an answer's tokens, or the losses would grow with its length.
 
     Args:
-        kind: dpo, ipo or simpo; the last one needs no first model.
+        kind: dpo, ipo or simpo; the last one needs no reference model.
         beta: how much a reward weighs; of ipo the tau of its paper.
         margin: by how much the better answer's reward is to exceed the worse's, of simpo alone (gamma).
 
@@ -50,7 +50,7 @@ class PreferenceLoss:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether it compares with what the first model says."""
+        """Whether it compares with what the reference model says."""
         return self.kind != "simpo"
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
@@ -70,12 +70,14 @@ class PreferenceLoss:
         """The implicit rewards (b, 2) of answers with these log-probabilities.
 
         Raises:
-            ConfigError: the first model's are needed and not there.
+            ConfigError: the reference model's are needed and not there.
         """
         if not self.needs_reference:
             reference_b2 = torch.zeros_like(scores_b2)
         if reference_b2 is None:
-            raise ConfigError("task=dpo compares with the model that it starts from: give one by init_from=.")
+            raise ConfigError(
+                "task=dpo compares with a reference model, which training also starts from: give it by init_from=."
+            )
         lengths_b2 = 1 if self.kind == "dpo" else n_tokens_b2.clamp(min=1)
         return self.beta * (scores_b2 - reference_b2) / lengths_b2
 

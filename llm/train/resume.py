@@ -104,9 +104,9 @@ def begin(run: Run, config: dict[str, Any], identity: dict[str, str], say: Calla
     manifest = checkpoint.verify(chosen)
     own = chosen.parent == run.checkpoints
     _check_identity(manifest, identity, run)
-    origin = run if own else Run(chosen.parent.parent)
-    if origin.exists():
-        _check_changes(origin, config, say)
+    earlier = run if own else Run(chosen.parent.parent)
+    if earlier.exists():
+        _check_changes(earlier, config, say)
     # What this folder holds beyond the checkpoint is another course than the one that begins here.
     _set_aside_beyond(run, manifest["step"] if own else -1, say)
     say(f"Resuming from step {manifest['step']} ({chosen}).")
@@ -128,7 +128,7 @@ def _chosen(run: Run, resume: str, say: Callable[[str], None]) -> Path | None:
 
 def check_something_to_resume(run: Run, resume: str) -> None:
     """Raise CheckpointError where the run must go on and has nothing to go on from; looks at names alone."""
-    if resume == "must" and not checkpoint.steps(run.checkpoints):
+    if resume == "must" and not checkpoint.folders(run.checkpoints):
         raise CheckpointError(
             f"resume=must, but {run.checkpoints} holds no checkpoint. Use resume=auto to start anew."
         )
@@ -163,7 +163,7 @@ def _check_changes(run: Run, config: dict[str, Any], say: Callable[[str], None])
 
 def _set_aside_beyond(run: Run, step: int, say: Callable[[str], None]) -> None:
     """Move checkpoints after `step` away, so that the next `resume=auto` follows the new course."""
-    newer = [folder for folder in checkpoint.steps(run.checkpoints) if checkpoint.step_of(folder) > step]
+    newer = [folder for folder in checkpoint.folders(run.checkpoints) if checkpoint.step_of(folder) > step]
     valid = [folder for folder in newer if (folder / checkpoint.MANIFEST).is_file()]
     if not valid:
         return

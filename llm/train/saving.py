@@ -206,7 +206,7 @@ class Checkpointer(L.Callback):
             return
         if trainer.is_global_zero:
             writer.discard()
-        kept = [folder.name for folder in checkpoint.steps(self.run.checkpoints)]
+        kept = [folder.name for folder in checkpoint.folders(self.run.checkpoints)]
         raise CheckpointError(
             f"The checkpoint of step {trainer.global_step} could not be written to {self.run.checkpoints}: "
             f"{error or 'another process reports the error'}. Nothing saved before was touched "

@@ -89,7 +89,7 @@ def test_the_first_step_begins_at_the_logarithm_of_two(words, tmp_path):
 def test_a_resumed_run_equals_one_that_was_never_stopped(words, base, tmp_path):
     assert main(["train", *words, "name=p", "trainer.max_steps=8"]) == 0
     whole, references = weights(tmp_path / "runs/p"), load_file(tmp_path / "runs/p/references.safetensors")
-    # What was kept lets it go on where the first model is gone.
+    # What was kept lets it go on where the reference model is gone.
     checkpoints = tmp_path / "runs/p/checkpoints"
     checkpoint.remove(checkpoints / "step_00000008")
     base.rename(tmp_path / "runs/elsewhere")

@@ -63,6 +63,6 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_never_was(python, tiny, 
     wait_for_steps(tmp_path / "runs/killed", process, 25)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert 20 <= checkpoint.step_of(checkpoint.steps(tmp_path / "runs/killed/checkpoints")[0]) < 80
+    assert 20 <= checkpoint.step_of(checkpoint.folders(tmp_path / "runs/killed/checkpoints")[0]) < 80
     assert "Resuming from step" in finish(python, words, "name=killed")
     assert_same(tmp_path / "runs/whole", tmp_path / "runs/killed")

@@ -264,7 +264,7 @@ def test_a_full_disk_on_one_rank_ends_the_job_and_keeps_the_last_checkpoint(
     codes, (output,) = processes.wait()
     assert codes == [1], output
     assert re.search(r"error: The checkpoint of step 8 could not be written.*Make room", output)
-    folders = checkpoint.steps(tmp_path / "runs/a/checkpoints")
+    folders = checkpoint.folders(tmp_path / "runs/a/checkpoints")
     assert [folder.name for folder in folders] == ["step_00000004"]
     assert checkpoint.verify(folders[0])["step"] == 4
     processes.start(*train)

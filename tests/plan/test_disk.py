@@ -13,7 +13,7 @@ def most_at_a_time(root, max_steps, every, keep_last, keep_best, keep_every):
     most = 0
     for step in [*range(every, max_steps, every), max_steps]:
         (root / checkpoint.folder_name(step)).mkdir()
-        most = max(most, len(checkpoint.steps(root)))
+        most = max(most, len(checkpoint.folders(root)))
         best = every if keep_best else None
         for folder in checkpoint.expendable(root, keep_last, keep_every, best):
             folder.rmdir()

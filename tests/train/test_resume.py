@@ -65,13 +65,13 @@ def test_must_refuses_where_nothing_is_saved(tmp_path):
 def test_never_moves_the_earlier_run_aside(run):
     assert start(run, resume="never") == Start()
     assert not run.exists()
-    assert len(checkpoint.steps(run.folder.with_name("mine.old-1") / "checkpoints")) == 2
+    assert len(checkpoint.folders(run.folder.with_name("mine.old-1") / "checkpoints")) == 2
 
 
 def test_a_given_checkpoint_is_taken_and_newer_ones_are_kept_elsewhere(run):
     older = run.checkpoints / checkpoint.folder_name(10)
     assert start(run, resume=str(older)) == Start(older, 10)
-    assert [f.name for f in checkpoint.steps(run.folder / "checkpoints.old-1")] == ["step_00000020"]
+    assert [f.name for f in checkpoint.folders(run.folder / "checkpoints.old-1")] == ["step_00000020"]
 
 
 def test_safe_changes_are_shown_and_go_on(run):
@@ -113,8 +113,8 @@ def test_a_checkpoint_of_another_run_begins_a_course_of_its_own(run, tmp_path):
     CheckpointWriter(other.checkpoints, 5).write({})
     folder = CheckpointWriter(other.checkpoints, 5).publish({**ABOUT, "step": 5})
     assert start(run, resume=str(folder)).step == 5
-    assert checkpoint.steps(run.checkpoints) == []
-    assert len(checkpoint.steps(run.folder / "checkpoints.old-1")) == 2
+    assert checkpoint.folders(run.checkpoints) == []
+    assert len(checkpoint.folders(run.folder / "checkpoints.old-1")) == 2
 
 
 def test_a_bare_checkpoint_folder_is_taken(run, tmp_path):

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
         divisor: what the summed loss is divided by in training, where a step's micro-batches differ in the number of
             their targets: the mean of the step's, (); None where it is the number of this batch's.
         prefix_b: how many of a row's first tokens are read on both sides; None where none are.
-        reference_b2: the log-probabilities of a better and a worse answer under the first model; the other rows are then
+        reference_b2: the log-probabilities of a better and a worse answer under the reference model; the other rows are then
             in turn of these two.
     """
 

@@ -9,7 +9,7 @@ step_00000060/
 Whatever strategy wrote it, any other goes on from it: tensors are found by name, and read in the reader's layout.
 """
 
-from llm.train.checkpoint.finding import expendable, find, newest, step_of, steps
+from llm.train.checkpoint.finding import expendable, find, folders, newest, step_of
 from llm.train.checkpoint.manifest import (
     MANIFEST,
     MODEL,
@@ -55,6 +55,7 @@ __all__ = [
     "expendable",
     "find",
     "folder_name",
+    "folders",
     "load_optimizer_state",
     "load_tensors",
     "load_weights",
@@ -70,7 +71,6 @@ __all__ = [
     "rng_file",
     "set_random_state",
     "step_of",
-    "steps",
     "verify",
     "weights",
 ]

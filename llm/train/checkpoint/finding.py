@@ -8,7 +8,7 @@ from llm.train.checkpoint.manifest import verify
 from llm.train.checkpoint.writer import folder_name
 
 
-def steps(root: Path) -> list[Path]:
+def folders(root: Path) -> list[Path]:
     """The checkpoint folders under `root`, newest first."""
     return sorted(root.glob("step_" + "[0-9]" * 8), reverse=True)
 
@@ -24,7 +24,7 @@ def newest(root: Path, say: Callable[[str], None]) -> Path | None:
     Raises:
         CheckpointError: there are checkpoints and all are damaged.
     """
-    found = steps(root)
+    found = folders(root)
     for folder in found:
         try:
             verify(folder)
@@ -66,7 +66,7 @@ def find(root: Path, which: str | None) -> Path:
 
 def expendable(root: Path, keep_last: int, keep_every: int | None, best: int | None) -> Iterator[Path]:
     """The checkpoints that retention lets go: not among the last, the best, or every n-th step."""
-    for folder in steps(root)[keep_last:]:
+    for folder in folders(root)[keep_last:]:
         step = step_of(folder)
         if step != best and not (keep_every and step % keep_every == 0):
             yield folder

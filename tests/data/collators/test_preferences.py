@@ -1,4 +1,4 @@
-"""Preferences: the answers alone are scored, token by token, and the first model is asked in batches of any size."""
+"""Preferences: the answers alone are scored, token by token, and the reference model is asked in batches of any size."""
 
 import json
 
@@ -13,10 +13,11 @@ from llm.data.collators.preferences import PreferenceCollator
 from llm.data.sampling.windows import IGNORED
 from llm.data.sources import PreferenceLines
 from llm.errors import ConfigError
-from llm.evaluation import preferences as figures
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.tokenizer import ByteSpec, ChatTemplate
 from llm.tokenizer.chat import CHATML
+from llm.train import reference
+from llm.train.reference import reference_log_probabilities
 
 TOKENIZER = ByteSpec().build().with_chat_template(CHATML)
 SHAPE = {"d_model": 32, "n_layers": 2, "n_heads": 2, "d_ff": 48, "vocab_size": TOKENIZER.vocab_size}
@@ -69,13 +70,13 @@ def test_the_answers_alone_are_scored_token_by_token(stream):
     assert collate.work(view).scored == pytest.approx(n_targets / len(ROWS))
 
 
-def test_the_first_model_says_the_same_whatever_is_read_at_once(stream, monkeypatch):
+def test_the_reference_model_says_the_same_whatever_is_read_at_once(stream, monkeypatch):
     model = Transformer(ModelConfig(**SHAPE, context_length=128))
     init_weights(model, 0)
-    one_by_one = figures.reference_scores(model, stream, collator(), tokens=1)
+    one_by_one = reference_log_probabilities(model, stream, collator(), tokens=1)
     assert (one_by_one < 0).all()
-    np.testing.assert_allclose(figures.reference_scores(model, stream, collator()), one_by_one, rtol=1e-5)
-    asked, scores = [], figures.answer_scores
+    np.testing.assert_allclose(reference_log_probabilities(model, stream, collator()), one_by_one, rtol=1e-5)
+    asked, scores = [], reference.answer_scores
 
     def little_memory(net, batch):
         asked.append(len(batch.tokens_bt))
@@ -83,8 +84,8 @@ def test_the_first_model_says_the_same_whatever_is_read_at_once(stream, monkeypa
             raise torch.OutOfMemoryError("none is left")
         return scores(net, batch)
 
-    monkeypatch.setattr(figures, "answer_scores", little_memory)
-    np.testing.assert_allclose(figures.reference_scores(model, stream, collator()), one_by_one, rtol=1e-5)
+    monkeypatch.setattr(reference, "answer_scores", little_memory)
+    np.testing.assert_allclose(reference_log_probabilities(model, stream, collator()), one_by_one, rtol=1e-5)
     # All 23 pairs at first, then half as many until they fit.
     assert asked[:4] == [46, 22, 10, 4]
 
@@ -102,9 +103,9 @@ def test_what_the_reference_model_says_stands_in_the_batches_of_a_collator_besid
 def test_what_is_dropped_has_no_score(stream):
     model = Transformer(ModelConfig(**SHAPE, context_length=40))
     init_weights(model, 0)
-    found = figures.reference_scores(model, stream, collator(40, too_long="drop"))
+    found = reference_log_probabilities(model, stream, collator(40, too_long="drop"))
     view = collator(40, too_long="drop").cut(stream, 40, 0)
     assert 0 < view.size < len(ROWS)
     assert set(np.flatnonzero((found < 0).all(1))) == set(view.numbers)
     with pytest.raises(ConfigError, match="makes no preferences"):
-        figures.reference_scores(model, stream, lambda *_: None)
+        reference_log_probabilities(model, stream, lambda *_: None)
