@@ -103,7 +103,7 @@ def check_reference(config: Config) -> None:
     """Raise ConfigError where an objective compares with a reference model and there is none."""
     if compares(config) and config["init_from"] is None:
         raise ConfigError(
-            "task=dpo compares with a reference model, which training also starts from: give it by init_from=."
+            "task=dpo compares with a reference model, which training also starts from: give one by init_from=."
         )
 
 

@@ -2,7 +2,6 @@
 
 import importlib
 import itertools
-import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,12 +11,13 @@ from llm.cli import catalog
 from llm.cli.layers import Folders, Layer, merged, names_of
 from llm.cli.overrides import Words
 from llm.config import SCHEMAS, known_keys
-from llm.config.check import is_leaf, members
+from llm.config.check import is_leaf, members, quoted
 from llm.config.static import COMPUTED, REQUIRED, Field
 from llm.config.words import REFUSED
 
 WIDTH = 100
 _COLUMNS = (2, 25, 38, 51)  # where key, type, default and meaning begin
+_LONGEST_DEFAULT = 40  # characters
 _FLAGS = {
     "-h, --help": "this text; with a choice beside it, such as model=gpt_small, that choice's keys",
     "-c, --cfg job": "print the composed config and stop; -p <node> prints one node of it",
@@ -170,20 +170,7 @@ def _default(content: Mapping[str, Any], key: str, default: Any) -> str:
     value = _at(content, key, default)
     if value is REQUIRED or value == "???":
         return "needed"
-    return "" if value is COMPUTED else typed(value)
-
-
-def typed(value: Any) -> str:
-    """A value as one would type it after the equals sign."""
-    if isinstance(value, str):
-        return (
-            value
-            if value.strip() == value != "" and "," not in value
-            else json.dumps(value, ensure_ascii=False)
-        )
-    if isinstance(value, list | tuple):
-        return textwrap.shorten(f"[{', '.join(typed(item) for item in value)}]", 30, placeholder=" ...]")
-    return json.dumps(value, ensure_ascii=False)
+    return "" if value is COMPUTED else quoted(value, _LONGEST_DEFAULT)
 
 
 def short_type(annotation: Any) -> str:

@@ -1,4 +1,4 @@
-"""The typed config: its keys, the check of a composed one, and the classes that it may name."""
+"""The config: its keys and their types, the check of a composed one, and the classes that it may name."""
 
 from llm.config.check import Problem, check, filled, find_key, known_keys
 from llm.config.composed import Composed

@@ -1,4 +1,4 @@
-"""Compare a composed config with its typed schema: unknown keys, wrong types, wrong choices, each with a way out."""
+"""Compare a composed config with its schema: unknown keys, wrong types, wrong choices, each with a way out."""
 
 import copy
 import dataclasses
@@ -24,6 +24,8 @@ _PLAIN = {
     Any: "anything",
     dict: "keys",
 }
+
+LONGEST_SHOWN = 60  # characters of a value in an error
 
 
 @dataclass(frozen=True)
@@ -228,13 +230,24 @@ def _kind(value: Any) -> str:
     return _PLAIN.get(type(value), type(value).__name__) if value is not None else "null"
 
 
-def shown(value: Any) -> str:
-    """A value as it would be typed, shortened where it is long."""
-    if value is None:
-        return "null"
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+def shown(value: Any, longest: int = LONGEST_SHOWN) -> str:
+    """A value as one would type it after the equals sign, in at most `longest` characters."""
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(quoted(item) for item in value)}]"
+    else:
+        text = (
+            str(value)
+            if isinstance(value, str | float)
+            else json.dumps(value, ensure_ascii=False, default=str)
+        )
     text = text.replace("\n", "\\n")
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def quoted(value: Any, longest: int = LONGEST_SHOWN) -> str:
+    """The same as an item of a list: in quotes where a comma or a blank at an end belongs to it."""
+    is_bare = not isinstance(value, str) or (value.strip() == value != "" and "," not in value)
+    return shown(value, longest) if is_bare else json.dumps(value, ensure_ascii=False)
 
 
 def filled(value: Any, annotation: Any) -> Any:

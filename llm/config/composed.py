@@ -8,9 +8,9 @@ from typing import Any
 class Composed:
     """What a command line says.
 
-    `config` in plain containers, every key present; `choices` group by group; the keys that were `typed`.
+    `config` in plain containers, every key present; `choices` group by group; `given_keys` are those of the command line.
     """
 
     config: dict[str, Any]
     choices: dict[str, Any]
-    typed: frozenset[str] = frozenset()
+    given_keys: frozenset[str] = frozenset()

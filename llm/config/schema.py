@@ -1,4 +1,4 @@
-"""The typed keys of every command: their types, their defaults and, as the comment that help shows, what each does."""
+"""The keys of every command: their types, their defaults and, as the comment that help shows, what each does."""
 
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal

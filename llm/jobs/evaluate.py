@@ -35,7 +35,7 @@ def run(composed: Composed) -> int:
 
     The keys that the user `typed` count as meant; text and label keys that are not among them come from the run.
     """
-    config, typed = composed.config, composed.typed
+    config, typed = composed.config, composed.given_keys
     runs = [Run.open(name) for name in _run_names(config)]
     ask = yardstick(config) if config["model"] else None
     for one in runs:

@@ -27,9 +27,9 @@ def sampling(config: Config) -> Sampling:
 def run(composed: Composed) -> int:
     """Write `num_samples` texts for the prompt, or what a model makes of it that reads it whole; returns the exit code.
 
-    Of the keys that the user `typed` those are named, on stderr, that change nothing.
+    Of the keys of the command line those are named, on stderr, that change nothing.
     """
-    config, typed = composed.config, composed.typed
+    config = composed.config
     source = Run.open(config["run"])
     _check_files(config)
     many = bool(config["data"]["paths"])
@@ -39,7 +39,7 @@ def run(composed: Composed) -> int:
     tokenizer = load_tokenizer(source.tokenizer)
     whole = reads_whole(net, config["prompt"])
     if whole:
-        _name_idle(typed)
+        _name_idle(composed.given_keys)
     if many:
         return generate_files(config, net, tokenizer, sampling(config), folder)
     if whole:
@@ -70,9 +70,9 @@ def _write(config: Config, net: Transformer, tokenizer: Tokenizer) -> None:
         print(f"--- sample {number}\n{shown}{text}")
 
 
-def _name_idle(typed: Collection[str]) -> None:
+def _name_idle(given_keys: Collection[str]) -> None:
     """Tell which keys change nothing of what is made of a text that is read whole."""
-    if idle := [key for key in OF_WRITING if key in typed]:
+    if idle := [key for key in OF_WRITING if key in given_keys]:
         print(f"note: this text is read whole, and {', '.join(idle)} change nothing.", file=sys.stderr)
 
 

@@ -83,7 +83,7 @@ def run(composed: Composed) -> int:
     config = composed.config
     began = time.perf_counter()
     with _quick_collections():
-        report = plan(config, composed.choices, composed.typed)
+        report = plan(config, composed.choices, composed.given_keys)
         better = _better(report)
     figures = {
         **_figures(report),
@@ -115,8 +115,8 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
     """
     hardware = Hardware(**config["hardware"])
     machine = _machine(hardware, config)
-    typed_config = _with_batch(config, typed)
-    config = _with_strategy(typed_config, typed)
+    asked_config = _with_batch(config, typed)
+    config = _with_strategy(asked_config, typed)
     outlook = look_ahead(config, choices, machine)
     derived, step = outlook.derived, outlook.step
     room = hardware.memory_bytes(derived.accelerator)
@@ -137,8 +137,8 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
         config["activation_checkpointing"],
     )
     asked = choice
-    if config is not typed_config:
-        asked = replace(choice, parallelism=parallelism_of(typed_config["trainer"]["strategy"]))
+    if config is not asked_config:
+        asked = replace(choice, parallelism=parallelism_of(asked_config["trainer"]["strategy"]))
     return Report(config, outlook, hardware, planner, planner.plan(choice), asked, room)
 
 

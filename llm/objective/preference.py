@@ -76,7 +76,7 @@ class PreferenceLoss:
             reference_b2 = torch.zeros_like(scores_b2)
         if reference_b2 is None:
             raise ConfigError(
-                "task=dpo compares with a reference model, which training also starts from: give it by init_from=."
+                "task=dpo compares with a reference model, which training also starts from: give one by init_from=."
             )
         lengths_b2 = 1 if self.kind == "dpo" else n_tokens_b2.clamp(min=1)
         return self.beta * (scores_b2 - reference_b2) / lengths_b2

@@ -6,10 +6,11 @@ import pytest
 
 from llm.cli import catalog
 from llm.cli.compose import compose
-from llm.cli.help import WIDTH, page, short_type, typed
+from llm.cli.help import WIDTH, page, short_type
 from llm.cli.main import VERBS, main
 from llm.cli.overrides import split_words
 from llm.config import SCHEMAS, known_keys
+from llm.config.check import quoted, shown
 
 
 def help_of(*words: str) -> str:
@@ -121,4 +122,18 @@ def test_types_in_few_letters(annotation: object, text: str) -> None:
     ],
 )
 def test_values_as_one_types_them(value: object, text: str) -> None:
-    assert typed(value) == text
+    assert quoted(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (" a, b", " a, b"),
+        ("a\nb", "a\\nb"),
+        ([" a", "b", True], '[" a", b, true]'),
+        ({"a": None}, '{"a": null}'),
+        ("a" * 61, "a" * 57 + "..."),
+    ],
+)
+def test_values_of_errors_are_raw_and_short(value: object, text: str) -> None:
+    assert shown(value) == text

@@ -12,11 +12,12 @@ from omegaconf import OmegaConf
 
 from llm.cli import catalog
 from llm.cli.compose import compose
-from llm.cli.help import page, typed
+from llm.cli.help import page
 from llm.cli.layers import merged, paths
 from llm.cli.overrides import split_words
 from llm.cli.sources import config_loader
 from llm.config import SCHEMAS, known_keys
+from llm.config.check import quoted
 from llm.config.words import REFUSED
 from llm.errors import ConfigError
 
@@ -94,7 +95,7 @@ def test_help_shows_the_values_that_compose(verb: str, chosen: Mapping[str, str]
             assert key not in rows
             continue
         plain = value is None or isinstance(value, int | str)
-        wanted = "needed" if value == "???" else typed(value) if plain else ""
+        wanted = "needed" if value == "???" else quoted(value, 40) if plain else ""
         assert f"  {wanted}" in rows[key], f"{key}={value}"
 
 
