@@ -13,7 +13,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from llm.config.schema import Beside, Leaf, Leaves
 from llm.config.static import COMPUTED, REQUIRED, Field, Fields, Signature, signature
-from llm.config.words import REFUSED, nearest
+from llm.config.words import REFUSED, REFUSED_VALUES, nearest
 
 _PLAIN = {
     int: "int",
@@ -160,7 +160,8 @@ def _check_value(value: Any, annotation: Any, path: str) -> list[Problem]:
     except PydanticUserError:
         return []  # no type of plain values; the class itself must judge
     except ValidationError:
-        return [Problem(path, value, f"expected {_mismatch(value, annotation)}.{_hint(value, annotation)}")]
+        reason = REFUSED_VALUES.get(path, {}).get(str(value)) or f"expected {_mismatch(value, annotation)}"
+        return [Problem(path, value, f"{reason}.{_hint(value, annotation)}")]
     return []
 
 

@@ -147,6 +147,10 @@ REFUSED = {
     "trainer.barebones": "leave it out; it would switch off saving and logging",
 }
 
+# Values that another tool would take, with the reason why no key of ours does.
+_FLOAT16 = "float16 overflows without a loss scale, which is not there"
+REFUSED_VALUES = {"trainer.precision": {"16": _FLOAT16, "16-mixed": _FLOAT16, "16-true": _FLOAT16}}
+
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known name that `word` most likely stands for, or None where nothing is near enough."""

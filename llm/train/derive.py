@@ -142,10 +142,6 @@ def _is_record(known: dict[str, Any]) -> bool:
     )
 
 
-def _given(value: int | str | None) -> int | None:
-    return None if value in ("auto", None) else int(value)
-
-
 def _devices(trainer: dict[str, Any], parallelism: Parallelism, machine: Machine) -> int:
     wanted = trainer["devices"]
     if wanted in ("auto", -1):
@@ -187,7 +183,7 @@ def _micro_batch_size(
     data: dict[str, Any], readers: int, context_length: int, accelerator: str, probed: dict[str, Any]
 ) -> int:
     per_rank = _divided(data["batch_size"], readers)
-    given = _given(data["micro_batch_size"])
+    given = data["micro_batch_size"]
     if given is None:
         return _fitting(per_rank, context_length, accelerator, probed.get("micro_batch_size"))
     if per_rank % given:
@@ -207,10 +203,6 @@ def _fitting(per_rank: int, context_length: int, accelerator: str, probed: int |
 
 
 def _precision(wanted: str, machine: Machine, probed: dict[str, Any]) -> str:
-    if wanted in ("16", "16-mixed", "16-true"):
-        raise ConfigError(
-            f"trainer.precision={wanted}: float16 overflows without a loss scale, which is not there. Use bf16-mixed."
-        )
     if wanted != "auto":
         return wanted
     return probed["precision"] if probed else ("bf16-mixed" if machine.has_bf16 else "32-true")
@@ -244,10 +236,10 @@ def _max_steps(trainer: dict[str, Any], batch_size: int, samples_per_epoch: int)
     steps, epochs, time = trainer["max_steps"], trainer["max_epochs"], trainer["max_time"]
     if time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", time):
         raise ConfigError(f"trainer.max_time={time}: write it as DD:HH:MM:SS, such as 00:01:30:00.")
-    if steps is not None and steps < 1 and steps != -1:
+    if steps < 1 and steps != -1:
         raise ConfigError(f"trainer.max_steps={steps}: it is at least 1, or -1 for no limit.")
-    limits = [] if steps in (None, -1) else [steps]
-    if epochs not in (None, -1):
+    limits = [] if steps == -1 else [steps]
+    if epochs is not None:
         limits.append(math.ceil(epochs * samples_per_epoch / batch_size))
     if not limits:
         raise ConfigError("trainer.max_steps or trainer.max_epochs must say when training ends.")
