@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llm.adapter.frozen import KINDS, Frozen, decoded
+from llm.bounds import Count, Positive, ShareBelowOne
 from llm.errors import ConfigError
 from llm.model import Transformer
 from llm.model.heads import LABEL_PARTS
@@ -82,15 +83,16 @@ class Lora:
         ConfigError: a value is out of its range.
     """
 
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
+    rank: Count = 8
+    alpha: Positive = 16.0
+    dropout: ShareBelowOne = 0.0
     targets: str | Sequence[str] = ALL
     rslora: bool = False
     dora: bool = False
     quantize: str | None = None
 
     def __post_init__(self) -> None:
+        # A checkpoint's manifest names these too, which no schema has checked.
         for key, fine, rule in (
             ("rank", self.rank >= 1, "at least 1"),
             ("alpha", self.alpha > 0, "above 0"),

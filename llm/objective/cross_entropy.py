@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llm.bounds import Share
+from llm.bounds import NotNegative, Share
 from llm.data.collators.base import Batch
 from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
@@ -54,7 +54,7 @@ class LabelCrossEntropy(CrossEntropy):
     """
 
     def __init__(
-        self, label_smoothing: Share = 0.0, label_weights: Mapping[str, float] | None = None
+        self, label_smoothing: Share = 0.0, label_weights: Mapping[str, NotNegative] | None = None
     ) -> None:
         super().__init__(label_smoothing)
         self.label_weights = {str(label): weight for label, weight in (label_weights or {}).items()}

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llm.bounds import NotNegative, Positive
 from llm.data.collators.base import Batch
 from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
@@ -41,7 +42,8 @@ class PreferenceLoss:
         ConfigError: a value is out of its range.
     """
 
-    def __init__(self, kind: Kind = "dpo", beta: float = 0.1, margin: float = 0.5) -> None:
+    def __init__(self, kind: Kind = "dpo", beta: Positive = 0.1, margin: NotNegative = 0.5) -> None:
+        # What a run's folder says is not checked again when the run is evaluated.
         if kind not in ("dpo", "ipo", "simpo"):
             raise ConfigError(f"task.objective.kind={kind}: it is dpo, ipo or simpo.")
         if beta <= 0 or margin < 0:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from llm.bounds import MOST_SAMPLE_BYTES, PositiveShare
+from llm.bounds import MOST_SAMPLE_BYTES, Count, PositiveShare
 from llm.errors import ConfigError, DataError
 from llm.tokenizer.base import (
     END_OF_TEXT,
@@ -95,9 +95,9 @@ class SentencePieceSpec:
     """
 
     algorithm: str
-    vocab_size: int
+    vocab_size: Count
     special_tokens: Sequence[str] = SPECIAL_TOKENS
-    sample_bytes: int = 16_000_000
+    sample_bytes: Count = 16_000_000
     character_coverage: PositiveShare = 0.9995
     needs_text = True
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+from llm.bounds import Share, Whole
 from llm.errors import ConfigError
 
 Schedule = Callable[[int], float]
@@ -17,7 +18,7 @@ WARMUP_SHARE = 20
 LONGEST_DEFAULT_WARMUP = 2000
 
 
-def cosine(total_steps: int, *, warmup_steps: int | None = None, final_lr_ratio: float = 0.1) -> Schedule:
+def cosine(total_steps: int, *, warmup_steps: Whole | None = None, final_lr_ratio: Share = 0.1) -> Schedule:
     """Half a cosine from 1 down to `final_lr_ratio` (SGDR, arXiv 1608.03983, without restarts).
 
     Raises:
@@ -33,7 +34,7 @@ def cosine(total_steps: int, *, warmup_steps: int | None = None, final_lr_ratio:
     return with_warmup(warmup, decay)
 
 
-def linear(total_steps: int, *, warmup_steps: int | None = None, final_lr_ratio: float = 0.0) -> Schedule:
+def linear(total_steps: int, *, warmup_steps: Whole | None = None, final_lr_ratio: Share = 0.0) -> Schedule:
     """A straight line from 1 down to `final_lr_ratio`.
 
     Raises:
@@ -47,10 +48,10 @@ def linear(total_steps: int, *, warmup_steps: int | None = None, final_lr_ratio:
 def wsd(
     total_steps: int,
     *,
-    warmup_steps: int | None = None,
-    decay_ratio: float = 0.2,
+    warmup_steps: Whole | None = None,
+    decay_ratio: Share = 0.2,
     decay_shape: Literal["sqrt", "linear"] = "sqrt",
-    final_lr_ratio: float = 0.0,
+    final_lr_ratio: Share = 0.0,
 ) -> Schedule:
     """Warm-up, a constant rate, and a decay over the last `decay_ratio` of the run.
 
@@ -76,7 +77,7 @@ def wsd(
     return with_warmup(warmup, decay)
 
 
-def inverse_sqrt(total_steps: int, *, warmup_steps: int | None = None) -> Schedule:
+def inverse_sqrt(total_steps: int, *, warmup_steps: Whole | None = None) -> Schedule:
     """After the warm-up `sqrt(warmup_steps / step)` (the Transformer, arXiv 1706.03762; T5, arXiv 1910.10683).
 
     Without a warm-up it is `1 / sqrt(step + 1)`. It doesn't depend on the run's length, so a run can be prolonged

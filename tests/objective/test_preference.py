@@ -182,7 +182,7 @@ def test_settings_out_of_range_are_refused(keys, message):
         PreferenceLoss(**keys)
 
 
-def test_what_the_first_model_says_is_needed():
+def test_what_the_reference_model_says_is_needed():
     with pytest.raises(ConfigError, match="init_from"):
         PreferenceLoss("ipo").rewards(SCORES, LENGTHS, None)
     assert PreferenceLoss("simpo").rewards(SCORES, LENGTHS, None).shape == (3, 2)

@@ -1,6 +1,8 @@
-"""A number of a step that can't be is refused by key and value, before any document is read."""
+"""A number of a choice that can't be is refused by key and value, before any document is read."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import pytest
@@ -13,6 +15,10 @@ from llm.data.steps import GopherQuality, Length
 from llm.errors import ConfigError
 
 NAMES = sorted(set(steps.__all__) - {"Result", "Step", "TextStep"})
+CONF = Path(__file__).resolve().parents[3] / "conf"
+# What choices of conf/ are made by; sources and collators check their numbers themselves.
+MADE_BY = re.compile(r"_target_: (llm\.(?!data\.)[\w.]+)")
+OURS = sorted({name for file in CONF.rglob("*.yaml") for name in MADE_BY.findall(file.read_text("utf-8"))})
 
 
 def unbounded(annotation: Any) -> Iterator[type]:
@@ -25,9 +31,9 @@ def unbounded(annotation: Any) -> Iterator[type]:
                 yield from unbounded(inner)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_number_of_a_step_has_bounds(name: str) -> None:
-    found = signature(f"llm.data.steps.{name}")
+@pytest.mark.parametrize("target", [*(f"llm.data.steps.{name}" for name in NAMES), *OURS])
+def test_every_number_of_a_choice_has_bounds(target: str) -> None:
+    found = signature(target)
     assert found is not None
     assert [key for key, field in found.fields.items() if list(unbounded(field.annotation))] == []
 
@@ -54,6 +60,24 @@ def test_a_number_out_of_bounds_is_named_with_its_key(word: str, expected: str) 
     with pytest.raises(ConfigError) as raised:
         compose("prepare", ["data=common_crawl", "data.paths=x", f"data.steps.{word}"])
     assert str(raised.value).startswith(f"data.steps.{word}: expected {expected}")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["adapter=lora", "init_from=x", "adapter.rank=0"], "int above 0"),
+        (["adapter=lora", "init_from=x", "adapter.dropout=1.0"], "float from 0 below 1"),
+        (["schedule.final_lr_ratio=1.5"], "float from 0 up to 1"),
+        (["schedule.warmup_steps=-1"], "int from 0 or null"),
+        (["schedule=wsd", "schedule.decay_ratio=-0.1"], "float from 0 up to 1"),
+        (["task=dpo", "init_from=x", "task.objective.beta=0.0"], "float above 0"),
+        (["tokenizer.vocab_size=0"], "int above 0"),
+    ],
+)
+def test_a_number_of_a_training_choice_is_refused_before_anything_is_read(words, expected) -> None:
+    with pytest.raises(ConfigError) as raised:
+        compose("train", words)
+    assert str(raised.value).startswith(f"{words[-1]}: expected {expected}")
 
 
 def test_what_a_step_may_be_set_to_composes() -> None:
