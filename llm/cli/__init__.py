@@ -1,1 +1,1 @@
-"""The commands: one thin file a verb."""
+"""The command line: words to a checked config, help and completion. What a command does is in llm/jobs."""

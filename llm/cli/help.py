@@ -1,6 +1,5 @@
 """What `--help` shows: what a command does, what can be chosen, and every key with its type, default and meaning."""
 
-import importlib
 import itertools
 import re
 import textwrap
@@ -8,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from llm.cli import catalog
+from llm.cli.about import ABOUT
 from llm.cli.layers import Folders, Layer, merged, names_of
 from llm.cli.overrides import Words
 from llm.config import SCHEMAS, known_keys
@@ -33,7 +33,7 @@ _WRITING = (
 
 def overview(verbs: Sequence[str]) -> str:
     """What `llm` alone shows."""
-    rows = {f"llm {verb}": _what(verb) for verb in verbs}
+    rows = {f"llm {verb}": ABOUT[verb].summary for verb in verbs}
     rows["llm completion"] = "print a completion script for bash, zsh or fish"
     return "\n".join(
         [
@@ -50,12 +50,12 @@ def overview(verbs: Sequence[str]) -> str:
 def page(verb: str, words: Words) -> str:
     """The help page of a command, for the choices in `words`."""
     folders = catalog.config_folders(words.flags.get("config_dir"))
-    module, groups = _module(verb), _groups(verb, folders)
+    about, groups = ABOUT[verb], _groups(verb, folders)
     takes = f"llm {verb}{' [group=choice ...]' if groups else ''} [key=value ...]"
     same = f"      the same as python {verb}.py" if verb in ("train", "evaluate") else ""
     sections = [
-        [f"{takes}{same}", "", *_wrapped("", module.ABOUT, 0)],
-        ["Examples", *(line for row in module.EXAMPLES.items() for line in _example(verb, *row))],
+        [f"{takes}{same}", "", *_wrapped("", about.text, 0)],
+        ["Examples", *(line for row in about.examples.items() for line in _example(verb, *row))],
         groups,
         *_keys(verb, folders, words.values),
         *(_keys("sweep", folders, {}) if verb == "train" else ()),
@@ -63,14 +63,6 @@ def page(verb: str, words: Words) -> str:
         _wrapped("", _WRITING, 0),
     ]
     return "\n\n".join("\n".join(section) for section in sections if section)
-
-
-def _module(verb: str) -> Any:
-    return importlib.import_module(f"llm.cli.{verb}")
-
-
-def _what(verb: str) -> str:
-    return str(_module(verb).__doc__).partition(": ")[2].removesuffix(".")
 
 
 def _example(verb: str, line: str, remark: str) -> list[str]:

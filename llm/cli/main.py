@@ -94,7 +94,7 @@ def _verb(verb: str, rest: list[str]) -> int:
     from llm.cli.compose import compose
 
     composed = compose(verb, rest)
-    # Loaded once the words are right: a mistake is told at once.
+    # llm/jobs/<verb>.py, loaded once the words are right: a mistake is told at once.
     code: int = importlib.import_module(f"llm.jobs.{verb}").run(composed)
     return code
 

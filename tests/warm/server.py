@@ -24,7 +24,6 @@ from typing import Any
 MODULES = (
     "llm.cli.main",
     "llm.cli.compose",
-    "llm.cli.train",
     "llm.cli.sweep",
     "llm.jobs.train",
     "llm.jobs.generate",
