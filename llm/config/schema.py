@@ -184,7 +184,7 @@ class TrainConfig:
 class PlanConfig(TrainConfig):
     """The keys of `llm plan` beside those of `llm train`."""
 
-    goal: Literal["answer", "fastest"] = "answer"  # fastest: search for the most tokens a second
+    goal: Literal["answer", "fastest"] = "answer"  # answer: does it fit; fastest: the most tokens/s
     tokens: Positive | None = None  # to train on; null: as many as trainer.max_steps takes
     mfu: PositiveShare = 0.4  # share of the peak that matrix products reach while they run
     headroom: ShareBelowOne = 0.1  # share of a device's memory that is kept free

@@ -137,3 +137,19 @@ def test_values_as_one_types_them(value: object, text: str) -> None:
 )
 def test_values_of_errors_are_raw_and_short(value: object, text: str) -> None:
     assert shown(value) == text
+
+
+@pytest.mark.parametrize("choice", ["adamw", "muon"])
+def test_every_key_of_an_optimizer_has_words(choice: str) -> None:
+    file = catalog.conf_folder() / "optimizer" / f"{choice}.yaml"
+    keys = [line for line in file.read_text(encoding="utf-8").splitlines() if re.match(r"(?!_)\w+:", line)]
+    assert len(keys) > 4
+    assert [line for line in keys if "# " not in line] == []
+
+
+def test_task_files_have_one_form() -> None:
+    """Else a key that is copied from one to another lands elsewhere."""
+    for file in (catalog.conf_folder() / "task").glob("*.yaml"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        assert lines[0] == "# @package _global_", file
+        assert not any(line.startswith(("collator:", "architectures:")) for line in lines), file
