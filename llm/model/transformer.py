@@ -95,7 +95,7 @@ class Transformer(nn.Module):
             raise ConfigError(f"architecture={self.config.architecture} takes no source")
         self._check_room(source_bs.shape[1], None)
         hidden_bsd = self.encoder(self.embedding(source_bs), documents_bt=documents_bs)
-        return self.stack.read(hidden_bsd, documents_bs)
+        return self.stack.project_source(hidden_bsd, documents_bs)
 
     def head(self, hidden_btd: Tensor) -> Tensor:
         """Return the logits (b, t, v) of hidden states: of the vocabulary, or of the config's labels."""
