@@ -74,7 +74,7 @@ class BatchEngine:
         self.waiting: deque[Request] = deque()
         make = partial(SlotCache, model.config, rows, device=weight.device, dtype=weight.dtype)
         self._cache = make()
-        self._sources = make() if model.encoder is not None else None
+        self._sources = make() if model.reads_source else None
         self._rows = [Row() for _ in range(rows)]
         self._decoding = self._prefilling = 0
         self._clock = 0
@@ -342,7 +342,7 @@ class BatchEngine:
 def rows_within(model: Transformer, rows: int, gib: float) -> int:
     """How many of `rows` have a cache within `gib`; a ConfigError where not one has."""
     row_bytes = SlotCache.row_bytes(model.config, next(model.parameters()).dtype)
-    row_bytes *= 1 if model.encoder is None else 2
+    row_bytes *= 2 if model.reads_source else 1
     fitting = min(rows, int(gib * 2**30 / row_bytes))
     if fitting < 1:
         raise ConfigError(
