@@ -219,7 +219,9 @@ class BatchEngine:
         )
         starts = [len(row.cached) for row in rows]
         first = self._decoding
-        cache = self._cache.row_view(first, starts[0]) if len(rows) == 1 else self._cache.rows_view(first, starts)
+        cache = (
+            self._cache.row_view(first, starts[0]) if len(rows) == 1 else self._cache.rows_view(first, starts)
+        )
         hidden_btd = self._hidden_states(tokens_bt, cache, first, rows)
         for row, piece in zip(rows, pieces, strict=True):
             row.cached += piece
@@ -243,7 +245,8 @@ class BatchEngine:
                 source_bs.clamp(min=0), torch.where(source_bs == PADDING, PADDING, 0)
             )
         for number, row in enumerate(unread):
-            sources.write_row(self._rows.index(row), [[part[number] for part in layer] for layer in memory.layers])
+            layers = [[part[number] for part in layer] for layer in memory.layers]
+            sources.write_row(self._rows.index(row), layers)
             row.has_source = True
 
     def _hidden_states(self, tokens_bt: Tensor, cache: Cache, first: int, rows: Sequence[Row]) -> Tensor:
