@@ -13,7 +13,7 @@ from llm.data.documents.bio import OUTSIDE
 from llm.generation import GREEDY, Mention, estimate, extract
 from llm.serve import asking
 from llm.serve.asking import Settings
-from llm.serve.errors import ApiError
+from llm.serve.errors import ApiError, HuggingFaceRoute
 from llm.serve.labelling import labelled, mentioned
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
@@ -24,7 +24,7 @@ from llm.serve.writing import Completion, Writing, call_in_worker
 DEFAULT_LABELS, DEFAULT_TOKENS = 5, 64
 # Of texts that are read to their end, so that one request doesn't hold up the others for long.
 MOST_CHARACTERS = 100_000
-router = APIRouter()
+router = APIRouter(route_class=HuggingFaceRoute)
 
 
 class GenerateParameters(Body):

@@ -13,7 +13,7 @@ from starlette.requests import Request as HttpRequest
 from llm.generation import Sampling
 from llm.serve import asking
 from llm.serve.asking import Settings
-from llm.serve.errors import ApiError
+from llm.serve.errors import ApiError, OpenAIRoute
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
 from llm.serve.responding import to_response
@@ -24,7 +24,7 @@ from llm.serve.writing import Completion, Writing, call_in_worker, whole_respons
 from llm.tokenizer import MASK
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=OpenAIRoute)
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
