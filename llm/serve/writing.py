@@ -54,7 +54,7 @@ class _Text:
 
 
 @dataclass
-class Answer:
+class Completion:
     """Everything that was written for one request, as it came together."""
 
     texts: list[str]
@@ -64,7 +64,7 @@ class Answer:
     written: int = field(default=0)
 
     @classmethod
-    def empty(cls, number: int, read: int) -> "Answer":
+    def empty(cls, number: int, read: int) -> "Completion":
         """Before the first piece of `number` texts."""
         return cls([""] * number, [[] for _ in range(number)], ["length"] * number, read)
 
@@ -163,10 +163,10 @@ async def call_in_worker(served: Served, function: Callable[[], Result]) -> Resu
     return await asyncio.wrap_future(future)
 
 
-async def whole_answers(served: Served, texts: Sequence[str], settings: Settings) -> AsyncIterator[Piece]:
-    """What a model that reads a text whole makes of `texts`, one after the other; the `n` of each are the same."""
+async def whole_responses(served: Served, texts: Sequence[str], settings: Settings) -> AsyncIterator[Piece]:
+    """What a model that responds whole says of `texts`, one after the other; the `n` of each are the same."""
     for index, text in enumerate(texts):
-        whole = await call_in_worker(served, partial(served.answer, text, settings.max_tokens))
+        whole = await call_in_worker(served, partial(served.respond, text, settings.max_tokens))
         said = TextWriter(served.tokenizer, settings.stops).say(whole, final=True)
         for number in range(settings.n):
             yield Piece(index * settings.n + number, said, [], "stop")
