@@ -14,7 +14,7 @@ import numpy as np
 from llm.data.corpus import Corpus, TokenStream
 from llm.data.documents import fingerprint
 from llm.data.sampling.turns import Turns
-from llm.data.sampling.view import Part, SampleView
+from llm.data.sampling.view import SampleView, WeightedView
 from llm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -171,9 +171,9 @@ class MixedView(SampleView):
         self._ends = np.cumsum([view.n_in_order for view in self.views])
 
     @property
-    def parts(self) -> list[Part]:
+    def weighted_views(self) -> list[WeightedView]:
         """The view of each stream, with its weight."""
-        return [Part(view, weight) for view, weight in zip(self.views, self._weights, strict=True)]
+        return [WeightedView(view, weight) for view, weight in zip(self.views, self._weights, strict=True)]
 
     @property
     def size(self) -> int:

@@ -12,7 +12,7 @@ from llm import build
 from llm.build import Config, Origin
 from llm.data import Corpus
 from llm.data.collators.base import Load, Work, load
-from llm.data.preparation.prepare import find
+from llm.data.preparation.prepare import find_prepared
 from llm.data.sources import HuggingFace
 from llm.errors import ConfigError
 from llm.jobs.show import amount, duration
@@ -149,7 +149,7 @@ def _text(config: Config, origin: Origin) -> Text:
     source = build.source(config["data"], config)
     if isinstance(source, HuggingFace) and not Path(source.path).exists():
         return Text(None, None)  # to look at it is to download it
-    plan, corpus = find(
+    plan, corpus = find_prepared(
         source, origin.tokenizer, config["shards_dir"], steps=build.steps(config["data"], config)
     )
     return Text(corpus, plan.n_bytes)

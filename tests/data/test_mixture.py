@@ -205,7 +205,7 @@ def test_what_a_mixture_takes_is_that_of_each_source_by_its_weight_and_of_the_lo
     mixture, collate = pairs
     mixed = mixture.train.cut(collate.cut, 64, 7)
     found = load(collate, mixed)
-    short, long = (load(collate, part.view) for part in mixed.parts)
+    short, long = (load(collate, part.view) for part in mixed.weighted_views)
     expected = [(3 * one + other) / 4 for one, other in zip(short.work, long.work, strict=True)]
     assert list(found.work) == pytest.approx(expected)
     assert found.work.written < long.work.written / 2

@@ -167,7 +167,7 @@ class WindowCollator(ABC):
 
 def load(collate: Collator, view: SampleView) -> Load:
     """What training on a view's samples asks of a model, each stream counted by its weight."""
-    views, weights = zip(*view.parts, strict=True)
+    views, weights = zip(*view.weighted_views, strict=True)
     works = np.array([collate.work(one) for one in views])
     # Of streams that are alike the mean is what each takes, to the last bit.
     mean = works[0] + weights @ (works - works[0]) / sum(weights)

@@ -13,7 +13,7 @@ from llm.data.collators.base import Given, Setting
 from llm.data.collators.packed import Conversation, Exchange, Packed, PackedCollator
 from llm.data.collators.transcripts import Transcripts
 from llm.data.corpus import TokenStream
-from llm.data.documents import Document, LeftOut, Piece, Plan, Source, fingerprint
+from llm.data.documents import Document, LeftOut, Piece, ReadingPlan, Source, fingerprint
 from llm.data.documents.messages import as_conversation, is_preference
 from llm.data.files.inputs import InputFiles
 from llm.errors import ConfigError, DataError
@@ -41,7 +41,7 @@ class Conversing:
         """The source's."""
         return self.source.validation_share
 
-    def plan(self, files: InputFiles) -> Plan:
+    def plan(self, files: InputFiles) -> ReadingPlan:
         """The source's plan, its pieces made conversations."""
         plan = self.source.plan(files)
         pieces = [ConversingPiece(piece, self.preferences) for piece in plan.pieces]

@@ -13,7 +13,7 @@ from llm.errors import ConfigError
 from llm.tokenizer import Tokenizer
 
 
-class Part(NamedTuple):
+class WeightedView(NamedTuple):
     """A view of one stream, and its weight in training beside the others'."""
 
     view: "SampleView"
@@ -60,9 +60,9 @@ class SampleView(ABC):
         """The targets (n,) of the training samples of these numbers (n,); None where all have as many."""
 
     @property
-    def parts(self) -> Sequence[Part]:
+    def weighted_views(self) -> Sequence[WeightedView]:
         """The views of single streams that it is made of: itself alone."""
-        return [Part(self, 1.0)]
+        return [WeightedView(self, 1.0)]
 
     def require(self, samples: int) -> None:
         """Raise ConfigError unless training can take so many samples."""
