@@ -273,7 +273,7 @@ BASELINES: dict[str, Callable[["Bench"], tuple[Entry, str]]] = {
 
 def _answers(collator: ConversationCollator, stream: TokenStream) -> list[np.ndarray]:
     """What the assistant says in each conversation of a stream, as ids."""
-    view = collator.cut(stream, collator.longest, 0)
+    view = collator.samples(stream, collator.longest, 0)
     some = [view.conversation(number) for row in view.rows for number in row.tolist()]
     return [one.ids_t[one.is_written_t] for one in some]
 

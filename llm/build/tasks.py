@@ -12,9 +12,7 @@ from llm.build.nodes import Config, collator_class, instantiate, settings
 from llm.build.origins import Origin
 from llm.data.collators.base import Collator, Setting
 from llm.data.collators.preferences import PreferenceCollator
-from llm.data.corpus import TokenStream
-from llm.data.mixture import AnyCorpus, AnyStream
-from llm.data.sampling.view import SampleView
+from llm.data.mixture import AnyCorpus
 from llm.errors import ConfigError
 from llm.evaluation.preferences import reference_scores
 from llm.files import write_tensors
@@ -26,16 +24,29 @@ from llm.train import checkpoint
 from llm.train.hardware import place
 
 # What a collator has to have, one of somebody's own too; some of it is asked for at the end of training alone.
-REQUIRED = ("cut", "given", "marks", "most", "work")
+REQUIRED = ("extra_fields", "given", "longest_tokens", "mean_tokens", "samples")
+# What these were called before, and `window_tokens`: a class from then would be taken for one that leaves them as they are.
+RENAMED = {
+    "cut": "samples",
+    "marks": "extra_fields",
+    "most": "longest_tokens",
+    "window_work": "window_tokens",
+    "work": "mean_tokens",
+}
 
 
 def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collator:
     """What makes batches as the task wants them.
 
     Raises:
-        ConfigError: it lacks a part of `llm.data.collators.base.Collator`.
+        ConfigError: it lacks a part of `llm.data.collators.base.Collator`, or calls one as it was called before.
     """
     make, keys = collator_class(config), settings(config["task"]["collator"])
+    if old := [name for name in RENAMED if hasattr(make, name)]:
+        told = ", ".join(f"{name} is {RENAMED[name]} now" for name in old)
+        raise ConfigError(
+            f"task.collator: {make.__name__} has other names than llm.data.collators.base.Collator: {told}."
+        )
     made = make(Setting(tokenizer, config["seed"], shape), **keys)
     if lacks := [name for name in REQUIRED if not hasattr(made, name)]:
         raise ConfigError(
@@ -43,25 +54,6 @@ def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collat
             "llm.data.collators.base.Collator asks of each."
         )
     return cast(Collator, made)
-
-
-def view_of(collate: Collator, stream: AnyStream, length: int, seed: int) -> SampleView:
-    """A stream as samples of at most `length` tokens, as the collator cuts them; `seed` decides their order.
-
-    Raises:
-        ConfigError: it gives something else.
-    """
-
-    def cut(one: TokenStream, length: int, seed: int) -> SampleView:
-        view = collate.cut(one, length, seed)
-        if not isinstance(view, SampleView):
-            raise ConfigError(
-                f"task.collator: the cut of {type(collate).__name__} gives {type(view).__name__}, which isn't made from "
-                "llm.data.sampling.view.SampleView: derive it from that class."
-            )
-        return view
-
-    return stream.cut(cut, length, seed)
 
 
 def shape_for(config: Config, found: Origin, corpus: AnyCorpus) -> ModelConfig:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from llm.data.collators.base import Collator
 from llm.data.corpus import Corpus, TokenStream
 from llm.data.documents import fingerprint
 from llm.data.sampling.turns import Turns
@@ -20,21 +21,8 @@ from llm.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
 
-# What a collator cuts a stream by, for a context length and a seed.
-Cut = Callable[[TokenStream, int, int], SampleView]
-
 # Counts in the fingerprint: raise it when the same shares give another sequence.
 VERSION = 2
-
-
-class AnyStream(Protocol):
-    """The tokens of a corpus, or of several."""
-
-    def __len__(self) -> int: ...
-
-    def cut(self, by: Cut, length: int, seed: int) -> SampleView:
-        """As samples of at most `length` tokens, as a collator's `cut` gives them; `seed` decides their order."""
-        ...
 
 
 class AnyCorpus(Protocol):
@@ -45,11 +33,11 @@ class AnyCorpus(Protocol):
     vocab_size: int
 
     @property
-    def train(self) -> AnyStream:
+    def train(self) -> "AnyStream":
         """What is trained on."""
 
     @property
-    def validation(self) -> AnyStream:
+    def validation(self) -> "AnyStream":
         """What is held out."""
 
     @property
@@ -255,11 +243,27 @@ class MixedStream:
     def __len__(self) -> int:
         return sum(len(stream) for stream in self.streams.values())
 
-    def cut(self, by: Cut, length: int, seed: int) -> MixedView:
-        """The streams as samples of at most `length` tokens, as a collator's `cut` gives them; `seed` decides their order."""
-        return MixedView(
-            {name: stream.cut(by, length, seed) for name, stream in self.streams.items()}, self.portions
+
+# The tokens of a corpus, or of several.
+AnyStream = TokenStream | MixedStream
+
+
+def samples_of(collate: Collator, stream: AnyStream, length: int, seed: int) -> SampleView:
+    """A corpus's stream, or a mixture's, as the collator's samples of at most `length` tokens; `seed` decides their order.
+
+    Raises:
+        ConfigError: the collator gives something else.
+    """
+    if isinstance(stream, MixedStream):
+        views = {name: samples_of(collate, one, length, seed) for name, one in stream.streams.items()}
+        return MixedView(views, stream.portions)
+    view = collate.samples(stream, length, seed)
+    if not isinstance(view, SampleView):
+        raise ConfigError(
+            f"task.collator: the samples of {type(collate).__name__} are {type(view).__name__}, which isn't made from "
+            "llm.data.sampling.view.SampleView: derive it from that class."
         )
+    return view
 
 
 class Mixture:

@@ -111,7 +111,7 @@ def predicted_labels(
     Raises:
         DataError: there is no text.
     """
-    view = collate.cut(stream, model.config.context_length, 0)
+    view = collate.samples(stream, model.config.context_length, 0)
     device = next(model.parameters()).device
     logits, targets = [], []
     for first in range(0, view.n_in_order, batch_size):

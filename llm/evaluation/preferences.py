@@ -37,7 +37,7 @@ def reference_scores(
         raise ConfigError(
             f"task.collator: {type(collate).__name__} makes no preferences; PreferenceCollator does."
         )
-    view = collate.cut(stream, model.config.context_length, 0)
+    view = collate.samples(stream, model.config.context_length, 0)
     device = next(model.parameters()).device
     budget = tokens or (CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS)
     longest_n = view.lengths.max(axis=1, initial=1)
@@ -72,7 +72,7 @@ def score_preferences(
 ) -> Result:
     """loss, reward_accuracy and reward_margin over all preferences of a stream, each an example."""
     rows: list[Row] = []
-    view = collate.cut(stream, model.config.context_length, 0)
+    view = collate.samples(stream, model.config.context_length, 0)
     device = next(model.parameters()).device
     for first in range(0, view.n_in_order, batch_size):
         places = np.arange(first, min(first + batch_size, view.n_in_order))

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm.data import TokenStream
-from llm.data.collators.base import Collator
-from llm.data.collators.packed import Packed, PackedCollator
+from llm.data.collators.base import Collator, ScoredBy, scored_by
+from llm.data.collators.packed import Packed
 from llm.data.collators.pairs import Pairs
 from llm.data.collators.preferences import PreferenceCollator
-from llm.data.collators.prefix import PrefixCollator
 from llm.errors import ConfigError
 from llm.evaluation.classification import (
     confusion,
@@ -70,36 +69,52 @@ class Subject:
 
 
 def perplexity(subject: Subject) -> Result:
-    """How well held-out text is predicted, by what the model's architecture predicts; the examples are documents.
+    """How well held-out text is predicted, by what the model's task predicts; the examples are documents.
 
-    Decoder: next tokens (of chats the assistant's, of pairs the target's, of a prefix LM those after the prefix), as loss,
-    perplexity and bits per byte. Encoder: hidden tokens, as loss, pseudo-perplexity and accuracy. Encoder-decoder: the
-    target's tokens, as loss, perplexity and bits per byte.
+    Next tokens (of chats the assistant's, of pairs the target's, of a prefix LM those after the prefix), as loss, perplexity
+    and bits per byte; or hidden tokens, as loss, pseudo-perplexity and accuracy. The collator says which, see
+    `llm.data.collators.base.scored_by`.
     """
     _without_labels("perplexity", subject)
-    if isinstance(collate := subject.collator(), PreferenceCollator):
+    collate = subject.collator()
+    if getattr(collate, "of_preferences", False):
         raise ConfigError("eval=perplexity: preferences have no perplexity. eval=preferences scores them.")
-    if subject.model.config.architecture == "encoder_decoder" or isinstance(
-        collate, PackedCollator | PrefixCollator
-    ):
-        metrics = score_targets(
-            subject.model,
-            subject.stream,
-            collate,
-            subject.tokenizer,
-            seed=subject.seed,
-            batch_size=subject.batch_size,
-        )
-        return Result(metrics, subject.stream.n_documents)
+    return PERPLEXITIES[scored_by(collate)](subject, collate)
+
+
+def _of_tokens(subject: Subject, collate: Collator) -> Result:
+    """Of each token of the text."""
     sums = DocumentSums(subject.stream)
-    if subject.model.config.architecture == "encoder":
-        ids = Hidden(mask_token(subject.tokenizer), subject.tokenizer.end_of_text)
-        metrics = score_masked(
-            subject.model, subject.stream, ids, batch_size=subject.batch_size, each=sums.add
-        )
-        return Result(metrics, subject.stream.n_documents, sums.rows(subject.tokenizer, metrics))
     metrics = score_stream(subject.model, subject.stream, batch_size=subject.batch_size, each=sums.add)
     return Result(metrics, subject.stream.n_documents, sums.rows(subject.tokenizer, metrics))
+
+
+def _of_hidden_tokens(subject: Subject, collate: Collator) -> Result:
+    """Of each token of the text, hidden."""
+    sums = DocumentSums(subject.stream)
+    ids = Hidden(mask_token(subject.tokenizer), subject.tokenizer.end_of_text)
+    metrics = score_masked(subject.model, subject.stream, ids, batch_size=subject.batch_size, each=sums.add)
+    return Result(metrics, subject.stream.n_documents, sums.rows(subject.tokenizer, metrics))
+
+
+def _of_targets(subject: Subject, collate: Collator) -> Result:
+    """Of the targets that the collator makes."""
+    metrics = score_targets(
+        subject.model,
+        subject.stream,
+        collate,
+        subject.tokenizer,
+        seed=subject.seed,
+        batch_size=subject.batch_size,
+    )
+    return Result(metrics, subject.stream.n_documents)
+
+
+PERPLEXITIES: dict[ScoredBy, Callable[[Subject, Collator], Result]] = {
+    "tokens": _of_tokens,
+    "hidden_tokens": _of_hidden_tokens,
+    "targets": _of_targets,
+}
 
 
 def compression(subject: Subject) -> Result:
@@ -150,7 +165,7 @@ def pairs(subject: Subject) -> Result:
 
 def _written(name: str, subject: Subject) -> tuple[list[str], list[str], list[str]]:
     """The first `MOST_PAIRS` held-out sources, what is written for them, and their targets."""
-    view = subject.collator().cut(subject.stream, subject.model.config.context_length, subject.seed)
+    view = subject.collator().samples(subject.stream, subject.model.config.context_length, subject.seed)
     if isinstance(view, Packed) and not subject.model.config.labels:
         return answered_beside_targets(
             subject.model, view, subject.tokenizer, limit=MOST_PAIRS, batch_size=subject.batch_size

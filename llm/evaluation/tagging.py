@@ -35,7 +35,7 @@ def score_tags(model: Transformer, stream: TokenStream, collate: Collator, token
     """
     if not isinstance(collate, TagCollator):
         raise ConfigError("eval=tagging: it is for models that task=tagging trains.")
-    view = collate.cut(stream, model.config.context_length, 0)
+    view = collate.samples(stream, model.config.context_length, 0)
     texts, wanted, predicted, nats = [], [], [], []
     for document, windows, scores in read_documents(model, view, tokenizer):
         scores_wl = scored_once(windows, scores)

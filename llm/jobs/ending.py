@@ -48,7 +48,7 @@ def finish(job: Job, derived: Derived, net: Transformer, seen: dict[str, float])
         "split": "train",
         "metrics": {
             "steps": last["step"],
-            "tokens": round(last["samples"] * job.load.work.tokens),
+            "tokens": round(last["samples"] * job.sample_cost.mean.counted),
             **seen,
         },
         "examples": last["samples"],

@@ -6,8 +6,8 @@ from typing import Any
 
 from llm import build
 from llm.build import Config, Origin
-from llm.data.collators.base import Collator, Load, load
-from llm.data.mixture import AnyCorpus, AnyStream
+from llm.data.collators.base import Collator, SampleCost, measure_samples
+from llm.data.mixture import AnyCorpus, AnyStream, samples_of
 from llm.data.sampling.view import SampleView
 from llm.jobs.evaluate import Judge, evaluations, on_tasks
 from llm.jobs.judged import Judged
@@ -48,20 +48,20 @@ class Job:
     @cached_property
     def train_view(self) -> SampleView:
         """Its training text as samples."""
-        return self._cut(self.corpus.train)
+        return self._samples(self.corpus.train)
 
     @cached_property
     def validation_view(self) -> SampleView:
         """Its held-out text as samples."""
-        return self._cut(self.corpus.validation)
+        return self._samples(self.corpus.validation)
 
-    def _cut(self, stream: AnyStream) -> SampleView:
-        return build.view_of(self.collate, stream, self.shape.context_length, self.config["seed"])
+    def _samples(self, stream: AnyStream) -> SampleView:
+        return samples_of(self.collate, stream, self.shape.context_length, self.config["seed"])
 
     @cached_property
-    def load(self) -> Load:
-        """What training asks of its model."""
-        return load(self.collate, self.train_view)
+    def sample_cost(self) -> SampleCost:
+        """What the samples of its training text ask of its model."""
+        return measure_samples(self.collate, self.train_view)
 
     def judged(self, net: Transformer, checkpoint: str) -> list[Judged]:
         """What `eval` finds: on the held-out text, where there is any, and on tasks."""

@@ -283,7 +283,7 @@ def _callbacks(
     """What measures, shows, scores and saves while a model trains, in the order in which Lightning calls them."""
     config, run = job.config, job.run
     bar = build.progress(config)
-    meter = build.meter(job.corpus, net, data, job.load, decision.derived.peak_flops, [bar])
+    meter = build.meter(job.corpus, net, data, job.sample_cost, decision.derived.peak_flops, [bar])
     watch = build.hang_watch(config, run)
     pause = together(meter.paused, *(one.unhurried for one in watch))
     resume_from = None if decision.checkpoint is None else Path(decision.checkpoint)

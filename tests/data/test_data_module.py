@@ -20,7 +20,7 @@ def module(
 ) -> CorpusDataModule:
     collate = CausalCollator(Setting(corpus.tokenizer, seed, ModelConfig(context_length=context_length)))
     streams = (corpus.train, corpus.validation)
-    samples = [stream.cut(collate.cut, context_length, seed) for stream in streams]
+    samples = [collate.samples(stream, context_length, seed) for stream in streams]
     sizes = {"batch_size": batch_size, "micro_batch_size": micro_batch_size}
     found = CorpusDataModule(corpus, collate, *samples, **sizes)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))

@@ -6,7 +6,8 @@ import pytest
 
 from llm.build import corpora, nodes, tasks
 from llm.data.collators import CausalCollator, PreferenceCollator
-from llm.data.collators.base import Work
+from llm.data.collators.base import TokenCounts
+from llm.data.mixture import MixedStream, Portion, samples_of
 from llm.data.sampling.windows import Windows
 from llm.errors import ConfigError
 from llm.jobs import dry_run
@@ -15,9 +16,9 @@ from llm.tokenizer import ByteSpec
 
 
 class Half:
-    """Has no `given` and no `work`."""
+    """Has no `given` and no `mean_tokens`."""
 
-    marks, most, cut = (), None, None
+    extra_fields, longest_tokens, samples = (), None, None
 
     def __init__(self, setting) -> None:
         pass
@@ -26,7 +27,7 @@ class Half:
 def test_what_it_lacks_is_named(monkeypatch):
     monkeypatch.setattr(tasks, "collator_class", lambda config: Half)
     config = {"seed": 1, "task": {"collator": {"_target_": "mine.Half"}}}
-    with pytest.raises(ConfigError, match="Half has no given, work"):
+    with pytest.raises(ConfigError, match="Half has no given, mean_tokens"):
         tasks.collator(config, None, ModelConfig(vocab_size=8))
 
 
@@ -91,16 +92,31 @@ def test_one_that_mixes_nothing_takes_data_of_one_source(monkeypatch):
 
 
 class Other:
-    """Cuts a stream into what are no samples."""
+    """Makes of a stream what are no samples."""
 
-    def cut(self, stream, length, seed):
+    def samples(self, stream, length, seed):
         return [stream]
 
 
-def test_one_that_cuts_no_samples_is_told_what_they_derive_from():
-    stream = SimpleNamespace(cut=lambda by, length, seed: by("a text", length, seed))
-    with pytest.raises(ConfigError, match=r"the cut of Other gives list, .*SampleView"):
-        tasks.view_of(Other(), stream, 8, 0)
+def test_one_that_makes_no_samples_is_told_what_they_derive_from():
+    for stream in ("a text", MixedStream({"a": "a text"}, {"a": Portion()})):
+        with pytest.raises(ConfigError, match=r"the samples of Other are list, .*SampleView"):
+            samples_of(Other(), stream, 8, 0)
+
+
+class Earlier(CausalCollator):
+    """Has its own windows, by the names of an earlier version."""
+
+    cut, window_work = Windows, None
+
+
+def test_one_of_an_earlier_version_is_told_the_new_names(monkeypatch):
+    monkeypatch.setattr(tasks, "collator_class", lambda config: Earlier)
+    config = {"seed": 1, "task": {"collator": {"_target_": "mine.Earlier"}}}
+    with pytest.raises(
+        ConfigError, match=r"Earlier .*: cut is samples now, window_work is window_tokens now"
+    ):
+        tasks.collator(config, None, ModelConfig(vocab_size=8))
 
 
 class OwnWindows(Windows):
@@ -110,15 +126,15 @@ class OwnWindows(Windows):
 class LastWord(CausalCollator):
     """Scores one token of a window."""
 
-    cut = OwnWindows
+    samples = OwnWindows
 
-    def window_work(self, length):
-        return Work(length, length, 1)
+    def window_tokens(self, length):
+        return TokenCounts(length, length, 1)
 
 
 def test_one_of_windows_says_what_they_take_before_there_is_a_text(monkeypatch):
     monkeypatch.setattr(tasks, "collator_class", lambda config: LastWord)
     config = {"seed": 1, "task": {"collator": {"_target_": "mine.LastWord"}}}
     nothing, origin = dry_run.Text(None, None), SimpleNamespace(tokenizer=ByteSpec())
-    load, _ = dry_run._samples(config, origin, nothing, ModelConfig(context_length=32))
-    assert load.work == load.most == Work(32, 32, 1)
+    cost, _ = dry_run._samples(config, origin, nothing, ModelConfig(context_length=32))
+    assert cost.mean == cost.longest == TokenCounts(32, 32, 1)

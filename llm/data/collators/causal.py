@@ -3,9 +3,11 @@
 Shapes: n samples, b batch, t time, k targets in a row.
 """
 
+from typing import ClassVar
+
 import numpy as np
 
-from llm.data.collators.base import Batch, Setting, WindowCollator, Work, document_numbers
+from llm.data.collators.base import Batch, ScoredBy, Setting, TokenCounts, WindowCollator, document_numbers
 from llm.data.sampling.windows import IGNORED
 
 
@@ -17,16 +19,18 @@ class CausalCollator(WindowCollator):
         within_documents: whether attention stays within a document; else a token sees all that stands before it.
     """
 
+    scored_by: ClassVar[ScoredBy] = "tokens"
+
     def __init__(self, setting: Setting, *, within_documents: bool = False) -> None:
         self.within_documents = within_documents
         self.end_of_text = setting.tokenizer.end_of_text
 
-    def window_work(self, length: int) -> Work:
+    def window_tokens(self, length: int) -> TokenCounts:
         """Every token of a window is scored."""
-        return Work.full(length)
+        return TokenCounts.full(length)
 
     @property
-    def marks(self) -> tuple[str, ...]:
+    def extra_fields(self) -> tuple[str, ...]:
         """Documents, where attention stays within them."""
         return ("documents_bt",) if self.within_documents else ()
 

@@ -141,7 +141,7 @@ class ConversationCollator(PackedCollator):
         super().__init__(setting)
         self.too_long = check_too_long(too_long)
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> Conversations:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> Conversations:
         """A stream of conversations."""
         end = self.tokenizer.end_of_text
         return Conversations(stream, length, seed, end_of_text=end, too_long=self.too_long)

@@ -81,7 +81,7 @@ class JoinedPairCollator(PackedCollator):
                 f"model's {self.longest} tokens at least."
             )
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> JoinedPairs:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> JoinedPairs:
         """A stream of pairs."""
         end = self.tokenizer.end_of_text
         return JoinedPairs(stream, length, seed, end_of_text=end, most_given=self.most_given)

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, TokenCounts
 from llm.data.collators.pairs import Pair, Pairs, padded, padded_length
 from llm.data.collators.spans import filled
 from llm.data.corpus import TokenStream
@@ -49,7 +49,7 @@ class LabelCollator:
 
     given: Given = "text"
 
-    marks = ("documents_bt",)
+    extra_fields = ("documents_bt",)
 
     def __init__(self, setting: Setting) -> None:
         self.tokenizer, self.shape = setting.tokenizer, setting.shape
@@ -99,19 +99,19 @@ class TextLabelCollator(LabelCollator):
         labels = labels_of(stream, tokenizer)
         return dataclasses.replace(shape, labels=labels, labelled="text", pooler=pooler)
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> LabelledTexts:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> LabelledTexts:
         """A stream of texts and labels."""
         return LabelledTexts(stream, length, seed, self.tokenizer.end_of_text)
 
-    def work(self, view: LabelledTexts) -> Work:
+    def mean_tokens(self, view: LabelledTexts) -> TokenCounts:
         """The average text's; one position is scored."""
         length = float(view.source_lengths.mean())
-        return Work(length, length, 1.0)
+        return TokenCounts(length, length, 1.0)
 
-    def most(self, view: LabelledTexts) -> Work:
+    def longest_tokens(self, view: LabelledTexts) -> TokenCounts:
         """The longest text's, with the marks around it."""
         length = padded(view.most_read + 1, self.shape.context_length)
-        return Work(length, length, 1.0)
+        return TokenCounts(length, length, 1.0)
 
     def __call__(self, pairs: list[Pair], numbers_b: np.ndarray) -> Batch:
         """The batch of texts, padded to the longest."""

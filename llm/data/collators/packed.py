@@ -5,18 +5,16 @@ Shapes: n conversations, r rows, b batch, t time.
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
-from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, TokenCounts
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
 from llm.data.corpus import TokenStream
 from llm.data.sampling.epochs import Epochs
-from llm.data.sampling.view import SampleView
 from llm.data.sampling.windows import IGNORED
 from llm.model.mask import PADDING
 from llm.tokenizer import Tokenizer
@@ -130,23 +128,22 @@ class PackedCollator(ABC):
 
     given: Given
 
-    marks = ("documents_bt",)
+    extra_fields = ("documents_bt",)
 
     def __init__(self, setting: Setting) -> None:
         self.tokenizer, self.longest = setting.tokenizer, setting.shape.context_length
 
-    @property
     @abstractmethod
-    def cut(self) -> Callable[[TokenStream, int, int], SampleView]:
-        """Cuts a stream into rows for a context length and a seed."""
+    def samples(self, stream: TokenStream, length: int, seed: int) -> Packed:
+        """The rows of a stream, of at most `length` inputs; `seed` decides their order."""
 
-    def work(self, view: Packed) -> Work:
+    def mean_tokens(self, view: Packed) -> TokenCounts:
         """The average row's."""
-        return Work(view.tokens, view.tokens, view.targets)
+        return TokenCounts(view.tokens, view.tokens, view.targets)
 
-    def most(self, view: Packed) -> Work:
+    def longest_tokens(self, view: Packed) -> TokenCounts:
         """A full row's; each position gets scores, and those of what is to be written count."""
-        return Work.full(view.length)
+        return TokenCounts.full(view.length)
 
     def __call__(self, rows: list[list[Conversation]], numbers_b: np.ndarray) -> Batch:
         """The batch of rows, padded to the longest."""

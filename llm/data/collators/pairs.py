@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, TokenCounts
 from llm.data.collators.spans import filled, shifted
 from llm.data.corpus import TokenStream
 from llm.data.sampling.epochs import Epochs
@@ -131,24 +131,24 @@ class PairCollator:
     given: Given = "text"
     mixes = True
 
-    marks = ("source_documents_bs",)
+    extra_fields = ("source_documents_bs",)
 
     def __init__(self, setting: Setting) -> None:
         self.end_of_text, self.longest = setting.tokenizer.end_of_text, setting.shape.context_length
         self.start = start_token(setting.tokenizer)
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> Pairs:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> Pairs:
         """A stream of pairs."""
         return Pairs(stream, length, seed, self.end_of_text)
 
-    def work(self, view: Pairs) -> Work:
+    def mean_tokens(self, view: Pairs) -> TokenCounts:
         """The average pair's."""
-        return Work(view.tokens, view.written, view.written, view.read)
+        return TokenCounts(view.tokens, view.written, view.written, view.read)
 
-    def most(self, view: Pairs) -> Work:
+    def longest_tokens(self, view: Pairs) -> TokenCounts:
         """The longest source's and the longest target's."""
         read, written = (padded(most, self.longest) for most in (view.most_read, view.most_written))
-        return Work(read + written, written, written, read)
+        return TokenCounts(read + written, written, written, read)
 
     def __call__(self, pairs: list[Pair], numbers_b: np.ndarray) -> Batch:
         """The batch of pairs, each side padded to the longest of its kind."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, TokenCounts
 from llm.data.collators.conversations import TooLong, check_too_long
 from llm.data.collators.packed import Conversation, targets_of
 from llm.data.collators.pairs import padded_length
@@ -120,7 +120,7 @@ class PreferenceCollator:
     given: Given = "chat"
     of_preferences = True
 
-    marks = ("reference_b2",)
+    extra_fields = ("reference_b2",)
 
     def __init__(self, setting: Setting, *, too_long: TooLong = "cut") -> None:
         self.too_long = check_too_long(too_long)
@@ -133,18 +133,18 @@ class PreferenceCollator:
         made.log_probabilities = log_probabilities
         return made
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> Preferences:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> Preferences:
         """A stream of preferences."""
         end = self.tokenizer.end_of_text
         return Preferences(stream, length, seed, end_of_text=end, too_long=self.too_long)
 
-    def work(self, view: Preferences) -> Work:
+    def mean_tokens(self, view: Preferences) -> TokenCounts:
         """The average preference's, both sides together."""
-        return Work(view.tokens, view.tokens, view.targets)
+        return TokenCounts(view.tokens, view.tokens, view.targets)
 
-    def most(self, view: Preferences) -> Work:
+    def longest_tokens(self, view: Preferences) -> TokenCounts:
         """Two rows' that fill the context."""
-        return Work.full(2.0 * view.length)
+        return TokenCounts.full(2.0 * view.length)
 
     def __call__(self, preferences: list[Preference], numbers_b: np.ndarray) -> Batch:
         """The batch of preferences, padded to the longest side; padding stands behind what a decoder sees."""

@@ -46,13 +46,16 @@ class PrefixCollator(CausalCollator):
         within_documents: whether attention stays within a document; else a token sees all that stands before it.
     """
 
-    cut = PrefixWindows
     # A prefix follows from the sample's number, which a mixture and the source that it is of count differently.
     mixes = False
 
     def __init__(self, setting: Setting, *, within_documents: bool = False) -> None:
         super().__init__(setting, within_documents=within_documents)
         self.seed = setting.seed
+
+    def samples(self, stream: TokenStream, length: int, seed: int) -> PrefixWindows:
+        """The windows of a stream, which know how many targets each has."""
+        return PrefixWindows(stream, length, seed)
 
     @classmethod
     def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:

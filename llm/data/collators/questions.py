@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Work
+from llm.data.collators.base import Batch, TokenCounts
 from llm.data.collators.spans import filled
 from llm.data.collators.words import LabelledWords, Window, WordCollator, laid_out
 from llm.data.corpus import TokenStream
@@ -51,14 +51,14 @@ class AnswerCollator(WordCollator):
         """`shape` with a score for each edge of an answer."""
         return dataclasses.replace(shape, labels=EDGES, labelled="answer", pooler=False)
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> Questions:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> Questions:
         """A stream of questions."""
         end = self.tokenizer.end_of_text
         return Questions(stream, length, seed, end, stride=self.stride, has_lead=True)
 
-    def work(self, view: Questions) -> Work:
+    def mean_tokens(self, view: Questions) -> TokenCounts:
         """The average window's; each unit is scored."""
-        return Work.full(view.tokens)
+        return TokenCounts.full(view.tokens)
 
     def __call__(self, windows: list[Window], numbers_b: np.ndarray) -> Batch:
         """The batch of windows; a target tells whether START, END, both or neither stand at its position."""

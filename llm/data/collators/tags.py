@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Work
+from llm.data.collators.base import Batch, TokenCounts
 from llm.data.collators.spans import filled
 from llm.data.collators.words import LabelledWords, Window, WordCollator, laid_out
 from llm.data.corpus import TokenStream
@@ -42,13 +42,13 @@ class TagCollator(WordCollator):
         labels = sorted(with_both_sides(tags) if is_bio(sorted(tags)) else tags)
         return dataclasses.replace(shape, labels=tuple(labels), labelled="words", pooler=False)
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> TaggedSentences:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> TaggedSentences:
         """A stream of tagged sentences."""
         return TaggedSentences(stream, length, seed, self.tokenizer.end_of_text, stride=self.stride)
 
-    def work(self, view: TaggedSentences) -> Work:
+    def mean_tokens(self, view: TaggedSentences) -> TokenCounts:
         """The average window's; each word is scored."""
-        return Work(view.tokens, view.tokens, view.n_words / max(1, view.size))
+        return TokenCounts(view.tokens, view.tokens, view.n_words / max(1, view.size))
 
     def __call__(self, windows: list[Window], numbers_b: np.ndarray) -> Batch:
         """The batch of windows, padded to the longest."""

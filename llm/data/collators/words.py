@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Setting, Work
+from llm.data.collators.base import Setting, TokenCounts
 from llm.data.collators.labels import LabelCollator
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
@@ -221,9 +221,9 @@ class WordCollator(LabelCollator):
             raise ConfigError(f"task.collator.stride={stride} must be at least 1, or null for half a window.")
         self.stride = stride
 
-    def most(self, view: LabelledWords) -> Work:
+    def longest_tokens(self, view: LabelledWords) -> TokenCounts:
         """A full window's, a word a token."""
-        return Work.full(view.length)
+        return TokenCounts.full(view.length)
 
 
 def laid_out(

@@ -49,7 +49,7 @@ def collator(architecture="encoder", context_length=128, **keys):
 
 
 def view(corpus, collate, length=128):
-    return collate.cut(corpus.train, length, 0)
+    return collate.samples(corpus.train, length, 0)
 
 
 def test_a_question_keeps_its_passage_and_where_its_answer_stands(tmp_path):
@@ -104,7 +104,7 @@ def test_questions_on_a_passage_are_held_out_together(tmp_path):
     ]
     corpus = prepared(tmp_path, *passages, share=0.3)
     sides = [
-        {collator().cut(stream, 128, 0).question(number).passage for number in range(stream.n_documents)}
+        {collator().samples(stream, 128, 0).question(number).passage for number in range(stream.n_documents)}
         for stream in (corpus.train, corpus.validation)
     ]
     assert not sides[0] & sides[1]
@@ -137,7 +137,7 @@ def test_no_answer_is_the_text_as_a_whole(tmp_path, architecture, place):
 def test_the_windows_of_a_long_passage_hold_the_answer_once_at_least(tmp_path):
     corpus = prepared(tmp_path, (PASSAGE, [question()]))
     collate = collator(context_length=32, stride=8)
-    windows = collate.cut(corpus.train, 32, 0)
+    windows = collate.samples(corpus.train, 32, 0)
     assert windows.note == "1 of 1 texts are longer than model.context_length=32 and are read in windows."
     batch = collate(windows.in_order(np.arange(windows.size)), np.arange(windows.size))
     # Each row has a start and an end: those of the answer, or of none.
