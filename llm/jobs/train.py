@@ -17,15 +17,15 @@ from llm.config import Composed
 from llm.data import CorpusDataModule
 from llm.data.mixture import AnyCorpus, open_text
 from llm.errors import DataError, UserError
+from llm.jobs.baseline import HARNESS
 from llm.jobs.beside_plan import expected, measured
 from llm.jobs.dry_run import show_dry_run
 from llm.jobs.ending import finish, read_results, show_end
 from llm.jobs.evaluate import check_names
 from llm.jobs.job import Choices, Job
-from llm.jobs.judged import Entry
 from llm.jobs.samples import sample_callbacks
+from llm.jobs.scored import Entry
 from llm.jobs.show import amount
-from llm.jobs.yardstick import HARNESS
 from llm.malloc import give_back_freed_memory, tune_malloc
 from llm.model import Transformer, parameter_count
 from llm.redaction import redacted, redacted_text
@@ -309,7 +309,7 @@ def _evaluated(job: Job, net: Transformer, pause: Pause) -> list[L.Callback]:
         with gathered(net):
             return {
                 f"{EVALUATED}{_name(one.entry, len(job.corpus.parts) > 1)}/{metric}": value
-                for one in job.judged(net, "now")
+                for one in job.evaluate(net, "now")
                 for metric, value in one.entry["metrics"].items()
             }
 

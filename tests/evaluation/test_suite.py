@@ -80,9 +80,7 @@ def test_next_tokens_are_scored_document_by_document(subject):
 def test_a_collator_made_from_ours_is_scored_by_its_own_targets(subject):
     own = subject(LastToken)
     metrics = EVALUATIONS["perplexity"](own).metrics
-    assert metrics == score_targets(
-        own.model, own.stream, own.collator(), own.tokenizer, seed=1, batch_size=4
-    )
+    assert metrics == score_targets(own.model, own.stream, own.collate, own.tokenizer, seed=1, batch_size=4)
     assert metrics["tokens"] == (len(own.stream) - 1) // 16 < len(own.stream) - 1
 
 
