@@ -106,11 +106,11 @@ def _google(config: Config, folder: Path) -> Baseline:
         if task == "sentiment":
             _check_labels(targets, [label for label in meant.values() if label])
             answers = service.sentiment(texts)
-            predicted = [label_of_sentiment(answer, meant, within) for answer in answers]
+            told = [label_of_sentiment(answer, meant, within) for answer in answers]
         else:
             answers = service.categories(texts)
-            predicted = [label_of_categories(answer, sorted({*targets})) for answer in answers]
-        return judged_labels(texts, targets, predicted, answers)
+            told = [label_of_categories(answer, sorted({*targets})) for answer in answers]
+        return judged_labels(texts, targets, told, answers)
 
     def ask() -> list[Scored]:
         return [Scored.of(evaluation, _source(config).corpus_name, "all", "google_nl", result())]

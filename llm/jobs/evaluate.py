@@ -100,6 +100,7 @@ def _on_text(
     if set(names) <= {HARNESS}:
         return []
     corpus = _own_corpus(run) if config["data"] is None else _other_corpus(run, config, typed)
+
     def subject(corpus: Corpus) -> Subject:
         return Subject(
             net,

@@ -17,7 +17,6 @@ from llm.data.sampling.windows import IGNORED
 from llm.data.sources import Squad
 from llm.errors import DataError
 from llm.model import ModelConfig
-from llm.objective.answer import AnswerCrossEntropy
 from llm.tokenizer import ByteSpec
 
 SPEC = ByteSpec()
@@ -154,28 +153,6 @@ def test_segments_part_question_and_passage(tmp_path):
     collate = AnswerCollator(Setting(TOKENIZER, 0, shape))
     batch = collate(view(corpus, collate).in_order(np.array([0])), np.arange(1))
     assert batch.segments_bt[0, :9].tolist() == [0] * 7 + [1] * 2
-
-
-class Fixed(torch.nn.Module):
-    def __init__(self, scores):
-        super().__init__()
-        self.scores = scores
-
-    def forward(self, tokens_bt, **inputs):
-        return self.scores
-
-
-def test_the_loss_is_the_mean_of_both_edges(tmp_path):
-    corpus = prepared(tmp_path, (PASSAGE, [question()]))
-    collate = collator()
-    batch = collate([*view(corpus, collate).in_order(np.array([0])), NOTHING], np.arange(2))
-    scores = torch.randn(*batch.targets_bk.shape, 2, generator=torch.Generator().manual_seed(0))
-    loss = AnswerCrossEntropy()(Fixed(scores), batch)
-    n = len(units(PASSAGE)) + 1
-    logs = scores[0, :n].log_softmax(0)
-    first = int((batch.targets_bk[0] == 3).nonzero())
-    assert loss.n_targets == 1
-    assert loss.total.item() == pytest.approx(-float(logs[first, 0] + logs[first, 1]) / 2, rel=1e-5)
 
 
 WORDS = ["the", "a", "an", "Cat", "cat", "dog's", "dog", ",", "!", "1822", "in-town", "Ünal", "-"]
