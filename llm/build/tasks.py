@@ -133,6 +133,6 @@ def _reference_log_probabilities(
     net = Transformer(start.shape)
     checkpoint.load_weights(net, start.weights, Path("init_from"))
     place(net.eval())
-    (whole,) = corpus.parts.values()
+    (whole,) = corpus.corpora.values()
     streams = [stream for stream in (whole.train, whole.validation) if len(stream)]
     return {stream.name: reference_scores(net, stream, collate) for stream in streams}

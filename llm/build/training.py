@@ -30,11 +30,11 @@ from llm.train.metrics import Meter, Observer, Pause
 from llm.train.module import LanguageModule
 from llm.train.optimizers import OptimizerFactory, check_strategy
 from llm.train.parallelism import Parallelism
-from llm.train.parts import PartLosses
 from llm.train.profiling import Unprofiled
 from llm.train.progress import TrainingProgress
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
+from llm.train.source_losses import SourceLosses
 
 
 def module(
@@ -91,7 +91,7 @@ def datamodule(
 def part_losses(data: CorpusDataModule) -> list[L.Callback]:
     """What tells the losses of a mixture's sources apart."""
     train, validation = data.train_view, data.validation_view
-    return [PartLosses(train.sources, train, validation)] if train.sources else []
+    return [SourceLosses(train.source_names, train, validation)] if train.source_names else []
 
 
 def meter(

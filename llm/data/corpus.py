@@ -171,7 +171,7 @@ class Corpus:
         return (self.train.n_bytes + self.validation.n_bytes) / (len(self.train) + len(self.validation))
 
     @property
-    def parts(self) -> dict[str, "Corpus"]:
+    def corpora(self) -> dict[str, "Corpus"]:
         """The corpora that it is made of, as a mixture has several."""
         return {self.name: self}
 

@@ -41,7 +41,7 @@ class AnyCorpus(Protocol):
         """What is held out."""
 
     @property
-    def parts(self) -> Mapping[str, Corpus]:
+    def corpora(self) -> Mapping[str, Corpus]:
         """The corpora that it is made of, by name."""
 
     @property
@@ -65,7 +65,7 @@ class AnyCorpus(Protocol):
 
 
 @dataclass(frozen=True)
-class Portion:
+class SourceShare:
     """How much of training a source gets: its weight beside the others', and for how many passes over it at most."""
 
     weight: float = 1.0
@@ -147,12 +147,12 @@ class Interleaving:
 class MixedView(SampleView):
     """The samples of several streams as one sequence; in order they stand one stream after the other."""
 
-    def __init__(self, views: Mapping[str, SampleView], portions: Mapping[str, Portion]) -> None:
-        self.sources, self.views = list(views), list(views.values())
-        self._weights = [portion.weight for portion in portions.values()]
+    def __init__(self, views: Mapping[str, SampleView], shares: Mapping[str, SourceShare]) -> None:
+        self.source_names, self.views = list(views), list(views.values())
+        self._weights = [share.weight for share in shares.values()]
         limits = [
-            None if portion.epochs is None else max(1, round(portion.epochs * view.size))
-            for portion, view in zip(portions.values(), self.views, strict=True)
+            None if share.epochs is None else max(1, round(share.epochs * view.size))
+            for share, view in zip(shares.values(), self.views, strict=True)
         ]
         self.order = Interleaving(self._weights, limits)
         self.end = self.order.length
@@ -170,7 +170,7 @@ class MixedView(SampleView):
         Raises:
             DataError: a stream is shorter than one sample.
         """
-        for name, view in zip(self.sources, self.views, strict=True):
+        for name, view in zip(self.source_names, self.views, strict=True):
             if not view.size:
                 raise DataError(
                     f"data.sources.{name}: its training text is shorter than one window of model.context_length and "
@@ -237,8 +237,8 @@ class MixedView(SampleView):
 class MixedStream:
     """The streams of several corpora, by name."""
 
-    def __init__(self, streams: Mapping[str, TokenStream], portions: Mapping[str, Portion]) -> None:
-        self.streams, self.portions = streams, portions
+    def __init__(self, streams: Mapping[str, TokenStream], shares: Mapping[str, SourceShare]) -> None:
+        self.streams, self.shares = streams, shares
 
     def __len__(self) -> int:
         return sum(len(stream) for stream in self.streams.values())
@@ -256,7 +256,7 @@ def samples_of(collate: Collator, stream: AnyStream, length: int, seed: int) -> 
     """
     if isinstance(stream, MixedStream):
         views = {name: samples_of(collate, one, length, seed) for name, one in stream.streams.items()}
-        return MixedView(views, stream.portions)
+        return MixedView(views, stream.shares)
     view = collate.samples(stream, length, seed)
     if not isinstance(view, SampleView):
         raise ConfigError(
@@ -275,46 +275,46 @@ class Mixture:
 
     name = "mixture"
 
-    def __init__(self, parts: Mapping[str, Corpus], portions: Mapping[str, Portion]) -> None:
-        self.parts, self.portions = parts, portions
-        first = next(iter(parts.values()))
+    def __init__(self, corpora: Mapping[str, Corpus], shares: Mapping[str, SourceShare]) -> None:
+        self.corpora, self.shares = corpora, shares
+        first = next(iter(corpora.values()))
         self.tokenizer_hash, self.vocab_size = first.tokenizer_hash, first.vocab_size
         self.require_tokenizer(self.tokenizer_hash)
-        self.train = MixedStream({name: corpus.train for name, corpus in parts.items()}, portions)
-        self.validation = MixedStream({name: corpus.validation for name, corpus in parts.items()}, portions)
+        self.train = MixedStream({name: corpus.train for name, corpus in corpora.items()}, shares)
+        self.validation = MixedStream({name: corpus.validation for name, corpus in corpora.items()}, shares)
 
     @property
     def fingerprint(self) -> str:
-        """What decides which text each sample is of: the corpora and their portions."""
+        """What decides which text each sample is of: the corpora and their shares."""
         parts = {
-            name: {"corpus": corpus.fingerprint, **vars(self.portions[name])}
-            for name, corpus in self.parts.items()
+            name: {"corpus": corpus.fingerprint, **vars(self.shares[name])}
+            for name, corpus in self.corpora.items()
         }
         return fingerprint({"mixed": VERSION, "parts": parts})
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
         """The tokenizer of all."""
-        return next(iter(self.parts.values())).tokenizer
+        return next(iter(self.corpora.values())).tokenizer
 
     @property
     def bytes_per_token(self) -> float:
         """Bytes of text per token of training."""
-        total = sum(portion.weight for portion in self.portions.values())
+        total = sum(share.weight for share in self.shares.values())
         return sum(
-            self.portions[name].weight / total * corpus.bytes_per_token for name, corpus in self.parts.items()
+            self.shares[name].weight / total * corpus.bytes_per_token for name, corpus in self.corpora.items()
         )
 
     def require_tokenizer(self, tokenizer_hash: str) -> None:
         """Raise DataError unless the corpora were made with the tokenizer of this hash."""
-        for corpus in self.parts.values():
+        for corpus in self.corpora.values():
             corpus.require_tokenizer(tokenizer_hash)
 
     def record(self) -> dict[str, Any]:
         """What `open_text` makes the mixture of again."""
         parts = {
-            name: {"folder": str(corpus.folder.resolve()), **vars(self.portions[name])}
-            for name, corpus in self.parts.items()
+            name: {"folder": str(corpus.folder.resolve()), **vars(self.shares[name])}
+            for name, corpus in self.corpora.items()
         }
         return {"name": self.name, "bytes_per_token": self.bytes_per_token, "parts": parts}
 
@@ -330,10 +330,10 @@ def open_text(record: Mapping[str, Any]) -> AnyCorpus:
     parts = record["parts"]
     return Mixture(
         {name: Corpus.open(part["folder"]) for name, part in parts.items()},
-        {name: Portion(part["weight"], part["epochs"]) for name, part in parts.items()},
+        {name: SourceShare(part["weight"], part["epochs"]) for name, part in parts.items()},
     )
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """What data=mixture names: its text is that of `data.sources`."""
+    """What data=mixture names (configs of runs do too): its text is that of `data.sources`, in a `Mixture`."""

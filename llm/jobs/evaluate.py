@@ -156,11 +156,11 @@ def evaluations(
         DataError: nothing is held out.
     """
     on_text = [name for name in known_names(names) if name != HARNESS]
-    parts = {name: part for name, part in corpus.parts.items() if len(part.validation) > 1}
-    if on_text and not parts:
+    held_out = {name: one for name, one in corpus.corpora.items() if len(one.validation) > 1}
+    if on_text and not held_out:
         raise DataError(f"{corpus.name} holds nothing out to score on: raise data.validation_share.")
     # One of each corpus, whose collator all its evaluations share.
-    subjects = {name: subject(part) for name, part in parts.items()}
+    subjects = {name: subject(one) for name, one in held_out.items()}
     return [
         Scored.of(name, data, split, checkpoint, EVALUATIONS[name](one))
         for data, one in subjects.items()

@@ -116,7 +116,7 @@ def _corpus(config: Config, origin: Origin, run: Run, say: Callable[[str], None]
             corpus = open_text(run.begun["data"])
         except UserError:
             raise error from None
-        folders = ", ".join(str(part.folder) for part in corpus.parts.values())
+        folders = ", ".join(str(part.folder) for part in corpus.corpora.values())
         say(f"{error}\nGoing on with the shards that the run began with: {folders}.")
         return corpus
 
@@ -308,7 +308,7 @@ def _evaluated(job: Job, net: Transformer, pause: Pause) -> list[L.Callback]:
     def score() -> dict[str, float]:
         with gathered(net):
             return {
-                f"{EVALUATED}{_name(one.entry, len(job.corpus.parts) > 1)}/{metric}": value
+                f"{EVALUATED}{_name(one.entry, len(job.corpus.corpora) > 1)}/{metric}": value
                 for one in job.evaluate(net, "now")
                 for metric, value in one.entry["metrics"].items()
             }

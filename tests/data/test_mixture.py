@@ -13,7 +13,7 @@ from llm.data import prepare
 from llm.data.collators.base import Setting, measure_samples
 from llm.data.collators.causal import CausalCollator
 from llm.data.collators.pairs import PairCollator
-from llm.data.mixture import Interleaving, MixedView, Mixture, Portion, open_text, samples_of
+from llm.data.mixture import Interleaving, MixedView, Mixture, SourceShare, open_text, samples_of
 from llm.data.module import CorpusDataModule
 from llm.data.sampling.turns import Turns
 from llm.data.sampling.windows import Windows
@@ -118,7 +118,7 @@ def mixture(write, tmp_path):
     for name, text in texts.items():
         folder = write({f"{n:02d}.txt": f"{name} {n}: " + text * (10 + n) for n in range(50)}, name)
         corpora[name] = prepare(TextFiles([f"{folder}/*.txt"]), ByteSpec(), tmp_path / "shards")
-    return Mixture(corpora, {"cats": Portion(3.0), "dogs": Portion(1.0)})
+    return Mixture(corpora, {"cats": SourceShare(3.0), "dogs": SourceShare(1.0)})
 
 
 def module(mixture, length=16, batch_size=12):
@@ -162,8 +162,8 @@ def test_batches_go_on_from_any_step(mixture):
 def test_its_record_opens_it_again_and_its_fingerprint_tells_its_shares(mixture):
     again = open_text(mixture.record())
     assert again.fingerprint == mixture.fingerprint
-    assert open_text(mixture.parts["cats"].record()).fingerprint == mixture.parts["cats"].fingerprint
-    other = Mixture(mixture.parts, {**mixture.portions, "dogs": Portion(2.0)})
+    assert open_text(mixture.corpora["cats"].record()).fingerprint == mixture.corpora["cats"].fingerprint
+    other = Mixture(mixture.corpora, {**mixture.shares, "dogs": SourceShare(2.0)})
     assert other.fingerprint != mixture.fingerprint
 
 
@@ -176,7 +176,7 @@ def pairs(write, tmp_path):
         folder = write({"a.jsonl": "\n".join(map(json.dumps, lines))}, name)
         source = JsonLines([f"{folder}/a.jsonl"], text="source", label="target", validation_share=0.2)
         corpora[name] = prepare(source, ByteSpec(), tmp_path / "shards")
-    mixed = Mixture(corpora, {"short": Portion(3.0), "long": Portion(1.0)})
+    mixed = Mixture(corpora, {"short": SourceShare(3.0), "long": SourceShare(1.0)})
     return mixed, PairCollator(Setting(mixed.tokenizer, 0, ModelConfig(context_length=64)))
 
 
@@ -217,7 +217,7 @@ def test_what_a_mixture_takes_is_that_of_each_source_by_its_weight_and_of_the_lo
 def test_alike_sources_take_what_each_takes_whatever_their_weights(mixture):
     collate = module(mixture).collate
     views = {name: Windows(stream, 17, 0) for name, stream in mixture.train.streams.items()}
-    mixed = MixedView(views, {"cats": Portion(0.1), "dogs": Portion(0.7)})
+    mixed = MixedView(views, {"cats": SourceShare(0.1), "dogs": SourceShare(0.7)})
     # The plan reads first batches where the longest sample differs from the average one.
     assert measure_samples(collate, mixed) == measure_samples(collate, views["cats"])
     assert measure_samples(collate, mixed).mean == measure_samples(collate, mixed).longest
@@ -237,7 +237,7 @@ def test_what_cannot_be_mixed_is_refused(mixture):
         _ = samples_of(CAUSAL, mixture.train, 10**6, 0).size
     ends = MixedView(
         {name: Windows(stream, 16, 0) for name, stream in mixture.train.streams.items()},
-        {"cats": Portion(1.0, 2), "dogs": Portion(1.0, 0.5)},
+        {"cats": SourceShare(1.0, 2), "dogs": SourceShare(1.0, 0.5)},
     )
     ends.require(ends.size)
     with pytest.raises(ConfigError, match="leave one source without epochs"):

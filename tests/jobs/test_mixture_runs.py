@@ -66,7 +66,7 @@ def test_losses_are_told_apart_as_a_split_by_hand_does(words, tmp_path, capsys):
             net(windows[:, :-1]).transpose(1, 2), windows[:, 1:], reduction="none"
         )
     assert sources.tolist().count(1) in (2, 3)  # a third of eight
-    for source, name in enumerate(mixture.parts):
+    for source, name in enumerate(mixture.corpora):
         assert float(row[f"train/loss/{name}"]) == pytest.approx(
             nats[sources == source].mean().item(), rel=1e-5
         )

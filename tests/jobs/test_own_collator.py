@@ -7,7 +7,7 @@ import pytest
 from llm.build import corpora, nodes, tasks
 from llm.data.collators import CausalCollator, PreferenceCollator
 from llm.data.collators.base import TokenCounts
-from llm.data.mixture import MixedStream, Portion, samples_of
+from llm.data.mixture import MixedStream, SourceShare, samples_of
 from llm.data.sampling.windows import Windows
 from llm.errors import ConfigError
 from llm.jobs import dry_run
@@ -99,7 +99,7 @@ class Other:
 
 
 def test_one_that_makes_no_samples_is_told_what_they_derive_from():
-    for stream in ("a text", MixedStream({"a": "a text"}, {"a": Portion()})):
+    for stream in ("a text", MixedStream({"a": "a text"}, {"a": SourceShare()})):
         with pytest.raises(ConfigError, match=r"the samples of Other are list, .*SampleView"):
             samples_of(Other(), stream, 8, 0)
 

@@ -28,7 +28,7 @@ class SampleView(ABC):
     """
 
     # The names of the sources that the streams are of, where there are several.
-    sources: Sequence[str] = ()
+    source_names: Sequence[str] = ()
     # The samples that training can take; None for no end, as of one stream.
     end: int | None = None
 

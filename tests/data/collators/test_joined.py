@@ -10,7 +10,7 @@ from llm.data import prepare
 from llm.data.collators.base import Setting, measure_samples
 from llm.data.collators.joined import JoinedPairCollator, pair_collator
 from llm.data.collators.pairs import PairCollator, Pairs
-from llm.data.mixture import MixedStream, Portion, samples_of
+from llm.data.mixture import MixedStream, SourceShare, samples_of
 from llm.data.sampling.windows import IGNORED
 from llm.data.sources import JsonLines
 from llm.errors import ConfigError, DataError
@@ -133,7 +133,7 @@ def test_a_pair_is_no_chat_of_several_turns():
 
 def test_sources_of_pairs_are_mixed(stream):
     collate = JoinedPairCollator(setting())
-    mixed = MixedStream({"a": stream, "b": stream}, {"a": Portion(3.0), "b": Portion(1.0)})
+    mixed = MixedStream({"a": stream, "b": stream}, {"a": SourceShare(3.0), "b": SourceShare(1.0)})
     view, alone = samples_of(collate, mixed, 128, 0), collate.samples(stream, 128, 0)
     assert measure_samples(collate, view) == measure_samples(collate, alone)
     numbers = np.arange(8)
@@ -150,8 +150,8 @@ def test_bytes_of_scored_tokens_are_weighed_by_what_each_source_gives(tmp_path):
         source = JsonLines([f"{tmp_path}/{name}.jsonl"], text="q", label="a", validation_share=0)
         streams[name] = prepare(source, ByteSpec(), tmp_path / "shards").train
     collate = JoinedPairCollator(setting())
-    portions = {"few": Portion(3.0), "many": Portion(1.0)}
-    view = samples_of(collate, MixedStream(streams, portions), 128, 0)
+    shares = {"few": SourceShare(3.0), "many": SourceShare(1.0)}
+    view = samples_of(collate, MixedStream(streams, shares), 128, 0)
     targets = [one.ids_t[one.is_written_t] for row in view.training(np.arange(4000)) for one in row]
     ids = np.concatenate(targets)
     n_bytes = len(TOKENIZER.decode_bytes(ids.tolist()))
