@@ -88,9 +88,9 @@ class Phase:
         self.start, self.before = start, before
         self._sources, self._turns = np.array(sources), Turns(weights)
 
-    def place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The source (n,) of the samples of these numbers (n,), and which of that source's own each is (n,)."""
-        turns, own = self._turns.place(numbers - self.start)
+    def place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The source (n,) of the samples of these indices (n,), and which of that source's own each is (n,)."""
+        turns, own = self._turns.place(indices - self.start)
         source = self._sources[turns]
         return source, own + self.before[source]
 
@@ -101,7 +101,7 @@ class Phase:
         return counts
 
     def end(self, source: int, limit: int) -> int:
-        """The first sample number before which `source` has had `limit` samples."""
+        """The index of the first sample before which `source` has had `limit` samples."""
         turn = int(np.flatnonzero(self._sources == source)[0])
         return self.start + self._turns.find(turn, limit - int(self.before[source]) - 1) + 1
 
@@ -131,16 +131,16 @@ class Interleaving:
             active = [at for at in active if limits[at] is None or before[at] < limits[at]]
         self.length = start
 
-    def place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The source (n,) of the samples of these numbers (n,), and which of that source's own each is (n,)."""
+    def place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The source (n,) of the samples of these indices (n,), and which of that source's own each is (n,)."""
         starts = [phase.start for phase in self.phases]
-        phases = np.searchsorted(starts, numbers, side="right") - 1
+        phases = np.searchsorted(starts, indices, side="right") - 1
         if phases[0] == phases[-1] and (phases == phases[0]).all():
-            return self.phases[phases[0]].place(numbers)
-        sources, own = np.empty_like(numbers), np.empty_like(numbers)
+            return self.phases[phases[0]].place(indices)
+        sources, own = np.empty_like(indices), np.empty_like(indices)
         for at in np.unique(phases):
             here = phases == at
-            sources[here], own[here] = self.phases[at].place(numbers[here])
+            sources[here], own[here] = self.phases[at].place(indices[here])
         return sources, own
 
 
@@ -194,28 +194,28 @@ class MixedView(SampleView):
         """The samples of all streams, each once."""
         return int(self._ends[-1])
 
-    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
+    def n_targets(self, indices: np.ndarray) -> np.ndarray | None:
         """The targets (n,) of training samples; None where all have as many, as windows do."""
-        return self._gathered(*self.place(numbers), lambda view, own: view.n_targets(own))
+        return self._gathered(*self.place(indices), lambda view, own: view.n_targets(own))
 
-    def training(self, numbers: np.ndarray) -> Any:
+    def training(self, indices: np.ndarray) -> Any:
         """The windows (n, t + 1) or pairs of training samples (n,)."""
-        return self._gathered(*self.place(numbers), lambda view, own: view.training(own))
+        return self._gathered(*self.place(indices), lambda view, own: view.training(own))
 
-    def in_order(self, numbers: np.ndarray) -> Any:
-        """The windows (n, t + 1) or pairs of these numbers (n,), one stream after the other; -1 asks for one of nothing."""
-        sources, own = self.place_in_order(numbers)
+    def in_order(self, indices: np.ndarray) -> Any:
+        """The windows (n, t + 1) or pairs of these indices (n,), one stream after the other; -1 asks for one of nothing."""
+        sources, own = self.place_in_order(indices)
         return self._gathered(sources, own, lambda view, own: view.in_order(own))
 
-    def place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of training samples (n,) the index of the source (n,), and which of that source's own each is (n,)."""
-        return self.order.place(numbers)
+        return self.order.place(indices)
 
-    def place_in_order(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def place_in_order(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `place`, of samples one stream after the other; -1 stays -1."""
-        sources = np.searchsorted(self._ends, numbers, side="right")
+        sources = np.searchsorted(self._ends, indices, side="right")
         begins = np.concatenate([[0], self._ends[:-1]])[sources]
-        return sources, np.where(numbers < 0, -1, numbers - begins)
+        return sources, np.where(indices < 0, -1, indices - begins)
 
     def _gathered(
         self, sources: np.ndarray, own: np.ndarray, read: Callable[[SampleView, np.ndarray], Any]

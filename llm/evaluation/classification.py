@@ -115,8 +115,8 @@ def predicted_labels(
     device = next(model.parameters()).device
     logits, targets = [], []
     for first in range(0, view.n_in_order, batch_size):
-        numbers = np.arange(first, min(first + batch_size, view.n_in_order))
-        batch = collate(view.in_order(numbers), numbers).to(device)
+        indices = np.arange(first, min(first + batch_size, view.n_in_order))
+        batch = collate(view.in_order(indices), indices).to(device)
         with inference(model):
             logits_b1l = model(batch.tokens_bt, **batch.inputs())
         logits.append(logits_b1l[:, 0].float().cpu())

@@ -56,7 +56,7 @@ def reference_scores(
             torch.cuda.empty_cache()
             budget = len(some) * longest
             continue
-        scores_n2[view.numbers[some]] = scores_b2.cpu().numpy()
+        scores_n2[view.indices[some]] = scores_b2.cpu().numpy()
         places = rest
     return scores_n2
 
@@ -80,9 +80,9 @@ def score_preferences(
         with inference(model):
             margins_b = objective.margins(model, batch)[0].double().cpu()
         losses = objective.losses(margins_b).tolist()
-        numbers = view.numbers[places].tolist()
-        for number, margin, loss in zip(numbers, margins_b.tolist(), losses, strict=True):
-            better, worse = (tokenizer.decode(side.ids_t.tolist()) for side in view.sides(number))
+        indices = view.indices[places].tolist()
+        for index, margin, loss in zip(indices, margins_b.tolist(), losses, strict=True):
+            better, worse = (tokenizer.decode(side.ids_t.tolist()) for side in view.sides(index))
             scores = {"loss": loss, "reward_accuracy": float(margin > 0), "reward_margin": margin}
             rows.append(
                 {

@@ -40,8 +40,8 @@ def score_tags(model: Transformer, stream: TokenStream, collate: Collator, token
     for document, windows, scores in read_documents(model, view, tokenizer):
         scores_wl = scored_once(windows, scores)
         tags = view.tags(document)
-        numbers_w = torch.tensor([collate.number(tag) for tag in tags])
-        nats.append(torch.nn.functional.cross_entropy(scores_wl, numbers_w, reduction="sum").item())
+        label_ids_w = torch.tensor([collate.label_id(tag) for tag in tags])
+        nats.append(torch.nn.functional.cross_entropy(scores_wl, label_ids_w, reduction="sum").item())
         texts.append(view.shown(document, tokenizer))
         wanted.append(tags)
         predicted.append(best_tags(scores_wl, model.config.labels))

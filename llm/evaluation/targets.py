@@ -36,8 +36,8 @@ def score_targets(
     device = next(model.parameters()).device
     nll, tokens, n_bytes = torch.zeros((), dtype=torch.float64), 0, 0
     for first in range(0, view.n_in_order, batch_size):
-        numbers = np.arange(first, min(first + batch_size, view.n_in_order))
-        batch = collate(view.in_order(numbers), numbers)
+        indices = np.arange(first, min(first + batch_size, view.n_in_order))
+        batch = collate(view.in_order(indices), indices)
         batch = batch.to(device)
         with inference(model):
             logits_bkv = model(batch.tokens_bt, **batch.inputs())

@@ -74,7 +74,7 @@ def _values(batch: Batch) -> int:
 def _with_fields(batch: Batch, extra_fields: tuple[str, ...]) -> Batch:
     """With the log-probabilities of the first model, which a preference gets only in training."""
     if "reference_b2" in extra_fields and batch.reference_b2 is None:
-        return batch._replace(reference_b2=torch.zeros(batch.numbers_b.shape[0], 2))
+        return batch._replace(reference_b2=torch.zeros(batch.indices_b.shape[0], 2))
     return batch
 
 

@@ -32,7 +32,7 @@ def blanks(sample_cost: SampleCost, size: int) -> Iterator[Batch]:
         Batch(
             tokens_bt=ids(written),
             targets_bk=ids(scored),
-            numbers_b=torch.zeros(size, dtype=torch.long),
+            indices_b=torch.zeros(size, dtype=torch.long),
             documents_bt=ids(written) if "documents_bt" in extra_fields else None,
             positions_bk=None if scored == written else ids(scored),
             source_bs=ids(read) if read else None,

@@ -93,14 +93,14 @@ class Tally:
     def add(self, rows: Rows | None, batch: Batch) -> None:
         """Keep a batch's, where its objective tells them."""
         if rows is not None:
-            self._kept.append((rows.nats_b, rows.targets_b, batch.numbers_b))
+            self._kept.append((rows.nats_b, rows.targets_b, batch.indices_b))
 
     def take(self, n_sources: int) -> torch.Tensor:
         """The nats and the targets of each source (2, p), float64, and begin anew."""
         sums_2p = torch.zeros(2, n_sources, dtype=torch.float64)
         if self._kept:
-            nats, targets, numbers = (torch.cat(column).cpu() for column in zip(*self._kept, strict=True))
-            sources = torch.from_numpy(self._place(numbers.numpy())[0])
+            nats, targets, indices = (torch.cat(column).cpu() for column in zip(*self._kept, strict=True))
+            sources = torch.from_numpy(self._place(indices.numpy())[0])
             sums_2p[0].index_add_(0, sources, nats.double())
             sums_2p[1].index_add_(0, sources, targets.double())
         self._kept = []

@@ -24,8 +24,8 @@ from llm.tokenizer import ByteSpec
 class LastToken(CausalCollator):
     """Scores the last token of each window alone."""
 
-    def __call__(self, windows, numbers_b):
-        batch = super().__call__(windows, numbers_b)
+    def __call__(self, windows, indices_b):
+        batch = super().__call__(windows, indices_b)
         batch.targets_bk[:, :-1] = -100
         return batch
 

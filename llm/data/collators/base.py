@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     Args:
         tokens_bt: the inputs; of a decoder with a source, its target, one position later.
         targets_bk: the tokens or labels to predict, `IGNORED` where there is none.
-        numbers_b: the number of each sample in the order of training (-1: filled up).
+        indices_b: the index of each sample in the order of training (-1: filled up).
         documents_bt: the document of each input, llm.model.mask.PADDING for none; None where a row is one document.
         positions_bk: where the targets stand; None where each input has one.
         source_bs: what an encoder-decoder reads.
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
     tokens_bt: Tensor
     targets_bk: Tensor
-    numbers_b: Tensor
+    indices_b: Tensor
     documents_bt: Tensor | None = None
     positions_bk: Tensor | None = None
     source_bs: Tensor | None = None
@@ -149,8 +149,8 @@ class Collator(Protocol):
         """The fields of its batches that stand beside tokens, targets and positions."""
         ...
 
-    def __call__(self, samples: Any, numbers_b: np.ndarray) -> Batch:
-        """The batch of samples, as the view gives them, with their numbers (b,)."""
+    def __call__(self, samples: Any, indices_b: np.ndarray) -> Batch:
+        """The batch of samples, as the view gives them, with their indices (b,)."""
         ...
 
 

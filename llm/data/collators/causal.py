@@ -34,12 +34,12 @@ class CausalCollator(WindowCollator):
         """Documents, where attention stays within them."""
         return ("documents_bt",) if self.within_documents else ()
 
-    def __call__(self, windows: np.ndarray, numbers_b: np.ndarray) -> Batch:
+    def __call__(self, windows: np.ndarray, indices_b: np.ndarray) -> Batch:
         """The batch, both tensors views of `windows` where nothing is past the end of the text."""
         tokens_bt = windows[:, :-1]
         if (windows[:, -1] == IGNORED).any():
             tokens_bt = np.where(tokens_bt == IGNORED, 0, tokens_bt)
-        arrays = {"tokens_bt": tokens_bt, "targets_bk": windows[:, 1:], "numbers_b": numbers_b}
+        arrays = {"tokens_bt": tokens_bt, "targets_bk": windows[:, 1:], "indices_b": indices_b}
         if self.within_documents:
             arrays["documents_bt"] = document_numbers(tokens_bt, self.end_of_text)
         return Batch.of(**arrays)

@@ -106,15 +106,15 @@ class Conversations(Packed):
         ]
         return "; ".join(filter(None, told)) + "." if any(told) else ""
 
-    def conversation(self, number: int) -> Conversation:
-        """A conversation by its number in the stream, as far as it fits."""
-        ids, turns = self.transcripts.read(number)
+    def conversation(self, index: int) -> Conversation:
+        """A conversation by its index in the stream, as far as it fits."""
+        ids, turns = self.transcripts.read(index)
         longest = self.length + 1
         return Conversation(ids[:longest], (turns % 2 == 1)[:longest])
 
-    def exchange(self, number: int) -> Exchange:
+    def exchange(self, index: int) -> Exchange:
         """What is given before the first answer, and that answer."""
-        ids_t, turn_t = self.transcripts.read(number)
+        ids_t, turn_t = self.transcripts.read(index)
         # The last id that is given before the first answer, and the last of that.
         given, written = (np.flatnonzero(np.diff(turn_t % 2 == 1, append=False)) + 1)[:2]
         return Exchange(ids_t[:given], ids_t[given:written])

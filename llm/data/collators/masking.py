@@ -56,14 +56,14 @@ class MaskingCollator(WindowCollator):
         """Those of a window; the hidden ones alone are scored."""
         return TokenCounts(length, length, self.share * length)
 
-    def __call__(self, windows: np.ndarray, numbers_b: np.ndarray) -> Batch:
+    def __call__(self, windows: np.ndarray, indices_b: np.ndarray) -> Batch:
         """The batch of the windows' tokens but their last ones."""
         tokens_bt = windows[:, :-1].copy()
         present_bt = tokens_bt != IGNORED
         tokens_bt[~present_bt] = self.end_of_text
         documents_bt = np.where(present_bt, document_numbers(tokens_bt, self.end_of_text), PADDING)
         can_hide_bt = present_bt & (tokens_bt != self.end_of_text)
-        draws = [self._draw(sample, tokens_bt.shape[1]) for sample in numbers_b.tolist()]
+        draws = [self._draw(sample, tokens_bt.shape[1]) for sample in indices_b.tolist()]
         scores_bt, fates_bt, others_bt = (np.stack(parts) for parts in zip(*draws, strict=True))
         # As many in every row, so that shapes don't change.
         k = max(1, round(self.share * tokens_bt.shape[1]))
@@ -80,7 +80,7 @@ class MaskingCollator(WindowCollator):
         return Batch.of(
             tokens_bt=tokens_bt,
             targets_bk=targets_bk,
-            numbers_b=numbers_b,
+            indices_b=indices_b,
             documents_bt=documents_bt,
             positions_bk=positions_bk,
         )

@@ -27,7 +27,7 @@ question_of = lru_cache(maxsize=64)(Question.of)
 class Questions(LabelledWords):
     """A stream of questions: each stands before its passage, in every window of it."""
 
-    def n_targets(self, numbers: np.ndarray) -> None:
+    def n_targets(self, indices: np.ndarray) -> None:
         """One answer in each window."""
 
     def question(self, document: int) -> Question:
@@ -60,12 +60,12 @@ class AnswerCollator(WordCollator):
         """The average window's; each unit is scored."""
         return TokenCounts.full(view.tokens)
 
-    def __call__(self, windows: list[Window], numbers_b: np.ndarray) -> Batch:
+    def __call__(self, windows: list[Window], indices_b: np.ndarray) -> Batch:
         """The batch of windows; a target tells whether START, END, both or neither stand at its position."""
         arrays = laid_out(windows, self.tokenizer, self.shape, whole=True)
         targets = [self._edges(window) for window in windows]
         targets_bk = filled(targets, arrays["positions_bk"].shape[1], IGNORED)
-        return Batch.of(targets_bk=targets_bk, numbers_b=numbers_b, **arrays)
+        return Batch.of(targets_bk=targets_bk, indices_b=indices_b, **arrays)
 
     def _edges(self, window: Window) -> np.ndarray:
         if window.document < 0:

@@ -50,18 +50,18 @@ class TagCollator(WordCollator):
         """The average window's; each word is scored."""
         return TokenCounts(view.tokens, view.tokens, view.n_words / max(1, view.size))
 
-    def __call__(self, windows: list[Window], numbers_b: np.ndarray) -> Batch:
+    def __call__(self, windows: list[Window], indices_b: np.ndarray) -> Batch:
         """The batch of windows, padded to the longest."""
         arrays = laid_out(windows, self.tokenizer, self.shape)
-        targets = [self._numbers(window) for window in windows]
+        targets = [self._label_ids(window) for window in windows]
         targets_bk = filled(targets, arrays["positions_bk"].shape[1], IGNORED)
-        return Batch.of(targets_bk=targets_bk, numbers_b=numbers_b, **arrays)
+        return Batch.of(targets_bk=targets_bk, indices_b=indices_b, **arrays)
 
-    def _numbers(self, window: Window) -> np.ndarray:
-        """The tag of each word by its number, `IGNORED` for those that are scored elsewhere."""
-        numbers = np.full(len(window.words), IGNORED, np.int64)
+    def _label_ids(self, window: Window) -> np.ndarray:
+        """The tag of each word by its id, `IGNORED` for those that are scored elsewhere."""
+        label_ids = np.full(len(window.words), IGNORED, np.int64)
         first, _, begin, stop = window.span
         if stop > begin:
             scored = tags_of(window.about)[begin:stop]
-            numbers[begin - first : stop - first] = [self.number(tag) for tag in scored]
-        return numbers
+            label_ids[begin - first : stop - first] = [self.label_id(tag) for tag in scored]
+        return label_ids

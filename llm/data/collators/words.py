@@ -173,13 +173,13 @@ class LabelledWords(Epochs[Window]):
         words = self._starts[first + span.end] - self._starts[first + span.first] - (span.end - span.first)
         return min(int(words) + MARKS, self.length)
 
-    def in_order(self, numbers: np.ndarray) -> list[Window]:
-        """The windows of these numbers (n,); -1 is a window of nothing."""
-        return [NOTHING if number < 0 else self.window(number) for number in numbers.tolist()]
+    def in_order(self, indices: np.ndarray) -> list[Window]:
+        """The windows of these indices (n,); -1 is a window of nothing."""
+        return [NOTHING if number < 0 else self.window(number) for number in indices.tolist()]
 
-    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
+    def n_targets(self, indices: np.ndarray) -> np.ndarray | None:
         """The words (n,) that are scored in training samples."""
-        chosen = (self._windows[number][1] for number in self.order.shuffled(numbers).tolist())
+        chosen = (self._windows[number][1] for number in self.order.shuffled(indices).tolist())
         return np.array([span.stop - span.begin for span in chosen])
 
     def window(self, number: int) -> Window:

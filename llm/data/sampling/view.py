@@ -48,16 +48,16 @@ class SampleView(ABC):
         """What became of that which is longer than the context, in a sentence; empty where all fits."""
 
     @abstractmethod
-    def training(self, numbers: np.ndarray) -> Any:
-        """The training samples of these numbers (n,), as the collator takes them."""
+    def training(self, indices: np.ndarray) -> Any:
+        """The training samples of these indices (n,), as the collator takes them."""
 
     @abstractmethod
-    def in_order(self, numbers: np.ndarray) -> Any:
-        """The samples of these numbers (n,) in the order of the text; -1 asks for one of nothing."""
+    def in_order(self, indices: np.ndarray) -> Any:
+        """The samples of these indices (n,) in the order of the text; -1 asks for one of nothing."""
 
     @abstractmethod
-    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
-        """The targets (n,) of the training samples of these numbers (n,); None where all have as many."""
+    def n_targets(self, indices: np.ndarray) -> np.ndarray | None:
+        """The targets (n,) of the training samples of these indices (n,); None where all have as many."""
 
     @property
     def weighted_views(self) -> Sequence[WeightedView]:
@@ -72,13 +72,13 @@ class SampleView(ABC):
                 f"trainer.max_steps times data.batch_size wants {samples:,}: leave one source without epochs."
             )
 
-    def place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of training samples (n,) the index of the source (n,), and which of that source's own each is (n,)."""
-        return np.zeros_like(numbers), numbers
+        return np.zeros_like(indices), indices
 
-    def place_in_order(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def place_in_order(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `place`, of samples in the order of the text; -1 stays -1."""
-        return np.zeros_like(numbers), numbers
+        return np.zeros_like(indices), indices
 
     def target_bytes(self, tokenizer: Tokenizer) -> float | None:
         """The UTF-8 bytes of a sample's scored tokens, on average; None where that is known of the whole text alone."""

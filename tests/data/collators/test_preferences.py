@@ -105,6 +105,6 @@ def test_what_is_dropped_has_no_score(stream):
     found = figures.reference_scores(model, stream, collator(40, too_long="drop"))
     view = collator(40, too_long="drop").samples(stream, 40, 0)
     assert 0 < view.size < len(ROWS)
-    assert set(np.flatnonzero((found < 0).all(1))) == set(view.numbers)
+    assert set(np.flatnonzero((found < 0).all(1))) == set(view.indices)
     with pytest.raises(ConfigError, match="makes no preferences"):
         figures.reference_scores(model, stream, lambda *_: None)
