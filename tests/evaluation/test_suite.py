@@ -37,12 +37,11 @@ class Better(CausalCollator):
 
 
 @pytest.fixture
-def subject(write, tmp_path):
+def subject(tmp_path):
     """Makes a subject of a collator's class: a decoder and held-out text."""
-    folder = write(
-        {f"{n}.txt": f"Document {n}: " + "the cat sat on the mat. " * (3 + n) for n in range(9)}, "text"
-    )
-    stream = prepare(TextFiles([f"{folder}/*.txt"]), ByteSpec(), tmp_path / "shards").train
+    for n in range(9):
+        (tmp_path / f"{n}.txt").write_text(f"Document {n}: " + "the cat sat on the mat. " * (3 + n))
+    stream = prepare(TextFiles([f"{tmp_path}/*.txt"]), ByteSpec(), tmp_path / "shards").train
     tokenizer = ByteSpec().build(())
     config = ModelConfig(
         vocab_size=tokenizer.vocab_size, context_length=16, d_model=16, n_layers=1, n_heads=2, d_ff=32
