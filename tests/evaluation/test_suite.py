@@ -1,6 +1,7 @@
 """Which of the ways to score text an evaluation takes, as the task's collator says."""
 
 import pytest
+import torch
 
 from llm.data import prepare
 from llm.data.collators import (
@@ -13,6 +14,7 @@ from llm.data.collators import (
     SpanCollator,
 )
 from llm.data.collators.base import Setting, scored_by
+from llm.data.sampling.windows import IGNORED
 from llm.data.sources import TextFiles
 from llm.errors import ConfigError
 from llm.evaluation import EVALUATIONS, Subject, score_stream
@@ -26,8 +28,9 @@ class LastToken(CausalCollator):
 
     def __call__(self, windows, indices_b):
         batch = super().__call__(windows, indices_b)
-        batch.targets_bk[:, :-1] = -100
-        return batch
+        targets_bk = torch.full_like(batch.targets_bk, IGNORED)
+        targets_bk[:, -1] = batch.targets_bk[:, -1]
+        return batch._replace(targets_bk=targets_bk)
 
 
 class Better(CausalCollator):
