@@ -36,7 +36,7 @@ from llm.data.mixture import open_text
 from llm.evaluation import Result
 from llm.evaluation.result import figures_of
 from llm.files import write_json
-from llm.jobs.judged import judged
+from llm.jobs.scored import Scored
 from llm.tokenizer import load_tokenizer
 from llm.train.run import Run
 
@@ -260,7 +260,7 @@ def token_frequencies(bench: "Bench") -> tuple[Entry, str]:
     ]
     rows = [{"id": str(n), "scores": {"bits_per_byte": score}} for n, score in enumerate(bits)]
     metrics = figures_of(rows) | {"perplexity": math.exp(sum(nats) / sum(map(len, asked)))}
-    entry = judged("perplexity", "chat", "validation", "", Result(metrics, len(rows), rows)).entry
+    entry = Scored.of("perplexity", "chat", "validation", "", Result(metrics, len(rows), rows)).entry
     return entry, "each token as often as in training answers"
 
 
@@ -273,7 +273,7 @@ BASELINES: dict[str, Callable[["Bench"], tuple[Entry, str]]] = {
 
 def _answers(collator: ConversationCollator, stream: TokenStream) -> list[np.ndarray]:
     """What the assistant says in each conversation of a stream, as ids."""
-    view = collator.cut(stream, collator.longest, 0)
+    view = collator.samples(stream, collator.longest, 0)
     some = [view.conversation(number) for row in view.rows for number in row.tolist()]
     return [one.ids_t[one.is_written_t] for one in some]
 
@@ -290,7 +290,7 @@ def _of_examples(name: str, scores: Mapping[str, Sequence[float]], **metrics: fl
         for number, some in enumerate(zip(*scores.values(), strict=True))
     ]
     means = {metric: fmean(some) for metric, some in scores.items()}
-    return judged(name, name, "all", "", Result({**means, **metrics}, len(rows), rows)).entry
+    return Scored.of(name, name, "all", "", Result({**means, **metrics}, len(rows), rows)).entry
 
 
 def take_summaries(work: Path) -> None:

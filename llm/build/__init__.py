@@ -19,7 +19,6 @@ from llm.build.tasks import (
     compares,
     objective,
     shape_for,
-    view_of,
     with_reference_log_probabilities,
 )
 from llm.build.tokenizers import FixedTokenizer, stand_in, tokenizer_spec
@@ -74,6 +73,5 @@ __all__ = [
     "trainer",
     "usable_model",
     "usable_models",
-    "view_of",
     "with_reference_log_probabilities",
 ]

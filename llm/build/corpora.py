@@ -10,7 +10,7 @@ from llm.config.schema import LOADER_KEYS
 from llm.data import Source, prepare
 from llm.data.collators.conversations import Conversing
 from llm.data.executors.processes import Executor
-from llm.data.mixture import AnyCorpus, Mixed, Mixture, Portion
+from llm.data.mixture import AnyCorpus, Mixed, Mixture, SourceShare
 from llm.data.preparation.pipeline import AnyStep
 from llm.data.preparation.prepare import shared_tokenizer
 from llm.data.preparation.progress import Bar
@@ -53,7 +53,7 @@ def corpus(
             return prepare(
                 source(data, config), spec, config["shards_dir"], steps=cleaning_steps(data, config), **how
             )
-        portions = {name: Portion(node["weight"], node["epochs"]) for name, node in sources.items()}
+        shares = {name: SourceShare(node["weight"], node["epochs"]) for name, node in sources.items()}
         texts = {name: (source(node, config), cleaning_steps(node, config)) for name, node in sources.items()}
         tokenizer = shared_tokenizer(list(texts.values()), spec, config["shards_dir"], **how)
         fixed = FixedTokenizer(tokenizer)
@@ -61,7 +61,7 @@ def corpus(
             name: prepare(one, fixed, config["shards_dir"], steps=done, **how)
             for name, (one, done) in texts.items()
         }
-        return Mixture(corpora, portions)
+        return Mixture(corpora, shares)
 
 
 def sources_of(data: Config, config: Config) -> dict[str, Config]:

@@ -7,13 +7,18 @@ from llm.build.models import model
 from llm.build.nodes import Config
 from llm.build.tasks import objective
 from llm.build.training import optimizer
-from llm.data.collators.base import Load
+from llm.data.collators.base import SampleCost
 from llm.model import ModelConfig
 from llm.plan import Layout, TrainingStep, blanks
 
 
 def traced_step(
-    config: Config, shape: ModelConfig, laid_out: Layout, precision: str, load: Load, micro_batch_size: int
+    config: Config,
+    shape: ModelConfig,
+    laid_out: Layout,
+    precision: str,
+    sample_cost: SampleCost,
+    micro_batch_size: int,
 ) -> TrainingStep:
     """A training step of the config, to be traced; each process does its share of data.batch_size."""
     recomputed = config["activation_checkpointing"]
@@ -25,8 +30,8 @@ def traced_step(
         objective=objective(config),
         optimizer=optimizer(config, laid_out.parallelism),
         precision=precision,
-        work=load.work,
-        batches=functools.partial(blanks, load),
+        work=sample_cost.mean,
+        batches=functools.partial(blanks, sample_cost),
         micro_batch_size=micro_batch_size,
         accumulation=max(1, config["data"]["batch_size"] // (laid_out.readers * micro_batch_size)),
         period=math.lcm(*periods),

@@ -12,9 +12,7 @@ from llm.build.nodes import Config, collator_class, instantiate, settings
 from llm.build.origins import Origin
 from llm.data.collators.base import Collator, Setting
 from llm.data.collators.preferences import PreferenceCollator
-from llm.data.corpus import TokenStream
-from llm.data.mixture import AnyCorpus, AnyStream
-from llm.data.sampling.view import SampleView
+from llm.data.mixture import AnyCorpus
 from llm.errors import ConfigError
 from llm.files import write_tensors
 from llm.model import ModelConfig, Transformer
@@ -26,16 +24,29 @@ from llm.train.hardware import place
 from llm.train.reference import reference_log_probabilities
 
 # What a collator has to have, one of somebody's own too; some of it is asked for at the end of training alone.
-REQUIRED = ("cut", "given", "marks", "most", "work")
+REQUIRED = ("extra_fields", "given", "longest_tokens", "mean_tokens", "samples")
+# What these were called before, and `window_tokens`: a class from then would be taken for one that leaves them as they are.
+RENAMED = {
+    "cut": "samples",
+    "marks": "extra_fields",
+    "most": "longest_tokens",
+    "window_work": "window_tokens",
+    "work": "mean_tokens",
+}
 
 
 def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collator:
     """What makes batches as the task wants them.
 
     Raises:
-        ConfigError: it lacks a part of `llm.data.collators.base.Collator`.
+        ConfigError: it lacks a part of `llm.data.collators.base.Collator`, or calls one as it was called before.
     """
     make, keys = collator_class(config), settings(config["task"]["collator"])
+    if old := [name for name in RENAMED if hasattr(make, name)]:
+        told = ", ".join(f"{name} is {RENAMED[name]} now" for name in old)
+        raise ConfigError(
+            f"task.collator: {make.__name__} has other names than llm.data.collators.base.Collator: {told}."
+        )
     made = make(Setting(tokenizer, config["seed"], shape), **keys)
     if lacks := [name for name in REQUIRED if not hasattr(made, name)]:
         raise ConfigError(
@@ -45,33 +56,14 @@ def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collat
     return cast(Collator, made)
 
 
-def view_of(collate: Collator, stream: AnyStream, length: int, seed: int) -> SampleView:
-    """A stream as samples of at most `length` tokens, as the collator cuts them; `seed` decides their order.
-
-    Raises:
-        ConfigError: it gives something else.
-    """
-
-    def cut(one: TokenStream, length: int, seed: int) -> SampleView:
-        view = collate.cut(one, length, seed)
-        if not isinstance(view, SampleView):
-            raise ConfigError(
-                f"task.collator: the cut of {type(collate).__name__} gives {type(view).__name__}, which isn't made from "
-                "llm.data.sampling.view.SampleView: derive it from that class."
-            )
-        return view
-
-    return stream.cut(cut, length, seed)
-
-
-def shape_for(config: Config, origin: Origin, corpus: AnyCorpus) -> ModelConfig:
+def shape_for(config: Config, found: Origin, corpus: AnyCorpus) -> ModelConfig:
     """The shape of the model that is trained: with the tokenizer's vocabulary and what the task asks for, such as labels.
 
     Raises:
         ConfigError: the objective weighs labels that the corpus doesn't have.
     """
     plain = dataclasses.replace(
-        origin.sized(corpus.vocab_size),
+        found.sized(corpus.vocab_size),
         prefix_lm=False,
         labels=(),
         labelled="text",
@@ -141,6 +133,6 @@ def _by_stream(collate: Collator, corpus: AnyCorpus, reference: Origin) -> dict[
     net = Transformer(reference.shape)
     checkpoint.load_weights(net, reference.weights, Path("init_from"))
     place(net.eval())
-    (whole,) = corpus.parts.values()
+    (whole,) = corpus.corpora.values()
     streams = [stream for stream in (whole.train, whole.validation) if len(stream)]
     return {stream.name: reference_log_probabilities(net, stream, collate) for stream in streams}

@@ -17,7 +17,7 @@ from llm.build.tasks import objective
 from llm.config import resolve
 from llm.config.schema import CheckpointConfig
 from llm.data import CorpusDataModule
-from llm.data.collators.base import Collator, Load
+from llm.data.collators.base import Collator, SampleCost
 from llm.data.mixture import AnyCorpus
 from llm.data.sampling.view import SampleView
 from llm.generation import is_decoder_lm
@@ -30,11 +30,11 @@ from llm.train.metrics import Meter, Observer, Pause
 from llm.train.module import LanguageModule
 from llm.train.optimizers import OptimizerFactory, check_strategy
 from llm.train.parallelism import Parallelism
-from llm.train.parts import PartLosses
 from llm.train.profiling import Unprofiled
 from llm.train.progress import TrainingProgress
 from llm.train.run import Run
 from llm.train.saving import Checkpointer, StopRequest
+from llm.train.source_losses import SourceLosses
 
 
 def module(
@@ -91,24 +91,24 @@ def datamodule(
 def part_losses(data: CorpusDataModule) -> list[L.Callback]:
     """What tells the losses of a mixture's sources apart."""
     train, validation = data.train_view, data.validation_view
-    return [PartLosses(train.sources, train, validation)] if train.sources else []
+    return [SourceLosses(train.source_names, train, validation)] if train.source_names else []
 
 
 def meter(
     corpus: AnyCorpus,
     net: Transformer,
     data: CorpusDataModule,
-    load: Load,
+    sample_cost: SampleCost,
     peak: float | None,
     observers: Sequence[Observer],
 ) -> Meter:
-    """What measures training, which asks `load` of the model."""
-    work = load.work
-    flops = sequence_flops(net.config, work.written, read=work.read, scored=work.scored)
+    """What measures training, whose samples cost `sample_cost`."""
+    mean = sample_cost.mean
+    flops = sequence_flops(net.config, mean.inputs, read=mean.source, scored=mean.targets)
     return Meter(
-        tokens_per_step=round(data.batch_size * work.tokens),
-        bytes_per_token=_bytes_per_target(corpus, net, data, work.scored),
-        flops_per_token=flops / work.tokens,
+        tokens_per_step=round(data.batch_size * mean.counted),
+        bytes_per_token=_bytes_per_target(corpus, net, data, mean.targets),
+        flops_per_token=flops / mean.counted,
         peak_flops=peak,
         observers=observers,
     )

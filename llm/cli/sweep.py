@@ -15,7 +15,7 @@ from llm.cli.compose import compose, key_fields
 from llm.cli.overrides import Words, split_words
 from llm.cli.values import takes_any_text
 from llm.errors import ConfigError
-from llm.jobs.sweep import Job, Sweep, show_jobs
+from llm.jobs.sweep import Sweep, SweepJob, show_jobs
 from llm.redaction import redacted
 
 _LONGEST_LABEL = 120  # bytes
@@ -102,10 +102,10 @@ def run(argv: Sequence[str]) -> int:
         return sweep.finish()
 
 
-def job(plan: Plan, sweep: str, values: Mapping[str, str]) -> Job:
+def job(plan: Plan, sweep: str, values: Mapping[str, str]) -> SweepJob:
     """The job of `sweep` with these values, its config composed and checked."""
     words = plan.words(values, f"{sweep}/{label(plan, values)}")
-    return Job(dict(values), words, compose("train", words).config)
+    return SweepJob(dict(values), words, compose("train", words).config)
 
 
 def _is_own(key: str) -> bool:

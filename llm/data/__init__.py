@@ -3,13 +3,22 @@
 from typing import TYPE_CHECKING, Any
 
 from llm.data.corpus import Corpus, TokenStream
-from llm.data.documents import Document, Piece, Plan, Source
+from llm.data.documents import Document, Piece, ReadingPlan, Source
 from llm.data.preparation.prepare import prepare
 
 if TYPE_CHECKING:
     from llm.data.module import CorpusDataModule
 
-__all__ = ["Corpus", "CorpusDataModule", "Document", "Piece", "Plan", "Source", "TokenStream", "prepare"]
+__all__ = [
+    "Corpus",
+    "CorpusDataModule",
+    "Document",
+    "Piece",
+    "ReadingPlan",
+    "Source",
+    "TokenStream",
+    "prepare",
+]
 
 
 def __getattr__(name: str) -> Any:

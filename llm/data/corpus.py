@@ -3,11 +3,11 @@
 Shapes: n windows or documents, t time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -17,9 +17,6 @@ from llm.files import is_count, read_object, sha256, write_json
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
-
-# What a stream is cut into.
-View = TypeVar("View")
 
 FORMAT_VERSION = 1
 INDEX = "index.json"
@@ -80,10 +77,6 @@ class TokenStream:
     def ends(self) -> np.ndarray:
         """The position behind each document's last token (n,), as uint64."""
         return np.append(self.documents[1:], np.uint64(len(self)))[: self.n_documents]
-
-    def cut(self, by: Callable[["TokenStream", int, int], View], length: int, seed: int) -> View:
-        """The stream as samples of at most `length` tokens, as a collator's `cut` gives them; `seed` decides their order."""
-        return by(self, length, seed)
 
     def positions(self, token: int) -> np.ndarray:
         """Where a token stands (n,), int64, in order."""
@@ -178,7 +171,7 @@ class Corpus:
         return (self.train.n_bytes + self.validation.n_bytes) / (len(self.train) + len(self.validation))
 
     @property
-    def parts(self) -> dict[str, "Corpus"]:
+    def corpora(self) -> dict[str, "Corpus"]:
         """The corpora that it is made of, as a mixture has several."""
         return {self.name: self}
 

@@ -11,30 +11,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from llm.data.collators.base import Collator
 from llm.data.corpus import Corpus, TokenStream
 from llm.data.documents import fingerprint
 from llm.data.sampling.turns import Turns
-from llm.data.sampling.view import Part, SampleView
+from llm.data.sampling.view import SampleView, WeightedView
 from llm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from llm.tokenizer import Tokenizer
 
-# What a collator cuts a stream by, for a context length and a seed.
-Cut = Callable[[TokenStream, int, int], SampleView]
-
 # Counts in the fingerprint: raise it when the same shares give another sequence.
 VERSION = 2
-
-
-class AnyStream(Protocol):
-    """The tokens of a corpus, or of several."""
-
-    def __len__(self) -> int: ...
-
-    def cut(self, by: Cut, length: int, seed: int) -> SampleView:
-        """As samples of at most `length` tokens, as a collator's `cut` gives them; `seed` decides their order."""
-        ...
 
 
 class AnyCorpus(Protocol):
@@ -45,15 +33,15 @@ class AnyCorpus(Protocol):
     vocab_size: int
 
     @property
-    def train(self) -> AnyStream:
+    def train(self) -> "AnyStream":
         """What is trained on."""
 
     @property
-    def validation(self) -> AnyStream:
+    def validation(self) -> "AnyStream":
         """What is held out."""
 
     @property
-    def parts(self) -> Mapping[str, Corpus]:
+    def corpora(self) -> Mapping[str, Corpus]:
         """The corpora that it is made of, by name."""
 
     @property
@@ -77,7 +65,7 @@ class AnyCorpus(Protocol):
 
 
 @dataclass(frozen=True)
-class Portion:
+class SourceShare:
     """How much of training a source gets: its weight beside the others', and for how many passes over it at most."""
 
     weight: float = 1.0
@@ -100,9 +88,9 @@ class Phase:
         self.start, self.before = start, before
         self._sources, self._turns = np.array(sources), Turns(weights)
 
-    def place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The source (n,) of the samples of these numbers (n,), and which of that source's own each is (n,)."""
-        turns, own = self._turns.place(numbers - self.start)
+    def place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The source (n,) of the samples of these indices (n,), and which of that source's own each is (n,)."""
+        turns, own = self._turns.place(indices - self.start)
         source = self._sources[turns]
         return source, own + self.before[source]
 
@@ -113,7 +101,7 @@ class Phase:
         return counts
 
     def end(self, source: int, limit: int) -> int:
-        """The first sample number before which `source` has had `limit` samples."""
+        """The index of the first sample before which `source` has had `limit` samples."""
         turn = int(np.flatnonzero(self._sources == source)[0])
         return self.start + self._turns.find(turn, limit - int(self.before[source]) - 1) + 1
 
@@ -143,37 +131,37 @@ class Interleaving:
             active = [at for at in active if limits[at] is None or before[at] < limits[at]]
         self.length = start
 
-    def place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The source (n,) of the samples of these numbers (n,), and which of that source's own each is (n,)."""
+    def place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The source (n,) of the samples of these indices (n,), and which of that source's own each is (n,)."""
         starts = [phase.start for phase in self.phases]
-        phases = np.searchsorted(starts, numbers, side="right") - 1
+        phases = np.searchsorted(starts, indices, side="right") - 1
         if phases[0] == phases[-1] and (phases == phases[0]).all():
-            return self.phases[phases[0]].place(numbers)
-        sources, own = np.empty_like(numbers), np.empty_like(numbers)
+            return self.phases[phases[0]].place(indices)
+        sources, own = np.empty_like(indices), np.empty_like(indices)
         for at in np.unique(phases):
             here = phases == at
-            sources[here], own[here] = self.phases[at].place(numbers[here])
+            sources[here], own[here] = self.phases[at].place(indices[here])
         return sources, own
 
 
 class MixedView(SampleView):
     """The samples of several streams as one sequence; in order they stand one stream after the other."""
 
-    def __init__(self, views: Mapping[str, SampleView], portions: Mapping[str, Portion]) -> None:
-        self.sources, self.views = list(views), list(views.values())
-        self._weights = [portion.weight for portion in portions.values()]
+    def __init__(self, views: Mapping[str, SampleView], shares: Mapping[str, SourceShare]) -> None:
+        self.source_names, self.views = list(views), list(views.values())
+        self._weights = [share.weight for share in shares.values()]
         limits = [
-            None if portion.epochs is None else max(1, round(portion.epochs * view.size))
-            for portion, view in zip(portions.values(), self.views, strict=True)
+            None if share.epochs is None else max(1, round(share.epochs * view.size))
+            for share, view in zip(shares.values(), self.views, strict=True)
         ]
         self.order = Interleaving(self._weights, limits)
         self.end = self.order.length
         self._ends = np.cumsum([view.n_in_order for view in self.views])
 
     @property
-    def parts(self) -> list[Part]:
+    def weighted_views(self) -> list[WeightedView]:
         """The view of each stream, with its weight."""
-        return [Part(view, weight) for view, weight in zip(self.views, self._weights, strict=True)]
+        return [WeightedView(view, weight) for view, weight in zip(self.views, self._weights, strict=True)]
 
     @property
     def size(self) -> int:
@@ -182,7 +170,7 @@ class MixedView(SampleView):
         Raises:
             DataError: a stream is shorter than one sample.
         """
-        for name, view in zip(self.sources, self.views, strict=True):
+        for name, view in zip(self.source_names, self.views, strict=True):
             if not view.size:
                 raise DataError(
                     f"data.sources.{name}: its training text is shorter than one window of model.context_length and "
@@ -206,28 +194,28 @@ class MixedView(SampleView):
         """The samples of all streams, each once."""
         return int(self._ends[-1])
 
-    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
+    def n_targets(self, indices: np.ndarray) -> np.ndarray | None:
         """The targets (n,) of training samples; None where all have as many, as windows do."""
-        return self._gathered(*self.place(numbers), lambda view, own: view.n_targets(own))
+        return self._gathered(*self.place(indices), lambda view, own: view.n_targets(own))
 
-    def training(self, numbers: np.ndarray) -> Any:
+    def training(self, indices: np.ndarray) -> Any:
         """The windows (n, t + 1) or pairs of training samples (n,)."""
-        return self._gathered(*self.place(numbers), lambda view, own: view.training(own))
+        return self._gathered(*self.place(indices), lambda view, own: view.training(own))
 
-    def in_order(self, numbers: np.ndarray) -> Any:
-        """The windows (n, t + 1) or pairs of these numbers (n,), one stream after the other; -1 asks for one of nothing."""
-        sources, own = self.place_in_order(numbers)
+    def in_order(self, indices: np.ndarray) -> Any:
+        """The windows (n, t + 1) or pairs of these indices (n,), one stream after the other; -1 asks for one of nothing."""
+        sources, own = self.place_in_order(indices)
         return self._gathered(sources, own, lambda view, own: view.in_order(own))
 
-    def place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of training samples (n,) the index of the source (n,), and which of that source's own each is (n,)."""
-        return self.order.place(numbers)
+        return self.order.place(indices)
 
-    def place_in_order(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def place_in_order(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `place`, of samples one stream after the other; -1 stays -1."""
-        sources = np.searchsorted(self._ends, numbers, side="right")
+        sources = np.searchsorted(self._ends, indices, side="right")
         begins = np.concatenate([[0], self._ends[:-1]])[sources]
-        return sources, np.where(numbers < 0, -1, numbers - begins)
+        return sources, np.where(indices < 0, -1, indices - begins)
 
     def _gathered(
         self, sources: np.ndarray, own: np.ndarray, read: Callable[[SampleView, np.ndarray], Any]
@@ -249,17 +237,33 @@ class MixedView(SampleView):
 class MixedStream:
     """The streams of several corpora, by name."""
 
-    def __init__(self, streams: Mapping[str, TokenStream], portions: Mapping[str, Portion]) -> None:
-        self.streams, self.portions = streams, portions
+    def __init__(self, streams: Mapping[str, TokenStream], shares: Mapping[str, SourceShare]) -> None:
+        self.streams, self.shares = streams, shares
 
     def __len__(self) -> int:
         return sum(len(stream) for stream in self.streams.values())
 
-    def cut(self, by: Cut, length: int, seed: int) -> MixedView:
-        """The streams as samples of at most `length` tokens, as a collator's `cut` gives them; `seed` decides their order."""
-        return MixedView(
-            {name: stream.cut(by, length, seed) for name, stream in self.streams.items()}, self.portions
+
+# The tokens of a corpus, or of several.
+AnyStream = TokenStream | MixedStream
+
+
+def samples_of(collate: Collator, stream: AnyStream, length: int, seed: int) -> SampleView:
+    """A corpus's stream, or a mixture's, as the collator's samples of at most `length` tokens; `seed` decides their order.
+
+    Raises:
+        ConfigError: the collator gives something else.
+    """
+    if isinstance(stream, MixedStream):
+        views = {name: samples_of(collate, one, length, seed) for name, one in stream.streams.items()}
+        return MixedView(views, stream.shares)
+    view = collate.samples(stream, length, seed)
+    if not isinstance(view, SampleView):
+        raise ConfigError(
+            f"task.collator: the samples of {type(collate).__name__} are {type(view).__name__}, which isn't made from "
+            "llm.data.sampling.view.SampleView: derive it from that class."
         )
+    return view
 
 
 class Mixture:
@@ -271,46 +275,46 @@ class Mixture:
 
     name = "mixture"
 
-    def __init__(self, parts: Mapping[str, Corpus], portions: Mapping[str, Portion]) -> None:
-        self.parts, self.portions = parts, portions
-        first = next(iter(parts.values()))
+    def __init__(self, corpora: Mapping[str, Corpus], shares: Mapping[str, SourceShare]) -> None:
+        self.corpora, self.shares = corpora, shares
+        first = next(iter(corpora.values()))
         self.tokenizer_hash, self.vocab_size = first.tokenizer_hash, first.vocab_size
         self.require_tokenizer(self.tokenizer_hash)
-        self.train = MixedStream({name: corpus.train for name, corpus in parts.items()}, portions)
-        self.validation = MixedStream({name: corpus.validation for name, corpus in parts.items()}, portions)
+        self.train = MixedStream({name: corpus.train for name, corpus in corpora.items()}, shares)
+        self.validation = MixedStream({name: corpus.validation for name, corpus in corpora.items()}, shares)
 
     @property
     def fingerprint(self) -> str:
-        """What decides which text each sample is of: the corpora and their portions."""
+        """What decides which text each sample is of: the corpora and their shares."""
         parts = {
-            name: {"corpus": corpus.fingerprint, **vars(self.portions[name])}
-            for name, corpus in self.parts.items()
+            name: {"corpus": corpus.fingerprint, **vars(self.shares[name])}
+            for name, corpus in self.corpora.items()
         }
         return fingerprint({"mixed": VERSION, "parts": parts})
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
         """The tokenizer of all."""
-        return next(iter(self.parts.values())).tokenizer
+        return next(iter(self.corpora.values())).tokenizer
 
     @property
     def bytes_per_token(self) -> float:
         """Bytes of text per token of training."""
-        total = sum(portion.weight for portion in self.portions.values())
+        total = sum(share.weight for share in self.shares.values())
         return sum(
-            self.portions[name].weight / total * corpus.bytes_per_token for name, corpus in self.parts.items()
+            self.shares[name].weight / total * corpus.bytes_per_token for name, corpus in self.corpora.items()
         )
 
     def require_tokenizer(self, tokenizer_hash: str) -> None:
         """Raise DataError unless the corpora were made with the tokenizer of this hash."""
-        for corpus in self.parts.values():
+        for corpus in self.corpora.values():
             corpus.require_tokenizer(tokenizer_hash)
 
     def record(self) -> dict[str, Any]:
         """What `open_text` makes the mixture of again."""
         parts = {
-            name: {"folder": str(corpus.folder.resolve()), **vars(self.portions[name])}
-            for name, corpus in self.parts.items()
+            name: {"folder": str(corpus.folder.resolve()), **vars(self.shares[name])}
+            for name, corpus in self.corpora.items()
         }
         return {"name": self.name, "bytes_per_token": self.bytes_per_token, "parts": parts}
 
@@ -326,10 +330,10 @@ def open_text(record: Mapping[str, Any]) -> AnyCorpus:
     parts = record["parts"]
     return Mixture(
         {name: Corpus.open(part["folder"]) for name, part in parts.items()},
-        {name: Portion(part["weight"], part["epochs"]) for name, part in parts.items()},
+        {name: SourceShare(part["weight"], part["epochs"]) for name, part in parts.items()},
     )
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """What data=mixture names: its text is that of `data.sources`."""
+    """What data=mixture names (configs of runs do too): its text is that of `data.sources`, in a `Mixture`."""

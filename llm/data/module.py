@@ -26,15 +26,15 @@ class TrainingSet(Dataset):
     def __init__(self, view: SampleView, collate: Collator, batch_size: int) -> None:
         self.view, self.collate, self.batch_size = view, collate, batch_size
 
-    def __getitems__(self, numbers: np.ndarray) -> Batch:
-        """The batch of the samples of these numbers (n,), which are all of one step."""
-        batch = self.collate(self.view.training(numbers), numbers)
-        first = numbers[0] // self.batch_size * self.batch_size
+    def __getitems__(self, indices: np.ndarray) -> Batch:
+        """The batch of the samples of these indices (n,), which are all of one step."""
+        batch = self.collate(self.view.training(indices), indices)
+        first = indices[0] // self.batch_size * self.batch_size
         of_step = self.view.n_targets(np.arange(first, first + self.batch_size))
         if of_step is None:
             return batch
         # The mean over the step's micro-batches of how many targets each has: their losses then average to the step's.
-        divisor = float(of_step.sum() * len(numbers) / self.batch_size)
+        divisor = float(of_step.sum() * len(indices) / self.batch_size)
         return batch._replace(divisor=torch.tensor(divisor))
 
 
@@ -44,9 +44,9 @@ class ScoringSet(Dataset):
     def __init__(self, view: SampleView, collate: Collator) -> None:
         self.view, self.collate = view, collate
 
-    def __getitems__(self, numbers: np.ndarray) -> Batch:
-        """The batch of the samples of these numbers (n,)."""
-        return self.collate(self.view.in_order(numbers), numbers)
+    def __getitems__(self, indices: np.ndarray) -> Batch:
+        """The batch of the samples of these indices (n,)."""
+        return self.collate(self.view.in_order(indices), indices)
 
 
 class TrainSampler:
@@ -92,9 +92,9 @@ class ValidationSampler:
     def __iter__(self) -> Iterator[np.ndarray]:
         for number in range(len(self)):
             first = (number * self.world_size + self.rank) * self.batch_size
-            numbers = np.arange(first, first + self.batch_size)
-            windows = permute(numbers % self.n_windows, self.n_windows, np.zeros(self.batch_size, np.uint64))
-            yield np.where(numbers < self.n_windows, windows, -1)
+            indices = np.arange(first, first + self.batch_size)
+            windows = permute(indices % self.n_windows, self.n_windows, np.zeros(self.batch_size, np.uint64))
+            yield np.where(indices < self.n_windows, windows, -1)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -111,12 +111,12 @@ def predicted_labels(
     Raises:
         DataError: there is no text.
     """
-    view = collate.cut(stream, model.config.context_length, 0)
+    view = collate.samples(stream, model.config.context_length, 0)
     device = next(model.parameters()).device
     logits, targets = [], []
     for first in range(0, view.n_in_order, batch_size):
-        numbers = np.arange(first, min(first + batch_size, view.n_in_order))
-        batch = collate(view.in_order(numbers), numbers).to(device)
+        indices = np.arange(first, min(first + batch_size, view.n_in_order))
+        batch = collate(view.in_order(indices), indices).to(device)
         with inference(model):
             logits_b1l = model(batch.tokens_bt, **batch.inputs())
         logits.append(logits_b1l[:, 0].float().cpu())

@@ -59,7 +59,7 @@ class DocumentSums:
 
 def read_texts(stream: TokenStream, collate: Collator, tokenizer: Tokenizer) -> list[str]:
     """The labelled texts of a stream, uncut, in the order in which they are scored."""
-    view = collate.cut(stream, len(stream) + 1, 0)
+    view = collate.samples(stream, len(stream) + 1, 0)
     pairs = view.in_order(np.arange(view.n_in_order))
     return [tokenizer.decode(pair.source_s[:-1].tolist()) for pair in pairs]
 

@@ -27,7 +27,7 @@ def score_preferences(
 ) -> Result:
     """loss, reward_accuracy and reward_margin over all preferences of a stream, each an example."""
     rows: list[Row] = []
-    view = collate.cut(stream, model.config.context_length, 0)
+    view = collate.samples(stream, model.config.context_length, 0)
     device = next(model.parameters()).device
     for first in range(0, view.n_in_order, batch_size):
         places = np.arange(first, min(first + batch_size, view.n_in_order))
@@ -35,9 +35,9 @@ def score_preferences(
         with inference(model):
             margins_b = objective.margins(model, batch)[0].double().cpu()
         losses = objective.losses(margins_b).tolist()
-        numbers = view.numbers[places].tolist()
-        for number, margin, loss in zip(numbers, margins_b.tolist(), losses, strict=True):
-            better, worse = (tokenizer.decode(side.ids_t.tolist()) for side in view.sides(number))
+        indices = view.indices[places].tolist()
+        for index, margin, loss in zip(indices, margins_b.tolist(), losses, strict=True):
+            better, worse = (tokenizer.decode(side.ids_t.tolist()) for side in view.sides(index))
             scores = {"loss": loss, "reward_accuracy": float(margin > 0), "reward_margin": margin}
             rows.append(
                 {

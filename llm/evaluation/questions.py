@@ -27,7 +27,7 @@ def score_answers(model: Transformer, stream: TokenStream, collate: Collator, to
     """
     if not isinstance(collate, AnswerCollator):
         raise ConfigError("eval=qa: it is for models that task=qa trains.")
-    view = collate.cut(stream, model.config.context_length, 0)
+    view = collate.samples(stream, model.config.context_length, 0)
     texts, predicted, right = [], [], []
     for document, windows, scores in read_documents(model, view, tokenizer, whole=True):
         question = view.question(document)

@@ -1,15 +1,15 @@
-"""The evaluations by name: each takes what is to be judged and gives its figures."""
+"""The evaluations by name: each takes what is to be scored and gives its figures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from llm.data import TokenStream
-from llm.data.collators.base import Collator
-from llm.data.collators.packed import Packed, PackedCollator
+from llm.data.collators.base import Collator, ScoredBy, scored_by
+from llm.data.collators.packed import Packed
 from llm.data.collators.pairs import Pairs
 from llm.data.collators.preferences import PreferenceCollator
-from llm.data.collators.prefix import PrefixCollator
 from llm.errors import ConfigError
 from llm.evaluation.classification import (
     confusion,
@@ -48,13 +48,13 @@ LABELLED = {"text": "classification", "words": "tagging", "answer": "qa", "numbe
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and the held-out text that it is judged on.
+    """A model and the held-out text that it is scored on.
 
     Args:
         model: in evaluation mode or not; it is left as it was.
         tokenizer: the model's.
         stream: the held-out documents, in the model's tokens.
-        collator: gives what makes of them what the model was trained on.
+        collator: makes what makes batches of them as for training; see `collate`.
         objective: gives what scored that in training.
         batch_size: windows scored at a time.
         seed: of what is sampled.
@@ -68,38 +68,59 @@ class Subject:
     batch_size: int
     seed: int
 
+    @cached_property
+    def collate(self) -> Collator:
+        """What makes batches of the documents as for training; made when it is asked for, since eval=compression needs none."""
+        return self.collator()
+
 
 def perplexity(subject: Subject) -> Result:
-    """How well held-out text is predicted, by what the model's architecture predicts; the examples are documents.
+    """How well held-out text is predicted, by what the model's task predicts; the examples are documents.
 
-    Decoder: next tokens (of chats the assistant's, of pairs the target's, of a prefix LM those after the prefix), as loss,
-    perplexity and bits per byte. Encoder: hidden tokens, as loss, pseudo-perplexity and accuracy. Encoder-decoder: the
-    target's tokens, as loss, perplexity and bits per byte.
+    Next tokens (of chats the assistant's, of pairs the target's, of a prefix LM those after the prefix), as loss, perplexity
+    and bits per byte; or hidden tokens, as loss, pseudo-perplexity and accuracy. The collator says which, see
+    `llm.data.collators.base.scored_by`.
     """
     _without_labels("perplexity", subject)
-    if isinstance(collate := subject.collator(), PreferenceCollator):
+    collate = subject.collate
+    if getattr(collate, "of_preferences", False):
         raise ConfigError("eval=perplexity: preferences have no perplexity. eval=preferences scores them.")
-    if subject.model.config.architecture == "encoder_decoder" or isinstance(
-        collate, PackedCollator | PrefixCollator
-    ):
-        metrics = score_targets(
-            subject.model,
-            subject.stream,
-            collate,
-            subject.tokenizer,
-            seed=subject.seed,
-            batch_size=subject.batch_size,
-        )
-        return Result(metrics, subject.stream.n_documents)
+    return PERPLEXITIES[scored_by(collate)](subject, collate)
+
+
+def _of_tokens(subject: Subject, collate: Collator) -> Result:
+    """Of each token of the text."""
     sums = DocumentSums(subject.stream)
-    if subject.model.config.architecture == "encoder":
-        ids = Hidden(mask_token(subject.tokenizer), subject.tokenizer.end_of_text)
-        metrics = score_masked(
-            subject.model, subject.stream, ids, batch_size=subject.batch_size, each=sums.add
-        )
-        return Result(metrics, subject.stream.n_documents, sums.rows(subject.tokenizer, metrics))
     metrics = score_stream(subject.model, subject.stream, batch_size=subject.batch_size, each=sums.add)
     return Result(metrics, subject.stream.n_documents, sums.rows(subject.tokenizer, metrics))
+
+
+def _of_hidden_tokens(subject: Subject, collate: Collator) -> Result:
+    """Of each token of the text, hidden."""
+    sums = DocumentSums(subject.stream)
+    ids = Hidden(mask_token(subject.tokenizer), subject.tokenizer.end_of_text)
+    metrics = score_masked(subject.model, subject.stream, ids, batch_size=subject.batch_size, each=sums.add)
+    return Result(metrics, subject.stream.n_documents, sums.rows(subject.tokenizer, metrics))
+
+
+def _of_targets(subject: Subject, collate: Collator) -> Result:
+    """Of the targets that the collator makes."""
+    metrics = score_targets(
+        subject.model,
+        subject.stream,
+        collate,
+        subject.tokenizer,
+        seed=subject.seed,
+        batch_size=subject.batch_size,
+    )
+    return Result(metrics, subject.stream.n_documents)
+
+
+PERPLEXITIES: dict[ScoredBy, Callable[[Subject, Collator], Result]] = {
+    "tokens": _of_tokens,
+    "hidden_tokens": _of_hidden_tokens,
+    "targets": _of_targets,
+}
 
 
 def compression(subject: Subject) -> Result:
@@ -150,7 +171,7 @@ def pairs(subject: Subject) -> Result:
 
 def _written(name: str, subject: Subject) -> tuple[list[str], list[str], list[str]]:
     """The first `MOST_PAIRS` held-out sources, what is written for them, and their targets."""
-    view = subject.collator().cut(subject.stream, subject.model.config.context_length, subject.seed)
+    view = subject.collate.samples(subject.stream, subject.model.config.context_length, subject.seed)
     if isinstance(view, Packed) and not subject.model.config.labels:
         return answered_beside_targets(
             subject.model, view, subject.tokenizer, limit=MOST_PAIRS, batch_size=subject.batch_size
@@ -165,7 +186,7 @@ def _written(name: str, subject: Subject) -> tuple[list[str], list[str], list[st
 def classification(subject: Subject) -> Result:
     """Accuracy, F1 and calibration of the labels that texts are given."""
     _with_labels("classification", subject)
-    collate = subject.collator()
+    collate = subject.collate
     logits_nl, targets_n = predicted_labels(
         subject.model, subject.stream, collate, batch_size=subject.batch_size
     )
@@ -182,7 +203,7 @@ def classification(subject: Subject) -> Result:
 
 def preferences(subject: Subject) -> Result:
     """How often, and by how much, better answers are rewarded above worse ones; the loss of the run's own objective."""
-    collate = subject.collator()
+    collate = subject.collate
     if not isinstance(collate, PreferenceCollator):
         raise ConfigError("eval=preferences: it is for models of preferences, such as task=dpo trains.")
     return score_preferences(
@@ -198,20 +219,20 @@ def preferences(subject: Subject) -> Result:
 def tagging(subject: Subject) -> Result:
     """Accuracy of the tags that words are given, and F1 of the entities that they mark; the examples are sentences."""
     _with_labels("tagging", subject)
-    return score_tags(subject.model, subject.stream, subject.collator(), subject.tokenizer)
+    return score_tags(subject.model, subject.stream, subject.collate, subject.tokenizer)
 
 
 def qa(subject: Subject) -> Result:
     """Exact match and F1 of answers to questions on passages; the examples are questions."""
     _with_labels("qa", subject)
-    return score_answers(subject.model, subject.stream, subject.collator(), subject.tokenizer)
+    return score_answers(subject.model, subject.stream, subject.collate, subject.tokenizer)
 
 
 def regression(subject: Subject) -> Result:
     """Squared error and correlation of the numbers that are predicted for texts."""
     _with_labels("regression", subject)
     return score_numbers(
-        subject.model, subject.stream, subject.collator(), subject.tokenizer, batch_size=subject.batch_size
+        subject.model, subject.stream, subject.collate, subject.tokenizer, batch_size=subject.batch_size
     )
 
 

@@ -35,13 +35,13 @@ def score_tags(model: Transformer, stream: TokenStream, collate: Collator, token
     """
     if not isinstance(collate, TagCollator):
         raise ConfigError("eval=tagging: it is for models that task=tagging trains.")
-    view = collate.cut(stream, model.config.context_length, 0)
+    view = collate.samples(stream, model.config.context_length, 0)
     texts, wanted, predicted, nats = [], [], [], []
     for document, windows, scores in read_documents(model, view, tokenizer):
         scores_wl = scored_once(windows, scores)
         tags = view.tags(document)
-        numbers_w = torch.tensor([collate.number(tag) for tag in tags])
-        nats.append(torch.nn.functional.cross_entropy(scores_wl, numbers_w, reduction="sum").item())
+        label_ids_w = torch.tensor([collate.label_id(tag) for tag in tags])
+        nats.append(torch.nn.functional.cross_entropy(scores_wl, label_ids_w, reduction="sum").item())
         texts.append(view.shown(document, tokenizer))
         wanted.append(tags)
         predicted.append(best_tags(scores_wl, model.config.labels))

@@ -32,12 +32,12 @@ def score_targets(
     over ln 2 and over the bytes of the targets' text alone. What is hidden follows from `seed` where the task hides
     anything. Raises DataError where there is no target.
     """
-    view = collate.cut(stream, model.config.context_length, seed)
+    view = collate.samples(stream, model.config.context_length, seed)
     device = next(model.parameters()).device
     nll, tokens, n_bytes = torch.zeros((), dtype=torch.float64), 0, 0
     for first in range(0, view.n_in_order, batch_size):
-        numbers = np.arange(first, min(first + batch_size, view.n_in_order))
-        batch = collate(view.in_order(numbers), numbers)
+        indices = np.arange(first, min(first + batch_size, view.n_in_order))
+        batch = collate(view.in_order(indices), indices)
         batch = batch.to(device)
         with inference(model):
             logits_bkv = model(batch.tokens_bt, **batch.inputs())

@@ -27,14 +27,14 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
 
     The memory is that of the batches whose memory is measured, which need not be the longest, in their order.
     """
-    asked = job.load
+    asked = job.sample_cost
     try:
         layout = Layout(job.parallelism, derived.world_size, derived.accelerator)
         step = build.traced_step(
             job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size
         )
         step = replace(step, steps=max(2, min(MEASURED_STEPS, derived.max_steps - done)))
-        if asked.most != asked.work:
+        if asked.longest != asked.mean:
             first = _first_batches(job, derived, layout.readers, done, step.turns)
             step = replace(step, batches=lambda size: blanks_like(first))
         peak = trace(step, PLANNING_SECONDS).peak
@@ -52,7 +52,7 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
     return {
         "planned_peak_bytes": peak.total,
         "planned_tensor_bytes": peak.tensors,
-        "planned_tokens_per_second": batch_size * asked.work.tokens / seconds,
+        "planned_tokens_per_second": batch_size * asked.mean.counted / seconds,
     }
 
 
@@ -63,7 +63,9 @@ def _first_batches(job: Job, derived: Derived, readers: int, done: int, turns: i
     batches = map(TrainingSet(job.train_view, job.collate, sizes[0]).__getitems__, numbers)
     steps = (list(itertools.islice(batches, derived.accumulation)) for _ in range(MEASURED_STEPS))
     return [
-        _as_marked(batch, job.collate.marks) for step in steps for batch in sorted(step, key=_values)[-turns:]
+        _with_fields(batch, job.collate.extra_fields)
+        for step in steps
+        for batch in sorted(step, key=_values)[-turns:]
     ]
 
 
@@ -71,10 +73,10 @@ def _values(batch: Batch) -> int:
     return sum(t.numel() for t in batch if t is not None)
 
 
-def _as_marked(batch: Batch, marks: tuple[str, ...]) -> Batch:
+def _with_fields(batch: Batch, extra_fields: tuple[str, ...]) -> Batch:
     """With the log-probabilities of the reference model, which a preference gets only in training."""
-    if "reference_b2" in marks and batch.reference_b2 is None:
-        return batch._replace(reference_b2=torch.zeros(batch.numbers_b.shape[0], 2))
+    if "reference_b2" in extra_fields and batch.reference_b2 is None:
+        return batch._replace(reference_b2=torch.zeros(batch.indices_b.shape[0], 2))
     return batch
 
 

@@ -11,8 +11,9 @@ import yaml
 from llm import build
 from llm.build import Config, Origin
 from llm.data import Corpus
-from llm.data.collators.base import Load, Work, load
-from llm.data.preparation.prepare import find
+from llm.data.collators.base import SampleCost, TokenCounts, measure_samples
+from llm.data.mixture import samples_of
+from llm.data.preparation.prepare import find_prepared
 from llm.data.sources import HuggingFace
 from llm.errors import ConfigError
 from llm.jobs.show import amount, duration
@@ -55,14 +56,14 @@ class Outlook:
     shape: ModelConfig
     text: Text
     derived: Derived
-    load: Load
+    sample_cost: SampleCost
     step: TrainingStep
     steps: int | None
 
     @property
-    def work(self) -> Work:
-        """What the average sample takes."""
-        return self.load.work
+    def mean(self) -> TokenCounts:
+        """The tokens of the average sample."""
+        return self.sample_cost.mean
 
     @cached_property
     def memory(self) -> Memory:
@@ -81,7 +82,7 @@ class Outlook:
     @property
     def tokens_per_step(self) -> int:
         """Tokens in a global batch."""
-        return round(self.config["data"]["batch_size"] * self.work.tokens)
+        return round(self.config["data"]["batch_size"] * self.mean.counted)
 
 
 def show_dry_run(config: Config, choices: dict[str, Any]) -> int:
@@ -118,29 +119,29 @@ def look_ahead(config: Config, choices: dict[str, Any], machine: Machine | None 
         if text.corpus is None
         else build.shape_for(config, origin, text.corpus)
     )
-    load, samples = _samples(config, origin, text, shape)
+    sample_cost, samples = _samples(config, origin, text, shape)
     known = run.begun.get("derived", {}) if machine is None else {}
     parallelism = parallelism_of(config["trainer"]["strategy"])
     derived = derive(config, parallelism, shape.context_length, samples, known, machine)
     build.check_layout(config, shape, parallelism)
     layout = Layout(parallelism, derived.world_size, derived.accelerator)
-    step = build.traced_step(config, shape, layout, derived.precision, load, derived.micro_batch_size)
+    step = build.traced_step(config, shape, layout, derived.precision, sample_cost, derived.micro_batch_size)
     build.module(config, build.model(config, shape), origin, derived, parallelism)
     # Epochs alone, of a corpus that nobody has counted yet.
     open_end = text.corpus is None and config["trainer"]["max_steps"] in (None, -1)
-    return Outlook(config, shape, text, derived, load, step, None if open_end else derived.max_steps)
+    return Outlook(config, shape, text, derived, sample_cost, step, None if open_end else derived.max_steps)
 
 
-def _samples(config: Config, origin: Origin, text: Text, shape: ModelConfig) -> tuple[Load, int]:
+def _samples(config: Config, origin: Origin, text: Text, shape: ModelConfig) -> tuple[SampleCost, int]:
     """What samples take, and how many there are; as much as the context holds while the text is not prepared."""
     tokenizer = build.stand_in(origin.tokenizer) if text.corpus is None else text.corpus.tokenizer
     collate = build.collator(config, tokenizer, shape)
     if text.corpus is not None:
-        view = build.view_of(collate, text.corpus.train, shape.context_length, config["seed"])
-        return load(collate, view), view.size
-    of_window = getattr(collate, "window_work", None)
-    work = whole_context(shape) if of_window is None else of_window(shape.context_length)
-    return Load(work, work, collate.marks), sys.maxsize
+        view = samples_of(collate, text.corpus.train, shape.context_length, config["seed"])
+        return measure_samples(collate, view), view.size
+    of_window = getattr(collate, "window_tokens", None)
+    tokens = whole_context(shape) if of_window is None else of_window(shape.context_length)
+    return SampleCost(tokens, tokens, collate.extra_fields), sys.maxsize
 
 
 def _text(config: Config, origin: Origin) -> Text:
@@ -149,7 +150,7 @@ def _text(config: Config, origin: Origin) -> Text:
     source = build.source(config["data"], config)
     if isinstance(source, HuggingFace) and not Path(source.path).exists():
         return Text(None, None)  # to look at it is to download it
-    plan, corpus = find(
+    plan, corpus = find_prepared(
         source, origin.tokenizer, config["shards_dir"], steps=build.cleaning_steps(config["data"], config)
     )
     return Text(corpus, plan.n_bytes)
@@ -184,14 +185,14 @@ def _run(outlook: Outlook) -> list[Line]:
 
 
 def _work(outlook: Outlook) -> list[Line]:
-    work, a_step = outlook.work, outlook.tokens_per_step
-    a_sample = sequence_flops(outlook.shape, work.written, read=work.read, scored=work.scored)
-    a_token = a_sample / work.tokens
+    mean, a_step = outlook.mean, outlook.tokens_per_step
+    a_sample = sequence_flops(outlook.shape, mean.inputs, read=mean.source, scored=mean.targets)
+    a_token = a_sample / mean.counted
     lines = [
         (
             "tokens a step",
             f"{a_step:,}",
-            f"{outlook.config['data']['batch_size']} sequences of {work.tokens:,.0f}",
+            f"{outlook.config['data']['batch_size']} sequences of {mean.counted:,.0f}",
         ),
         ("FLOPs a token", amount(a_token), "forward and backward"),
     ]

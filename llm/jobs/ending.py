@@ -12,8 +12,8 @@ from llm.files import read_json, write_json
 from llm.jobs.beside_plan import lines_beside_plan
 from llm.jobs.evaluate import keep
 from llm.jobs.job import Job
-from llm.jobs.judged import Entry
 from llm.jobs.samples import sample_writer
+from llm.jobs.scored import Entry
 from llm.jobs.show import show_entries
 from llm.model import Transformer
 from llm.report.run import write_report
@@ -40,7 +40,7 @@ def finish(job: Job, derived: Derived, net: Transformer, seen: dict[str, float])
     folder = checkpoint.find(run.checkpoints, None)
     last = checkpoint.verify(folder)
     place(net, derived.accelerator)
-    found = job.judged(net, folder.name)
+    found = job.evaluate(net, folder.name)
     entries = [one.entry for one in keep(run, found, config["save_outputs"])]
     training = {
         "evaluation": "training",
@@ -48,7 +48,7 @@ def finish(job: Job, derived: Derived, net: Transformer, seen: dict[str, float])
         "split": "train",
         "metrics": {
             "steps": last["step"],
-            "tokens": round(last["samples"] * job.load.work.tokens),
+            "tokens": round(last["samples"] * job.sample_cost.mean.counted),
             **seen,
         },
         "examples": last["samples"],

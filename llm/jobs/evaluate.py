@@ -1,9 +1,7 @@
 """`llm evaluate`: score runs on their validation splits, on all of another set, or on tasks."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llm import build
 from llm.build import Config
@@ -14,10 +12,10 @@ from llm.data.mixture import AnyCorpus, open_text
 from llm.errors import ConfigError, DataError
 from llm.evaluation import EVALUATIONS, Subject
 from llm.evaluation.harness import Tasks, check, run_tasks
-from llm.jobs.judged import Judged, judged, write_outputs
+from llm.jobs.baseline import HARNESS, baseline, shots
 from llm.jobs.scoreboard import boards, show_board
+from llm.jobs.scored import Scored, write_outputs
 from llm.jobs.show import show_entries
-from llm.jobs.yardstick import HARNESS, shots, yardstick
 from llm.model import Transformer
 from llm.report.compare import labels
 from llm.report.scores import write_scores
@@ -37,19 +35,20 @@ def run(composed: Composed) -> int:
     """
     config, typed = composed.config, composed.given_keys
     runs = [Run.open(name) for name in _run_names(config)]
-    ask = yardstick(config) if config["model"] else None
+    other = baseline(config) if config["model"] else None
     for one in runs:
         check_names(_names(one, config), config)
-    found: dict[str, list[Judged]] = {}
+    found: dict[str, list[Scored]] = {}
     for one, label in zip(runs, labels([one.folder for one in runs]) if runs else [], strict=True):
         found[label] = keep(one, _evaluate(one, config, typed), config["save_outputs"])
         show_entries(str(one.folder), [each.entry for each in found[label]])
-    if ask is not None:
-        kept_in, asked = ask.run, ask.judged()
-        found[ask.label] = keep(kept_in, asked, config["save_outputs"])
-        show_entries(f"{ask.label}, kept in {kept_in.folder}", [each.entry for each in found[ask.label]])
-        print(f"\n{ask.cost()}")
-    _show_together(found, _page(config, [*runs, *([ask.run] if ask else [])]))
+    if other is not None:
+        found[other.label] = keep(other.run, other.ask(), config["save_outputs"])
+        show_entries(
+            f"{other.label}, kept in {other.run.folder}", [each.entry for each in found[other.label]]
+        )
+        print(f"\n{other.cost()}")
+    _show_together(found, _page(config, [*runs, *([other.run] if other else [])]))
     return 0
 
 
@@ -70,7 +69,7 @@ def _page(config: Config, runs: Sequence[Run]) -> Path:
     return runs[0].folder / PAGE if len(runs) == 1 else runs[0].folder.parent / PAGE
 
 
-def _show_together(found: Mapping[str, Sequence[Judged]], page: Path) -> None:
+def _show_together(found: Mapping[str, Sequence[Scored]], page: Path) -> None:
     """Several models beside one another, on the terminal; and the page of them, or of one."""
     together = boards(found)
     if len(found) > 1:
@@ -79,14 +78,14 @@ def _show_together(found: Mapping[str, Sequence[Judged]], page: Path) -> None:
     print(f"\nPage:  {write_scores(together, page)}")
 
 
-def keep(run: Run, found: Sequence[Judged], outputs: bool) -> list[Judged]:
+def keep(run: Run, found: Sequence[Scored], outputs: bool) -> list[Scored]:
     """Add entries to the run's evaluation.json and, where wanted, their examples beside it; returns what was added."""
     kept = write_outputs(run.folder, found) if outputs else list(found)
     run.append_evaluation([one.entry for one in kept])
     return kept
 
 
-def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Judged]:
+def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Scored]:
     names = _names(run, config)
     net, folder = build.trained_model(run, config["checkpoint"])
     return [
@@ -97,23 +96,24 @@ def _evaluate(run: Run, config: Config, typed: Collection[str]) -> list[Judged]:
 
 def _on_text(
     run: Run, names: Sequence[str], net: Transformer, folder: Path, config: Config, typed: Collection[str]
-) -> list[Judged]:
+) -> list[Scored]:
     if set(names) <= {HARNESS}:
         return []
     corpus = _own_corpus(run) if config["data"] is None else _other_corpus(run, config, typed)
-    return evaluations(
-        names,
-        corpus,
-        Judge(
+
+    def subject(corpus: Corpus) -> Subject:
+        return Subject(
             net,
-            collator=lambda corpus: _own_collator(run, config, net, corpus),
+            corpus.tokenizer,
+            corpus.validation,
+            collator=lambda: _own_collator(run, config, net, corpus),
             objective=lambda: build.objective({**config, "task": _task(run)}),
-            checkpoint=folder.name,
-            seed=config["seed"],
-            split="validation" if config["data"] is None else "all",
             batch_size=config["batch_size"],
-        ),
-    )
+            seed=config["seed"],
+        )
+
+    split = "validation" if config["data"] is None else "all"
+    return evaluations(names, corpus, subject, folder.name, split)
 
 
 def _own_collator(run: Run, config: Config, net: Transformer, corpus: Corpus) -> Collator:
@@ -135,55 +135,35 @@ def _task(run: Run) -> Config:
     return task
 
 
-@dataclass(frozen=True)
-class Judge:
-    """A model and how it is judged, whatever the text.
+def evaluations(
+    names: Iterable[str],
+    corpus: AnyCorpus,
+    subject: Callable[[Corpus], Subject],
+    checkpoint: str,
+    split: str = "validation",
+) -> list[Scored]:
+    """What those evaluations of `names` that are of text find on the corpus's held-out stream, or on each of a mixture's.
 
     Args:
-        net: the model.
-        collator: gives what makes of a corpus's held-out documents what the model was trained on.
-        objective: gives what scored that in training.
+        names: of evaluations.
+        corpus: what is scored on.
+        subject: the model, on the held-out documents of a corpus.
         checkpoint: the name of the model's checkpoint.
-        seed: of what is sampled.
         split: what the held-out text is called.
-        batch_size: windows scored at a time.
-    """
-
-    net: Transformer
-    collator: Callable[[Corpus], Collator]
-    objective: Callable[[], Any]
-    checkpoint: str
-    seed: int
-    split: str = "validation"
-    batch_size: int = BATCH_SIZE
-
-    def of(self, corpus: Corpus) -> Subject:
-        """The model on a corpus's held-out text."""
-        return Subject(
-            self.net,
-            corpus.tokenizer,
-            corpus.validation,
-            lambda: self.collator(corpus),
-            self.objective,
-            self.batch_size,
-            self.seed,
-        )
-
-
-def evaluations(names: Iterable[str], corpus: AnyCorpus, judge: Judge) -> list[Judged]:
-    """What those evaluations of `names` that are of text find on the corpus's held-out stream, or on each of a mixture's.
 
     Raises:
         ConfigError: there is no evaluation of a name, or one is not for such a model.
         DataError: nothing is held out.
     """
     on_text = [name for name in known_names(names) if name != HARNESS]
-    parts = {name: part for name, part in corpus.parts.items() if len(part.validation) > 1}
-    if on_text and not parts:
+    held_out = {name: one for name, one in corpus.corpora.items() if len(one.validation) > 1}
+    if on_text and not held_out:
         raise DataError(f"{corpus.name} holds nothing out to score on: raise data.validation_share.")
+    # One of each corpus, whose collator all its evaluations share.
+    subjects = {name: subject(one) for name, one in held_out.items()}
     return [
-        judged(name, data, judge.split, judge.checkpoint, EVALUATIONS[name](judge.of(part)))
-        for data, part in parts.items()
+        Scored.of(name, data, split, checkpoint, EVALUATIONS[name](one))
+        for data, one in subjects.items()
         for name in on_text
     ]
 
@@ -195,7 +175,7 @@ def on_tasks(
     checkpoint: str,
     config: Config,
     batch_size: int = BATCH_SIZE,
-) -> list[Judged]:
+) -> list[Scored]:
     """What the config's tasks of lm-evaluation-harness find, an entry a task; none where it is not among `names`."""
     if HARNESS not in names:
         return []
@@ -207,7 +187,7 @@ def on_tasks(
         print(
             f"{model.n_cut:,} contexts are longer than the model's {net.config.context_length}: only their ends count."
         )
-    return [judged(HARNESS, name, shots(config), checkpoint, result) for name, result in results.items()]
+    return [Scored.of(HARNESS, name, shots(config), checkpoint, result) for name, result in results.items()]
 
 
 def check_names(names: Iterable[str], config: Config) -> None:

@@ -12,7 +12,7 @@ from llm.files import publish, staging, taken
 from llm.hub.export import About
 from llm.hub.formats import FORMATS
 from llm.hub.push import check_repo, listing, push, token_from
-from llm.jobs.judged import Entry
+from llm.jobs.scored import Entry
 from llm.report.run import entries_of
 from llm.tokenizer import load_tokenizer
 from llm.train import checkpoint

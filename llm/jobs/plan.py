@@ -204,7 +204,7 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
         outlook.shape,
         layout,
         outlook.derived.precision,
-        outlook.load,
+        outlook.sample_cost,
         choice.micro_batch_size,
     )
 

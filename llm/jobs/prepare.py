@@ -20,7 +20,7 @@ def run(composed: Composed) -> int:
     spec = build.tokenizer_spec(config, _architecture(config))
     executor = build.instantiate(config["executor"], config)
     corpus = build.corpus(config, spec, show=True, processes=config["processes"], executor=executor)
-    for part in corpus.parts.values():
+    for part in corpus.corpora.values():
         print(render(part.report))
         print(f"\nReport: {part.folder / 'report.html'}\nShards: {part.folder}")
     return 0

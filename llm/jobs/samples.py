@@ -11,7 +11,7 @@ import numpy as np
 from llm import build
 from llm.build import Config
 from llm.data.collators.words import LabelledWords
-from llm.data.mixture import AnyCorpus
+from llm.data.mixture import AnyCorpus, samples_of
 from llm.generation import (
     Sampling,
     complete,
@@ -135,7 +135,7 @@ def _held_out_questions(config: Config, net: Transformer, corpus: AnyCorpus) -> 
     """The ids of held-out conversations up to their first answers, or of held-out sources."""
     collate, length = build.collator(config, corpus.tokenizer, net.config), net.config.context_length
     stream = corpus.validation if len(corpus.validation) else corpus.train
-    view = build.view_of(collate, stream, length, config["seed"])
+    view = samples_of(collate, stream, length, config["seed"])
     rows = view.in_order(np.arange(min(config["samples"]["num_samples"], view.n_in_order)))
     # Of a row of conversations the first, and of a preference the better one.
     return [row[0].ids_t[: int(row[0].is_written_t.argmax())].tolist() for row in rows]
@@ -155,7 +155,7 @@ def _held_out_prompts(config: Config, net: Transformer, corpus: AnyCorpus) -> li
         shorter = dataclasses.replace(net.config, context_length=length)
         collate = build.collator(config, corpus.tokenizer, shorter)
     stream = corpus.validation if len(corpus.validation) > length else corpus.train
-    view = build.view_of(collate, stream, length, config["seed"])
+    view = samples_of(collate, stream, length, config["seed"])
     # Of a short window nothing may be hidden.
     numbers = np.arange(min(keys["num_samples"] * (LOOKED_AT if hides else 1), view.n_in_order))
     if isinstance(view, LabelledWords):

@@ -1,4 +1,4 @@
-"""Models side by side in what they were scored: made of judged examples, printed, and written as a page."""
+"""Models side by side in what they were scored: made of scored examples, printed, and written as a page."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -8,8 +8,8 @@ import numpy as np
 from llm.evaluation import Row
 from llm.evaluation.result import metrics_of, scores_of
 from llm.evaluation.significance import differences, same_examples
-from llm.jobs.judged import Judged
 from llm.jobs.runs import table
+from llm.jobs.scored import Scored
 from llm.jobs.show import number
 from llm.report.scores import Board, Figure, Pair
 
@@ -18,51 +18,51 @@ SURE = 0.05
 OF_PREDICTIONS = ("precision", "f1")
 
 
-def boards(judged: Mapping[str, Sequence[Judged]]) -> list[Board]:
+def boards(scored: Mapping[str, Sequence[Scored]]) -> list[Board]:
     """A board for each evaluation of each set, in the order in which they first come; models by their names."""
-    kinds = dict.fromkeys(_kind(one) for some in judged.values() for one in some)
+    kinds = dict.fromkeys(_kind(one) for some in scored.values() for one in some)
     return [
-        _board(kind, {name: one for name, some in judged.items() for one in some if _kind(one) == kind})
+        _board(kind, {name: one for name, some in scored.items() for one in some if _kind(one) == kind})
         for kind in kinds
     ]
 
 
-def _kind(one: Judged) -> tuple[str, ...]:
+def _kind(one: Scored) -> tuple[str, ...]:
     return tuple(str(one.entry[name]) for name in ("evaluation", "data", "split"))
 
 
-def _board(kind: tuple[str, ...], judged: Mapping[str, Judged]) -> Board:
+def _board(kind: tuple[str, ...], scored: Mapping[str, Scored]) -> Board:
     evaluation, data, split = kind
-    known = list(dict.fromkeys(metric for one in judged.values() for metric in one.entry["metrics"]))
-    pairs, notes = _pairs(judged)
-    examples = " or ".join(dict.fromkeys(f"{one.entry['examples']:,}" for one in judged.values()))
+    known = list(dict.fromkeys(metric for one in scored.values() for metric in one.entry["metrics"]))
+    pairs, notes = _pairs(scored)
+    examples = " or ".join(dict.fromkeys(f"{one.entry['examples']:,}" for one in scored.values()))
     return Board(
         title=f"{evaluation} on {data} ({split}, {examples} examples)",
-        models=list(judged),
-        figures={metric: [_figure(one, metric) for one in judged.values()] for metric in known},
+        models=list(scored),
+        figures={metric: [_figure(one, metric) for one in scored.values()] for metric in known},
         pairs=pairs,
-        entries=[one.entry for one in judged.values()],
-        notes=[*notes, *_ways(judged)],
+        entries=[one.entry for one in scored.values()],
+        notes=[*notes, *_ways(scored)],
     )
 
 
-def _ways(judged: Mapping[str, Judged]) -> list[str]:
+def _ways(scored: Mapping[str, Scored]) -> list[str]:
     """How a model was asked, where that is another way than by likelihoods."""
-    return [f"{name}: {one.entry['asked']}." for name, one in judged.items() if "asked" in one.entry]
+    return [f"{name}: {one.entry['asked']}." for name, one in scored.items() if "asked" in one.entry]
 
 
-def _figure(one: Judged, metric: str) -> Figure | None:
+def _figure(one: Scored, metric: str) -> Figure | None:
     if metric not in one.entry["metrics"]:
         return None
     return Figure(one.entry["metrics"][metric], *one.entry.get("intervals", {}).get(metric, ()))
 
 
-def _pairs(judged: Mapping[str, Judged]) -> tuple[list[Pair], list[str]]:
+def _pairs(scored: Mapping[str, Scored]) -> tuple[list[Pair], list[str]]:
     """How each two differ, and a note on each two that were not asked the same."""
     pairs: list[Pair] = []
     notes: list[str] = []
-    for one, other in combinations(judged, 2):
-        rows, others = judged[one].rows, judged[other].rows
+    for one, other in combinations(scored, 2):
+        rows, others = scored[one].rows, scored[other].rows
         if not (rows and others):
             continue
         if same_examples(rows, others):

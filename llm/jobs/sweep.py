@@ -31,7 +31,7 @@ LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepJob:
     """One job: the values that are its own, the words that start it, and the config that these compose to."""
 
     values: Mapping[str, str]
@@ -81,14 +81,14 @@ class Sweep:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def run_all(self, jobs: Sequence[Job]) -> None:
+    def run_all(self, jobs: Sequence[SweepJob]) -> None:
         """Run the jobs in their order; one that fails doesn't keep the others from theirs."""
         for job in jobs:
             self._note(job, "waiting")
         for index, job in enumerate(jobs, 1):
             self.run(job, f"{index} of {len(jobs)}")
 
-    def run(self, job: Job, place: str = "") -> float | None:
+    def run(self, job: SweepJob, place: str = "") -> float | None:
         """Run a job, or take what it gave before; returns the figure that it is judged by, None where it has none.
 
         Raises:
@@ -111,7 +111,7 @@ class Sweep:
         self._note(job, str(Run(folder).record["status"]), value)
         return value
 
-    def _note(self, job: Job, status: str, value: float | None = None) -> None:
+    def _note(self, job: SweepJob, status: str, value: float | None = None) -> None:
         name = job.config["name"]
         entry = {
             "run": str(Path(job.config["runs_dir"]) / name),
@@ -150,7 +150,7 @@ def _row(entry: Mapping[str, Any], metric: str) -> dict[str, str]:
     return {"run": entry["run"], **entry["values"], "status": entry["status"], metric: shown}
 
 
-def show_jobs(jobs: Sequence[Job]) -> int:
+def show_jobs(jobs: Sequence[SweepJob]) -> int:
     """Print which runs a sweep would make; returns the exit code."""
     if not jobs:
         print("Optuna chooses the jobs while the sweep runs.")

@@ -17,15 +17,15 @@ from llm.config import Composed
 from llm.data import CorpusDataModule
 from llm.data.mixture import AnyCorpus, open_text
 from llm.errors import DataError, UserError
+from llm.jobs.baseline import HARNESS
 from llm.jobs.beside_plan import expected, measured
 from llm.jobs.dry_run import show_dry_run
 from llm.jobs.ending import finish, read_results, show_end
 from llm.jobs.evaluate import check_names
 from llm.jobs.job import Choices, Job
-from llm.jobs.judged import Entry
 from llm.jobs.samples import sample_callbacks
+from llm.jobs.scored import Entry
 from llm.jobs.show import amount
-from llm.jobs.yardstick import HARNESS
 from llm.malloc import give_back_freed_memory, tune_malloc
 from llm.model import Transformer, parameter_count
 from llm.redaction import redacted, redacted_text
@@ -116,7 +116,7 @@ def _corpus(config: Config, origin: Origin, run: Run, say: Callable[[str], None]
             corpus = open_text(run.begun["data"])
         except UserError:
             raise error from None
-        folders = ", ".join(str(part.folder) for part in corpus.parts.values())
+        folders = ", ".join(str(part.folder) for part in corpus.corpora.values())
         say(f"{error}\nGoing on with the shards that the run began with: {folders}.")
         return corpus
 
@@ -283,7 +283,7 @@ def _callbacks(
     """What measures, shows, scores and saves while a model trains, in the order in which Lightning calls them."""
     config, run = job.config, job.run
     bar = build.progress(config)
-    meter = build.meter(job.corpus, net, data, job.load, decision.derived.peak_flops, [bar])
+    meter = build.meter(job.corpus, net, data, job.sample_cost, decision.derived.peak_flops, [bar])
     watch = build.hang_watch(config, run)
     pause = together(meter.paused, *(one.unhurried for one in watch))
     resume_from = None if decision.checkpoint is None else Path(decision.checkpoint)
@@ -308,8 +308,8 @@ def _evaluated(job: Job, net: Transformer, pause: Pause) -> list[L.Callback]:
     def score() -> dict[str, float]:
         with gathered(net):
             return {
-                f"{EVALUATED}{_name(one.entry, len(job.corpus.parts) > 1)}/{metric}": value
-                for one in job.judged(net, "now")
+                f"{EVALUATED}{_name(one.entry, len(job.corpus.corpora) > 1)}/{metric}": value
+                for one in job.evaluate(net, "now")
                 for metric, value in one.entry["metrics"].items()
             }
 

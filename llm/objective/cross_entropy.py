@@ -1,6 +1,6 @@
 """Cross-entropy of tokens: the objective of GPT, BERT and T5 alike, which differ in what a target is.
 
-Shapes: b batch, t time, k targets in a row, v vocabulary, l labels.
+Shapes: b batch, t time, k targets in a row, v classes: the vocabulary, or the labels.
 """
 
 from collections.abc import Collection, Mapping
@@ -32,7 +32,7 @@ class CrossEntropy:
         nats_bk = F.cross_entropy(
             logits_bkv.reshape(targets_bk.numel(), -1).float(),
             targets_bk.reshape(-1),
-            weight=self.weights(model, logits_bkv),
+            weight=self.class_weights(model, logits_bkv),
             ignore_index=IGNORED,
             reduction="none",
             label_smoothing=self.label_smoothing if model.training else 0.0,
@@ -40,17 +40,20 @@ class CrossEntropy:
         rows = Rows(nats_bk.sum(1), (targets_bk != IGNORED).sum(1))
         return Loss(rows.nats_b.sum(), rows.targets_b.sum(), batch.divisor, rows)
 
-    def weights(self, model: nn.Module, logits_bkv: Tensor) -> Tensor | None:
-        """How much each class counts (v,); None for all alike."""
+    def class_weights(self, model: nn.Module, logits_bkv: Tensor) -> Tensor | None:
+        """What each target's loss is multiplied by, by its class (v,); None for all alike."""
         return None
 
 
 class LabelCrossEntropy(CrossEntropy):
     """Cross-entropy of labels, where some may count more than others.
 
+    Each target's loss is multiplied by its label's weight; the mean is still over the number of targets, not over the sum of
+    their weights as torch's weighted mean is. Weights of 2 for all labels so double the loss and its gradients.
+
     Args:
         label_smoothing: as for `CrossEntropy`.
-        label_weights: how much a target counts by its label; 1 where it isn't named.
+        label_weights: what a target's loss is multiplied by, by its label; 1 where it isn't named.
     """
 
     def __init__(
@@ -68,8 +71,8 @@ class LabelCrossEntropy(CrossEntropy):
                 f"task.objective.label_weights: there is no label {', '.join(sorted(unknown))}, only {', '.join(labels)}."
             )
 
-    def weights(self, model: nn.Module, logits_bkv: Tensor) -> Tensor | None:
-        """How much each label counts (l,); None for all alike."""
+    def class_weights(self, model: nn.Module, logits_bkv: Tensor) -> Tensor | None:
+        """The weight of each label (v,); None for all alike."""
         if not self.label_weights:
             return None
         labels: tuple[str, ...] = model.config.labels  # type: ignore[union-attr, assignment]

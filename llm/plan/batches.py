@@ -6,22 +6,24 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
-from llm.data.collators.base import Batch, Load, Work
+from llm.data.collators.base import Batch, SampleCost, TokenCounts
 from llm.model import ModelConfig
 
 
-def whole_context(shape: ModelConfig) -> Work:
+def whole_context(shape: ModelConfig) -> TokenCounts:
     """What a sample takes that fills the context, and the source's where there is one."""
     length = float(shape.context_length)
-    return Work(length, length, length, length if shape.architecture == "encoder_decoder" else 0.0)
+    return TokenCounts(length, length, length, length if shape.architecture == "encoder_decoder" else 0.0)
 
 
-def blanks(load: Load, size: int) -> Iterator[Batch]:
-    """Again and again a batch of the `size` longest samples of a load, all zeros."""
-    most, marks = load.most, load.marks
+def blanks(sample_cost: SampleCost, size: int) -> Iterator[Batch]:
+    """Again and again a batch of the `size` longest samples that cost so much, all zeros."""
+    longest, extra_fields = sample_cost.longest, sample_cost.extra_fields
     # A preference has two rows.
-    rows = 2 if "reference_b2" in marks else 1
-    written, scored, read = (round(length / rows) for length in (most.written, most.scored, most.read))
+    rows = 2 if "reference_b2" in extra_fields else 1
+    written, scored, read = (
+        round(length / rows) for length in (longest.inputs, longest.targets, longest.source)
+    )
 
     def ids(length: int) -> Tensor:
         return torch.zeros(size * rows, length, dtype=torch.long)
@@ -30,11 +32,11 @@ def blanks(load: Load, size: int) -> Iterator[Batch]:
         Batch(
             tokens_bt=ids(written),
             targets_bk=ids(scored),
-            numbers_b=torch.zeros(size, dtype=torch.long),
-            documents_bt=ids(written) if "documents_bt" in marks else None,
+            indices_b=torch.zeros(size, dtype=torch.long),
+            documents_bt=ids(written) if "documents_bt" in extra_fields else None,
             positions_bk=None if scored == written else ids(scored),
             source_bs=ids(read) if read else None,
-            source_documents_bs=ids(read) if read and "source_documents_bs" in marks else None,
+            source_documents_bs=ids(read) if read and "source_documents_bs" in extra_fields else None,
             reference_b2=torch.zeros(size, 2) if rows == 2 else None,
         )
     )

@@ -58,7 +58,7 @@ class Pace:
 def step_flops(step: TrainingStep, batch_size: int) -> float:
     """Operations of the model in an optimizer step, by all processes; what is computed twice counts once."""
     work = step.work
-    return batch_size * sequence_flops(step.shape, work.written, read=work.read, scored=work.scored)
+    return batch_size * sequence_flops(step.shape, work.inputs, read=work.source, scored=work.targets)
 
 
 def twice_flops(step: TrainingStep, batch_size: int, recomputed: Recomputed) -> float:
@@ -66,7 +66,7 @@ def twice_flops(step: TrainingStep, batch_size: int, recomputed: Recomputed) -> 
     if not isinstance(recomputed, int):
         return 0.0
     work = step.work
-    blocks = sequence_flops(step.shape, work.written, read=work.read, scored=0, training=False)
+    blocks = sequence_flops(step.shape, work.inputs, read=work.source, scored=0, training=False)
     return batch_size * blocks / recomputed
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from llm.data.collators.base import Batch, Work
+from llm.data.collators.base import Batch, TokenCounts
 from llm.malloc import is_kept
 from llm.model import ModelConfig, Transformer
 from llm.objective import Loss
@@ -42,7 +42,7 @@ class TrainingStep:
         objective: scores a batch by the model.
         optimizer: makes the optimizer of named parameters.
         precision: Lightning's name of it.
-        work: what the average sample takes.
+        work: the tokens of the average sample.
         batches: gives micro-batches of so many sequences in the order in which they come, of whose values nothing depends.
         micro_batch_size: sequences in a forward pass.
         accumulation: forward passes of a process in a step.
@@ -56,7 +56,7 @@ class TrainingStep:
     objective: Callable[[nn.Module, Batch], Loss]
     optimizer: OptimizerFactory
     precision: str
-    work: Work
+    work: TokenCounts
     batches: Callable[[int], Iterable[Batch]]
     micro_batch_size: int
     accumulation: int = 1

@@ -149,7 +149,7 @@ class Meter(L.Callback):
     the module.
 
     Args:
-        tokens_per_step: of a global batch, those that count in the speed: `Work.tokens` a sample.
+        tokens_per_step: of a global batch, those that count in the speed: `TokenCounts.counted` a sample.
         bytes_per_token: of the corpus; None where bits per byte say nothing.
         flops_per_token: the model's own, forward and backward.
         peak_flops: of one device in the training precision; measured when training starts if None.

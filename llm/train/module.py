@@ -85,7 +85,7 @@ class LanguageModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of one micro-batch, in nats per target."""
         loss = self.score(self.model, batch)
-        self._pending.append((loss.mean.detach(), batch.numbers_b))
+        self._pending.append((loss.mean.detach(), batch.indices_b))
         self.scored = _detached(loss.rows)
         return loss.mean
 

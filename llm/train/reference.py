@@ -34,7 +34,7 @@ def reference_log_probabilities(
         raise ConfigError(
             f"task.collator: {type(collate).__name__} makes no preferences; PreferenceCollator does."
         )
-    view = collate.cut(stream, model.config.context_length, 0)
+    view = collate.samples(stream, model.config.context_length, 0)
     device = next(model.parameters()).device
     budget = tokens or (CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS)
     longest_n = view.lengths.max(axis=1, initial=1)
@@ -53,6 +53,6 @@ def reference_log_probabilities(
             torch.cuda.empty_cache()
             budget = len(some) * longest
             continue
-        scores_n2[view.numbers[some]] = scores_b2.cpu().numpy()
+        scores_n2[view.indices[some]] = scores_b2.cpu().numpy()
         places = rest
     return scores_n2

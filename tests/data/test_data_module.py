@@ -20,7 +20,7 @@ def module(
 ) -> CorpusDataModule:
     collate = CausalCollator(Setting(corpus.tokenizer, seed, ModelConfig(context_length=context_length)))
     streams = (corpus.train, corpus.validation)
-    samples = [stream.cut(collate.cut, context_length, seed) for stream in streams]
+    samples = [collate.samples(stream, context_length, seed) for stream in streams]
     sizes = {"batch_size": batch_size, "micro_batch_size": micro_batch_size}
     found = CorpusDataModule(corpus, collate, *samples, **sizes)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
@@ -40,7 +40,7 @@ def global_batches(corpus, steps: int, *, world: int, micro: int, start: int = 0
         rows = {
             int(id_): row
             for batch in batches
-            for id_, row in zip(batch.numbers_b, batch.tokens_bt, strict=True)
+            for id_, row in zip(batch.indices_b, batch.tokens_bt, strict=True)
         }
         yield torch.stack([rows[id_] for id_ in sorted(rows)])
 
@@ -64,7 +64,7 @@ def test_a_later_start_goes_on_as_if_nothing_had_happened(corpus) -> None:
 def test_batches_are_windows_of_the_stream(corpus) -> None:
     data = module(corpus)
     batch = next(iter(data.train_dataloader()))
-    starts = data.train_view.order.starts(batch.numbers_b.numpy())
+    starts = data.train_view.order.starts(batch.indices_b.numpy())
     assert torch.equal(batch.tokens_bt, torch.from_numpy(corpus.train.read(starts, 16)))
     assert torch.equal(batch.targets_bk, torch.from_numpy(corpus.train.read(starts + 1, 16)))
     assert batch.tokens_bt.dtype == torch.int64
@@ -92,7 +92,7 @@ def test_each_held_out_token_is_a_target_once(corpus, world, micro, context_leng
         scored += [
             (int(id_), targets[targets != IGNORED].tolist())
             for batch in batches
-            for id_, targets in zip(batch.numbers_b, batch.targets_bk, strict=True)
+            for id_, targets in zip(batch.indices_b, batch.targets_bk, strict=True)
         ]
     assert len(counts) == 1
     in_order = [token for id_, targets in sorted(scored) if id_ >= 0 for token in targets]
@@ -127,7 +127,7 @@ class Watcher(L.LightningModule):
         self.trained, self.validated = [], 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        self.trained += batch.numbers_b.tolist()
+        self.trained += batch.indices_b.tolist()
         return self.weight * batch.tokens_bt.float().mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

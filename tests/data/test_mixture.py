@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.data import prepare
-from llm.data.collators.base import Setting, load
+from llm.data.collators.base import Setting, measure_samples
 from llm.data.collators.causal import CausalCollator
 from llm.data.collators.pairs import PairCollator
-from llm.data.mixture import Interleaving, MixedView, Mixture, Portion, open_text
+from llm.data.mixture import Interleaving, MixedView, Mixture, SourceShare, open_text, samples_of
 from llm.data.module import CorpusDataModule
 from llm.data.sampling.turns import Turns
 from llm.data.sampling.windows import Windows
@@ -22,6 +22,7 @@ from llm.errors import ConfigError, DataError
 from llm.model import ModelConfig
 from llm.tokenizer import ByteSpec
 
+CAUSAL = CausalCollator(Setting(ByteSpec().build(()), 0, ModelConfig()))
 WEIGHTS = st.lists(st.floats(0.1, 10), min_size=1, max_size=5)
 
 
@@ -117,18 +118,18 @@ def mixture(write, tmp_path):
     for name, text in texts.items():
         folder = write({f"{n:02d}.txt": f"{name} {n}: " + text * (10 + n) for n in range(50)}, name)
         corpora[name] = prepare(TextFiles([f"{folder}/*.txt"]), ByteSpec(), tmp_path / "shards")
-    return Mixture(corpora, {"cats": Portion(3.0), "dogs": Portion(1.0)})
+    return Mixture(corpora, {"cats": SourceShare(3.0), "dogs": SourceShare(1.0)})
 
 
 def module(mixture, length=16, batch_size=12):
     collate = CausalCollator(Setting(mixture.tokenizer, 0, ModelConfig(context_length=length)))
-    samples = [stream.cut(collate.cut, length, 0) for stream in (mixture.train, mixture.validation)]
+    samples = [samples_of(collate, stream, length, 0) for stream in (mixture.train, mixture.validation)]
     return CorpusDataModule(mixture, collate, *samples, batch_size=batch_size, micro_batch_size=3)
 
 
 def test_a_sample_is_the_window_of_its_source(mixture):
-    mixed = mixture.train.cut(Windows, 16, 7)
-    alone = [stream.cut(Windows, 16, 7) for stream in mixture.train.streams.values()]
+    mixed = samples_of(CAUSAL, mixture.train, 16, 7)
+    alone = [Windows(stream, 16, 7) for stream in mixture.train.streams.values()]
     samples = np.arange(5 * mixed.size)
     sources, numbers = mixed.order.place(samples)
     windows = mixed.training(samples)
@@ -138,7 +139,7 @@ def test_a_sample_is_the_window_of_its_source(mixture):
 
 
 def test_every_held_out_token_of_every_source_is_a_target_once(mixture):
-    mixed = mixture.validation.cut(Windows, 16, 0)
+    mixed = samples_of(CAUSAL, mixture.validation, 16, 0)
     numbers = np.arange(mixed.n_in_order)
     windows = mixed.in_order(numbers)
     sources, _ = mixed.place_in_order(numbers)
@@ -161,8 +162,8 @@ def test_batches_go_on_from_any_step(mixture):
 def test_its_record_opens_it_again_and_its_fingerprint_tells_its_shares(mixture):
     again = open_text(mixture.record())
     assert again.fingerprint == mixture.fingerprint
-    assert open_text(mixture.parts["cats"].record()).fingerprint == mixture.parts["cats"].fingerprint
-    other = Mixture(mixture.parts, {**mixture.portions, "dogs": Portion(2.0)})
+    assert open_text(mixture.corpora["cats"].record()).fingerprint == mixture.corpora["cats"].fingerprint
+    other = Mixture(mixture.corpora, {**mixture.shares, "dogs": SourceShare(2.0)})
     assert other.fingerprint != mixture.fingerprint
 
 
@@ -175,14 +176,14 @@ def pairs(write, tmp_path):
         folder = write({"a.jsonl": "\n".join(map(json.dumps, lines))}, name)
         source = JsonLines([f"{folder}/a.jsonl"], text="source", label="target", validation_share=0.2)
         corpora[name] = prepare(source, ByteSpec(), tmp_path / "shards")
-    mixed = Mixture(corpora, {"short": Portion(3.0), "long": Portion(1.0)})
+    mixed = Mixture(corpora, {"short": SourceShare(3.0), "long": SourceShare(1.0)})
     return mixed, PairCollator(Setting(mixed.tokenizer, 0, ModelConfig(context_length=64)))
 
 
 def test_pairs_are_mixed_as_windows_are(pairs):
     mixture, collate = pairs
-    mixed = mixture.train.cut(collate.cut, 64, 7)
-    alone = [stream.cut(collate.cut, 64, 7) for stream in mixture.train.streams.values()]
+    mixed = samples_of(collate, mixture.train, 64, 7)
+    alone = [collate.samples(stream, 64, 7) for stream in mixture.train.streams.values()]
     samples = np.arange(3 * mixed.size)
     sources, numbers = mixed.order.place(samples)
     for pair, source, number in zip(mixed.training(samples), sources, numbers, strict=True):
@@ -191,8 +192,8 @@ def test_pairs_are_mixed_as_windows_are(pairs):
     lengths = [len(pair.target_k) for pair in mixed.training(samples)]
     assert mixed.n_targets(samples).tolist() == lengths
     # Each source's average counts by its weight, which is what training sees.
-    assert load(collate, mixed).work.written == pytest.approx(np.mean(lengths), rel=0.05)
-    scored = mixture.validation.cut(collate.cut, 64, 0)
+    assert measure_samples(collate, mixed).mean.inputs == pytest.approx(np.mean(lengths), rel=0.05)
+    scored = samples_of(collate, mixture.validation, 64, 0)
     first, last, none = scored.in_order(np.array([0, scored.n_in_order - 1, -1]))
     assert [mixture.tokenizer.decode(pair.source_s[:5].tolist()) for pair in (first, last)] == [
         "short",
@@ -203,28 +204,28 @@ def test_pairs_are_mixed_as_windows_are(pairs):
 
 def test_what_a_mixture_takes_is_that_of_each_source_by_its_weight_and_of_the_longest(pairs):
     mixture, collate = pairs
-    mixed = mixture.train.cut(collate.cut, 64, 7)
-    found = load(collate, mixed)
-    short, long = (load(collate, part.view) for part in mixed.parts)
-    expected = [(3 * one + other) / 4 for one, other in zip(short.work, long.work, strict=True)]
-    assert list(found.work) == pytest.approx(expected)
-    assert found.work.written < long.work.written / 2
-    assert found.most == long.most != short.most
-    assert found.marks == collate.marks
+    mixed = samples_of(collate, mixture.train, 64, 7)
+    found = measure_samples(collate, mixed)
+    short, long = (measure_samples(collate, part.view) for part in mixed.weighted_views)
+    expected = [(3 * one + other) / 4 for one, other in zip(short.mean, long.mean, strict=True)]
+    assert list(found.mean) == pytest.approx(expected)
+    assert found.mean.inputs < long.mean.inputs / 2
+    assert found.longest == long.longest != short.longest
+    assert found.extra_fields == collate.extra_fields
 
 
 def test_alike_sources_take_what_each_takes_whatever_their_weights(mixture):
     collate = module(mixture).collate
-    views = {name: stream.cut(Windows, 17, 0) for name, stream in mixture.train.streams.items()}
-    mixed = MixedView(views, {"cats": Portion(0.1), "dogs": Portion(0.7)})
+    views = {name: Windows(stream, 17, 0) for name, stream in mixture.train.streams.items()}
+    mixed = MixedView(views, {"cats": SourceShare(0.1), "dogs": SourceShare(0.7)})
     # The plan reads first batches where the longest sample differs from the average one.
-    assert load(collate, mixed) == load(collate, views["cats"])
-    assert load(collate, mixed).work == load(collate, mixed).most
+    assert measure_samples(collate, mixed) == measure_samples(collate, views["cats"])
+    assert measure_samples(collate, mixed).mean == measure_samples(collate, mixed).longest
 
 
 def test_a_batch_of_mixed_pairs_is_divided_by_the_targets_of_its_step(pairs):
     mixture, collate = pairs
-    samples = [stream.cut(collate.cut, 64, 0) for stream in (mixture.train, mixture.validation)]
+    samples = [samples_of(collate, stream, 64, 0) for stream in (mixture.train, mixture.validation)]
     data = CorpusDataModule(mixture, collate, *samples, batch_size=8, micro_batch_size=4)
     batches = [batch for batch, _ in zip(data.train_dataloader(), range(2), strict=False)]
     targets = sum(int((batch.targets_bk >= 0).sum()) for batch in batches)
@@ -233,10 +234,10 @@ def test_a_batch_of_mixed_pairs_is_divided_by_the_targets_of_its_step(pairs):
 
 def test_what_cannot_be_mixed_is_refused(mixture):
     with pytest.raises(DataError, match=r"data\.sources\.\w+: its training text is shorter"):
-        _ = mixture.train.cut(Windows, 10**6, 0).size
+        _ = samples_of(CAUSAL, mixture.train, 10**6, 0).size
     ends = MixedView(
-        {name: stream.cut(Windows, 16, 0) for name, stream in mixture.train.streams.items()},
-        {"cats": Portion(1.0, 2), "dogs": Portion(1.0, 0.5)},
+        {name: Windows(stream, 16, 0) for name, stream in mixture.train.streams.items()},
+        {"cats": SourceShare(1.0, 2), "dogs": SourceShare(1.0, 0.5)},
     )
     ends.require(ends.size)
     with pytest.raises(ConfigError, match="leave one source without epochs"):

@@ -40,7 +40,9 @@ def test_sources_and_targets_are_the_pairs_and_answers_those_of_a_chat(tmp_path)
     model = Transformer(shape)
     init_weights(model, 0)
     collate = ConversationCollator(Setting(TOKENIZER, 0, shape))
-    read, written, targets = answered_beside_targets(model, collate.cut(stream, 64, 0), TOKENIZER, limit=5)
+    read, written, targets = answered_beside_targets(
+        model, collate.samples(stream, 64, 0), TOKENIZER, limit=5
+    )
     assert list(zip(read, targets, strict=True)) == PAIRS[:5]
     template = ChatTemplate(TOKENIZER)
     # Together as each alone.

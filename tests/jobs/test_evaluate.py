@@ -231,4 +231,4 @@ def test_a_run_with_another_tokenizer_in_its_folder_is_refused(trained, tiny, tm
 
 def test_a_name_that_nobody_checked_is_refused_before_anything_is_scored():
     with pytest.raises(ConfigError, match=r"eval=perplexty: there is no such evaluation.*perplexity"):
-        evaluations(["perplexity", "perplexty"], corpus=None, judge=None)
+        evaluations(["perplexity", "perplexty"], corpus=None, subject=None, checkpoint="now")

@@ -15,8 +15,9 @@ import torch
 from llm.build.corpora import MIXING, check_mixes
 from llm.cli.compose import compose
 from llm.cli.main import main
-from llm.data.mixture import open_text
-from llm.data.sampling.windows import Windows
+from llm.data.collators import CausalCollator
+from llm.data.collators.base import Setting
+from llm.data.mixture import open_text, samples_of
 from llm.errors import ConfigError
 from llm.model import Transformer, init_weights
 from llm.train import checkpoint
@@ -55,7 +56,8 @@ def test_losses_are_told_apart_as_a_split_by_hand_does(words, tmp_path, capsys):
     shape, _ = checkpoint.read_model(checkpoint.find(run.checkpoints, None))
     net = Transformer(shape)
     init_weights(net, 1337)
-    samples = mixture.train.cut(Windows, 32, 1337)
+    collate = CausalCollator(Setting(mixture.tokenizer, 1337, shape))
+    samples = samples_of(collate, mixture.train, 32, 1337)
     windows = torch.from_numpy(samples.training(np.arange(8)))
     sources = samples.order.place(np.arange(8))[0]
     (row,) = rows(run.folder)
@@ -64,7 +66,7 @@ def test_losses_are_told_apart_as_a_split_by_hand_does(words, tmp_path, capsys):
             net(windows[:, :-1]).transpose(1, 2), windows[:, 1:], reduction="none"
         )
     assert sources.tolist().count(1) in (2, 3)  # a third of eight
-    for source, name in enumerate(mixture.parts):
+    for source, name in enumerate(mixture.corpora):
         assert float(row[f"train/loss/{name}"]) == pytest.approx(
             nats[sources == source].mean().item(), rel=1e-5
         )

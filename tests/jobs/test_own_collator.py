@@ -6,7 +6,8 @@ import pytest
 
 from llm.build import corpora, tasks
 from llm.data.collators import CausalCollator, PreferenceCollator
-from llm.data.collators.base import Work
+from llm.data.collators.base import TokenCounts
+from llm.data.mixture import MixedStream, SourceShare, samples_of
 from llm.data.sampling.windows import Windows
 from llm.errors import ConfigError
 from llm.jobs import dry_run
@@ -25,16 +26,16 @@ def naming(collator: str) -> dict:
 
 
 class Half:
-    """Has no `given` and no `work`."""
+    """Has no `given` and no `mean_tokens`."""
 
-    marks, most, cut = (), None, None
+    extra_fields, longest_tokens, samples = (), None, None
 
     def __init__(self, setting) -> None:
         pass
 
 
 def test_what_it_lacks_is_named():
-    with pytest.raises(ConfigError, match="Half has no given, work"):
+    with pytest.raises(ConfigError, match="Half has no given, mean_tokens"):
         tasks.collator(naming("Half"), None, ModelConfig(vocab_size=8))
 
 
@@ -75,16 +76,29 @@ def test_one_that_mixes_nothing_takes_data_of_one_source():
 
 
 class Other:
-    """Cuts a stream into what are no samples."""
+    """Makes of a stream what are no samples."""
 
-    def cut(self, stream, length, seed):
+    def samples(self, stream, length, seed):
         return [stream]
 
 
-def test_one_that_cuts_no_samples_is_told_what_they_derive_from():
-    stream = SimpleNamespace(cut=lambda by, length, seed: by("a text", length, seed))
-    with pytest.raises(ConfigError, match=r"the cut of Other gives list, .*SampleView"):
-        tasks.view_of(Other(), stream, 8, 0)
+def test_one_that_makes_no_samples_is_told_what_they_derive_from():
+    for stream in ("a text", MixedStream({"a": "a text"}, {"a": SourceShare()})):
+        with pytest.raises(ConfigError, match=r"the samples of Other are list, .*SampleView"):
+            samples_of(Other(), stream, 8, 0)
+
+
+class Earlier(CausalCollator):
+    """Has its own windows, by the names of an earlier version."""
+
+    cut, window_work = Windows, None
+
+
+def test_one_of_an_earlier_version_is_told_the_new_names():
+    with pytest.raises(
+        ConfigError, match=r"Earlier .*: cut is samples now, window_work is window_tokens now"
+    ):
+        tasks.collator(naming("Earlier"), None, ModelConfig(vocab_size=8))
 
 
 class OwnWindows(Windows):
@@ -94,13 +108,13 @@ class OwnWindows(Windows):
 class LastWord(CausalCollator):
     """Scores one token of a window."""
 
-    cut = OwnWindows
+    samples = OwnWindows
 
-    def window_work(self, length):
-        return Work(length, length, 1)
+    def window_tokens(self, length):
+        return TokenCounts(length, length, 1)
 
 
 def test_one_of_windows_says_what_they_take_before_there_is_a_text():
     nothing, origin = dry_run.Text(None, None), SimpleNamespace(tokenizer=ByteSpec())
-    load, _ = dry_run._samples(naming("LastWord"), origin, nothing, ModelConfig(context_length=32))
-    assert load.work == load.most == Work(32, 32, 1)
+    cost, _ = dry_run._samples(naming("LastWord"), origin, nothing, ModelConfig(context_length=32))
+    assert cost.mean == cost.longest == TokenCounts(32, 32, 1)

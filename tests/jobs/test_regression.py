@@ -1,26 +1,17 @@
 """Numbers told of texts by the same commands."""
 
 import json
-import math
 
-import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from llm.cli.main import main
-from llm.data.collators.base import Setting
-from llm.data.collators.labels import NumberCollator
-from llm.data.collators.pairs import NOTHING, Pair
-from llm.errors import DataError
 from llm.evaluation import classification
 from llm.model import ModelConfig
-from llm.objective.squared_error import SquaredError
-from llm.tokenizer import ByteSpec
 from llm.train.checkpoint import find, read_manifest
 
 TEXT_WORDS = ("data=", "data.paths", "samples.every", "data.micro")
-TOKENIZER = ByteSpec().build()
 
 
 @pytest.fixture
@@ -66,26 +57,6 @@ def test_a_task_of_labels_forgets_the_numbers_of_the_model_that_it_starts_from(w
     assert (labelled["number_mean"], labelled["number_std"]) == (0.0, 1.0)
 
 
-def pair(text, label):
-    return Pair(*(np.array([*TOKENIZER.encode(side), TOKENIZER.end_of_text]) for side in (text, label)))
-
-
-class Told(torch.nn.Module):
-    config = ModelConfig(labels=("number",), labelled="number", number_std=2.0)
-
-    def forward(self, tokens_bt, **inputs):
-        return torch.tensor([[[5.0]], [[1.0]]])
-
-
-def test_the_loss_is_in_variances_and_leaves_nothing_out_of_it():
-    shape = ModelConfig(architecture="encoder", labels=("number",), labelled="number")
-    batch = NumberCollator(Setting(TOKENIZER, 0, shape))([pair("a", "-1.5"), NOTHING], np.arange(2))
-    assert batch.targets_bk[0].item() == -1.5
-    assert math.isnan(batch.targets_bk[1].item())
-    loss = SquaredError()(Told(), batch)
-    assert (loss.total.item(), loss.n_targets.item()) == (6.5**2 / 4, 1)
-
-
 def test_numbers_that_are_all_the_same_are_refused(words, capsys, tmp_path):
     (tmp_path / "a.csv").write_text("text,price\n" + "".join(f"a {n},7\n" for n in range(50)))
     assert main(["train", *words, "model=bert_nano", "name=x"]) != 0
@@ -107,9 +78,3 @@ def test_figures_are_those_of_scipy(monkeypatch):
     assert figures["spearman"] == pytest.approx(stats.spearmanr(told, right)[0], abs=1e-5)
     assert figures["mse"] == pytest.approx(float(((told - right) ** 2).mean()), rel=1e-5)
     assert figures["mean_mse"] == pytest.approx(float(((1 - right) ** 2).mean()), rel=1e-5)
-
-
-def test_a_collator_refuses_words():
-    shape = ModelConfig(architecture="encoder", labels=("number",), labelled="number")
-    with pytest.raises(DataError, match="needs a number"):
-        NumberCollator(Setting(TOKENIZER, 0, shape))([pair("a", "nan")], np.arange(1))

@@ -14,7 +14,7 @@ import pytest
 from llm.cli.main import main
 from llm.errors import ConfigError
 from llm.jobs import sweep
-from llm.jobs.sweep import Job, Sweep
+from llm.jobs.sweep import Sweep, SweepJob
 from llm.train.run import Run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,7 +24,7 @@ SETTINGS = {"metric": "bits_per_byte", "goal": "minimize"}
 def job(root, **values):
     name = "s/" + "-".join(f"{key}_{value}" for key, value in values.items())
     typed = {key: str(value) for key, value in values.items()}
-    return Job(typed, [name], {"runs_dir": str(root), "name": name, "resume": "auto", **values})
+    return SweepJob(typed, [name], {"runs_dir": str(root), "name": name, "resume": "auto", **values})
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_changed_config_starts_the_job_again(trained, tmp_path):
     with Sweep(tmp_path / "s", SETTINGS, ["seed"]) as held:
         held.run(job(tmp_path, seed=1))
         changed = job(tmp_path, seed=1)
-        held.run(Job(changed.values, changed.words, {**changed.config, "trainer": {"max_steps": 9}}))
+        held.run(SweepJob(changed.values, changed.words, {**changed.config, "trainer": {"max_steps": 9}}))
     assert trained == ["s/seed_1", "s/seed_1"]
 
 
@@ -95,12 +95,12 @@ def test_other_data_is_no_finished_job(trained, tmp_path, key):
         held.run(one)
         held.run(one)
         assert trained == ["s/seed_1"]
-        held.run(Job(one.values, one.words, {**one.config, key: {"paths": ["elsewhere"]}}))
+        held.run(SweepJob(one.values, one.words, {**one.config, key: {"paths": ["elsewhere"]}}))
     assert trained == ["s/seed_1", "s/seed_1"]
 
 
 def test_no_secret_is_written_or_shown(trained, tmp_path, capsys):
-    secret = Job({"logger.wandb.api_key": "c4n4ry"}, ["s/seed_1"], job(tmp_path, seed=1).config)
+    secret = SweepJob({"logger.wandb.api_key": "c4n4ry"}, ["s/seed_1"], job(tmp_path, seed=1).config)
     with Sweep(tmp_path / "s", SETTINGS, ["logger.wandb.api_key"]) as held:
         held.run(secret)
         held.finish()

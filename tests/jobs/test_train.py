@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from llm.cli.main import main
-from llm.data import TokenStream
+from llm.data.collators import CausalCollator
 from llm.train import checkpoint
 from llm.train.checkpoint import writer
 from llm.train.run import Run
@@ -109,9 +109,11 @@ def test_text_that_fills_no_window_is_refused_before_anything_is_written(tiny, t
     assert not (tmp_path / "runs/s").exists()
 
 
-def test_what_is_trained_on_is_cut_once(tiny, tmp_path, monkeypatch):
-    cut, seen = TokenStream.cut, []
-    monkeypatch.setattr(TokenStream, "cut", lambda self, *how: (seen.append(self.name), cut(self, *how))[1])
+def test_the_samples_of_what_is_trained_on_are_made_once(tiny, tmp_path, monkeypatch):
+    made, seen = CausalCollator.samples, []
+    monkeypatch.setattr(
+        CausalCollator, "samples", lambda self, *how: (seen.append(how[0].name), made(self, *how))[1]
+    )
     assert main(["train", *tiny, "name=o", "trainer.max_steps=1", "eval=[]"]) == 0
     assert seen.count("train") == 1
 

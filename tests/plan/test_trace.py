@@ -11,7 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from llm.adapter import Lora
-from llm.data.collators.base import Load
+from llm.data.collators.base import SampleCost
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
 from llm.plan import Layout, TrainingStep, blanks, blanks_like, ledger, trace, whole_context
@@ -37,10 +37,10 @@ def model(shape, recomputed=None):
     return net
 
 
-def filled(shape, marks=()):
+def filled(shape, extra_fields=()):
     """Gives batches of samples that fill the context."""
     whole = whole_context(shape)
-    return functools.partial(blanks, Load(whole, whole, marks))
+    return functools.partial(blanks, SampleCost(whole, whole, extra_fields))
 
 
 def step(shape=SHAPE, strategy="single", processes=1, tensor=1, recomputed=None, **changes):
@@ -338,7 +338,7 @@ LENGTHS = {"s": 32, "l": 128}
 
 def test_each_micro_batch_has_its_own_shape():
     works = {name: whole_context(dataclasses.replace(SHAPE, context_length=n)) for name, n in LENGTHS.items()}
-    known = {name: next(blanks(Load(work, work), 4)) for name, work in works.items()}
+    known = {name: next(blanks(SampleCost(work, work), 4)) for name, work in works.items()}
 
     def peak(order):
         return trace_all(step(batches=lambda _: blanks_like(known[name] for name in order))).peak.tensors

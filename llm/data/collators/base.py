@@ -4,7 +4,6 @@ Shapes: b batch, t time, k targets in a row, s time of a source.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -25,7 +24,7 @@ class Batch(NamedTuple):
     Args:
         tokens_bt: the inputs; of a decoder with a source, its target, one position later.
         targets_bk: the tokens or labels to predict, `IGNORED` where there is none.
-        numbers_b: the number of each sample in the order of training (-1: filled up).
+        indices_b: the index of each sample in the order of training (-1: filled up).
         documents_bt: the document of each input, llm.model.mask.PADDING for none; None where a row is one document.
         positions_bk: where the targets stand; None where each input has one.
         source_bs: what an encoder-decoder reads.
@@ -40,7 +39,7 @@ class Batch(NamedTuple):
 
     tokens_bt: Tensor
     targets_bk: Tensor
-    numbers_b: Tensor
+    indices_b: Tensor
     documents_bt: Tensor | None = None
     positions_bk: Tensor | None = None
     source_bs: Tensor | None = None
@@ -80,36 +79,45 @@ class Setting:
     shape: ModelConfig
 
 
-class Work(NamedTuple):
-    """What a sample takes, in tokens: those that count in the speed, those written, scored, and read of a source."""
+class TokenCounts(NamedTuple):
+    """Tokens of a sample; of an average one they need not be whole numbers.
 
-    tokens: float
-    written: float
-    scored: float
-    read: float = 0.0
+    Args:
+        counted: those that count in tokens per second.
+        inputs: those that the model reads; of an encoder-decoder its decoder.
+        targets: the positions that are scored.
+        source: those that an encoder-decoder's encoder reads.
+    """
+
+    counted: float
+    inputs: float
+    targets: float
+    source: float = 0.0
 
     @classmethod
-    def full(cls, length: float) -> "Work":
+    def full(cls, length: float) -> "TokenCounts":
         """Of a row of this length that is scored in every place."""
         return cls(length, length, length)
 
 
-class Load(NamedTuple):
-    """What training asks of a model.
+class SampleCost(NamedTuple):
+    """What the samples of a training text ask of a model.
 
     Args:
-        work: of the average sample.
-        most: of the longest, as its batch is padded.
-        marks: the fields of a batch that stand beside the tokens, such as which document each is of.
+        mean: the tokens of the average sample.
+        longest: those of the longest one, as its batch is padded.
+        extra_fields: the fields of a `Batch` that stand beside tokens, targets and positions, such as `documents_bt`.
     """
 
-    work: Work
-    most: Work
-    marks: tuple[str, ...] = ()
+    mean: TokenCounts
+    longest: TokenCounts
+    extra_fields: tuple[str, ...] = ()
 
 
 # What a person gives a model: a beginning to go on from, text with hidden parts, a whole text, turns of a chat.
 Given = Literal["beginning", "hidden", "text", "chat"]
+# What eval=perplexity scores: each token of the text but the first, each as it is hidden, or a collator's own targets.
+ScoredBy = Literal["tokens", "hidden_tokens", "targets"]
 
 
 class Collator(Protocol):
@@ -118,61 +126,71 @@ class Collator(Protocol):
     Its class may have a method `shaped`, which says what the task asks of a model's shape (see `LabelCollator.shaped`), an
     attribute `of_preferences`, true where a source's chats are read as preferences, and an attribute `mixes`, true where
     samples of several sources may stand in one batch, as data=mixture puts them there; a function that makes collators says
-    so by the classes that it is annotated to return. A collator of windows may have a method `window_work` (see
-    `WindowCollator`).
+    so by the classes that it is annotated to return. A collator of windows may have a method `window_tokens` (see
+    `WindowCollator`). How eval=perplexity scores held-out text a class says by an attribute `scored_by` (see `scored_by`).
     """
 
     given: Given
 
-    def work(self, view: Any) -> Work:
-        """What the average sample of a view of its own takes."""
+    def samples(self, stream: TokenStream, length: int, seed: int) -> SampleView:
+        """The samples of a stream, of at most `length` tokens; `seed` decides their order."""
         ...
 
-    def most(self, view: Any) -> Work:
-        """What the longest sample of a view takes, as its batch is padded."""
+    def mean_tokens(self, view: Any) -> TokenCounts:
+        """The tokens of the average sample of a view of its own."""
+        ...
+
+    def longest_tokens(self, view: Any) -> TokenCounts:
+        """The tokens of the longest sample of a view, as its batch is padded."""
         ...
 
     @property
-    def marks(self) -> tuple[str, ...]:
+    def extra_fields(self) -> tuple[str, ...]:
         """The fields of its batches that stand beside tokens, targets and positions."""
         ...
 
-    @property
-    def cut(self) -> Callable[[TokenStream, int, int], SampleView]:
-        """Cuts a stream into samples for a context length and a seed."""
-
-    def __call__(self, samples: Any, numbers_b: np.ndarray) -> Batch:
-        """The batch of samples, as the view gives them, with their numbers (b,)."""
+    def __call__(self, samples: Any, indices_b: np.ndarray) -> Batch:
+        """The batch of samples, as the view gives them, with their indices (b,)."""
         ...
 
 
 class WindowCollator(ABC):
-    """Base of what makes batches of windows: what one takes follows from its length alone."""
+    """Base of what makes batches of windows: the tokens of one follow from its length alone."""
 
     given: Given = "beginning"
     mixes: ClassVar[bool] = True
 
-    cut = Windows
+    def samples(self, stream: TokenStream, length: int, seed: int) -> Windows:
+        """The windows of a stream."""
+        return Windows(stream, length, seed)
 
     @abstractmethod
-    def window_work(self, length: int) -> Work:
-        """What a window of so many tokens takes, whatever the text."""
+    def window_tokens(self, length: int) -> TokenCounts:
+        """The tokens of a window of this length, whatever the text."""
 
-    def work(self, view: Windows) -> Work:
-        """What each window takes."""
-        return self.window_work(view.length)
+    def mean_tokens(self, view: Windows) -> TokenCounts:
+        """The tokens of each window."""
+        return self.window_tokens(view.length)
 
-    most = work
+    longest_tokens = mean_tokens
 
 
-def load(collate: Collator, view: SampleView) -> Load:
-    """What training on a view's samples asks of a model, each stream counted by its weight."""
-    views, weights = zip(*view.parts, strict=True)
-    works = np.array([collate.work(one) for one in views])
-    # Of streams that are alike the mean is what each takes, to the last bit.
-    mean = works[0] + weights @ (works - works[0]) / sum(weights)
-    most = np.max([collate.most(one) for one in views], axis=0)
-    return Load(Work(*mean.tolist()), Work(*most.tolist()), collate.marks)
+def measure_samples(collate: Collator, view: SampleView) -> SampleCost:
+    """What the samples of a view ask of a model, each stream counted by its weight."""
+    views, weights = zip(*view.weighted_views, strict=True)
+    counts = np.array([collate.mean_tokens(one) for one in views])
+    # Of streams that are alike the mean is that of each, to the last bit.
+    mean = counts[0] + weights @ (counts - counts[0]) / sum(weights)
+    longest = np.max([collate.longest_tokens(one) for one in views], axis=0)
+    return SampleCost(TokenCounts(*mean.tolist()), TokenCounts(*longest.tolist()), collate.extra_fields)
+
+
+def scored_by(collate: Collator) -> ScoredBy:
+    """What eval=perplexity scores of the collator's task: `scored_by` of its own class, or else its targets.
+
+    The attribute isn't inherited: a class that is made from another one may have other targets, which its own batches tell.
+    """
+    return vars(type(collate)).get("scored_by", "targets")
 
 
 def document_numbers(tokens_bt: np.ndarray, end_of_text: int) -> np.ndarray:

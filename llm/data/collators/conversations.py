@@ -13,7 +13,7 @@ from llm.data.collators.base import Given, Setting
 from llm.data.collators.packed import Conversation, Exchange, Packed, PackedCollator
 from llm.data.collators.transcripts import Transcripts
 from llm.data.corpus import TokenStream
-from llm.data.documents import Document, LeftOut, Piece, Plan, Source, fingerprint
+from llm.data.documents import Document, LeftOut, Piece, ReadingPlan, Source, fingerprint
 from llm.data.documents.messages import as_conversation, is_preference
 from llm.data.files.inputs import InputFiles
 from llm.errors import ConfigError, DataError
@@ -41,7 +41,7 @@ class Conversing:
         """The source's."""
         return self.source.validation_share
 
-    def plan(self, files: InputFiles) -> Plan:
+    def plan(self, files: InputFiles) -> ReadingPlan:
         """The source's plan, its pieces made conversations."""
         plan = self.source.plan(files)
         pieces = [ConversingPiece(piece, self.preferences) for piece in plan.pieces]
@@ -106,15 +106,15 @@ class Conversations(Packed):
         ]
         return "; ".join(filter(None, told)) + "." if any(told) else ""
 
-    def conversation(self, number: int) -> Conversation:
-        """A conversation by its number in the stream, as far as it fits."""
-        ids, turns = self.transcripts.read(number)
+    def conversation(self, index: int) -> Conversation:
+        """A conversation by its index in the stream, as far as it fits."""
+        ids, turns = self.transcripts.read(index)
         longest = self.length + 1
         return Conversation(ids[:longest], (turns % 2 == 1)[:longest])
 
-    def exchange(self, number: int) -> Exchange:
+    def exchange(self, index: int) -> Exchange:
         """What is given before the first answer, and that answer."""
-        ids_t, turn_t = self.transcripts.read(number)
+        ids_t, turn_t = self.transcripts.read(index)
         # The last id that is given before the first answer, and the last of that.
         given, written = (np.flatnonzero(np.diff(turn_t % 2 == 1, append=False)) + 1)[:2]
         return Exchange(ids_t[:given], ids_t[given:written])
@@ -141,7 +141,7 @@ class ConversationCollator(PackedCollator):
         super().__init__(setting)
         self.too_long = check_too_long(too_long)
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> Conversations:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> Conversations:
         """A stream of conversations."""
         end = self.tokenizer.end_of_text
         return Conversations(stream, length, seed, end_of_text=end, too_long=self.too_long)

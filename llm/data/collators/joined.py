@@ -40,20 +40,20 @@ class JoinedPairs(Packed):
             else ""
         )
 
-    def _cut(self, number: int) -> Pair:
+    def _cut(self, index: int) -> Pair:
         """A pair with as much of its source as is read."""
-        source_s, target_k = self.pairs.pair(number)
-        return Pair(np.append(source_s[: self.n_given[number] - 1], source_s[-1]), target_k)
+        source_s, target_k = self.pairs.pair(index)
+        return Pair(np.append(source_s[: self.n_given[index] - 1], source_s[-1]), target_k)
 
-    def conversation(self, number: int) -> Conversation:
-        """A pair by its number in the stream, as far as it fits."""
-        source_s, target_k = self._cut(number)
-        ids_t = np.concatenate([source_s, target_k])[: self.kept_lengths[number]]
+    def conversation(self, index: int) -> Conversation:
+        """A pair by its index in the stream, as far as it fits."""
+        source_s, target_k = self._cut(index)
+        ids_t = np.concatenate([source_s, target_k])[: self.kept_lengths[index]]
         return Conversation(ids_t, np.arange(len(ids_t)) >= len(source_s))
 
-    def exchange(self, number: int) -> Exchange:
+    def exchange(self, index: int) -> Exchange:
         """A source, as far as it is read, and its whole target."""
-        return Exchange(*self._cut(number))
+        return Exchange(*self._cut(index))
 
 
 class JoinedPairCollator(PackedCollator):
@@ -81,7 +81,7 @@ class JoinedPairCollator(PackedCollator):
                 f"model's {self.longest} tokens at least."
             )
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> JoinedPairs:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> JoinedPairs:
         """A stream of pairs."""
         end = self.tokenizer.end_of_text
         return JoinedPairs(stream, length, seed, end_of_text=end, most_given=self.most_given)

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, TokenCounts
 from llm.data.collators.pairs import Pair, Pairs, padded, padded_length
 from llm.data.collators.spans import filled
 from llm.data.corpus import TokenStream
@@ -31,7 +31,7 @@ def labels_of(stream: TokenStream, tokenizer: Tokenizer) -> tuple[str, ...]:
         DataError: there are fewer than two, or the documents are no pairs.
     """
     view = Pairs(stream, len(stream) + 1, 0, tokenizer.end_of_text)
-    distinct = {view.pair(number).target_k[:-1].tobytes() for number in range(view.size)}
+    distinct = {view.pair(index).target_k[:-1].tobytes() for index in range(view.size)}
     labels = sorted({label_of(np.frombuffer(ids, np.int64), tokenizer) for ids in distinct})
     if len(labels) < 2:
         raise DataError(
@@ -49,35 +49,35 @@ class LabelCollator:
 
     given: Given = "text"
 
-    marks = ("documents_bt",)
+    extra_fields = ("documents_bt",)
 
     def __init__(self, setting: Setting) -> None:
         self.tokenizer, self.shape = setting.tokenizer, setting.shape
-        self.numbers = {label: number for number, label in enumerate(setting.shape.labels)}
+        self.label_ids = {label: id_ for id_, label in enumerate(setting.shape.labels)}
 
     @classmethod
     def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
         """`shape` with the head that the training text `stream` asks for."""
         raise NotImplementedError
 
-    def number(self, label: str) -> int:
-        """The number of a label.
+    def label_id(self, label: str) -> int:
+        """The id of a label: which of the model's labels it is.
 
         Raises:
             DataError: the model has none of that name.
         """
-        if label not in self.numbers:
-            known = ", ".join(self.numbers)
+        if label not in self.label_ids:
+            known = ", ".join(self.label_ids)
             raise DataError(
                 f"A text has the label {label!r}, which the model never saw in training: it knows {known}."
             )
-        return self.numbers[label]
+        return self.label_ids[label]
 
 
 class LabelledTexts(Pairs):
     """A stream of pairs whose target is a label."""
 
-    def n_targets(self, numbers: np.ndarray) -> None:
+    def n_targets(self, indices: np.ndarray) -> None:
         """One in each."""
 
 
@@ -90,7 +90,7 @@ class TextLabelCollator(LabelCollator):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         # A model of an earlier version may have the space.
-        self.numbers = {label.strip(): number for label, number in self.numbers.items()}
+        self.label_ids = {label.strip(): id_ for label, id_ in self.label_ids.items()}
 
     @classmethod
     def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
@@ -99,40 +99,40 @@ class TextLabelCollator(LabelCollator):
         labels = labels_of(stream, tokenizer)
         return dataclasses.replace(shape, labels=labels, labelled="text", pooler=pooler)
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> LabelledTexts:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> LabelledTexts:
         """A stream of texts and labels."""
         return LabelledTexts(stream, length, seed, self.tokenizer.end_of_text)
 
-    def work(self, view: LabelledTexts) -> Work:
+    def mean_tokens(self, view: LabelledTexts) -> TokenCounts:
         """The average text's; one position is scored."""
         length = float(view.source_lengths.mean())
-        return Work(length, length, 1.0)
+        return TokenCounts(length, length, 1.0)
 
-    def most(self, view: LabelledTexts) -> Work:
+    def longest_tokens(self, view: LabelledTexts) -> TokenCounts:
         """The longest text's, with the marks around it."""
         length = padded(view.most_read + 1, self.shape.context_length)
-        return Work(length, length, 1.0)
+        return TokenCounts(length, length, 1.0)
 
-    def __call__(self, pairs: list[Pair], numbers_b: np.ndarray) -> Batch:
+    def __call__(self, pairs: list[Pair], indices_b: np.ndarray) -> Batch:
         """The batch of texts, padded to the longest."""
         longest = self.shape.context_length
         texts = [framed(self.tokenizer, pair.source_s[:-1].tolist(), longest) for pair in pairs]
         tokens_bt = filled([np.array(text) for text in texts], padded_length(texts, longest), PADDING)
         lengths_b = (tokens_bt != PADDING).sum(axis=1)
-        positions_b = np.zeros_like(numbers_b) if self.shape.architecture == "encoder" else lengths_b - 1
+        positions_b = np.zeros_like(indices_b) if self.shape.architecture == "encoder" else lengths_b - 1
         return Batch.of(
             tokens_bt=np.where(tokens_bt == PADDING, self.tokenizer.end_of_text, tokens_bt),
             targets_bk=np.array([[self.target(pair)] for pair in pairs]),
-            numbers_b=numbers_b,
+            indices_b=indices_b,
             documents_bt=np.where(tokens_bt == PADDING, PADDING, 0),
             positions_bk=positions_b[:, None],
         )
 
     def target(self, pair: Pair) -> float:
-        """The number of a pair's label, `IGNORED` for a pair of nothing."""
+        """The id of a pair's label, `IGNORED` for a pair of nothing."""
         if not len(pair.target_k):
             return IGNORED
-        return self.number(label_of(pair.target_k[:-1], self.tokenizer))
+        return self.label_id(label_of(pair.target_k[:-1], self.tokenizer))
 
 
 class NumberCollator(TextLabelCollator):
@@ -142,16 +142,16 @@ class NumberCollator(TextLabelCollator):
     def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
         """`shape` with a score for the number, and what standardizes it; BERT's pooler."""
         view = Pairs(stream, len(stream) + 1, 0, tokenizer.end_of_text)
-        numbers = np.array([_value(tokenizer, view.pair(number)) for number in range(view.size)])
-        if not numbers.std() > 0:
+        values = np.array([_value(tokenizer, view.pair(index)) for index in range(view.size)])
+        if not values.std() > 0:
             raise DataError("The numbers of the training text are all the same: there is nothing to learn.")
         return dataclasses.replace(
             shape,
             labels=("number",),
             labelled="number",
             pooler=shape.architecture == "encoder",
-            number_mean=float(numbers.mean()),
-            number_std=float(numbers.std()),
+            number_mean=float(values.mean()),
+            number_std=float(values.std()),
         )
 
     def target(self, pair: Pair) -> float:

@@ -3,9 +3,19 @@
 Shapes: b batch, t time, k targets in a row.
 """
 
+from typing import ClassVar
+
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, WindowCollator, Work, document_numbers
+from llm.data.collators.base import (
+    Batch,
+    Given,
+    ScoredBy,
+    Setting,
+    TokenCounts,
+    WindowCollator,
+    document_numbers,
+)
 from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
 from llm.model.mask import PADDING
@@ -29,7 +39,8 @@ class MaskingCollator(WindowCollator):
     """
 
     given: Given = "hidden"
-    marks = ("documents_bt",)
+    scored_by: ClassVar[ScoredBy] = "hidden_tokens"
+    extra_fields = ("documents_bt",)
 
     def __init__(self, setting: Setting, *, share: float = 0.15, whole_words: bool = False) -> None:
         if not 0 < share < 1:
@@ -41,18 +52,18 @@ class MaskingCollator(WindowCollator):
         self.ordinary = np.array([id_ for id_ in range(setting.tokenizer.vocab_size) if id_ not in special])
         self.words = Words(setting.tokenizer) if whole_words else None
 
-    def window_work(self, length: int) -> Work:
-        """The hidden tokens alone are scored."""
-        return Work(length, length, self.share * length)
+    def window_tokens(self, length: int) -> TokenCounts:
+        """Those of a window; the hidden ones alone are scored."""
+        return TokenCounts(length, length, self.share * length)
 
-    def __call__(self, windows: np.ndarray, numbers_b: np.ndarray) -> Batch:
+    def __call__(self, windows: np.ndarray, indices_b: np.ndarray) -> Batch:
         """The batch of the windows' tokens but their last ones."""
         tokens_bt = windows[:, :-1].copy()
         present_bt = tokens_bt != IGNORED
         tokens_bt[~present_bt] = self.end_of_text
         documents_bt = np.where(present_bt, document_numbers(tokens_bt, self.end_of_text), PADDING)
         can_hide_bt = present_bt & (tokens_bt != self.end_of_text)
-        draws = [self._draw(sample, tokens_bt.shape[1]) for sample in numbers_b.tolist()]
+        draws = [self._draw(sample, tokens_bt.shape[1]) for sample in indices_b.tolist()]
         scores_bt, fates_bt, others_bt = (np.stack(parts) for parts in zip(*draws, strict=True))
         # As many in every row, so that shapes don't change.
         k = max(1, round(self.share * tokens_bt.shape[1]))
@@ -69,7 +80,7 @@ class MaskingCollator(WindowCollator):
         return Batch.of(
             tokens_bt=tokens_bt,
             targets_bk=targets_bk,
-            numbers_b=numbers_b,
+            indices_b=indices_b,
             documents_bt=documents_bt,
             positions_bk=positions_bk,
         )

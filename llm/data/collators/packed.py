@@ -5,18 +5,16 @@ Shapes: n conversations, r rows, b batch, t time.
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
-from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, TokenCounts
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
 from llm.data.corpus import TokenStream
 from llm.data.sampling.epochs import Epochs
-from llm.data.sampling.view import SampleView
 from llm.data.sampling.windows import IGNORED
 from llm.model.mask import PADDING
 from llm.tokenizer import Tokenizer
@@ -42,7 +40,7 @@ class Packed(Epochs[list[Conversation]]):
     Args:
         kept_lengths: the ids of each conversation, as far as they are read (n,).
         n_written: how many of them are written (n,).
-        wanted: the numbers of the conversations that are taken.
+        wanted: the indices of the conversations that are taken.
         length: the inputs that a row has room for.
         seed: of the order of the rows.
     """
@@ -56,11 +54,11 @@ class Packed(Epochs[list[Conversation]]):
         super().__init__(len(self.rows), seed)
 
     @abstractmethod
-    def conversation(self, number: int) -> Conversation:
-        """A conversation by its number in the stream, as far as it is read."""
+    def conversation(self, index: int) -> Conversation:
+        """A conversation by its index in the stream, as far as it is read."""
 
     @abstractmethod
-    def exchange(self, number: int) -> Exchange:
+    def exchange(self, index: int) -> Exchange:
         """What a conversation first gives and wants for it."""
 
     @property
@@ -88,16 +86,16 @@ class Packed(Epochs[list[Conversation]]):
     def _targets_r(self) -> np.ndarray:
         return np.array([self.n_written[row].sum() for row in self.rows], np.int64)
 
-    def in_order(self, numbers: np.ndarray) -> list[list[Conversation]]:
-        """The rows of these numbers (n,); -1 is a row of nothing."""
+    def in_order(self, indices: np.ndarray) -> list[list[Conversation]]:
+        """The rows of these indices (n,); -1 is a row of nothing."""
         return [
-            [] if number < 0 else [self.conversation(one) for one in self.rows[number].tolist()]
-            for number in numbers.tolist()
+            [] if index < 0 else [self.conversation(one) for one in self.rows[index].tolist()]
+            for index in indices.tolist()
         ]
 
-    def n_targets(self, numbers: np.ndarray) -> np.ndarray:
+    def n_targets(self, indices: np.ndarray) -> np.ndarray:
         """The scored tokens (n,) of training samples."""
-        return self._targets_r[self.order.shuffled(numbers)]
+        return self._targets_r[self.order.shuffled(indices)]
 
     def target_bytes(self, tokenizer: Tokenizer) -> float:
         """The UTF-8 bytes of a row's scored tokens, on average; what one has is that of the first thousand conversations."""
@@ -106,17 +104,17 @@ class Packed(Epochs[list[Conversation]]):
         return self.targets * len(tokenizer.decode_bytes(ids.tolist())) / max(1, len(ids))
 
 
-def pack(lengths: np.ndarray, numbers: np.ndarray, room: int) -> list[np.ndarray]:
-    """Put the things of these `numbers` (n,), of `lengths` by number, into rows of `room`, each where it fits best."""
+def pack(lengths: np.ndarray, indices: np.ndarray, room: int) -> list[np.ndarray]:
+    """Put the things of these `indices` (n,), of `lengths` by index, into rows of `room`, each where it fits best."""
     rows: list[list[int]] = []
     free: list[tuple[int, int]] = []  # how much room a row has left, and which it is
-    for number in numbers[np.argsort(-lengths[numbers], kind="stable")].tolist():
-        size = int(lengths[number])
+    for index in indices[np.argsort(-lengths[indices], kind="stable")].tolist():
+        size = int(lengths[index])
         found = bisect_left(free, (size, -1))
         left, row = free.pop(found) if found < len(free) else (room, len(rows))
         if row == len(rows):
             rows.append([])
-        rows[row].append(number)
+        rows[row].append(index)
         insort(free, (left - size, row))
     return [np.array(row) for row in rows]
 
@@ -130,25 +128,24 @@ class PackedCollator(ABC):
 
     given: Given
 
-    marks = ("documents_bt",)
+    extra_fields = ("documents_bt",)
 
     def __init__(self, setting: Setting) -> None:
         self.tokenizer, self.longest = setting.tokenizer, setting.shape.context_length
 
-    @property
     @abstractmethod
-    def cut(self) -> Callable[[TokenStream, int, int], SampleView]:
-        """Cuts a stream into rows for a context length and a seed."""
+    def samples(self, stream: TokenStream, length: int, seed: int) -> Packed:
+        """The rows of a stream, of at most `length` inputs; `seed` decides their order."""
 
-    def work(self, view: Packed) -> Work:
+    def mean_tokens(self, view: Packed) -> TokenCounts:
         """The average row's."""
-        return Work(view.tokens, view.tokens, view.targets)
+        return TokenCounts(view.tokens, view.tokens, view.targets)
 
-    def most(self, view: Packed) -> Work:
+    def longest_tokens(self, view: Packed) -> TokenCounts:
         """A full row's; each position gets scores, and those of what is to be written count."""
-        return Work.full(view.length)
+        return TokenCounts.full(view.length)
 
-    def __call__(self, rows: list[list[Conversation]], numbers_b: np.ndarray) -> Batch:
+    def __call__(self, rows: list[list[Conversation]], indices_b: np.ndarray) -> Batch:
         """The batch of rows, padded to the longest."""
         nothing = np.zeros(0, np.int64)
         inputs = [np.concatenate([nothing, *(one.ids_t[:-1] for one in row)]) for row in rows]
@@ -158,7 +155,7 @@ class PackedCollator(ABC):
         return Batch.of(
             tokens_bt=filled(inputs, length, self.tokenizer.end_of_text),
             targets_bk=filled(targets, length, IGNORED),
-            numbers_b=numbers_b,
+            indices_b=indices_b,
             documents_bt=filled(documents, length, PADDING),
         )
 

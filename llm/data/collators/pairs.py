@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, TokenCounts
 from llm.data.collators.spans import filled, shifted
 from llm.data.corpus import TokenStream
 from llm.data.sampling.epochs import Epochs
@@ -101,18 +101,18 @@ class Pairs(Epochs[Pair]):
         cut = f"{self.n_cut:,} of {self.size:,} pairs have a side longer than model.context_length and are cut to it."
         return cut if self.n_cut else ""
 
-    def in_order(self, numbers: np.ndarray) -> list[Pair]:
-        """The pairs of these numbers (n,); -1 is a pair of nothing."""
-        return [NOTHING if number < 0 else self.pair(number) for number in numbers.tolist()]
+    def in_order(self, indices: np.ndarray) -> list[Pair]:
+        """The pairs of these indices (n,); -1 is a pair of nothing."""
+        return [NOTHING if index < 0 else self.pair(index) for index in indices.tolist()]
 
-    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
+    def n_targets(self, indices: np.ndarray) -> np.ndarray | None:
         """The target tokens (n,) of training samples."""
-        own = self.order.shuffled(numbers)
+        own = self.order.shuffled(indices)
         return np.minimum(self._ends[own] - self._middles[own], self.length)
 
-    def pair(self, number: int) -> Pair:
-        """A pair by its number in the stream."""
-        start, middle, end = self._starts[number], self._middles[number], self._ends[number]
+    def pair(self, index: int) -> Pair:
+        """A pair by its index in the stream."""
+        start, middle, end = self._starts[index], self._middles[index], self._ends[index]
         sides = (self.stream.tokens[start + 1 : middle], self.stream.tokens[middle + 1 : end])
         return Pair(
             *(np.append(side[: self.length - 1], self.end_of_text).astype(np.int64) for side in sides)
@@ -131,26 +131,26 @@ class PairCollator:
     given: Given = "text"
     mixes = True
 
-    marks = ("source_documents_bs",)
+    extra_fields = ("source_documents_bs",)
 
     def __init__(self, setting: Setting) -> None:
         self.end_of_text, self.longest = setting.tokenizer.end_of_text, setting.shape.context_length
         self.start = start_token(setting.tokenizer)
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> Pairs:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> Pairs:
         """A stream of pairs."""
         return Pairs(stream, length, seed, self.end_of_text)
 
-    def work(self, view: Pairs) -> Work:
+    def mean_tokens(self, view: Pairs) -> TokenCounts:
         """The average pair's."""
-        return Work(view.tokens, view.written, view.written, view.read)
+        return TokenCounts(view.tokens, view.written, view.written, view.read)
 
-    def most(self, view: Pairs) -> Work:
+    def longest_tokens(self, view: Pairs) -> TokenCounts:
         """The longest source's and the longest target's."""
         read, written = (padded(most, self.longest) for most in (view.most_read, view.most_written))
-        return Work(read + written, written, written, read)
+        return TokenCounts(read + written, written, written, read)
 
-    def __call__(self, pairs: list[Pair], numbers_b: np.ndarray) -> Batch:
+    def __call__(self, pairs: list[Pair], indices_b: np.ndarray) -> Batch:
         """The batch of pairs, each side padded to the longest of its kind."""
         sources, targets = zip(*pairs, strict=True)
         source_bs = filled(sources, padded_length(sources, self.longest), PADDING)
@@ -158,7 +158,7 @@ class PairCollator:
         return Batch.of(
             tokens_bt=shifted(targets_bk, self.start),
             targets_bk=targets_bk,
-            numbers_b=numbers_b,
+            indices_b=indices_b,
             source_bs=np.where(source_bs == PADDING, self.end_of_text, source_bs),
             source_documents_bs=np.where(source_bs == PADDING, PADDING, 0),
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, Work
+from llm.data.collators.base import Batch, Given, Setting, TokenCounts
 from llm.data.collators.conversations import TooLong, check_too_long
 from llm.data.collators.packed import Conversation, targets_of
 from llm.data.collators.pairs import padded_length
@@ -25,12 +25,12 @@ LogProbabilities = Mapping[str, np.ndarray]
 
 
 class Preference(NamedTuple):
-    """Both conversations, the name of the stream and the preference's number in it; -1 for a preference of nothing."""
+    """Both conversations, the name of the stream and its place in that; -1 for a preference of nothing."""
 
     better: Conversation
     worse: Conversation
     stream: str
-    number: int
+    place: int
 
 
 NO_CONVERSATION = Conversation(np.zeros(0, np.int64), np.zeros(0, bool))
@@ -57,13 +57,13 @@ class Preferences(Epochs[Preference]):
         self._prompts_n2 = prompts_n2 = np.stack([prompt_n, worse_prompt_n - better_n], axis=1)
         self._is_long_n = (self._sides_n2 > length + 1).any(axis=1)
         has_answers_n = (prompts_n2 < length + 1).all(axis=1)
-        self.numbers = np.flatnonzero(has_answers_n & (~self._is_long_n if too_long == "drop" else True))
-        super().__init__(len(self.numbers), seed)
+        self.indices = np.flatnonzero(has_answers_n & (~self._is_long_n if too_long == "drop" else True))
+        super().__init__(len(self.indices), seed)
 
     @property
     def lengths(self) -> np.ndarray:
         """The inputs of both sides (n, 2) of the preferences that are scored."""
-        return np.minimum(self._sides_n2[self.numbers] - 1, self.length)
+        return np.minimum(self._sides_n2[self.indices] - 1, self.length)
 
     @property
     def tokens(self) -> float:
@@ -73,7 +73,7 @@ class Preferences(Epochs[Preference]):
     @property
     def targets(self) -> float:
         """The scored tokens of both sides, on average."""
-        return float((self.lengths - self._prompts_n2[self.numbers] + 1).sum(axis=1).mean())
+        return float((self.lengths - self._prompts_n2[self.indices] + 1).sum(axis=1).mean())
 
     @property
     def note(self) -> str:
@@ -86,26 +86,25 @@ class Preferences(Epochs[Preference]):
             f"model.context_length={self.length}; {left_out:,} are left out, the others cut to it."
         )
 
-    def n_targets(self, numbers: np.ndarray) -> None:
+    def n_targets(self, indices: np.ndarray) -> None:
         """One in each: a preference."""
 
-    def in_order(self, numbers: np.ndarray) -> list[Preference]:
-        """The preferences of these numbers (n,); -1 is one of nothing."""
+    def in_order(self, indices: np.ndarray) -> list[Preference]:
+        """The preferences of these indices (n,); -1 is one of nothing."""
         return [
-            NOTHING if number < 0 else self.preference(int(self.numbers[number]))
-            for number in numbers.tolist()
+            NOTHING if index < 0 else self.preference(int(self.indices[index])) for index in indices.tolist()
         ]
 
-    def preference(self, number: int) -> Preference:
-        """A preference by its number in the stream."""
+    def preference(self, index: int) -> Preference:
+        """A preference by its index in the stream."""
         better, worse = (
-            Conversation(*(part[: self.length + 1] for part in side)) for side in self.sides(number)
+            Conversation(*(part[: self.length + 1] for part in side)) for side in self.sides(index)
         )
-        return Preference(better, worse, self.stream.name, number)
+        return Preference(better, worse, self.stream.name, index)
 
-    def sides(self, number: int) -> list[Conversation]:
-        """Both conversations of a preference by its number in the stream, uncut."""
-        ids, turns = self.transcripts.read(number)
+    def sides(self, index: int) -> list[Conversation]:
+        """Both conversations of a preference by its index in the stream, uncut."""
+        ids, turns = self.transcripts.read(index)
         return [Conversation(ids[of], turns[of] % 2 == 1) for of in (turns < 2, turns >= 2)]
 
 
@@ -120,7 +119,7 @@ class PreferenceCollator:
     given: Given = "chat"
     of_preferences = True
 
-    marks = ("reference_b2",)
+    extra_fields = ("reference_b2",)
 
     def __init__(self, setting: Setting, *, too_long: TooLong = "cut") -> None:
         self.too_long = check_too_long(too_long)
@@ -133,20 +132,20 @@ class PreferenceCollator:
         made.log_probabilities = log_probabilities
         return made
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> Preferences:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> Preferences:
         """A stream of preferences."""
         end = self.tokenizer.end_of_text
         return Preferences(stream, length, seed, end_of_text=end, too_long=self.too_long)
 
-    def work(self, view: Preferences) -> Work:
+    def mean_tokens(self, view: Preferences) -> TokenCounts:
         """The average preference's, both sides together."""
-        return Work(view.tokens, view.tokens, view.targets)
+        return TokenCounts(view.tokens, view.tokens, view.targets)
 
-    def most(self, view: Preferences) -> Work:
+    def longest_tokens(self, view: Preferences) -> TokenCounts:
         """Two rows' that fill the context."""
-        return Work.full(2.0 * view.length)
+        return TokenCounts.full(2.0 * view.length)
 
-    def __call__(self, preferences: list[Preference], numbers_b: np.ndarray) -> Batch:
+    def __call__(self, preferences: list[Preference], indices_b: np.ndarray) -> Batch:
         """The batch of preferences, padded to the longest side; padding stands behind what a decoder sees."""
         rows = [side for one in preferences for side in (one.better, one.worse)]
         inputs = [row.ids_t[:-1] for row in rows]
@@ -160,7 +159,7 @@ class PreferenceCollator:
             "tokens_bt": filled(inputs, padded_length(inputs, self.longest), self.tokenizer.end_of_text),
             "targets_bk": filled(answers, answered, IGNORED),
             "positions_bk": filled(places, answered, 0),
-            "numbers_b": numbers_b,
+            "indices_b": indices_b,
         }
         if self.log_probabilities:
             arrays["reference_b2"] = np.stack([self._reference(one) for one in preferences])
@@ -168,7 +167,7 @@ class PreferenceCollator:
 
     def _reference(self, one: Preference) -> np.ndarray:
         """The log-probabilities (2,) of its answers under the reference model; 0 of nothing."""
-        known = np.zeros(2) if one.number < 0 else self.log_probabilities[one.stream][one.number]
+        known = np.zeros(2) if one.place < 0 else self.log_probabilities[one.stream][one.place]
         return known.astype(np.float32)
 
 

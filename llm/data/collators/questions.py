@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Work
+from llm.data.collators.base import Batch, TokenCounts
 from llm.data.collators.spans import filled
 from llm.data.collators.words import LabelledWords, Window, WordCollator, laid_out
 from llm.data.corpus import TokenStream
@@ -27,7 +27,7 @@ question_of = lru_cache(maxsize=64)(Question.of)
 class Questions(LabelledWords):
     """A stream of questions: each stands before its passage, in every window of it."""
 
-    def n_targets(self, numbers: np.ndarray) -> None:
+    def n_targets(self, indices: np.ndarray) -> None:
         """One answer in each window."""
 
     def question(self, document: int) -> Question:
@@ -51,21 +51,21 @@ class AnswerCollator(WordCollator):
         """`shape` with a score for each edge of an answer."""
         return dataclasses.replace(shape, labels=EDGES, labelled="answer", pooler=False)
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> Questions:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> Questions:
         """A stream of questions."""
         end = self.tokenizer.end_of_text
         return Questions(stream, length, seed, end, stride=self.stride, has_lead=True)
 
-    def work(self, view: Questions) -> Work:
+    def mean_tokens(self, view: Questions) -> TokenCounts:
         """The average window's; each unit is scored."""
-        return Work.full(view.tokens)
+        return TokenCounts.full(view.tokens)
 
-    def __call__(self, windows: list[Window], numbers_b: np.ndarray) -> Batch:
+    def __call__(self, windows: list[Window], indices_b: np.ndarray) -> Batch:
         """The batch of windows; a target tells whether START, END, both or neither stand at its position."""
         arrays = laid_out(windows, self.tokenizer, self.shape, whole=True)
         targets = [self._edges(window) for window in windows]
         targets_bk = filled(targets, arrays["positions_bk"].shape[1], IGNORED)
-        return Batch.of(targets_bk=targets_bk, numbers_b=numbers_b, **arrays)
+        return Batch.of(targets_bk=targets_bk, indices_b=indices_b, **arrays)
 
     def _edges(self, window: Window) -> np.ndarray:
         if window.document < 0:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Given, Setting, WindowCollator, Work, document_numbers
+from llm.data.collators.base import Batch, Given, Setting, TokenCounts, WindowCollator, document_numbers
 from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError
 from llm.model.mask import PADDING
@@ -69,7 +69,7 @@ class SpanCollator(WindowCollator):
     """
 
     given: Given = "hidden"
-    marks = ("documents_bt", "source_documents_bs")
+    extra_fields = ("documents_bt", "source_documents_bs")
 
     def __init__(
         self,
@@ -89,15 +89,15 @@ class SpanCollator(WindowCollator):
         self.source_length = max(setting.shape.context_length - hidden + spans for hidden, spans in sizes)
         self.target_length = max(hidden + spans + 1 for hidden, spans in sizes)
 
-    def window_work(self, length: int) -> Work:
+    def window_tokens(self, length: int) -> TokenCounts:
         """What is read and what is written are of one window."""
-        return Work(length, self.target_length, self.target_length, self.source_length)
+        return TokenCounts(length, self.target_length, self.target_length, self.source_length)
 
-    def __call__(self, windows: np.ndarray, numbers_b: np.ndarray) -> Batch:
+    def __call__(self, windows: np.ndarray, indices_b: np.ndarray) -> Batch:
         """The batch of the windows' tokens but their last ones."""
         rows = [
             self._row(window, sample)
-            for window, sample in zip(windows[:, :-1], numbers_b.tolist(), strict=True)
+            for window, sample in zip(windows[:, :-1], indices_b.tolist(), strict=True)
         ]
         targets_bk = filled([row.target_k for row in rows], self.target_length, IGNORED)
         source_bs = filled([row.source_s for row in rows], self.source_length, self.end_of_text)
@@ -114,7 +114,7 @@ class SpanCollator(WindowCollator):
         return Batch.of(
             tokens_bt=tokens_bk,
             targets_bk=targets_bk,
-            numbers_b=numbers_b,
+            indices_b=indices_b,
             documents_bt=documents_bk,
             source_bs=source_bs,
             source_documents_bs=source_documents_bs,

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from llm.data.collators.base import Batch, Work
+from llm.data.collators.base import Batch, TokenCounts
 from llm.data.collators.spans import filled
 from llm.data.collators.words import LabelledWords, Window, WordCollator, laid_out
 from llm.data.corpus import TokenStream
@@ -42,26 +42,26 @@ class TagCollator(WordCollator):
         labels = sorted(with_both_sides(tags) if is_bio(sorted(tags)) else tags)
         return dataclasses.replace(shape, labels=tuple(labels), labelled="words", pooler=False)
 
-    def cut(self, stream: TokenStream, length: int, seed: int) -> TaggedSentences:
+    def samples(self, stream: TokenStream, length: int, seed: int) -> TaggedSentences:
         """A stream of tagged sentences."""
         return TaggedSentences(stream, length, seed, self.tokenizer.end_of_text, stride=self.stride)
 
-    def work(self, view: TaggedSentences) -> Work:
+    def mean_tokens(self, view: TaggedSentences) -> TokenCounts:
         """The average window's; each word is scored."""
-        return Work(view.tokens, view.tokens, view.n_words / max(1, view.size))
+        return TokenCounts(view.tokens, view.tokens, view.n_words / max(1, view.size))
 
-    def __call__(self, windows: list[Window], numbers_b: np.ndarray) -> Batch:
+    def __call__(self, windows: list[Window], indices_b: np.ndarray) -> Batch:
         """The batch of windows, padded to the longest."""
         arrays = laid_out(windows, self.tokenizer, self.shape)
-        targets = [self._numbers(window) for window in windows]
+        targets = [self._label_ids(window) for window in windows]
         targets_bk = filled(targets, arrays["positions_bk"].shape[1], IGNORED)
-        return Batch.of(targets_bk=targets_bk, numbers_b=numbers_b, **arrays)
+        return Batch.of(targets_bk=targets_bk, indices_b=indices_b, **arrays)
 
-    def _numbers(self, window: Window) -> np.ndarray:
-        """The tag of each word by its number, `IGNORED` for those that are scored elsewhere."""
-        numbers = np.full(len(window.words), IGNORED, np.int64)
+    def _label_ids(self, window: Window) -> np.ndarray:
+        """The tag of each word by its id, `IGNORED` for those that are scored elsewhere."""
+        label_ids = np.full(len(window.words), IGNORED, np.int64)
         first, _, begin, stop = window.span
         if stop > begin:
             scored = tags_of(window.about)[begin:stop]
-            numbers[begin - first : stop - first] = [self.number(tag) for tag in scored]
-        return numbers
+            label_ids[begin - first : stop - first] = [self.label_id(tag) for tag in scored]
+        return label_ids

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm.data.collators.base import Setting, Work
+from llm.data.collators.base import Setting, TokenCounts
 from llm.data.collators.labels import LabelCollator
 from llm.data.collators.pairs import padded_length
 from llm.data.collators.spans import filled
@@ -173,13 +173,13 @@ class LabelledWords(Epochs[Window]):
         words = self._starts[first + span.end] - self._starts[first + span.first] - (span.end - span.first)
         return min(int(words) + MARKS, self.length)
 
-    def in_order(self, numbers: np.ndarray) -> list[Window]:
-        """The windows of these numbers (n,); -1 is a window of nothing."""
-        return [NOTHING if number < 0 else self.window(number) for number in numbers.tolist()]
+    def in_order(self, indices: np.ndarray) -> list[Window]:
+        """The windows of these indices (n,); -1 is a window of nothing."""
+        return [NOTHING if number < 0 else self.window(number) for number in indices.tolist()]
 
-    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
+    def n_targets(self, indices: np.ndarray) -> np.ndarray | None:
         """The words (n,) that are scored in training samples."""
-        chosen = (self._windows[number][1] for number in self.order.shuffled(numbers).tolist())
+        chosen = (self._windows[number][1] for number in self.order.shuffled(indices).tolist())
         return np.array([span.stop - span.begin for span in chosen])
 
     def window(self, number: int) -> Window:
@@ -221,9 +221,9 @@ class WordCollator(LabelCollator):
             raise ConfigError(f"task.collator.stride={stride} must be at least 1, or null for half a window.")
         self.stride = stride
 
-    def most(self, view: LabelledWords) -> Work:
+    def longest_tokens(self, view: LabelledWords) -> TokenCounts:
         """A full window's, a word a token."""
-        return Work.full(view.length)
+        return TokenCounts.full(view.length)
 
 
 def laid_out(

@@ -111,7 +111,7 @@ class Split(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadingPlan:
     """What a source found: enough to name the corpus and to do the work in pieces.
 
     `n_bytes` is about how much text there is (None: nobody knows), `left_out` tells what is left out
@@ -139,7 +139,7 @@ class Source(Protocol):
         """The share that is held out; None where it is another matter what is."""
         ...
 
-    def plan(self, files: "InputFiles") -> Plan:
+    def plan(self, files: "InputFiles") -> ReadingPlan:
         """Look at the source (contents hashed through `files`) and plan the work.
 
         Raises ConfigError where the settings are wrong, DataError where the contents are.

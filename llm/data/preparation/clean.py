@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from llm.data.documents import Document, LeftOut, Piece, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, Piece, ReadingPlan, fingerprint
 from llm.data.documents.split import choose_split, first_documents
 from llm.data.executors.processes import Do
 from llm.data.preparation.cleaned import CleanFiles, CleanPiece, Marks
@@ -84,19 +84,19 @@ def clean_piece(piece: Piece, pipeline: Pipeline, files: CleanFiles) -> dict[str
     return json.loads(json.dumps(record))
 
 
-def cleaned_fingerprint(plan: Plan, pipeline: Pipeline) -> str:
+def cleaned_fingerprint(plan: ReadingPlan, pipeline: Pipeline) -> str:
     """What the clean text is known by: the raw text and the steps."""
     return fingerprint({"cleaned": VERSION, "text": plan.fingerprint, "steps": pipeline.settings()})
 
 
 def clean(
-    plan: Plan,
+    plan: ReadingPlan,
     pipeline: Pipeline,
     share: float | None,
     folder: Path,
     do: Do,
     progress: PrepareProgress,
-) -> Plan:
+) -> ReadingPlan:
     """A plan for the clean text of `plan`, which `do` makes in `folder` unless it is there; pieces that are done stay.
 
     `share` is held out of the clean text (None: what the plan holds out).

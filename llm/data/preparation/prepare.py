@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from llm.bounds import MOST_SAMPLE_BYTES
 from llm.data.corpus import FORMAT_VERSION, INDEX, Corpus, token_dtype
-from llm.data.documents import Plan, Source, fingerprint
+from llm.data.documents import ReadingPlan, Source, fingerprint
 from llm.data.executors.processes import Do, Executor, Processes
 from llm.data.files.inputs import InputFiles
 from llm.data.preparation.assemble import assemble
@@ -106,13 +106,13 @@ def _doing(executor: Executor | None, processes: int | None) -> Do:
     return lambda job, waiting, n_bytes: how.run(job, waiting, processes, n_bytes)
 
 
-def find(
+def find_prepared(
     source: Source,
     spec: "TokenizerSpec",
     shards_dir: Path | str,
     *,
     steps: Mapping[str, AnyStep] | None = None,
-) -> tuple[Plan, Corpus | None]:
+) -> tuple[ReadingPlan, Corpus | None]:
     """What `prepare` would begin with, and the corpus where it is there already; no corpus is made."""
     folder = Path(shards_dir)
     plan = _planned(
@@ -121,13 +121,13 @@ def find(
     return plan, _existing_corpus(source, plan, spec, folder)
 
 
-def _planned(source: Source, pipeline: Pipeline, files: InputFiles) -> Plan:
+def _planned(source: Source, pipeline: Pipeline, files: InputFiles) -> ReadingPlan:
     """The plan for the raw text, known by what the steps will make of it."""
     plan = source.plan(files)
     return replace(plan, fingerprint=cleaned_fingerprint(plan, pipeline)) if pipeline else plan
 
 
-def _existing_corpus(source: Source, plan: Plan, spec: "TokenizerSpec", folder: Path) -> Corpus | None:
+def _existing_corpus(source: Source, plan: ReadingPlan, spec: "TokenizerSpec", folder: Path) -> Corpus | None:
     from llm.tokenizer import load_tokenizer
 
     trained = folder / "tokenizers" / _tokenizer_name([plan], spec)
@@ -140,12 +140,12 @@ def _existing_corpus(source: Source, plan: Plan, spec: "TokenizerSpec", folder: 
 
 def _clean(
     source: Source,
-    plan: Plan,
+    plan: ReadingPlan,
     pipeline: Pipeline,
     folder: Path,
     do: Do,
     progress: PrepareProgress,
-) -> Plan:
+) -> ReadingPlan:
     """The plan for what the steps make of the text, which is written down; the plan itself where there are none."""
     if not pipeline:
         return plan
@@ -154,7 +154,7 @@ def _clean(
         return clean(plan, pipeline, source.validation_share, target, do, progress)
 
 
-def _fingerprint(plan: Plan, tokenizer: "Tokenizer") -> str:
+def _fingerprint(plan: ReadingPlan, tokenizer: "Tokenizer") -> str:
     return fingerprint({"format": FORMAT_VERSION, "text": plan.fingerprint, "tokenizer": tokenizer.hash})
 
 
@@ -162,7 +162,7 @@ def _folder_name(source: Source, corpus_fingerprint: str) -> str:
     return f"{source.corpus_name}-{corpus_fingerprint[:12]}"
 
 
-def _tokenizer_name(plans: Sequence[Plan], spec: "TokenizerSpec") -> str:
+def _tokenizer_name(plans: Sequence[ReadingPlan], spec: "TokenizerSpec") -> str:
     prints = [plan.fingerprint for plan in plans]
     text = prints[0] if len(prints) == 1 else prints
     contents = {"sample": MOST_SAMPLE_BYTES, "text": text, "spec": spec.fingerprint()}
@@ -170,7 +170,7 @@ def _tokenizer_name(plans: Sequence[Plan], spec: "TokenizerSpec") -> str:
 
 
 @contextmanager
-def _writing(folder: Path, plan: Plan) -> Iterator[None]:
+def _writing(folder: Path, plan: ReadingPlan) -> Iterator[None]:
     """Turn a disk that is full or closed to us into an error that says where, what is needed and what was kept."""
     try:
         yield
@@ -214,7 +214,7 @@ def _only_one(target: Path, progress: PrepareProgress) -> Iterator[None]:
 
 
 def _tokenizer(
-    plans: Sequence[Plan], spec: "TokenizerSpec", folder: Path, progress: PrepareProgress
+    plans: Sequence[ReadingPlan], spec: "TokenizerSpec", folder: Path, progress: PrepareProgress
 ) -> "Tokenizer":
     """The tokenizer, trained on training text alone and only once for the same text."""
     from llm.tokenizer import load_tokenizer
@@ -234,7 +234,7 @@ def _tokenizer(
         return load_tokenizer(target)
 
 
-def training_texts(plan: Plan, budget: int = MOST_SAMPLE_BYTES) -> Iterator[str]:
+def training_texts(plan: ReadingPlan, budget: int = MOST_SAMPLE_BYTES) -> Iterator[str]:
     """Text that isn't held out, about `budget` bytes at most, taken evenly from pieces spread over the whole."""
     pieces = plan.pieces[:: -(-len(plan.pieces) // SAMPLED_PIECES)]
     share = budget // len(pieces)
@@ -251,7 +251,9 @@ def training_texts(plan: Plan, budget: int = MOST_SAMPLE_BYTES) -> Iterator[str]
 class _Preparation:
     """One preparation at work in its folder."""
 
-    def __init__(self, plan: Plan, tokenizer: "Tokenizer", folder: Path, progress: PrepareProgress) -> None:
+    def __init__(
+        self, plan: ReadingPlan, tokenizer: "Tokenizer", folder: Path, progress: PrepareProgress
+    ) -> None:
         self.plan, self.tokenizer, self.folder, self.progress = plan, tokenizer, folder, progress
         self.pieces = [PieceFiles(folder / PIECES, number) for number in range(len(plan.pieces))]
 
@@ -300,7 +302,7 @@ class _Preparation:
 class _EncodeJob:
     """The work on each piece; another process loads the tokenizer itself."""
 
-    plan: Plan
+    plan: ReadingPlan
     pieces: Sequence[PieceFiles]
     tokenizer_folder: Path
 

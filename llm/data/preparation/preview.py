@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from llm.data.documents import Document, LeftOut, Plan
+from llm.data.documents import Document, LeftOut, ReadingPlan
 from llm.data.preparation.pipeline import CHANGED, Pipeline, Tally, whole_documents
 from llm.redaction import redacted_text
 
@@ -21,12 +21,12 @@ class Preview(NamedTuple):
     told: str
 
 
-def preview(plan: Plan, pipeline: Pipeline, left_out: LeftOut) -> list[Preview]:
+def preview(plan: ReadingPlan, pipeline: Pipeline, left_out: LeftOut) -> list[Preview]:
     """The first documents of pieces all over the plan, `DOCUMENTS` at most; what was left out is told to `left_out`."""
     return [_tried(document, pipeline) for document in _spread(plan, left_out)]
 
 
-def _spread(plan: Plan, left_out: LeftOut) -> Iterator[Document]:
+def _spread(plan: ReadingPlan, left_out: LeftOut) -> Iterator[Document]:
     chosen = min(DOCUMENTS, len(plan.pieces))
     for number in range(chosen):
         piece = plan.pieces[number * len(plan.pieces) // chosen]

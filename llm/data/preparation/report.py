@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm.data.corpus import TokenStream
-from llm.data.documents import LeftOut, Plan
+from llm.data.documents import LeftOut, ReadingPlan
 from llm.data.documents.verbatim import text_of
 from llm.data.preparation.assemble import Assembled
 from llm.data.preparation.encode import LONGEST_KEPT
@@ -22,7 +22,7 @@ VOCABULARY_SAMPLE = 20
 
 
 def make_report(
-    assembled: Assembled, records: Sequence[dict[str, Any]], plan: Plan, tokenizer: "Tokenizer"
+    assembled: Assembled, records: Sequence[dict[str, Any]], plan: ReadingPlan, tokenizer: "Tokenizer"
 ) -> dict[str, Any]:
     """The report, but for its samples."""
     streams = {name: vars(counts) for name, counts in assembled.streams.items()}

@@ -30,10 +30,10 @@ class Epochs(SampleView, Generic[Sample]):
         """Every sample once."""
         return self.size
 
-    def training(self, numbers: np.ndarray) -> list[Sample]:
-        """The training samples of these numbers (n,)."""
-        return self.in_order(self.order.shuffled(numbers))
+    def training(self, indices: np.ndarray) -> list[Sample]:
+        """The training samples of these indices (n,)."""
+        return self.in_order(self.order.shuffled(indices))
 
     @abstractmethod
-    def in_order(self, numbers: np.ndarray) -> list[Sample]:
-        """The samples of these numbers (n,) in the order of the stream; -1 is one of nothing."""
+    def in_order(self, indices: np.ndarray) -> list[Sample]:
+        """The samples of these indices (n,) in the order of the stream; -1 is one of nothing."""

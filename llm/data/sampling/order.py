@@ -55,13 +55,13 @@ class EpochOrder:
         self.size = size
         self._seed = mix(np.array([seed % 2**64], np.uint64))
 
-    def shuffled(self, numbers: np.ndarray) -> np.ndarray:
-        """Which of them (n,) the samples of these numbers (n,) are."""
-        return permute(numbers % self.size, self.size, self.keys(numbers))
+    def shuffled(self, indices: np.ndarray) -> np.ndarray:
+        """Which of them (n,) the samples of these indices (n,) are."""
+        return permute(indices % self.size, self.size, self.keys(indices))
 
-    def keys(self, numbers: np.ndarray) -> UInts:
+    def keys(self, indices: np.ndarray) -> UInts:
         """What the order of each sample's epoch follows from (n,)."""
-        return mix(self._seed ^ (numbers // self.size).astype(np.uint64))
+        return mix(self._seed ^ (indices // self.size).astype(np.uint64))
 
 
 class SampleOrder:
@@ -79,19 +79,19 @@ class SampleOrder:
         self._order = EpochOrder(self.size, seed)
         self._block = (-1, np.zeros(0, np.int64))
 
-    def starts(self, numbers: np.ndarray) -> np.ndarray:
-        """The position (n,) of the first token of the samples of these numbers (n,)."""
-        block, low = int(numbers[0]) // BLOCK, int(numbers[0]) % BLOCK
-        if int(numbers[-1]) - int(numbers[0]) != len(numbers) - 1 or low + len(numbers) > BLOCK:
-            return self._compute(numbers)
+    def starts(self, indices: np.ndarray) -> np.ndarray:
+        """The position (n,) of the first token of the samples of these indices (n,)."""
+        block, low = int(indices[0]) // BLOCK, int(indices[0]) % BLOCK
+        if int(indices[-1]) - int(indices[0]) != len(indices) - 1 or low + len(indices) > BLOCK:
+            return self._compute(indices)
         if self._block[0] != block:
             self._block = block, self._compute(np.arange(block * BLOCK, (block + 1) * BLOCK))
-        return self._block[1][low : low + len(numbers)]
+        return self._block[1][low : low + len(indices)]
 
-    def _compute(self, numbers: np.ndarray) -> np.ndarray:
-        shifts = mix(~self._order.keys(numbers)) % np.uint64(self.length)
-        shift = np.where(numbers >= self.size, shifts, 0).astype(np.int64)
-        return np.minimum(self._order.shuffled(numbers) * self.length + shift, self._last)
+    def _compute(self, indices: np.ndarray) -> np.ndarray:
+        shifts = mix(~self._order.keys(indices)) % np.uint64(self.length)
+        shift = np.where(indices >= self.size, shifts, 0).astype(np.int64)
+        return np.minimum(self._order.shuffled(indices) * self.length + shift, self._last)
 
 
 def accumulation(batch_size: int, micro_batch_size: int, world_size: int) -> int:
@@ -112,6 +112,6 @@ def accumulation(batch_size: int, micro_batch_size: int, world_size: int) -> int
 def micro_batch(
     step: int, micro: int, rank: int, *, batch_size: int, micro_batch_size: int, world_size: int
 ) -> np.ndarray:
-    """The numbers of the samples (n,) of micro-batch `micro` of `step` in process `rank`."""
+    """The indices of the samples (n,) of micro-batch `micro` of `step` in process `rank`."""
     first = step * batch_size + (micro * world_size + rank) * micro_batch_size
     return np.arange(first, first + micro_batch_size)

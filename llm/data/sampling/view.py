@@ -13,7 +13,7 @@ from llm.errors import ConfigError
 from llm.tokenizer import Tokenizer
 
 
-class Part(NamedTuple):
+class WeightedView(NamedTuple):
     """A view of one stream, and its weight in training beside the others'."""
 
     view: "SampleView"
@@ -28,7 +28,7 @@ class SampleView(ABC):
     """
 
     # The names of the sources that the streams are of, where there are several.
-    sources: Sequence[str] = ()
+    source_names: Sequence[str] = ()
     # The samples that training can take; None for no end, as of one stream.
     end: int | None = None
 
@@ -48,21 +48,21 @@ class SampleView(ABC):
         """What became of that which is longer than the context, in a sentence; empty where all fits."""
 
     @abstractmethod
-    def training(self, numbers: np.ndarray) -> Any:
-        """The training samples of these numbers (n,), as the collator takes them."""
+    def training(self, indices: np.ndarray) -> Any:
+        """The training samples of these indices (n,), as the collator takes them."""
 
     @abstractmethod
-    def in_order(self, numbers: np.ndarray) -> Any:
-        """The samples of these numbers (n,) in the order of the text; -1 asks for one of nothing."""
+    def in_order(self, indices: np.ndarray) -> Any:
+        """The samples of these indices (n,) in the order of the text; -1 asks for one of nothing."""
 
     @abstractmethod
-    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
-        """The targets (n,) of the training samples of these numbers (n,); None where all have as many."""
+    def n_targets(self, indices: np.ndarray) -> np.ndarray | None:
+        """The targets (n,) of the training samples of these indices (n,); None where all have as many."""
 
     @property
-    def parts(self) -> Sequence[Part]:
+    def weighted_views(self) -> Sequence[WeightedView]:
         """The views of single streams that it is made of: itself alone."""
-        return [Part(self, 1.0)]
+        return [WeightedView(self, 1.0)]
 
     def require(self, samples: int) -> None:
         """Raise ConfigError unless training can take so many samples."""
@@ -72,13 +72,13 @@ class SampleView(ABC):
                 f"trainer.max_steps times data.batch_size wants {samples:,}: leave one source without epochs."
             )
 
-    def place(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of training samples (n,) the index of the source (n,), and which of that source's own each is (n,)."""
-        return np.zeros_like(numbers), numbers
+        return np.zeros_like(indices), indices
 
-    def place_in_order(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def place_in_order(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `place`, of samples in the order of the text; -1 stays -1."""
-        return np.zeros_like(numbers), numbers
+        return np.zeros_like(indices), indices
 
     def target_bytes(self, tokenizer: Tokenizer) -> float | None:
         """The UTF-8 bytes of a sample's scored tokens, on average; None where that is known of the whole text alone."""

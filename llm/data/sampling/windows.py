@@ -25,11 +25,11 @@ class Windows(SampleView):
         """Windows in one pass over the stream."""
         return max(self.order.size, 0)
 
-    def training(self, numbers: np.ndarray) -> np.ndarray:
-        """The windows (n, t + 1) that are the training samples of these numbers (n,)."""
-        return self.stream.read(self.order.starts(numbers), self.length + 1)
+    def training(self, indices: np.ndarray) -> np.ndarray:
+        """The windows (n, t + 1) that are the training samples of these indices (n,)."""
+        return self.stream.read(self.order.starts(indices), self.length + 1)
 
-    def n_targets(self, numbers: np.ndarray) -> np.ndarray | None:
+    def n_targets(self, indices: np.ndarray) -> np.ndarray | None:
         """As many in each."""
         return None
 
@@ -43,7 +43,7 @@ class Windows(SampleView):
         """How many windows, side by side, make each token but the first a target once."""
         return -(-(len(self.stream) - 1) // self.length)
 
-    def in_order(self, numbers: np.ndarray) -> np.ndarray:
-        """The windows (n, t + 1) of these numbers (n,), `IGNORED` past the end of the stream; -1 is one of nothing."""
-        starts = np.where(numbers < 0, len(self.stream), numbers * self.length)
+    def in_order(self, indices: np.ndarray) -> np.ndarray:
+        """The windows (n, t + 1) of these indices (n,), `IGNORED` past the end of the stream; -1 is one of nothing."""
+        starts = np.where(indices < 0, len(self.stream), indices * self.length)
         return self.stream.read_padded(starts, self.length + 1, IGNORED)

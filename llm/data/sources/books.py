@@ -11,7 +11,7 @@ from typing import IO, BinaryIO
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from llm.data.documents import Document, LeftOut, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, ReadingPlan, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, check_share, choose_split, first_documents
 from llm.data.files.addresses import InputFile, find_inputs, open_address
 from llm.data.files.cutting import piece_bytes
@@ -57,7 +57,7 @@ class Books:
         check_share(self.validation_share)
         needed("data=books", "resiliparse")
 
-    def plan(self, files: InputFiles) -> Plan:
+    def plan(self, files: InputFiles) -> ReadingPlan:
         """Find the books and put small ones together."""
         inputs = find_inputs(self.paths, files)
         total = sum(file.size or 0 for file in inputs)
@@ -69,7 +69,9 @@ class Books:
             "versions": versions("resiliparse"),
             "split": split.settings(),
         }
-        return Plan(fingerprint(settings, (file.identity for file in inputs)), pieces, split, total or None)
+        return ReadingPlan(
+            fingerprint(settings, (file.identity for file in inputs)), pieces, split, total or None
+        )
 
 
 def _pieces(inputs: Sequence[InputFile], limit: int) -> Iterator["BooksPiece"]:

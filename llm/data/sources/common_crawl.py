@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from llm.data.documents import Document, LeftOut, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, ReadingPlan, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, check_share, choose_split, first_documents
 from llm.data.files.addresses import InputFile, find_inputs, open_address
 from llm.data.files.cutting import piece_bytes
@@ -48,7 +48,7 @@ class CommonCrawl:
         check_share(self.validation_share)
         needed("data=common_crawl", *LIBRARIES)
 
-    def plan(self, files: InputFiles) -> Plan:
+    def plan(self, files: InputFiles) -> ReadingPlan:
         """Find the files and cut those whose records are compressed one by one."""
         inputs = find_inputs(self.paths, files, self.base)
         _refuse_wat(inputs)
@@ -61,7 +61,9 @@ class CommonCrawl:
             "split": split.settings(),
             "versions": versions(*LIBRARIES),
         }
-        return Plan(fingerprint(settings, (file.identity for file in inputs)), pieces, split, total or None)
+        return ReadingPlan(
+            fingerprint(settings, (file.identity for file in inputs)), pieces, split, total or None
+        )
 
     def _pieces(self, file: InputFile, limit: int) -> Iterator["ArchivePiece"]:
         if file.size is None or file.size <= limit or not _can_be_cut(file.address):

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from llm.data.documents import Document, LeftOut, Piece, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, Piece, ReadingPlan, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, check_share, first_documents
 from llm.data.files.cutting import piece_bytes
 from llm.data.files.inputs import InputFiles
@@ -59,7 +59,7 @@ class HuggingFace:
         parts = [Path(redacted_text(self.path)).name, self.name or ""]
         return "-".join("".join(c if c.isalnum() else "_" for c in part) for part in parts if part)
 
-    def plan(self, files: InputFiles) -> Plan:
+    def plan(self, files: InputFiles) -> ReadingPlan:
         """Load the dataset (or its beginning, streamed) and cut it into pieces."""
         dataset = load(self)
         columns = dataset.column_names
@@ -80,7 +80,7 @@ class HuggingFace:
             "rows": self.split,
             "streamed": self.streaming,
         }
-        return Plan(fingerprint(settings, contents), pieces, split, n_bytes)
+        return ReadingPlan(fingerprint(settings, contents), pieces, split, n_bytes)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from llm.data.documents import Document, LeftOut, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, ReadingPlan, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, check_share, first_documents
 from llm.data.files.addresses import InputFile, find_inputs, open_address
 from llm.data.files.cutting import piece_bytes
@@ -42,14 +42,16 @@ class ParquetFiles:
         """What makes a document of a row."""
         return Fields(self.text, self.label, self.rejected, self.passage)
 
-    def plan(self, files: InputFiles) -> Plan:
+    def plan(self, files: InputFiles) -> ReadingPlan:
         """Find the files, read their footers, and put row groups together to pieces."""
         inputs = find_inputs(self.paths, files)
         total = sum(file.size or 0 for file in inputs)
         pieces = [piece for file in inputs for piece in _pieces(file, self.fields, piece_bytes(total))]
         split = self.fields.split(first_documents(pieces), self.validation_share)
         settings = {"kind": "parquet", **self.fields.settings(), "split": split.settings()}
-        return Plan(fingerprint(settings, (file.identity for file in inputs)), pieces, split, total or None)
+        return ReadingPlan(
+            fingerprint(settings, (file.identity for file in inputs)), pieces, split, total or None
+        )
 
 
 def _pieces(file: InputFile, fields: Fields, limit: int) -> Iterator["RowGroups"]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TextIO, cast
 
-from llm.data.documents import Document, Piece, Plan, Split, fingerprint
+from llm.data.documents import Document, Piece, ReadingPlan, Split, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, check_share, first_documents
 from llm.data.files.cutting import piece_bytes
 from llm.data.files.inputs import InputFiles, OnBadFile, check_on_bad_file, find_files
@@ -68,7 +68,7 @@ class RecordFiles:
         """What its documents are."""
         return self.kind if self.label is None else "pairs"
 
-    def plan(self, files: InputFiles) -> Plan:
+    def plan(self, files: InputFiles) -> ReadingPlan:
         """Hash the files, read the first records, and cut the files into pieces."""
         paths = find_files(self.paths)
         facts = [files.facts(path) for path in paths]
@@ -82,7 +82,7 @@ class RecordFiles:
         ]
         split = self.split(first_documents(pieces))
         settings = {**self.settings, "split": split.settings()}
-        return Plan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, n_bytes)
+        return ReadingPlan(fingerprint(settings, (fact.sha256 for fact in facts)), pieces, split, n_bytes)
 
     @property
     def settings(self) -> dict[str, Any]:

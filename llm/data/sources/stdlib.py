@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from llm.data.documents import LeftOut, Plan
+from llm.data.documents import LeftOut, ReadingPlan
 from llm.data.documents.split import HashSplit, PathSplit, check_share
 from llm.data.files.inputs import InputFiles, OnBadFile, check_on_bad_file
 from llm.data.sources.text import plan_text, usable_files
@@ -51,7 +51,7 @@ class StandardLibrary:
         check_share(self.validation_share or 0)
         check_on_bad_file(self.on_bad_file)
 
-    def plan(self, files: InputFiles) -> Plan:
+    def plan(self, files: InputFiles) -> ReadingPlan:
         """Hash the files and plan the work."""
         left_out = LeftOut()
         found = ((name, str(path)) for name, path in stdlib_files())

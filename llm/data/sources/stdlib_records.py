@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from llm.data.documents import Document, LeftOut, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, ReadingPlan, fingerprint
 from llm.data.documents.split import HashSplit, PathSplit, check_share
 from llm.data.files.inputs import InputFiles
 from llm.data.sources.stdlib import HELD_OUT_MODULO, stdlib_files
@@ -55,7 +55,7 @@ class LibraryRecords:
         """The data of a module's documents, by its path in the library and its text."""
         raise NotImplementedError
 
-    def plan(self, files: InputFiles) -> Plan:
+    def plan(self, files: InputFiles) -> ReadingPlan:
         """Hash the files and plan the work."""
         left_out = LeftOut()
         kept = usable_files(((name, str(path)) for name, path in stdlib_files()), files, "skip", left_out)
@@ -67,4 +67,4 @@ class LibraryRecords:
         ]
         contents = (part for file in kept for part in (file.id, file.sha256))
         settings = {"kind": self.corpus_name, "split": split.settings()}
-        return Plan(fingerprint(settings, contents), pieces, split, None, left_out)
+        return ReadingPlan(fingerprint(settings, contents), pieces, split, None, left_out)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from llm.data.documents import Document, LeftOut, Piece, Plan, Split, fingerprint
+from llm.data.documents import Document, LeftOut, Piece, ReadingPlan, Split, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, FEW_DOCUMENTS, check_share, choose_split
 from llm.data.files.cutting import piece_bytes, ranges, read_blocks
 from llm.data.files.inputs import FileFacts, InputFiles, OnBadFile, check_on_bad_file, find_files
@@ -84,7 +84,7 @@ class TextFiles:
         check_share(self.validation_share)
         check_on_bad_file(self.on_bad_file)
 
-    def plan(self, files: InputFiles) -> Plan:
+    def plan(self, files: InputFiles) -> ReadingPlan:
         """Hash the files, drop empty, bad and duplicate ones, and cut the rest into pieces."""
         left_out = LeftOut()
         found = ((path, path) for path in find_files(self.paths))
@@ -130,12 +130,14 @@ def _reason_to_skip(facts: FileFacts, kept: dict[str, TextFile]) -> str | None:
     return "duplicate" if facts.sha256 in kept else None
 
 
-def plan_text(files: Sequence[TextFile], split: Split, left_out: LeftOut, contents: Iterator[str]) -> Plan:
+def plan_text(
+    files: Sequence[TextFile], split: Split, left_out: LeftOut, contents: Iterator[str]
+) -> ReadingPlan:
     """The plan for text files whose order and split are known; `contents` are what the fingerprint is made of."""
     n_bytes = sum(file.size for file in files)
     pieces = tuple(_pieces(files, piece_bytes(n_bytes)))
     settings = {"kind": "text", "split": split.settings()}
-    return Plan(fingerprint(settings, contents), pieces, split, n_bytes, left_out)
+    return ReadingPlan(fingerprint(settings, contents), pieces, split, n_bytes, left_out)
 
 
 def _pieces(files: Sequence[TextFile], limit: int) -> Iterator[Piece]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from llm.data.documents import Document, LeftOut, Plan, fingerprint
+from llm.data.documents import Document, LeftOut, ReadingPlan, fingerprint
 from llm.data.documents.split import DEFAULT_SHARE, check_share, choose_split, first_documents
 from llm.data.files.addresses import InputFile, find_inputs, open_address
 from llm.data.files.bzip2 import blocks
@@ -44,14 +44,16 @@ class Wikipedia:
     def __post_init__(self) -> None:
         check_share(self.validation_share)
 
-    def plan(self, files: InputFiles) -> Plan:
+    def plan(self, files: InputFiles) -> ReadingPlan:
         """Find the dumps, read their heads, and cut them into pieces by their compressed bytes."""
         inputs = find_inputs(self.paths, files)
         total = sum(file.size or 0 for file in inputs)
         pieces = [piece for file in inputs for piece in _pieces(file, piece_bytes(total))]
         split = choose_split(first_documents(pieces), self.validation_share)
         settings = {"kind": "wikipedia", "version": VERSION, "split": split.settings()}
-        return Plan(fingerprint(settings, (file.identity for file in inputs)), pieces, split, total or None)
+        return ReadingPlan(
+            fingerprint(settings, (file.identity for file in inputs)), pieces, split, total or None
+        )
 
 
 def _pieces(file: InputFile, limit: int) -> Iterator["PagesPiece"]:

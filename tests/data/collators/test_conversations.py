@@ -68,7 +68,7 @@ def test_every_conversation_comes_back_token_by_token(corpus):
     wanted = {tuple(np.concatenate(ChatTemplate(TOKENIZER).stretches(one)).tolist()) for one in TALKS}
     found = set()
     for stream in (corpus.train, corpus.validation):
-        view = collator().cut(stream, 128, 0)
+        view = collator().samples(stream, 128, 0)
         for number in range(stream.n_documents):
             one = view.conversation(number)
             found.add(tuple(one.ids_t.tolist()))
@@ -125,7 +125,7 @@ def test_packing_loses_nothing_and_overfills_nothing(lengths):
 
 def test_packed_rows_score_as_conversations_alone(corpus):
     collate = collator()
-    view = collate.cut(corpus.train, 128, 0)
+    view = collate.samples(corpus.train, 128, 0)
     batch = collate(view.training(np.arange(4)), np.arange(4))
     assert view.size < view.n_conversations
     model = Transformer(ModelConfig(**SHAPE, context_length=128)).eval()
@@ -147,9 +147,9 @@ def test_packed_rows_score_as_conversations_alone(corpus):
 @pytest.mark.parametrize(("too_long", "kept"), [("cut", 60), ("drop", 30)])
 def test_what_is_too_long_is_cut_or_left_out_and_counted(corpus, too_long, kept):
     stream = corpus.train
-    lengths = collator().cut(stream, 128, 0).kept_lengths
+    lengths = collator().samples(stream, 128, 0).kept_lengths
     length = int(np.median(lengths))
-    view = collator(length, too_long=too_long).cut(stream, length, 0)
+    view = collator(length, too_long=too_long).samples(stream, length, 0)
     n_long = int((lengths > length + 1).sum())
     assert f"{n_long} of {stream.n_documents} conversations are longer" in view.note
     used = sorted(number for row in view.rows for number in row.tolist())
@@ -158,7 +158,7 @@ def test_what_is_too_long_is_cut_or_left_out_and_counted(corpus, too_long, kept)
         assert "left out" in view.note
     else:
         assert used == list(range(stream.n_documents))
-    nothing = collator(8, too_long="cut").cut(stream, 8, 0)  # the first question alone is longer
+    nothing = collator(8, too_long="cut").samples(stream, 8, 0)  # the first question alone is longer
     assert nothing.size == 0
     assert f"{stream.n_documents} have no answer within it" in nothing.note
 
@@ -203,7 +203,7 @@ def test_pairs_are_questions_and_answers(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"q": f"q{n}", "a": f"a{n}"}) for n in range(50)))
     source = Conversing(JsonLines([f"{tmp_path}/a.jsonl"], text="q", label="a", validation_share=0))
     corpus = prepare(source, Chatting(), tmp_path / "shards")
-    one = collator().cut(corpus.train, 128, 0).conversation(3)
+    one = collator().samples(corpus.train, 128, 0).conversation(3)
     assert TOKENIZER.decode(one.ids_t.tolist()) == "user\nq3\nassistant\na3"
     assert TOKENIZER.decode(one.ids_t[one.is_written_t].tolist()) == "a3"
 
@@ -212,12 +212,12 @@ def test_few_conversations_are_held_out_whole(tmp_path):
     corpus = prepare(
         written(tmp_path, [{"messages": one} for one in TALKS[:12]]), Chatting(), tmp_path / "shards"
     )
-    views = [collator().cut(stream, 128, 0) for stream in (corpus.train, corpus.validation)]
+    views = [collator().samples(stream, 128, 0) for stream in (corpus.train, corpus.validation)]
     assert [view.n_conversations for view in views] in ([11, 1], [10, 2])
 
 
 def test_bytes_of_a_target(corpus):
-    view = collator().cut(corpus.train, 128, 0)
+    view = collator().samples(corpus.train, 128, 0)
     ones = [view.conversation(number) for number in range(view.n_conversations)]
     n_bytes = sum(len(TOKENIZER.decode_bytes(one.ids_t[one.is_written_t].tolist())) for one in ones)
     assert view.target_bytes(TOKENIZER) == pytest.approx(n_bytes / view.size)

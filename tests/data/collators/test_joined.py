@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from llm.data import prepare
-from llm.data.collators.base import Setting, load
+from llm.data.collators.base import Setting, measure_samples
 from llm.data.collators.joined import JoinedPairCollator, pair_collator
 from llm.data.collators.pairs import PairCollator, Pairs
-from llm.data.mixture import MixedStream, Portion
+from llm.data.mixture import MixedStream, SourceShare, samples_of
 from llm.data.sampling.windows import IGNORED
 from llm.data.sources import JsonLines
 from llm.errors import ConfigError, DataError
@@ -41,7 +41,7 @@ def setting(length=128, **changes):
 
 def test_a_pair_is_the_templates_tokens_and_its_target_alone_is_scored(stream):
     template = ChatTemplate(TOKENIZER.with_chat_template(with_end(PAIR, TOKENIZER)))
-    view = JoinedPairCollator(setting()).cut(stream, 128, 0)
+    view = JoinedPairCollator(setting()).samples(stream, 128, 0)
     found = {}
     for number in range(view.n_conversations):
         ids_t, is_written_t = view.conversation(number)
@@ -59,7 +59,7 @@ def test_a_pair_is_the_templates_tokens_and_its_target_alone_is_scored(stream):
 
 def test_every_target_of_a_pass_is_scored_once_behind_what_it_follows(stream):
     collate = JoinedPairCollator(setting())
-    view = collate.cut(stream, 128, 0)
+    view = collate.samples(stream, 128, 0)
     batch = collate(view.in_order(np.arange(view.size)), np.arange(view.size))
     scored = batch.targets_bk[batch.targets_bk != IGNORED].tolist()
     assert sorted(scored) == sorted(id_ for _, target in PAIRS for id_ in [*TOKENIZER.encode(target), END])
@@ -71,7 +71,7 @@ def test_every_target_of_a_pass_is_scored_once_behind_what_it_follows(stream):
     assert batch.documents_bt[0, first] == 0
     assert (batch.documents_bt == PADDING).any()
     assert view.n_targets(np.arange(view.size)).sum() == len(scored)
-    assert collate.work(view).scored == pytest.approx(len(scored) / view.size)
+    assert collate.mean_tokens(view).targets == pytest.approx(len(scored) / view.size)
 
 
 def test_pairs_of_a_row_do_not_see_each_other(stream):
@@ -79,7 +79,7 @@ def test_pairs_of_a_row_do_not_see_each_other(stream):
     model = Transformer(shape)
     init_weights(model, 0)
     collate = JoinedPairCollator(setting())
-    view = collate.cut(stream, 128, 0)
+    view = collate.samples(stream, 128, 0)
     row = view.in_order(np.arange(view.size))[-1]
     assert len(row) > 2
     together = CrossEntropy()(model, collate([row], np.zeros(1, np.int64)))
@@ -92,7 +92,7 @@ def test_pairs_of_a_row_do_not_see_each_other(stream):
 
 @pytest.mark.parametrize("length", [16, 24, 40])
 def test_a_source_is_cut_by_itself_and_a_target_to_what_is_left(stream, length):
-    view = JoinedPairCollator(setting(length)).cut(stream, length, 0)
+    view = JoinedPairCollator(setting(length)).samples(stream, length, 0)
     whole = Pairs(stream, len(stream) + 1, 0, END)
     for number in range(whole.size):
         source_s, target_k = whole.pair(number)
@@ -108,7 +108,7 @@ def test_a_source_is_cut_by_itself_and_a_target_to_what_is_left(stream, length):
         for source, target in PAIRS
     )
     assert view.note.startswith(f"{cut} of {len(PAIRS)} pairs")
-    assert not JoinedPairCollator(setting(256)).cut(stream, 256, 0).note
+    assert not JoinedPairCollator(setting(256)).samples(stream, 256, 0).note
 
 
 @pytest.mark.parametrize("share", [0, 1, 1.5, -1])
@@ -133,9 +133,9 @@ def test_a_pair_is_no_chat_of_several_turns():
 
 def test_sources_of_pairs_are_mixed(stream):
     collate = JoinedPairCollator(setting())
-    mixed = MixedStream({"a": stream, "b": stream}, {"a": Portion(3.0), "b": Portion(1.0)})
-    view, alone = mixed.cut(collate.cut, 128, 0), collate.cut(stream, 128, 0)
-    assert load(collate, view) == load(collate, alone)
+    mixed = MixedStream({"a": stream, "b": stream}, {"a": SourceShare(3.0), "b": SourceShare(1.0)})
+    view, alone = samples_of(collate, mixed, 128, 0), collate.samples(stream, 128, 0)
+    assert measure_samples(collate, view) == measure_samples(collate, alone)
     numbers = np.arange(8)
     batch = collate(view.training(numbers), numbers)
     assert (batch.targets_bk != IGNORED).sum() == view.n_targets(numbers).sum()
@@ -150,11 +150,11 @@ def test_bytes_of_scored_tokens_are_weighed_by_what_each_source_gives(tmp_path):
         source = JsonLines([f"{tmp_path}/{name}.jsonl"], text="q", label="a", validation_share=0)
         streams[name] = prepare(source, ByteSpec(), tmp_path / "shards").train
     collate = JoinedPairCollator(setting())
-    portions = {"few": Portion(3.0), "many": Portion(1.0)}
-    view = MixedStream(streams, portions).cut(collate.cut, 128, 0)
+    shares = {"few": SourceShare(3.0), "many": SourceShare(1.0)}
+    view = samples_of(collate, MixedStream(streams, shares), 128, 0)
     targets = [one.ids_t[one.is_written_t] for row in view.training(np.arange(4000)) for one in row]
     ids = np.concatenate(targets)
     n_bytes = len(TOKENIZER.decode_bytes(ids.tolist()))
     assert view.target_bytes(TOKENIZER) == pytest.approx(n_bytes / 4000, rel=0.01)
-    scored = load(collate, view).work.scored
+    scored = measure_samples(collate, view).mean.targets
     assert view.target_bytes(TOKENIZER) / scored == pytest.approx(n_bytes / len(ids), rel=0.01)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llm.data.collators.base import Setting
-from llm.data.collators.labels import TextLabelCollator
+from llm.data.collators.labels import NumberCollator, TextLabelCollator
 from llm.data.collators.pairs import Pair
 from llm.data.sampling.windows import IGNORED
 from llm.errors import ConfigError, DataError
@@ -73,3 +73,9 @@ def test_a_label_that_was_never_seen_is_named():
 def test_labels_that_cannot_be_are_refused(keys, message):
     with pytest.raises(ConfigError, match=message):
         ModelConfig(**keys)
+
+
+def test_a_label_that_is_no_number_is_refused():
+    shape = ModelConfig(architecture="encoder", labels=("number",), labelled="number")
+    with pytest.raises(DataError, match="needs a number"):
+        NumberCollator(Setting(TOKENIZER, 0, shape))([pair("a", "nan")], np.arange(1))

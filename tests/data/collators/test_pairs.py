@@ -99,7 +99,7 @@ def test_the_mean_of_a_step_is_over_all_its_targets_however_it_is_shared_out(cor
     )
     init_weights(model, 0)
     collate = PairCollator(Setting(TOKENIZER, 0, ModelConfig(context_length=64)))
-    samples = [stream.cut(collate.cut, 64, 0) for stream in (corpus.train, corpus.validation)]
+    samples = [collate.samples(stream, 64, 0) for stream in (corpus.train, corpus.validation)]
     data = CorpusDataModule(corpus, collate, *samples, batch_size=8, micro_batch_size=micro)
     data.trainer = SimpleNamespace(
         world_size=1, global_rank=0, strategy=SimpleNamespace(root_device=torch.device("cpu"))

@@ -47,7 +47,7 @@ def collator(length=128, **keys):
 
 def test_the_answers_alone_are_scored_token_by_token(stream):
     collate, template = collator(), ChatTemplate(TOKENIZER)
-    view = collate.cut(stream, 128, 0)
+    view = collate.samples(stream, 128, 0)
     numbers = np.arange(view.n_in_order)
     batch = collate(view.in_order(numbers), numbers)
     sides = [(row["prompt"], row[key]) for row in ROWS for key in ("chosen", "rejected")]
@@ -67,7 +67,7 @@ def test_the_answers_alone_are_scored_token_by_token(stream):
         assert TOKENIZER.decode(targets[:-1]) == answer
         assert targets[-1] in template.stop_ids
         n_targets += len(targets)
-    assert collate.work(view).scored == pytest.approx(n_targets / len(ROWS))
+    assert collate.mean_tokens(view).targets == pytest.approx(n_targets / len(ROWS))
 
 
 def test_the_reference_model_says_the_same_whatever_is_read_at_once(stream, monkeypatch):
@@ -92,7 +92,7 @@ def test_the_reference_model_says_the_same_whatever_is_read_at_once(stream, monk
 
 def test_what_the_reference_model_says_stands_in_the_batches_of_a_collator_beside_it_alone(stream):
     collate = collator()
-    view = collate.cut(stream, 128, 0)
+    view = collate.samples(stream, 128, 0)
     said = np.arange(2 * len(ROWS), dtype=np.float32).reshape(-1, 2)
     numbers = np.array([5, 0, -1])
     batch = collate.with_reference({stream.name: said})(view.in_order(numbers), numbers)
@@ -104,8 +104,8 @@ def test_what_is_dropped_has_no_score(stream):
     model = Transformer(ModelConfig(**SHAPE, context_length=40))
     init_weights(model, 0)
     found = reference_log_probabilities(model, stream, collator(40, too_long="drop"))
-    view = collator(40, too_long="drop").cut(stream, 40, 0)
+    view = collator(40, too_long="drop").samples(stream, 40, 0)
     assert 0 < view.size < len(ROWS)
-    assert set(np.flatnonzero((found < 0).all(1))) == set(view.numbers)
+    assert set(np.flatnonzero((found < 0).all(1))) == set(view.indices)
     with pytest.raises(ConfigError, match="makes no preferences"):
         reference_log_probabilities(model, stream, lambda *_: None)

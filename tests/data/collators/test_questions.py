@@ -17,7 +17,6 @@ from llm.data.sampling.windows import IGNORED
 from llm.data.sources import Squad
 from llm.errors import DataError
 from llm.model import ModelConfig
-from llm.objective.answer import AnswerCrossEntropy
 from llm.tokenizer import ByteSpec
 
 SPEC = ByteSpec()
@@ -49,7 +48,7 @@ def collator(architecture="encoder", context_length=128, **keys):
 
 
 def view(corpus, collate, length=128):
-    return collate.cut(corpus.train, length, 0)
+    return collate.samples(corpus.train, length, 0)
 
 
 def test_a_question_keeps_its_passage_and_where_its_answer_stands(tmp_path):
@@ -104,7 +103,7 @@ def test_questions_on_a_passage_are_held_out_together(tmp_path):
     ]
     corpus = prepared(tmp_path, *passages, share=0.3)
     sides = [
-        {collator().cut(stream, 128, 0).question(number).passage for number in range(stream.n_documents)}
+        {collator().samples(stream, 128, 0).question(number).passage for number in range(stream.n_documents)}
         for stream in (corpus.train, corpus.validation)
     ]
     assert not sides[0] & sides[1]
@@ -137,7 +136,7 @@ def test_no_answer_is_the_text_as_a_whole(tmp_path, architecture, place):
 def test_the_windows_of_a_long_passage_hold_the_answer_once_at_least(tmp_path):
     corpus = prepared(tmp_path, (PASSAGE, [question()]))
     collate = collator(context_length=32, stride=8)
-    windows = collate.cut(corpus.train, 32, 0)
+    windows = collate.samples(corpus.train, 32, 0)
     assert windows.note == "1 of 1 texts are longer than model.context_length=32 and are read in windows."
     batch = collate(windows.in_order(np.arange(windows.size)), np.arange(windows.size))
     # Each row has a start and an end: those of the answer, or of none.
@@ -154,28 +153,6 @@ def test_segments_part_question_and_passage(tmp_path):
     collate = AnswerCollator(Setting(TOKENIZER, 0, shape))
     batch = collate(view(corpus, collate).in_order(np.array([0])), np.arange(1))
     assert batch.segments_bt[0, :9].tolist() == [0] * 7 + [1] * 2
-
-
-class Fixed(torch.nn.Module):
-    def __init__(self, scores):
-        super().__init__()
-        self.scores = scores
-
-    def forward(self, tokens_bt, **inputs):
-        return self.scores
-
-
-def test_the_loss_is_the_mean_of_both_edges(tmp_path):
-    corpus = prepared(tmp_path, (PASSAGE, [question()]))
-    collate = collator()
-    batch = collate([*view(corpus, collate).in_order(np.array([0])), NOTHING], np.arange(2))
-    scores = torch.randn(*batch.targets_bk.shape, 2, generator=torch.Generator().manual_seed(0))
-    loss = AnswerCrossEntropy()(Fixed(scores), batch)
-    n = len(units(PASSAGE)) + 1
-    logs = scores[0, :n].log_softmax(0)
-    first = int((batch.targets_bk[0] == 3).nonzero())
-    assert loss.n_targets == 1
-    assert loss.total.item() == pytest.approx(-float(logs[first, 0] + logs[first, 1]) / 2, rel=1e-5)
 
 
 WORDS = ["the", "a", "an", "Cat", "cat", "dog's", "dog", ",", "!", "1822", "in-town", "Ünal", "-"]

@@ -151,7 +151,7 @@ def collator(architecture, **keys):
 def test_a_word_is_scored_where_it_is_known(tmp_path, architecture):
     corpus = conll(tmp_path, "Jo B-person\nis O\n\nah O\n")
     collate = collator(architecture)
-    view = collate.cut(corpus.train, 16, 0)
+    view = collate.samples(corpus.train, 16, 0)
     batch = collate(view.in_order(np.array([0, 1, -1])), np.arange(3))
     assert batch.tokens_bt[0, :7].tolist() == [END, *TOKENIZER.encode("Jo is"), END]
     assert batch.positions_bk[0, :2].tolist() == ([1, 3] if architecture == "encoder" else [2, 5])
@@ -163,7 +163,7 @@ def test_a_word_is_scored_where_it_is_known(tmp_path, architecture):
 def test_each_word_of_a_long_sentence_is_a_target_once(tmp_path):
     words = "".join(f"w{n} {'B-person' if n % 3 else 'O'}\n" for n in range(30))
     collate = collator("encoder", stride=5)
-    view = collate.cut(conll(tmp_path, words).train, 16, 0)
+    view = collate.samples(conll(tmp_path, words).train, 16, 0)
     batch = collate(view.in_order(np.arange(view.size)), np.arange(view.size))
     found = batch.targets_bk[batch.targets_bk != IGNORED].tolist()
     assert found == [int(bool(n % 3)) for n in range(30)]
@@ -177,7 +177,7 @@ def test_a_window_of_nothing_has_no_target():
 
 def test_a_tag_that_was_never_seen_is_named(tmp_path):
     collate = collator("encoder")
-    view = collate.cut(conll(tmp_path).train, 16, 0)
+    view = collate.samples(conll(tmp_path).train, 16, 0)
     with pytest.raises(DataError, match="the label 'B-org', which the model never saw"):
         collate(view.in_order(np.array([0])), np.arange(1))
 

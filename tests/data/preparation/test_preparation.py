@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llm.data import Corpus, prepare
-from llm.data.documents import Plan
+from llm.data.documents import ReadingPlan
 from llm.data.executors.processes import _Worker
 from llm.data.files import cutting
 from llm.data.files.inputs import InputFiles
@@ -200,7 +200,7 @@ def test_a_tokenizer_is_written_where_no_other_machine_writes(paths, tmp_path, m
 
 
 def test_the_text_for_the_tokenizer_is_bounded_and_from_all_over(paths) -> None:
-    plan: Plan = TextFiles(paths, validation_share=0).plan(InputFiles())
+    plan: ReadingPlan = TextFiles(paths, validation_share=0).plan(InputFiles())
     sample = "".join(module.training_texts(plan, budget=20_000))
     assert len(sample.encode()) < 20_000 + len(plan.pieces) * 2 * SMALL
     assert "Text 0 " in sample
@@ -271,7 +271,7 @@ def test_an_error_in_a_worker_arrives_whole(paths, tmp_path) -> None:
     class Planned:
         corpus_name = "text"
 
-        def plan(self, files: InputFiles) -> Plan:
+        def plan(self, files: InputFiles) -> ReadingPlan:
             return plan
 
     with pytest.raises(DataError, match=r"long\.txt can't be read any more"):

@@ -15,32 +15,32 @@ from llm.files import write_json_lines
 Entry = dict[str, Any]
 
 
-class Judged(NamedTuple):
+class Scored(NamedTuple):
     """An entry of evaluation.json, and the examples that it is of."""
 
     entry: Entry
     rows: Sequence[Row]
 
+    @classmethod
+    def of(cls, name: str, data: str, split: str, checkpoint: str, result: Result) -> "Scored":
+        """What an evaluation gave, with the 95% intervals of those figures that are made of examples."""
+        entry = {
+            "evaluation": name,
+            "data": data,
+            "split": split,
+            "metrics": result.metrics,
+            "examples": result.examples,
+            "checkpoint": checkpoint,
+            **result.details,
+        }
+        if len(result.rows) > 1:
+            known = [metric for metric in metrics_of(result.rows) if metric in result.metrics]
+            found = intervals(np.stack([scores_of(result.rows, metric) for metric in known], 1))
+            entry["intervals"] = dict(zip(known, found.tolist(), strict=True))
+        return cls(entry, result.rows)
 
-def judged(name: str, data: str, split: str, checkpoint: str, result: Result) -> Judged:
-    """The entry of a result, with the 95% intervals of those figures that are made of examples."""
-    entry = {
-        "evaluation": name,
-        "data": data,
-        "split": split,
-        "metrics": result.metrics,
-        "examples": result.examples,
-        "checkpoint": checkpoint,
-        **result.details,
-    }
-    if len(result.rows) > 1:
-        known = [metric for metric in metrics_of(result.rows) if metric in result.metrics]
-        found = intervals(np.stack([scores_of(result.rows, metric) for metric in known], 1))
-        entry["intervals"] = dict(zip(known, found.tolist(), strict=True))
-    return Judged(entry, result.rows)
 
-
-def write_outputs(folder: Path, found: Sequence[Judged]) -> list[Judged]:
+def write_outputs(folder: Path, found: Sequence[Scored]) -> list[Scored]:
     """Write the examples of each entry, a line of JSON each, and say in the entry where they are."""
     kept = []
     for one in found:
@@ -48,7 +48,7 @@ def write_outputs(folder: Path, found: Sequence[Judged]) -> list[Judged]:
         if one.rows:
             entry["outputs"] = f"outputs/{_file_name(entry)}"
             write_json_lines(folder / entry["outputs"], one.rows)
-        kept.append(Judged(entry, one.rows))
+        kept.append(Scored(entry, one.rows))
     return kept
 
 

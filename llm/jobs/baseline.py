@@ -23,7 +23,7 @@ from llm.evaluation.google import (
 )
 from llm.evaluation.harness import Tasks, check, run_tasks
 from llm.evaluation.tagging import tag_result
-from llm.jobs.judged import Judged, judged
+from llm.jobs.scored import Scored
 from llm.train.run import Run
 
 HARNESS = "lm_eval"
@@ -32,23 +32,23 @@ BY_LETTER = "choices are named by their letters, since endpoints tell no likelih
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class Baseline:
     """A model of others.
 
     Args:
         label: what it is called beside runs.
         run: a folder that holds its results as a run's does.
-        judged: asks it.
+        ask: asks it, and scores what it answers.
         cost: says what was asked, once that is done.
     """
 
     label: str
     run: Run
-    judged: Callable[[], list[Judged]]
+    ask: Callable[[], list[Scored]]
     cost: Callable[[], str]
 
 
-def yardstick(config: Config) -> Yardstick:
+def baseline(config: Config) -> Baseline:
     """What the config's `model` names, ready to be asked.
 
     Raises:
@@ -58,7 +58,7 @@ def yardstick(config: Config) -> Yardstick:
     return {"api": _endpoint, "google_nl": _google}[config["model"]](config, folder)
 
 
-def _endpoint(config: Config, folder: Path) -> Yardstick:
+def _endpoint(config: Config, folder: Path) -> Baseline:
     _check_names(config, HARNESS, "tasks alone")
     tasks = Tasks(**config[HARNESS])
     check(tasks)
@@ -66,7 +66,7 @@ def _endpoint(config: Config, folder: Path) -> Yardstick:
     answer_tokens = keys.pop("answer_tokens")
     endpoint = Endpoint(answers=folder / "kept", **keys)
 
-    def asked() -> list[Judged]:
+    def ask() -> list[Scored]:
         from llm.evaluation.api_model import ApiModel
 
         model = ApiModel(endpoint, answer_tokens=answer_tokens, seed=config["seed"])
@@ -74,15 +74,16 @@ def _endpoint(config: Config, folder: Path) -> Yardstick:
         if model.n_guessed:
             print(f"{model.n_guessed:,} answers named no choice, and count as guesses.")
         found = [
-            judged(HARNESS, name, shots(config), endpoint.model, result) for name, result in results.items()
+            Scored.of(HARNESS, name, shots(config), endpoint.model, result)
+            for name, result in results.items()
         ]
-        return [Judged({**one.entry, "asked": BY_LETTER}, one.rows) for one in found]
+        return [Scored({**one.entry, "asked": BY_LETTER}, one.rows) for one in found]
 
     name = re.sub(r"[^\w.-]+", "_", endpoint.model)
-    return Yardstick(endpoint.model, Run(folder / name), asked, endpoint.cost)
+    return Baseline(endpoint.model, Run(folder / name), ask, endpoint.cost)
 
 
-def _google(config: Config, folder: Path) -> Yardstick:
+def _google(config: Config, folder: Path) -> Baseline:
     keys = dict(config["google_nl"])
     task, within, named = (keys.pop(name) for name in ("task", "neutral_within", "kinds"))
     evaluation = TAGS if task == "entities" else LABELS
@@ -105,16 +106,16 @@ def _google(config: Config, folder: Path) -> Yardstick:
         if task == "sentiment":
             _check_labels(targets, [label for label in meant.values() if label])
             answers = service.sentiment(texts)
-            judged = [label_of_sentiment(answer, meant, within) for answer in answers]
+            told = [label_of_sentiment(answer, meant, within) for answer in answers]
         else:
             answers = service.categories(texts)
-            judged = [label_of_categories(answer, sorted({*targets})) for answer in answers]
-        return judged_labels(texts, targets, judged, answers)
+            told = [label_of_categories(answer, sorted({*targets})) for answer in answers]
+        return judged_labels(texts, targets, told, answers)
 
-    def asked() -> list[Judged]:
-        return [judged(evaluation, _source(config).corpus_name, "all", "google_nl", result())]
+    def ask() -> list[Scored]:
+        return [Scored.of(evaluation, _source(config).corpus_name, "all", "google_nl", result())]
 
-    return Yardstick("google_nl", Run(folder / "google_nl"), asked, service.cost)
+    return Baseline("google_nl", Run(folder / "google_nl"), ask, service.cost)
 
 
 def _check_names(config: Config, name: str, what: str) -> None:

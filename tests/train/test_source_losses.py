@@ -8,13 +8,13 @@ import torch
 
 from llm.data.collators.base import Batch
 from llm.objective import Rows
-from llm.train.parts import PartLosses
+from llm.train.source_losses import SourceLosses
 
 
 class Halves:
     """Samples of two sources in turn."""
 
-    sources = ("even", "odd")
+    source_names = ("even", "odd")
 
     def place(self, numbers):
         return numbers % 2, numbers // 2
@@ -40,14 +40,14 @@ def logged():
 
 def one_step(trainer, rows):
     """A step and a validation of two samples, one of each source."""
-    parts, module = PartLosses(Halves.sources, Halves(), Halves()), SimpleNamespace(scored=rows)
-    batch = Batch.of(tokens_bt=np.zeros((2, 4)), targets_bk=np.zeros((2, 4)), numbers_b=np.array([2, 5]))
-    parts.on_train_start(trainer, module)
+    losses, module = SourceLosses(Halves.source_names, Halves(), Halves()), SimpleNamespace(scored=rows)
+    batch = Batch.of(tokens_bt=np.zeros((2, 4)), targets_bk=np.zeros((2, 4)), indices_b=np.array([2, 5]))
+    losses.on_train_start(trainer, module)
     trainer.global_step = 1
-    parts.on_train_batch_end(trainer, module, None, batch, 0)
+    losses.on_train_batch_end(trainer, module, None, batch, 0)
     trainer.global_step = 2
-    parts.on_validation_batch_end(trainer, module, None, batch, 0)
-    parts.on_validation_end(trainer, module)
+    losses.on_validation_batch_end(trainer, module, None, batch, 0)
+    losses.on_validation_end(trainer, module)
 
 
 def test_each_source_has_the_mean_of_its_rows(logged):

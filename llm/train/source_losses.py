@@ -1,6 +1,6 @@
 """The loss of each source of a mixture, from the forward passes that training and validation make anyway.
 
-Shapes: b batch, p parts of the mixture.
+Shapes: b batch, p sources of the mixture.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from llm.train.rows import column
 Place = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-class PartLosses(L.Callback):
+class SourceLosses(L.Callback):
     """Logs the mean loss of each source in nats per target.
 
     In training it is over all targets since the last logged step, by all ranks; in validation over all that were
@@ -93,15 +93,15 @@ class Tally:
     def add(self, rows: Rows | None, batch: Batch) -> None:
         """Keep a batch's, where its objective tells them."""
         if rows is not None:
-            self._kept.append((rows.nats_b, rows.targets_b, batch.numbers_b))
+            self._kept.append((rows.nats_b, rows.targets_b, batch.indices_b))
 
-    def take(self, n_parts: int) -> torch.Tensor:
-        """The nats and the targets of each part (2, p), float64, and begin anew."""
-        sums_2p = torch.zeros(2, n_parts, dtype=torch.float64)
+    def take(self, n_sources: int) -> torch.Tensor:
+        """The nats and the targets of each source (2, p), float64, and begin anew."""
+        sums_2p = torch.zeros(2, n_sources, dtype=torch.float64)
         if self._kept:
-            nats, targets, numbers = (torch.cat(column).cpu() for column in zip(*self._kept, strict=True))
-            parts = torch.from_numpy(self._place(numbers.numpy())[0])
-            sums_2p[0].index_add_(0, parts, nats.double())
-            sums_2p[1].index_add_(0, parts, targets.double())
+            nats, targets, indices = (torch.cat(column).cpu() for column in zip(*self._kept, strict=True))
+            sources = torch.from_numpy(self._place(indices.numpy())[0])
+            sums_2p[0].index_add_(0, sources, nats.double())
+            sums_2p[1].index_add_(0, sources, targets.double())
         self._kept = []
         return sums_2p

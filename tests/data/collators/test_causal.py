@@ -14,7 +14,7 @@ def test_each_target_is_the_next_token() -> None:
     batch = CausalCollator(SETTING)(windows, np.array([7, 8]))
     assert batch.tokens_bt.tolist() == [[0, 1, 2, 3, 4], [6, 7, 8, 9, 10]]
     assert batch.targets_bk.tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11]]
-    assert batch.numbers_b.tolist() == [7, 8]
+    assert batch.indices_b.tolist() == [7, 8]
 
 
 def test_nothing_past_the_end_is_scored_or_looked_up() -> None:
