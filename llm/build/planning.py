@@ -16,8 +16,8 @@ def step(
     config: Config, shape: ModelConfig, laid_out: Layout, precision: str, load: Load, micro_batch_size: int
 ) -> TrainingStep:
     """A training step of the config, to be traced; each process does its share of data.batch_size."""
-    recomputed = config["activation_checkpointing"]
-    periods = [n for n in (recomputed, shape.global_attention_every) if isinstance(n, int)]
+    activation_checkpointing = config["activation_checkpointing"]
+    periods = [n for n in (activation_checkpointing, shape.global_attention_every) if isinstance(n, int)]
     return TrainingStep(
         model=functools.partial(model, config),
         shape=shape,

@@ -32,7 +32,7 @@ from llm.plan import (
     step_flops,
     tensor_link,
 )
-from llm.train.derive import Machine, check_recomputed, this_machine
+from llm.train.derive import Machine, check_activation_checkpointing, this_machine
 from llm.train.parallelism import STRATEGIES, parallelism_of
 
 GIVEN_BATCH, STRATEGY = "data.batch_size", "strategy"
@@ -196,9 +196,9 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
         ConfigError: the model or the optimizer can't be split so.
     """
     layout = replace(outlook.step.layout, parallelism=choice.parallelism)
-    check_recomputed(choice.recomputed, choice.parallelism)
+    check_activation_checkpointing(choice.activation_checkpointing, choice.parallelism)
     build.check_layout(outlook.config, outlook.shape, choice.parallelism)
-    config = {**outlook.config, "activation_checkpointing": choice.recomputed}
+    config = {**outlook.config, "activation_checkpointing": choice.activation_checkpointing}
     return build.step(
         config,
         outlook.shape,

@@ -8,7 +8,7 @@ from llm.plan.hardware import Hardware
 from llm.plan.layout import Layout
 from llm.plan.ledger import Memory
 from llm.plan.trace import Trace, TrainingStep
-from llm.train.recompute import Recomputed
+from llm.train.activation_checkpointing import Checkpointing
 
 # The share of the matrix products' peak that training reaches. On a CPU the default model had 0.28 to 0.49, by what
 # else the machine did; on accelerators, llm-foundry and llm.c publish 40 to 50% for models of fitting size.
@@ -61,27 +61,27 @@ def step_flops(step: TrainingStep, batch_size: int) -> float:
     return batch_size * sequence_flops(step.shape, work.written, read=work.read, scored=work.scored)
 
 
-def twice_flops(step: TrainingStep, batch_size: int, recomputed: Recomputed) -> float:
+def twice_flops(step: TrainingStep, batch_size: int, checkpointing: Checkpointing) -> float:
     """Operations that activation checkpointing adds: `selective` does no matrix product twice."""
-    if not isinstance(recomputed, int):
+    if not isinstance(checkpointing, int):
         return 0.0
     work = step.work
     blocks = sequence_flops(step.shape, work.written, read=work.read, scored=0, training=False)
-    return batch_size * blocks / recomputed
+    return batch_size * blocks / checkpointing
 
 
 def pace(
     step: TrainingStep,
     trace: Trace,
     batch_size: int,
-    recomputed: Recomputed,
+    checkpointing: Checkpointing,
     peak_flops: float,
     mfu: float,
     hardware: Hardware,
 ) -> Pace:
     """How fast a step is where matrix products reach `mfu` of their peak while they run."""
     layout, memory = step.layout, trace.peak
-    flops = step_flops(step, batch_size) + twice_flops(step, batch_size, recomputed)
+    flops = step_flops(step, batch_size) + twice_flops(step, batch_size, checkpointing)
     sent = messages(step, trace)
     return Pace(
         compute=flops / (peak_flops * layout.world_size * mfu),

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 import torch
 
 from llm.errors import ConfigError
+from llm.train.activation_checkpointing import Checkpointing
 from llm.train.hardware import accelerator_name, compiles_for_cpu, device_count, has_bf16
 from llm.train.launch import launched_here
 from llm.train.metrics import peak_flops, precision_dtype
@@ -98,7 +99,7 @@ def derive(
         ConfigError: devices, batch sizes or steps that cannot be.
     """
     trainer, batch_size = config["trainer"], config["data"]["batch_size"]
-    check_recomputed(config["activation_checkpointing"], parallelism)
+    check_activation_checkpointing(config["activation_checkpointing"], parallelism)
     machine = machine or this_machine(trainer["accelerator"])
     devices = _devices(trainer, parallelism, machine)
     world_size = devices * trainer["num_nodes"]
@@ -120,13 +121,13 @@ def derive(
     )
 
 
-def check_recomputed(blocks: int | str | None, parallelism: Parallelism) -> None:
+def check_activation_checkpointing(checkpointing: Checkpointing, parallelism: Parallelism) -> None:
     """Refuse activation checkpointing that a strategy can't do.
 
     Raises:
         ConfigError: it can't.
     """
-    if parallelism.gathers_in_hooks and blocks == "selective":
+    if parallelism.gathers_in_hooks and checkpointing == "selective":
         raise ConfigError(
             f"activation_checkpointing=selective: under strategy={parallelism.name} its gradients are wrong. "
             "Use activation_checkpointing=1, or strategy=fsdp."
