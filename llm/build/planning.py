@@ -17,7 +17,7 @@ def step(
 ) -> TrainingStep:
     """A training step of the config, to be traced; each process does its share of data.batch_size."""
     activation_checkpointing = config["activation_checkpointing"]
-    periods = [n for n in (activation_checkpointing, shape.global_attention_every) if isinstance(n, int)]
+    patterns = [n for n in (activation_checkpointing, shape.global_attention_every) if isinstance(n, int)]
     return TrainingStep(
         model=functools.partial(model, config),
         shape=shape,
@@ -28,6 +28,6 @@ def step(
         work=load.work,
         batches=functools.partial(blanks, load),
         micro_batch_size=micro_batch_size,
-        accumulation=max(1, config["data"]["batch_size"] // (laid_out.readers * micro_batch_size)),
-        period=math.lcm(*periods),
+        accumulation=max(1, config["data"]["batch_size"] // (laid_out.data_parallel_size * micro_batch_size)),
+        pattern_length=math.lcm(*patterns),
     )

@@ -12,7 +12,7 @@ from llm.data.collators.base import Batch
 from llm.data.module import TrainingSet, TrainSampler
 from llm.jobs.job import Job
 from llm.jobs.show import amount
-from llm.plan import Layout, blanks_like, step_flops, trace, training_seconds
+from llm.plan import Layout, TrainingStep, blanks_like, step_flops, trace, training_seconds
 from llm.train.derive import Derived
 from llm.train.memory import MEASURED_STEPS
 from llm.train.rows import read_metrics_rows
@@ -33,7 +33,7 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
         step = build.step(job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size)
         step = replace(step, steps=max(2, min(MEASURED_STEPS, derived.max_steps - done)))
         if asked.most != asked.work:
-            first = _first_batches(job, derived, layout.readers, done, step.turns)
+            first = _first_batches(job, derived, step, done)
             step = replace(step, batches=lambda size: blanks_like(first))
         peak = trace(step, PLANNING_SECONDS).peak
     except TimeoutError:
@@ -54,15 +54,14 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
     }
 
 
-def _first_batches(job: Job, derived: Derived, readers: int, done: int, turns: int) -> list[Batch]:
-    """The first process's micro-batches in the steps whose memory is measured; of each step the `turns` largest."""
+def _first_batches(job: Job, derived: Derived, step: TrainingStep, done: int) -> list[Batch]:
+    """The first process's micro-batches in the steps whose memory is measured; of each step the largest, as many as are traced."""
     sizes = (job.config["data"]["batch_size"], derived.micro_batch_size)
-    numbers = TrainSampler(done * sizes[0], *sizes, rank=0, world_size=readers)
+    numbers = TrainSampler(done * sizes[0], *sizes, rank=0, world_size=step.layout.data_parallel_size)
     batches = map(TrainingSet(job.train_view, job.collate, sizes[0]).__getitems__, numbers)
     steps = (list(itertools.islice(batches, derived.accumulation)) for _ in range(MEASURED_STEPS))
-    return [
-        _as_marked(batch, job.collate.marks) for step in steps for batch in sorted(step, key=_values)[-turns:]
-    ]
+    largest = (sorted(one, key=_values)[-step.traced_micro_batches :] for one in steps)
+    return [_as_marked(batch, job.collate.marks) for batch in itertools.chain.from_iterable(largest)]
 
 
 def _values(batch: Batch) -> int:

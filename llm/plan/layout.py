@@ -49,13 +49,13 @@ class Layout:
             )
 
     @property
-    def readers(self) -> int:
-        """How many different micro-batches there are at a time."""
+    def data_parallel_size(self) -> int:
+        """How many different micro-batches there are at a time: processes that share matrix products read the same one."""
         return self.world_size // self.parallelism.tensor_parallel_size
 
     @property
-    def others(self) -> float:
-        """The share of what all processes hold that a process gets from the others, or sends them, by a ring."""
+    def ring_fraction(self) -> float:
+        """(n - 1) / n for n processes: of a collective's bytes, what each sends round a ring, and what it gets."""
         return (self.world_size - 1) / self.world_size
 
     @property
@@ -75,7 +75,7 @@ class Layout:
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=self.world_size)
         try:
-            sizes = (self.readers, self.parallelism.tensor_parallel_size)
+            sizes = (self.data_parallel_size, self.parallelism.tensor_parallel_size)
             mesh = init_device_mesh("cpu", sizes, mesh_dim_names=("data", "tensor"))
             yield Meshes(mesh["data"], mesh["tensor"])
         finally:

@@ -159,7 +159,7 @@ class Planner:
             step = self.make(choice)
             if step.layout.parallelism.has_whole_weights and self._weight_bytes(step.dtype) > self.room:
                 return None  # known without tracing it
-            per_process = self.batch_size // step.layout.readers
+            per_process = self.batch_size // step.layout.data_parallel_size
             sizes = divisors(per_process, choice.micro_batch_size)
             return next((one for one in self._fitting(choice, sizes, enough)), None)
         except ConfigError:

@@ -104,8 +104,8 @@ def derive(
     devices = _devices(trainer, parallelism, machine)
     world_size = devices * trainer["num_nodes"]
     probed = known if _is_record(known) and known["accelerator"] == machine.accelerator else {}
-    readers = _readers(parallelism, world_size)
-    micro = _micro_batch_size(config["data"], readers, context_length, machine.accelerator, probed)
+    data_parallel_size = _data_parallel_size(parallelism, world_size)
+    micro = _micro_batch_size(config["data"], data_parallel_size, context_length, machine.accelerator, probed)
     precision = _precision(trainer["precision"], machine, probed)
     steps = _max_steps(trainer, batch_size, samples_per_epoch)
     return Derived(
@@ -115,7 +115,7 @@ def derive(
         precision=precision,
         compile=_compile(config["compile"], machine.accelerator, parallelism, steps, probed),
         micro_batch_size=micro,
-        accumulation=batch_size // (readers * micro),
+        accumulation=batch_size // (data_parallel_size * micro),
         max_steps=steps,
         peak_flops=_peak_flops(precision, machine, probed),
     )
@@ -163,7 +163,7 @@ def _devices(trainer: dict[str, Any], parallelism: Parallelism, machine: Machine
     return count
 
 
-def _readers(parallelism: Parallelism, world_size: int) -> int:
+def _data_parallel_size(parallelism: Parallelism, world_size: int) -> int:
     """How many micro-batches there are at a time: processes that share each matrix product read the same data."""
     size = parallelism.tensor_parallel_size
     if world_size % size:
@@ -174,26 +174,30 @@ def _readers(parallelism: Parallelism, world_size: int) -> int:
     return world_size // size
 
 
-def _divided(batch_size: int, readers: int) -> int:
-    if batch_size % readers:
-        lower = batch_size - batch_size % readers
+def _divided(batch_size: int, data_parallel_size: int) -> int:
+    if batch_size % data_parallel_size:
+        lower = batch_size - batch_size % data_parallel_size
         raise ConfigError(
-            f"data.batch_size={batch_size} sequences cannot be shared evenly by {readers} processes: "
-            f"use {lower or readers} or {lower + readers}."
+            f"data.batch_size={batch_size} sequences cannot be shared evenly by {data_parallel_size} processes: "
+            f"use {lower or data_parallel_size} or {lower + data_parallel_size}."
         )
-    return batch_size // readers
+    return batch_size // data_parallel_size
 
 
 def _micro_batch_size(
-    data: dict[str, Any], readers: int, context_length: int, accelerator: str, probed: dict[str, Any]
+    data: dict[str, Any],
+    data_parallel_size: int,
+    context_length: int,
+    accelerator: str,
+    probed: dict[str, Any],
 ) -> int:
-    per_rank = _divided(data["batch_size"], readers)
+    per_rank = _divided(data["batch_size"], data_parallel_size)
     given = _given(data["micro_batch_size"])
     if given is None:
         return _fitting(per_rank, context_length, accelerator, probed.get("micro_batch_size"))
     if per_rank % given:
         raise ConfigError(
-            f"data.micro_batch_size={given} does not divide the {per_rank} sequences that each of {readers} "
+            f"data.micro_batch_size={given} does not divide the {per_rank} sequences that each of {data_parallel_size} "
             f"processes has of data.batch_size={data['batch_size']}."
         )
     return given

@@ -38,7 +38,7 @@ def planner(room):
     def make(choice):
         check_activation_checkpointing(choice.activation_checkpointing, choice.parallelism)
         layout = Layout(choice.parallelism, 8, "cuda")
-        accumulation = 64 // (layout.readers * choice.micro_batch_size)
+        accumulation = 64 // (layout.data_parallel_size * choice.micro_batch_size)
         return dataclasses.replace(
             step(layout=layout, micro_batch_size=choice.micro_batch_size), accumulation=accumulation
         )

@@ -51,7 +51,7 @@ def step(shape=SHAPE, strategy="single", processes=1, tensor=1, checkpointing=No
         "optimizer": ADAMW,
         "precision": "32-true",
         "micro_batch_size": 4,
-        "period": checkpointing if isinstance(checkpointing, int) else 1,
+        "pattern_length": checkpointing if isinstance(checkpointing, int) else 1,
         # From the second on all state is there; more of them matter to the gaps of a heap alone.
         "steps": 2,
     }
