@@ -27,8 +27,8 @@ from llm.plan.zero import WholeWeights, ZeroShares, frozen_copies
 from llm.train.hardware import largest_tensor
 from llm.train.memory import MEASURED_STEPS
 from llm.train.optimizers import OptimizerFactory
+from llm.train.precision import compute_dtype, is_mixed, parameter_dtype
 from llm.train.sharding import blocks, local
-from llm.train.strategies import HALF
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class TrainingStep:
     @property
     def dtype(self) -> torch.dtype:
         """What weights are kept in; those of ZeRO's first stages in half precision, beside the shares in float32."""
-        return HALF[self.precision] if self.is_rounded else parameter_dtype(self.precision)
+        return compute_dtype(self.precision) if self.is_rounded else parameter_dtype(self.precision)
 
     @property
     def is_rounded(self) -> bool:
         """Whether ZeRO's first stages keep weights in less than what checkpoints have of them."""
-        return self.layout.parallelism.zero_stage in (1, 2) and self.precision in HALF
+        return self.layout.parallelism.zero_stage in (1, 2) and is_mixed(self.precision)
 
     @property
     def is_full_precision(self) -> bool:
@@ -116,13 +116,6 @@ class Trace:
     def peak(self) -> Memory:
         """What lives then, and what lies between."""
         return dataclasses.replace(self.peaks[self.moment], gaps=self.gaps)
-
-
-def parameter_dtype(precision: str) -> torch.dtype:
-    """What Lightning's `precision` keeps weights in."""
-    if precision.startswith("64"):
-        return torch.float64
-    return torch.bfloat16 if precision == "bf16-true" else torch.float32
 
 
 @contextmanager

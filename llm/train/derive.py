@@ -11,10 +11,10 @@ import torch
 
 from llm.errors import ConfigError
 from llm.train.activation_checkpointing import Checkpointing
-from llm.train.hardware import accelerator_name, compiles_for_cpu, device_count, has_bf16
+from llm.train.hardware import accelerator_name, compiles_for_cpu, device_count, has_bf16, peak_flops
 from llm.train.launch import launched_here
-from llm.train.metrics import peak_flops, precision_dtype
 from llm.train.parallelism import TENSOR_PARALLEL, Parallelism
+from llm.train.precision import compute_dtype
 
 # Enough work for the device to be busy, and little enough for a CPU's caches. A large model on an accelerator may
 # want less than this rule says: data.micro_batch_size= sets it, and `dry_run=true` says what it takes.
@@ -242,7 +242,7 @@ def _compile(
 def _peak_flops(precision: str, machine: Machine, probed: dict[str, Any]) -> float:
     if probed and probed["precision"] == precision and probed["peak_flops"] > 0:
         return probed["peak_flops"]
-    return machine.peak_flops(precision_dtype(precision))
+    return machine.peak_flops(compute_dtype(precision))
 
 
 def _max_steps(trainer: dict[str, Any], batch_size: int, samples_per_epoch: int) -> int:

@@ -15,7 +15,7 @@ from llm.data.collators.base import Load
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
 from llm.plan import Layout, TrainingStep, blanks, blanks_like, ledger, trace, whole_context
-from llm.plan.trace import parameter_dtype, trace_all
+from llm.plan.trace import trace_all
 from llm.train.activation_checkpointing import apply_activation_checkpointing
 from llm.train.memory import MEASURED_STEPS
 from llm.train.optimizers import Muon, adamw
@@ -351,11 +351,6 @@ def test_each_micro_batch_has_its_own_shape():
 def test_tracing_leaves_the_default_dtype_alone():
     trace_all(step(precision="bf16-true"))
     assert torch.get_default_dtype() == torch.float32
-
-
-@pytest.mark.parametrize(("precision", "width"), [("bf16-true", 2), ("bf16-mixed", 4), ("64-true", 8)])
-def test_weights_are_as_wide_as_the_precision_keeps_them(precision, width):
-    assert parameter_dtype(precision).itemsize == width
 
 
 @pytest.mark.parametrize("architecture", ["encoder", "encoder_decoder"])
