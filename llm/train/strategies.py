@@ -193,7 +193,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         self.state.make_states()
         optimizer = cast(Any, self.optimizers[0])
         # The gradients' norm is known by then, and no weight has changed.
-        optimizer.optimizer.register_step_pre_hook(lambda *_: self._close_step(optimizer._global_grad_norm))
+        optimizer.optimizer.register_step_pre_hook(lambda *_: self._finish_step(optimizer._global_grad_norm))
 
     def backward(self, closure_loss: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Lightning has divided the loss by the micro-batches of a step, which DeepSpeed would do once more."""
@@ -208,9 +208,9 @@ class ZeroStrategy(DeepSpeedStrategy):
         result = super().optimizer_step(optimizer, closure, model, **kwargs)
         if is_last:
             # DeepSpeed leaves out an update that isn't finite, without a word.
-            self._close_step(math.nan)
+            self._finish_step(math.nan)
         return result
 
-    def _close_step(self, norm: Any) -> None:
-        if self.module.is_open:
-            self.module.close_step(self.optimizers[0], float(norm))
+    def _finish_step(self, norm: Any) -> None:
+        if self.module.has_pending_gradients:
+            self.module.finish_step(self.optimizers[0], float(norm))
