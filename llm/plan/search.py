@@ -70,7 +70,7 @@ class Planner:
         batch_size: sequences in a step, by all processes.
         peak_flops: of one device, in the precision of the command.
         float32_flops: of it in float32; None where nobody knows.
-        mfu: the share of it that matrix products reach while they run.
+        matmul_efficiency: the share of it that matrix products reach while they run.
     """
 
     make: Callable[[Choice], TrainingStep]
@@ -79,7 +79,7 @@ class Planner:
     batch_size: int
     peak_flops: float
     float32_flops: float | None
-    mfu: float
+    matmul_efficiency: float
 
     @cache  # noqa: B019  a planner lives as long as its command
     def plan(self, choice: Choice) -> Planned:
@@ -93,7 +93,13 @@ class Planner:
         full = self.float32_flops if step.is_full_precision else None
         peak = full or self.peak_flops
         paced = pace(
-            step, traced, self.batch_size, choice.activation_checkpointing, peak, self.mfu, self.hardware
+            step,
+            traced,
+            self.batch_size,
+            choice.activation_checkpointing,
+            peak,
+            self.matmul_efficiency,
+            self.hardware,
         )
         return Planned(choice, step, traced, paced, traced.peak.total <= self.room)
 
@@ -141,7 +147,7 @@ class Planner:
         flops = step_flops(step, self.batch_size) + twice_flops(
             step, self.batch_size, choice.activation_checkpointing
         )
-        return flops / (self.peak_flops * step.layout.world_size * self.mfu)
+        return flops / (self.peak_flops * step.layout.world_size * self.matmul_efficiency)
 
     @cache  # noqa: B019
     def _weight_bytes(self, dtype: torch.dtype) -> int:

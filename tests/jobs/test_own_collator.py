@@ -9,7 +9,7 @@ from llm.data.collators import CausalCollator, PreferenceCollator
 from llm.data.collators.base import Work
 from llm.data.sampling.windows import Windows
 from llm.errors import ConfigError
-from llm.jobs import dry_run
+from llm.jobs import outlook
 from llm.model import ModelConfig
 from llm.tokenizer import ByteSpec
 
@@ -119,6 +119,6 @@ class LastWord(CausalCollator):
 def test_one_of_windows_says_what_they_take_before_there_is_a_text(monkeypatch):
     monkeypatch.setattr(tasks, "collator_class", lambda config: LastWord)
     config = {"seed": 1, "task": {"collator": {"_target_": "mine.LastWord"}}}
-    nothing, origin = dry_run.Text(None, None), SimpleNamespace(tokenizer=ByteSpec())
-    load, _ = dry_run._samples(config, origin, nothing, ModelConfig(context_length=32))
+    nothing, origin = outlook.Text(None, None), SimpleNamespace(tokenizer=ByteSpec())
+    load, _ = outlook._samples(config, origin, nothing, ModelConfig(context_length=32))
     assert load.work == load.most == Work(32, 32, 1)

@@ -43,7 +43,9 @@ def planner(room):
             step(layout=layout, micro_batch_size=choice.micro_batch_size), accumulation=accumulation
         )
 
-    return Planner(make, H100, room, batch_size=64, peak_flops=989e12, float32_flops=67e12, mfu=0.4)
+    return Planner(
+        make, H100, room, batch_size=64, peak_flops=989e12, float32_flops=67e12, matmul_efficiency=0.4
+    )
 
 
 def test_where_weights_do_not_fit_whole_nothing_is_traced(searched):
