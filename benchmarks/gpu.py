@@ -164,7 +164,7 @@ def contest(part: str, case: Case, work: Path, more: list[str]) -> None:
     import torch
 
     from llm.model import flops_per_token
-    from llm.train.metrics import peak_flops
+    from llm.train.hardware import peak_flops
 
     device = accelerator()
     if part == "train.py":

@@ -40,7 +40,7 @@ def profiled(job: Job, steps: int) -> dict[str, float]:
     from torch.profiler import profile
 
     from llm.malloc import tune_malloc
-    from llm.train.metrics import measure_flops
+    from llm.train.hardware import measure_flops
 
     tune_malloc(4 * job.vocab_size * max(job.d_model, job.batch_size * job.context_length))
     compiler.cpp.enable_kernel_profile = True  # type: ignore[attr-defined]

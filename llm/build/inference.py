@@ -18,7 +18,7 @@ from llm.model.heads import TASK_PARTS
 from llm.tokenizer import Tokenizer, load_tokenizer
 from llm.train import checkpoint
 from llm.train.hardware import place
-from llm.train.metrics import precision_dtype
+from llm.train.precision import compute_dtype
 from llm.train.run import Run
 
 
@@ -50,7 +50,7 @@ def adapted_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
 
 def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
     """`net` laid out to write `rows` texts at a time, in float32, bfloat16 or by weights of eight bits."""
-    return quantize(net, rows) if precision == "int8" else pack(net.to(precision_dtype(precision)), rows)
+    return quantize(net, rows) if precision == "int8" else pack(net.to(compute_dtype(precision)), rows)
 
 
 def usable_model(name_or_path: str, which: str | None) -> tuple[Transformer, Tokenizer]:

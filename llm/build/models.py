@@ -14,8 +14,8 @@ from llm.errors import ConfigError
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.model.heads import TASK_PARTS
 from llm.train import checkpoint
+from llm.train.activation_checkpointing import apply_activation_checkpointing
 from llm.train.parallelism import Parallelism
-from llm.train.recompute import recompute
 from llm.train.strategies import ZeroStrategy, check_deepspeed
 from llm.train.tensor_parallel import check_divides
 
@@ -42,7 +42,7 @@ def model(config: Config, shape: ModelConfig) -> Transformer:
         net = Transformer(shape)
     if beside is not None:
         beside.attach(net)
-    recompute(net, config["activation_checkpointing"])
+    apply_activation_checkpointing(net, config["activation_checkpointing"])
     return net
 
 

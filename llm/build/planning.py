@@ -21,8 +21,8 @@ def traced_step(
     micro_batch_size: int,
 ) -> TrainingStep:
     """A training step of the config, to be traced; each process does its share of data.batch_size."""
-    recomputed = config["activation_checkpointing"]
-    periods = [n for n in (recomputed, shape.global_attention_every) if isinstance(n, int)]
+    activation_checkpointing = config["activation_checkpointing"]
+    patterns = [n for n in (activation_checkpointing, shape.global_attention_every) if isinstance(n, int)]
     return TrainingStep(
         model=functools.partial(model, config),
         shape=shape,
@@ -33,6 +33,6 @@ def traced_step(
         work=sample_cost.mean,
         batches=functools.partial(blanks, sample_cost),
         micro_batch_size=micro_batch_size,
-        accumulation=max(1, config["data"]["batch_size"] // (laid_out.readers * micro_batch_size)),
-        period=math.lcm(*periods),
+        accumulation=max(1, config["data"]["batch_size"] // (laid_out.data_parallel_size * micro_batch_size)),
+        pattern_length=math.lcm(*patterns),
     )

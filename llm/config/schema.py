@@ -186,7 +186,7 @@ class PlanConfig(TrainConfig):
 
     goal: Literal["answer", "fastest"] = "answer"  # answer: does it fit; fastest: the most tokens/s
     tokens: Positive | None = None  # to train on; null: as many as trainer.max_steps takes
-    mfu: PositiveShare = 0.4  # share of the peak that matrix products reach while they run
+    matmul_efficiency: PositiveShare = 0.4  # share of the peak that matrix products reach while they run
     headroom: ShareBelowOne = 0.1  # share of a device's memory that is kept free
     out: str | None = None  # a JSON file to write the plan to
     hardware: Hardware = field(default_factory=dict)  # what to plan for

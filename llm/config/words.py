@@ -118,6 +118,7 @@ ALIASES = {
     "max_tokens": "max_new_tokens",
     "num_return_sequences": "num_samples",
     "n": "num_samples",
+    "mfu": "matmul_efficiency",
     "t": "temperature",
     "temp": "temperature",
 }

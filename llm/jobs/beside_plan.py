@@ -12,7 +12,7 @@ from llm.data.collators.base import Batch
 from llm.data.module import TrainingSet, TrainSampler
 from llm.jobs.job import Job
 from llm.jobs.show import amount
-from llm.plan import Layout, blanks_like, step_flops, trace, training_seconds
+from llm.plan import MATMUL_EFFICIENCY, Layout, TrainingStep, blanks_like, pace, trace
 from llm.train.derive import Derived
 from llm.train.memory import MEASURED_STEPS
 from llm.train.rows import read_metrics_rows
@@ -35,9 +35,9 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
         )
         step = replace(step, steps=max(2, min(MEASURED_STEPS, derived.max_steps - done)))
         if asked.longest != asked.mean:
-            first = _first_batches(job, derived, layout.readers, done, step.turns)
+            first = _first_batches(job, derived, step, done)
             step = replace(step, batches=lambda size: blanks_like(first))
-        peak = trace(step, PLANNING_SECONDS).peak
+        traced = trace(step, PLANNING_SECONDS)
     except TimeoutError:
         print(f"Its memory isn't planned: {PLANNING_SECONDS} s were too short. llm plan takes its time.")
         return {}
@@ -45,28 +45,23 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
         # Whatever an objective or optimizer of someone's own does to tensors without values: training goes on.
         print(f"Its memory isn't planned: {type(error).__name__}: {error}")
         return {}
-    batch_size = job.config["data"]["batch_size"]
-    seconds = training_seconds(
-        step_flops(step, batch_size), derived.peak_flops, derived.world_size, derived.accelerator
-    )
+    batch_size, checkpointing = job.config["data"]["batch_size"], job.config["activation_checkpointing"]
+    paced = pace(step, traced, batch_size, checkpointing, derived.peak_flops)
     return {
-        "planned_peak_bytes": peak.total,
-        "planned_tensor_bytes": peak.tensors,
-        "planned_tokens_per_second": batch_size * asked.mean.counted / seconds,
+        "planned_peak_bytes": traced.peak.total,
+        "planned_tensor_bytes": traced.peak.tensors,
+        "planned_tokens_per_second": batch_size * asked.mean.counted / paced.seconds,
     }
 
 
-def _first_batches(job: Job, derived: Derived, readers: int, done: int, turns: int) -> list[Batch]:
-    """The first process's micro-batches in the steps whose memory is measured; of each step the `turns` largest."""
+def _first_batches(job: Job, derived: Derived, step: TrainingStep, done: int) -> list[Batch]:
+    """The first process's micro-batches in the steps whose memory is measured; of each step the largest, as many as are traced."""
     sizes = (job.config["data"]["batch_size"], derived.micro_batch_size)
-    numbers = TrainSampler(done * sizes[0], *sizes, rank=0, world_size=readers)
+    numbers = TrainSampler(done * sizes[0], *sizes, rank=0, world_size=step.layout.data_parallel_size)
     batches = map(TrainingSet(job.train_view, job.collate, sizes[0]).__getitems__, numbers)
     steps = (list(itertools.islice(batches, derived.accumulation)) for _ in range(MEASURED_STEPS))
-    return [
-        _with_fields(batch, job.collate.extra_fields)
-        for step in steps
-        for batch in sorted(step, key=_values)[-turns:]
-    ]
+    largest = (sorted(one, key=_values)[-step.traced_micro_batches :] for one in steps)
+    return [_with_fields(batch, job.collate.extra_fields) for batch in itertools.chain.from_iterable(largest)]
 
 
 def _values(batch: Batch) -> int:
@@ -97,4 +92,5 @@ def lines_beside_plan(metrics: dict[str, float]) -> Iterator[str]:
         yield f"Memory:  {amount(took)}B for training, a process; the plan said {amount(said)}B"
     if {"tokens_per_second", "planned_tokens_per_second"} <= metrics.keys():
         took, said = metrics["tokens_per_second"], metrics["planned_tokens_per_second"]
-        yield f"Speed:   {took:,.0f} tokens a second; the plan said {said:,.0f}, at a typical MFU"
+        how = f"of matrix products at {MATMUL_EFFICIENCY:.0%} of their peak"
+        yield f"Speed:   {took:,.0f} tokens a second; the plan said {said:,.0f}, {how}"

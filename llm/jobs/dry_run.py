@@ -1,88 +1,23 @@
 """`dry_run=true`: what a training command would do and what it would take; nothing is trained or written."""
 
-import sys
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from llm import build
-from llm.build import Config, Origin
-from llm.data import Corpus
-from llm.data.collators.base import SampleCost, TokenCounts, measure_samples
-from llm.data.mixture import samples_of
-from llm.data.preparation.prepare import find_prepared
-from llm.data.sources import HuggingFace
-from llm.errors import ConfigError
-from llm.jobs.show import amount, duration
-from llm.model import ModelConfig, parameter_count, sequence_flops
-from llm.plan import (
-    TYPICAL_MFU,
-    Layout,
-    Memory,
-    TrainingStep,
-    checkpoint_bytes,
-    kept_checkpoints,
-    trace,
-    training_seconds,
-    whole_context,
-)
+from llm.build import Config
+from llm.jobs.outlook import Outlook, look_ahead
+from llm.jobs.show import amount, duration, memory_rows
+from llm.model import parameter_count, sequence_flops
+from llm.plan import MATMUL_EFFICIENCY, checkpoint_bytes, kept_checkpoints, pace
 from llm.redaction import redacted
 from llm.train import checkpoint, launch
-from llm.train.derive import Derived, Machine, derive
-from llm.train.parallelism import parallelism_of
 from llm.train.run import Run
 
 UNKNOWN = "known once the text is prepared (llm prepare)"
 
 Line = tuple[str, str, str]
-
-
-@dataclass(frozen=True)
-class Text:
-    """What is known of the text: its corpus where it is prepared, else its size in bytes where that is known."""
-
-    corpus: Corpus | None
-    n_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """A training command, ready to be reckoned; `steps` is None where the corpus decides it."""
-
-    config: Config
-    shape: ModelConfig
-    text: Text
-    derived: Derived
-    sample_cost: SampleCost
-    step: TrainingStep
-    steps: int | None
-
-    @property
-    def mean(self) -> TokenCounts:
-        """The tokens of the average sample."""
-        return self.sample_cost.mean
-
-    @cached_property
-    def memory(self) -> Memory:
-        """What a process has at its peak."""
-        return trace(self.step).peak
-
-    @property
-    def weight_bytes(self) -> int:
-        """What all weights take together, with those that are trained beside others, and codes where weights are kept in them."""
-        floats = self.step.dtype.itemsize
-        return sum(
-            p.numel() * (floats if p.is_floating_point() else p.element_size())
-            for p in self.step.model(self.shape).parameters()
-        )
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens in a global batch."""
-        return round(self.config["data"]["batch_size"] * self.mean.counted)
 
 
 def show_dry_run(config: Config, choices: dict[str, Any]) -> int:
@@ -102,71 +37,6 @@ def show_dry_run(config: Config, choices: dict[str, Any]) -> int:
             print(f"  {what:<18} {value:>14}  {remark}".rstrip())
     print("\ndry_run=true: nothing was trained or written. Without it, this command trains.")
     return 0
-
-
-def look_ahead(config: Config, choices: dict[str, Any], machine: Machine | None = None) -> Outlook:
-    """Everything that training would begin with, checked as training checks it, on this machine or another.
-
-    Raises:
-        UserError: whatever training would raise before its first step.
-    """
-    run = Run(Path(config["runs_dir"]) / config["name"])
-    build.check_mixes(config)
-    origin = build.origin(config, run)
-    text = _text(config, origin)
-    shape = (
-        origin.sized(_vocab_size(config, origin, text))
-        if text.corpus is None
-        else build.shape_for(config, origin, text.corpus)
-    )
-    sample_cost, samples = _samples(config, origin, text, shape)
-    known = run.begun.get("derived", {}) if machine is None else {}
-    parallelism = parallelism_of(config["trainer"]["strategy"])
-    derived = derive(config, parallelism, shape.context_length, samples, known, machine)
-    build.check_layout(config, shape, parallelism)
-    layout = Layout(parallelism, derived.world_size, derived.accelerator)
-    step = build.traced_step(config, shape, layout, derived.precision, sample_cost, derived.micro_batch_size)
-    build.module(config, build.model(config, shape), origin, derived, parallelism)
-    # Epochs alone, of a corpus that nobody has counted yet.
-    open_end = text.corpus is None and config["trainer"]["max_steps"] in (None, -1)
-    return Outlook(config, shape, text, derived, sample_cost, step, None if open_end else derived.max_steps)
-
-
-def _samples(config: Config, origin: Origin, text: Text, shape: ModelConfig) -> tuple[SampleCost, int]:
-    """What samples take, and how many there are; as much as the context holds while the text is not prepared."""
-    tokenizer = build.stand_in(origin.tokenizer) if text.corpus is None else text.corpus.tokenizer
-    collate = build.collator(config, tokenizer, shape)
-    if text.corpus is not None:
-        view = samples_of(collate, text.corpus.train, shape.context_length, config["seed"])
-        return measure_samples(collate, view), view.size
-    of_window = getattr(collate, "window_tokens", None)
-    tokens = whole_context(shape) if of_window is None else of_window(shape.context_length)
-    return SampleCost(tokens, tokens, collate.extra_fields), sys.maxsize
-
-
-def _text(config: Config, origin: Origin) -> Text:
-    if config["data"]["sources"]:
-        return Text(None, None)  # as many tokenizers and corpora to look for as there are sources
-    source = build.source(config["data"], config)
-    if isinstance(source, HuggingFace) and not Path(source.path).exists():
-        return Text(None, None)  # to look at it is to download it
-    plan, corpus = find_prepared(
-        source, origin.tokenizer, config["shards_dir"], steps=build.cleaning_steps(config["data"], config)
-    )
-    return Text(corpus, plan.n_bytes)
-
-
-def _vocab_size(config: Config, origin: Origin, text: Text) -> int:
-    if text.corpus is not None:
-        return text.corpus.vocab_size
-    if not origin.tokenizer.needs_text:
-        return origin.tokenizer.build(()).vocab_size
-    size = config["tokenizer"].get("vocab_size")
-    if size is None:
-        raise ConfigError(
-            "The vocabulary's size is only known once the text is prepared: llm prepare does it."
-        )
-    return int(size)
 
 
 def _run(outlook: Outlook) -> list[Line]:
@@ -205,7 +75,7 @@ def _work(outlook: Outlook) -> list[Line]:
         ("tokens", f"{tokens:,}", ""),
         ("epochs", *_epochs(outlook, tokens)),
         ("FLOPs", amount(a_token * tokens), ""),
-        ("time", *_time(outlook, a_token * tokens)),
+        ("time", *_time(outlook, outlook.steps)),
     ]
 
 
@@ -216,34 +86,24 @@ def _epochs(outlook: Outlook, tokens: int) -> tuple[str, str]:
     return f"{tokens / len(corpus.train):.3g}", f"of {len(corpus.train):,} tokens in {corpus.folder}"
 
 
-def _time(outlook: Outlook, flops: float) -> tuple[str, str]:
-    derived = outlook.derived
-    seconds = training_seconds(flops, derived.peak_flops, derived.world_size, derived.accelerator)
-    mfu = TYPICAL_MFU.get(derived.accelerator, min(TYPICAL_MFU.values()))
+def _time(outlook: Outlook, steps: int) -> tuple[str, str]:
+    config, peak = outlook.config, outlook.derived.peak_flops
+    checkpointing, batch_size = config["activation_checkpointing"], config["data"]["batch_size"]
+    seconds = steps * pace(outlook.step, outlook.trace, batch_size, checkpointing, peak).seconds
     return (
         f"about {duration(seconds)}",
-        f"training alone, at a typical {mfu:.0%} of the {amount(derived.peak_flops)}FLOP/s a device that matrix "
-        "products reach here",
+        f"training alone, of matrix products at {MATMUL_EFFICIENCY:.0%} of {amount(peak)}FLOP/s a device",
     )
 
 
 def _memory(outlook: Outlook) -> list[Line]:
-    memory = outlook.memory
-    remarks = {
-        "weights": "",
-        "gradients": "",
-        "optimizer": "its state",
-        "activations": f"of a micro-batch of {outlook.derived.micro_batch_size}",
-        "logits": "and their gradients",
-        "buffers": "messages, gathered weights, the update",
-        "gaps": "between tensors, where a CPU's allocator keeps what was freed",
-    }
-    parts = [(name, f"{amount(getattr(memory, name))}B", remark) for name, remark in remarks.items()]
-    return [*parts, ("in all", f"{amount(memory.total)}B", "beside what the program itself takes")]
+    memory = outlook.trace.peak
+    in_all = ("in all", f"{amount(memory.total)}B", "beside what the program itself takes")
+    return [*memory_rows(asdict(memory)), in_all]
 
 
 def _disk(outlook: Outlook) -> list[Line]:
-    memory, whole = outlook.memory, outlook.weight_bytes
+    memory, whole = outlook.trace.peak, outlook.weight_bytes
     size = checkpoint_bytes(whole, round(memory.optimizer * whole / memory.weights))
     lines = [("a checkpoint", f"{amount(size)}B", "weights and optimizer state")]
     if outlook.steps is not None:

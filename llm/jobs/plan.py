@@ -17,7 +17,7 @@ from llm.build import Config
 from llm.config import Composed
 from llm.errors import ConfigError
 from llm.files import write_json
-from llm.jobs.dry_run import Outlook, look_ahead
+from llm.jobs.outlook import Outlook, look_ahead
 from llm.jobs.plan_tables import show
 from llm.model import parameter_count
 from llm.plan import (
@@ -32,7 +32,7 @@ from llm.plan import (
     step_flops,
     tensor_link,
 )
-from llm.train.derive import Machine, check_recomputed, this_machine
+from llm.train.derive import Machine, check_activation_checkpointing, this_machine
 from llm.train.parallelism import STRATEGIES, parallelism_of
 
 GIVEN_BATCH, STRATEGY = "data.batch_size", "strategy"
@@ -129,7 +129,7 @@ def plan(config: Config, choices: dict[str, Any], typed: Collection[str]) -> Rep
         batch_size=config["data"]["batch_size"],
         peak_flops=derived.peak_flops,
         float32_flops=hardware.peak_flops(torch.float32),
-        mfu=config["mfu"],
+        matmul_efficiency=config["matmul_efficiency"],
     )
     choice = Choice(
         step.layout.parallelism,
@@ -196,9 +196,9 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
         ConfigError: the model or the optimizer can't be split so.
     """
     layout = replace(outlook.step.layout, parallelism=choice.parallelism)
-    check_recomputed(choice.recomputed, choice.parallelism)
+    check_activation_checkpointing(choice.activation_checkpointing, choice.parallelism)
     build.check_layout(outlook.config, outlook.shape, choice.parallelism)
-    config = {**outlook.config, "activation_checkpointing": choice.recomputed}
+    config = {**outlook.config, "activation_checkpointing": choice.activation_checkpointing}
     return build.traced_step(
         config,
         outlook.shape,
@@ -261,7 +261,7 @@ def _pace_figures(report: Report) -> Figures:
         "tokens_per_step": report.tokens_per_step,
         "flops_per_token": report.flops_per_step / report.tokens_per_step,
         "tokens_per_second": report.tokens_per_step / seconds,
-        "mfu": report.config["mfu"],
+        "matmul_efficiency": report.config["matmul_efficiency"],
         "model_mfu": report.flops_per_step / (seconds * derived.peak_flops * derived.world_size),
     }
 

@@ -6,22 +6,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from llm.jobs.show import amount, duration
+from llm.jobs.show import amount, duration, memory_rows
 from llm.plan import OPTIMAL_TOKENS
 
 Figures = dict[str, Any]
 Row = tuple[str, str, str]
 
-KINDS = {
-    "weights": "",
-    "gradients": "",
-    "optimizer": "its state",
-    "activations": "what the backward pass needs, and what it makes on its way",
-    "logits": "and their gradients",
-    "buffers": "messages, gathered weights, the update",
-    "gaps": "between tensors, where a CPU's allocator keeps what was freed",
-}
-HOST = "what is offloaded; not on the device"
 MOMENTS = {
     "batch": "before the first block",
     "embedding": "before the first block",
@@ -90,11 +80,7 @@ def _times(count: int) -> str:
 
 
 def _memory(figures: Figures) -> Iterator[Row]:
-    for kind, remark in KINDS.items():
-        if kind != "gaps" or figures["memory"][kind]:
-            yield kind, f"{amount(figures['memory'][kind])}B", remark
-    if figures["memory"]["host"]:
-        yield "the host's", f"{amount(figures['memory']['host'])}B", HOST
+    yield from memory_rows(figures["memory"])
     verdict = "it fits" if figures["fits"] else "IT DOES NOT FIT"
     yield (
         "in all",
@@ -114,7 +100,7 @@ def _step(figures: Figures) -> Iterator[Row]:
     yield (
         "computing",
         f"{seconds['compute']:.3g} s",
-        f"at {figures['mfu']:.0%} (mfu=) of {amount(figures['peak_flops'])}FLOP/s a device, with what is computed twice",
+        f"at {figures['matmul_efficiency']:.0%} (matmul_efficiency=) of {amount(figures['peak_flops'])}FLOP/s a device, with what is computed twice",
     )
     waited = max(seconds["data"] - seconds["compute"], 0) + seconds["tensor"]
     if waited:

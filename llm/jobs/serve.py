@@ -14,7 +14,7 @@ from llm.build import Config
 from llm.config import Composed
 from llm.errors import ConfigError, missing_package
 from llm.generation import is_decoder_lm, is_generative, rows_within
-from llm.train.metrics import precision_dtype
+from llm.train.precision import compute_dtype
 
 KEY_VARIABLE = "LLM_API_KEY"
 DRAIN_SECONDS = 30
@@ -77,7 +77,7 @@ def _served(name: str, usable: build.Usable, beside: Any, draft: build.Usable | 
     net, tokenizer = usable.net, usable.tokenizer
     if beside is not None:
         return Served(name, usable.make(net), tokenizer, beside=beside)
-    net = net.to(precision_dtype(config["precision"]))  # the cache is of the same type
+    net = net.to(compute_dtype(config["precision"]))  # the cache is of the same type
     rows = config["max_batch_size"]
     if is_generative(net):
         rows = rows_within(net, rows, config["cache_gib"])

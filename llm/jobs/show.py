@@ -1,5 +1,6 @@
 """How the jobs print figures: plain lines, the same on a terminal and in a file."""
 
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,19 @@ LETTERS = (
     (1e6, "M"),
     (1e3, "k"),
 )
+# What is in a process's memory (llm.plan.Memory), and what to say of it.
+MEMORY_KINDS = {
+    "weights": "",
+    "gradients": "",
+    "optimizer": "its state",
+    "activations": "what the backward pass needs, and what it makes on its way",
+    "logits": "and their gradients",
+    "buffers": "messages, gathered weights, the update",
+    "gaps": "between tensors, where a CPU's allocator keeps what was freed",
+    "host": "what is offloaded, in the host's memory; not on the device",
+}
+# Most commands have none of these.
+SELDOM = ("gaps", "host")
 SPANS = (("y", 31_557_600), ("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -37,6 +51,13 @@ def duration(seconds: float) -> str:
             whole, rest = int(seconds // length), int(seconds % length // short)
             return f"{whole} {unit} {rest} {smaller}" if rest and whole < 10 else f"{whole} {unit}"
     return f"{seconds:.0f} s"
+
+
+def memory_rows(memory: Mapping[str, int]) -> Iterator[tuple[str, str, str]]:
+    """A row for each kind of memory, of bytes by kind: what it is called, how much it is, and a remark."""
+    for kind, remark in MEMORY_KINDS.items():
+        if memory[kind] or kind not in SELDOM:
+            yield kind, f"{amount(memory[kind])}B", remark
 
 
 def show_entries(title: str, entries: list[dict[str, Any]]) -> None:

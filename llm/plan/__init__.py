@@ -7,20 +7,20 @@ from llm.plan.layout import Layout
 from llm.plan.ledger import Memory
 from llm.plan.search import Choice, Planned, Planner
 from llm.plan.time import (
+    MATMUL_EFFICIENCY,
     OPTIMAL_TOKENS,
-    TYPICAL_MFU,
     compute_optimal,
     data_link,
     messages,
+    pace,
     step_flops,
     tensor_link,
-    training_seconds,
 )
 from llm.plan.trace import Trace, TrainingStep, trace
 
 __all__ = [
+    "MATMUL_EFFICIENCY",
     "OPTIMAL_TOKENS",
-    "TYPICAL_MFU",
     "Choice",
     "Hardware",
     "Layout",
@@ -36,9 +36,9 @@ __all__ = [
     "data_link",
     "kept_checkpoints",
     "messages",
+    "pace",
     "step_flops",
     "tensor_link",
     "trace",
-    "training_seconds",
     "whole_context",
 ]

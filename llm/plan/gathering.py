@@ -40,7 +40,7 @@ class Message:
         self.is_open = False
         n = self.n_processes = layout.world_size
         self.flat = self._make(n * sum(math.ceil(p.numel() / n) for p in parameters))
-        ledger.gather(self.flat.nbytes, layout.others)
+        ledger.gather(self.flat.nbytes, layout.ring_fraction)
 
     def open(self) -> dict[nn.Parameter, Tensor]:
         """The weights by themselves, where they were not looked at before."""

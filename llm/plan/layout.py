@@ -13,9 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from llm.errors import ConfigError
 from llm.model import Transformer
 from llm.train.parallelism import STRATEGIES, Parallelism
-from llm.train.sharding import shard
-from llm.train.strategies import HALF, policy_for
-from llm.train.tensor_parallel import split_tensors
+from llm.train.precision import compute_dtype, is_mixed
+from llm.train.strategies import lay_out
 
 
 class Meshes(NamedTuple):
@@ -49,13 +48,13 @@ class Layout:
             )
 
     @property
-    def readers(self) -> int:
-        """How many different micro-batches there are at a time."""
+    def data_parallel_size(self) -> int:
+        """How many different micro-batches there are at a time: processes that share matrix products read the same one."""
         return self.world_size // self.parallelism.tensor_parallel_size
 
     @property
-    def others(self) -> float:
-        """The share of what all processes hold that a process gets from the others, or sends them, by a ring."""
+    def ring_fraction(self) -> float:
+        """(n - 1) / n for n processes: of a collective's bytes, what each sends round a ring, and what it gets."""
         return (self.world_size - 1) / self.world_size
 
     @property
@@ -75,7 +74,7 @@ class Layout:
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=self.world_size)
         try:
-            sizes = (self.readers, self.parallelism.tensor_parallel_size)
+            sizes = (self.data_parallel_size, self.parallelism.tensor_parallel_size)
             mesh = init_device_mesh("cpu", sizes, mesh_dim_names=("data", "tensor"))
             yield Meshes(mesh["data"], mesh["tensor"])
         finally:
@@ -83,14 +82,12 @@ class Layout:
 
     def split(self, net: Transformer, meshes: Meshes | None, precision: str) -> None:
         """Lay a model out, in place, as the strategy would."""
-        if meshes is None:
-            return
-        if self.parallelism.shares_products:
-            split_tensors(net, meshes.tensor)
-        shard(net, meshes.data, policy_for(precision))
+        if meshes is not None:
+            lay_out(net, precision, meshes.data, meshes.tensor if self.parallelism.shares_products else None)
 
     def autocast(self, precision: str) -> Any:
         """What a forward pass runs in: FSDP2 gathers in half precision, and DeepSpeed's weights are in it, or not at all."""
         whole = not (self.parallelism.is_sharded or self.parallelism.zero_stage)
-        half = HALF.get(precision) if whole else None
-        return nullcontext() if half is None else torch.autocast("cpu", half)
+        if not (whole and is_mixed(precision)):
+            return nullcontext()
+        return torch.autocast("cpu", compute_dtype(precision))

@@ -178,9 +178,9 @@ class Ledger(TorchDispatchMode):
         """Note those that go once a step."""
         self.sent_once["data"] += size  # type: ignore[assignment]
 
-    def gather(self, size: int, others: float) -> None:
-        """Note that so many bytes are put together, of which the others have this share: no operator tells of it."""
-        self.send(others * size)
+    def gather(self, size: int, ring_fraction: float) -> None:
+        """Note that so many bytes are put together, of which this fraction comes from others: no operator tells of it."""
+        self.send(ring_fraction * size)
         if self.heap is not None:
             self._copy_message(self.heap, size, is_gathered=True)
 

@@ -75,4 +75,4 @@ class Buckets(Replica):
         """Let the bucket hold a gradient once it goes to the other processes."""
         if self.bucket is not None and self.is_last:
             parameter.grad = self.bucket[place : place + parameter.numel()].view_as(parameter)
-            self.ledger.send_once(2 * self.layout.others * parameter.nbytes)
+            self.ledger.send_once(2 * self.layout.ring_fraction * parameter.nbytes)

@@ -11,11 +11,11 @@ from llm.errors import ConfigError
 from llm.plan.hardware import Hardware
 from llm.plan.time import Pace, pace, step_flops, twice_flops
 from llm.plan.trace import Trace, TrainingStep, default_dtype, trace
+from llm.train.activation_checkpointing import Checkpointing
 from llm.train.parallelism import STRATEGIES, TENSOR_PARALLEL, Parallelism
-from llm.train.recompute import Recomputed
 
 TENSOR_SIZES = (2, 4, 8, 16)
-RECOMPUTED: tuple[Recomputed, ...] = (None, "selective", 1)
+CHECKPOINTINGS: tuple[Checkpointing, ...] = (None, "selective", 1)
 ENOUGH = 3  # ways to make it fit
 WORTH = 0.01  # of a step: what isn't faster by as much is no reason to change
 
@@ -26,14 +26,15 @@ class Choice:
 
     parallelism: Parallelism
     micro_batch_size: int
-    recomputed: Recomputed
+    activation_checkpointing: Checkpointing
 
     def overrides(self) -> dict[str, str]:
         """The words that say so, by their keys."""
+        checkpointing = self.activation_checkpointing
         words = {
             "strategy": self.parallelism.name,
             "data.micro_batch_size": str(self.micro_batch_size),
-            "activation_checkpointing": "null" if self.recomputed is None else str(self.recomputed),
+            "activation_checkpointing": "null" if checkpointing is None else str(checkpointing),
         }
         if self.parallelism.tensor_parallel_size > 1:
             words[f"trainer.strategy.{TENSOR_PARALLEL}"] = str(self.parallelism.tensor_parallel_size)
@@ -69,7 +70,7 @@ class Planner:
         batch_size: sequences in a step, by all processes.
         peak_flops: of one device, in the precision of the command.
         float32_flops: of it in float32; None where nobody knows.
-        mfu: the share of it that matrix products reach while they run.
+        matmul_efficiency: the share of it that matrix products reach while they run.
     """
 
     make: Callable[[Choice], TrainingStep]
@@ -78,7 +79,7 @@ class Planner:
     batch_size: int
     peak_flops: float
     float32_flops: float | None
-    mfu: float
+    matmul_efficiency: float
 
     @cache  # noqa: B019  a planner lives as long as its command
     def plan(self, choice: Choice) -> Planned:
@@ -91,7 +92,15 @@ class Planner:
         traced = trace(step)
         full = self.float32_flops if step.is_full_precision else None
         peak = full or self.peak_flops
-        paced = pace(step, traced, self.batch_size, choice.recomputed, peak, self.mfu, self.hardware)
+        paced = pace(
+            step,
+            traced,
+            self.batch_size,
+            choice.activation_checkpointing,
+            peak,
+            self.matmul_efficiency,
+            self.hardware,
+        )
         return Planned(choice, step, traced, paced, traced.peak.total <= self.room)
 
     def ways(self, present: Choice, world_size: int) -> list[Planned]:
@@ -117,8 +126,8 @@ class Planner:
 
     def _faster(self, parallelism: Parallelism, best: Planned | None) -> Planned | None:
         """The faster of `best` and what a strategy can do; of near equals, `best`, which is simpler."""
-        for recomputed in RECOMPUTED:
-            choice = Choice(parallelism, self.batch_size, recomputed)
+        for checkpointing in CHECKPOINTINGS:
+            choice = Choice(parallelism, self.batch_size, checkpointing)
             enough = math.inf if best is None else (1 - WORTH) * best.pace.seconds
             if self._least_seconds(choice) >= enough:
                 continue
@@ -135,8 +144,10 @@ class Planner:
             step = self.make(choice)
         except ConfigError:
             return math.inf
-        flops = step_flops(step, self.batch_size) + twice_flops(step, self.batch_size, choice.recomputed)
-        return flops / (self.peak_flops * step.layout.world_size * self.mfu)
+        flops = step_flops(step, self.batch_size) + twice_flops(
+            step, self.batch_size, choice.activation_checkpointing
+        )
+        return flops / (self.peak_flops * step.layout.world_size * self.matmul_efficiency)
 
     @cache  # noqa: B019
     def _weight_bytes(self, dtype: torch.dtype) -> int:
@@ -154,7 +165,7 @@ class Planner:
             step = self.make(choice)
             if step.layout.parallelism.has_whole_weights and self._weight_bytes(step.dtype) > self.room:
                 return None  # known without tracing it
-            per_process = self.batch_size // step.layout.readers
+            per_process = self.batch_size // step.layout.data_parallel_size
             sizes = divisors(per_process, choice.micro_batch_size)
             return next((one for one in self._fitting(choice, sizes, enough)), None)
         except ConfigError:
@@ -185,12 +196,12 @@ def divisors(number: int, most: int) -> list[int]:
 
 def changes(present: Choice, world_size: int, hardware: Hardware) -> Iterator[Choice]:
     """Smaller micro-batches, then less kept for the backward pass, then a share of the model, then of each product."""
-    for recomputed in dict.fromkeys((present.recomputed, *RECOMPUTED[1:])):
-        yield replace(present, recomputed=recomputed)
+    for checkpointing in dict.fromkeys((present.activation_checkpointing, *CHECKPOINTINGS[1:])):
+        yield replace(present, activation_checkpointing=checkpointing)
     others, own = [*splits(world_size, hardware), *offloads(world_size)], present.parallelism
     for parallelism in others[others.index(own) + 1 if own in others else 1 :]:
-        for recomputed in dict.fromkeys((present.recomputed, 1)):
-            yield Choice(parallelism, present.micro_batch_size, recomputed)
+        for checkpointing in dict.fromkeys((present.activation_checkpointing, 1)):
+            yield Choice(parallelism, present.micro_batch_size, checkpointing)
 
 
 def splits(world_size: int, hardware: Hardware) -> list[Parallelism]:

@@ -8,18 +8,15 @@ from llm.plan.hardware import Hardware
 from llm.plan.layout import Layout
 from llm.plan.ledger import Memory
 from llm.plan.trace import Trace, TrainingStep
-from llm.train.recompute import Recomputed
+from llm.train.activation_checkpointing import Checkpointing
 
-# The share of the matrix products' peak that training reaches. On a CPU the default model had 0.28 to 0.49, by what
-# else the machine did; on accelerators, llm-foundry and llm.c publish 40 to 50% for models of fitting size.
-TYPICAL_MFU = {"cpu": 0.4, "cuda": 0.4, "mps": 0.3}
+# The share of their peak that matrix products reach while they run. It is a cautious one: whole trainings, with all else
+# counted, reach 40 to 50% on accelerators (llm-foundry, llm.c), and the default model had 28 to 49% on a CPU.
+MATMUL_EFFICIENCY = 0.4
+# Of a machine that nobody describes neither links nor memory are counted.
+HERE = Hardware()
 # Tokens to a parameter, and operations to a parameter and token (Hoffmann et al., arXiv 2203.15556, table 3: approach 1).
 OPTIMAL_TOKENS, OPERATIONS = 20, 6
-
-
-def training_seconds(flops: float, peak_flops: float, world_size: int, accelerator: str) -> float:
-    """Seconds for `flops` on `world_size` devices of `peak_flops` FLOP/s each, at the typical MFU."""
-    return flops / (peak_flops * world_size * TYPICAL_MFU.get(accelerator, min(TYPICAL_MFU.values())))
 
 
 def compute_optimal(flops: float) -> tuple[float, float]:
@@ -61,30 +58,30 @@ def step_flops(step: TrainingStep, batch_size: int) -> float:
     return batch_size * sequence_flops(step.shape, work.inputs, read=work.source, scored=work.targets)
 
 
-def twice_flops(step: TrainingStep, batch_size: int, recomputed: Recomputed) -> float:
+def twice_flops(step: TrainingStep, batch_size: int, checkpointing: Checkpointing) -> float:
     """Operations that activation checkpointing adds: `selective` does no matrix product twice."""
-    if not isinstance(recomputed, int):
+    if not isinstance(checkpointing, int):
         return 0.0
     work = step.work
     blocks = sequence_flops(step.shape, work.inputs, read=work.source, scored=0, training=False)
-    return batch_size * blocks / recomputed
+    return batch_size * blocks / checkpointing
 
 
 def pace(
     step: TrainingStep,
     trace: Trace,
     batch_size: int,
-    recomputed: Recomputed,
+    checkpointing: Checkpointing,
     peak_flops: float,
-    mfu: float,
-    hardware: Hardware,
+    matmul_efficiency: float = MATMUL_EFFICIENCY,
+    hardware: Hardware = HERE,
 ) -> Pace:
-    """How fast a step is where matrix products reach `mfu` of their peak while they run."""
+    """How fast a step is where matrix products reach `matmul_efficiency` of their peak while they run."""
     layout, memory = step.layout, trace.peak
-    flops = step_flops(step, batch_size) + twice_flops(step, batch_size, recomputed)
+    flops = step_flops(step, batch_size) + twice_flops(step, batch_size, checkpointing)
     sent = messages(step, trace)
     return Pace(
-        compute=flops / (peak_flops * layout.world_size * mfu),
+        compute=flops / (peak_flops * layout.world_size * matmul_efficiency),
         update=update_seconds(layout, memory, hardware),
         data=_seconds(sent["data"], data_link(hardware, layout)),
         tensor=_seconds(sent["tensor"], tensor_link(hardware, layout)),
@@ -130,13 +127,3 @@ def messages(step: TrainingStep, trace: Trace) -> dict[str, float]:
     """Bytes that a process sends in an optimizer step, by the parallelism that wants it."""
     sent = {what: step.accumulation * trace.sent.get(what, 0.0) for what in ("data", "tensor")}
     return {what: size + trace.sent_once.get(what, 0.0) for what, size in sent.items()}
-
-
-def tokens_per_second(tokens_per_step: float, paced: Pace) -> float:
-    """Of all processes."""
-    return tokens_per_step / paced.seconds
-
-
-def used(flops_per_step: float, paced: Pace, peak_flops: float, layout: Layout) -> float:
-    """The share of the peak that the model's own operations reach: the MFU that comes of all."""
-    return flops_per_step / (paced.seconds * peak_flops * layout.world_size)

@@ -27,8 +27,8 @@ from llm.plan.zero import WholeWeights, ZeroShares, frozen_copies
 from llm.train.hardware import largest_tensor
 from llm.train.memory import MEASURED_STEPS
 from llm.train.optimizers import OptimizerFactory
+from llm.train.precision import compute_dtype, is_mixed, parameter_dtype
 from llm.train.sharding import blocks, local
-from llm.train.strategies import HALF
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TrainingStep:
         batches: gives micro-batches of so many sequences in the order in which they come, of whose values nothing depends.
         micro_batch_size: sequences in a forward pass.
         accumulation: forward passes of a process in a step.
-        period: after how many blocks the next ones keep for the backward pass what those before them kept.
+        pattern_length: blocks after which activation checkpointing and local/global attention repeat.
         steps: how many are traced where there is a heap, which grows on behind the first two.
     """
 
@@ -60,18 +60,18 @@ class TrainingStep:
     batches: Callable[[int], Iterable[Batch]]
     micro_batch_size: int
     accumulation: int = 1
-    period: int = 1
+    pattern_length: int = 1
     steps: int = MEASURED_STEPS
 
     @property
     def dtype(self) -> torch.dtype:
         """What weights are kept in; those of ZeRO's first stages in half precision, beside the shares in float32."""
-        return HALF[self.precision] if self.is_rounded else parameter_dtype(self.precision)
+        return compute_dtype(self.precision) if self.is_rounded else parameter_dtype(self.precision)
 
     @property
     def is_rounded(self) -> bool:
         """Whether ZeRO's first stages keep weights in less than what checkpoints have of them."""
-        return self.layout.parallelism.zero_stage in (1, 2) and self.precision in HALF
+        return self.layout.parallelism.zero_stage in (1, 2) and is_mixed(self.precision)
 
     @property
     def is_full_precision(self) -> bool:
@@ -86,8 +86,8 @@ class TrainingStep:
         return is_kept(largest_tensor(self.shape, self.micro_batch_size))
 
     @property
-    def turns(self) -> int:
-        """How many forward passes of a step are traced: from the second on all are alike."""
+    def traced_micro_batches(self) -> int:
+        """How many micro-batches of a step are traced: from the second on all are alike."""
         return min(self.accumulation, 2)
 
 
@@ -116,13 +116,6 @@ class Trace:
     def peak(self) -> Memory:
         """What lives then, and what lies between."""
         return dataclasses.replace(self.peaks[self.moment], gaps=self.gaps)
-
-
-def parameter_dtype(precision: str) -> torch.dtype:
-    """What Lightning's `precision` keeps weights in."""
-    if precision.startswith("64"):
-        return torch.float64
-    return torch.bfloat16 if precision == "bf16-true" else torch.float32
 
 
 @contextmanager
@@ -158,15 +151,15 @@ def trace(step: TrainingStep, seconds: float = math.inf) -> Trace:
         TimeoutError: it takes more than `seconds`.
     """
     deadline = time.monotonic() + seconds
-    shape, period = step.shape, step.period
-    few = 2 * (period + 1)
-    few += (shape.n_layers - few) % period
+    shape, length = step.shape, step.pattern_length
+    shallow = 2 * (length + 1)
+    shallow += (shape.n_layers - shallow) % length
     # Two shallow ones would take as long.
-    if shape.n_layers <= 2 * few + period or shape.architecture == "encoder_decoder":
+    if shape.n_layers <= 2 * shallow + length or shape.architecture == "encoder_decoder":
         return trace_all(step, deadline)
-    depths = (_of_depth(step, few + extra) for extra in (0, period))
+    depths = (_of_depth(step, shallow + extra) for extra in (0, length))
     less, more = (trace_all(one, deadline, gathers=False) for one in depths)
-    traced = _continued(less, more, few, step)
+    traced = _extrapolated(less, more, shallow, step)
     return _with_gathered(traced, step, deadline) if step.layout.parallelism.zero_stage == 3 else traced
 
 
@@ -193,11 +186,11 @@ def _of_depth(step: TrainingStep, n_layers: int) -> TrainingStep:
     return dataclasses.replace(step, shape=dataclasses.replace(step.shape, n_layers=n_layers))
 
 
-def _continued(less: Trace, more: Trace, few: int, step: TrainingStep) -> Trace:
-    """The trace of all layers, on the line through those of `few` and of a period more."""
-    n_layers, period, ends = step.shape.n_layers, step.period, step.period + 1
-    times = (n_layers - few) / period
-    near, far = (_by_end(one.peaks, few + extra, ends) for one, extra in ((less, 0), (more, period)))
+def _extrapolated(less: Trace, more: Trace, shallow: int, step: TrainingStep) -> Trace:
+    """The trace of all layers, on the line through those of `shallow` layers and of a pattern more."""
+    length, ends = step.pattern_length, step.pattern_length + 1
+    times = (step.shape.n_layers - shallow) / length
+    near, far = (_by_end(one.peaks, shallow + extra, ends) for one, extra in ((less, 0), (more, length)))
     peaks = {moment: _line(near[moment], far[moment], times) for moment in near if moment in far}
     sent, once = (
         {what: size + times * (two[what] - size) for what, size in one.items()}
@@ -248,7 +241,7 @@ def trace_all(step: TrainingStep, deadline: float = math.inf, gathers: bool = Tr
             training = _Training(step, net, ledger, gathers)
             training.run()
             gaps = ledger.gaps  # before what lasts is let go
-        sent = {what: size / step.turns for what, size in ledger.sent.items()}
+        sent = {what: size / step.traced_micro_batches for what, size in ledger.sent.items()}
         return Trace(dict(ledger.peaks), sent, dict(ledger.sent_once), gaps)
 
 
@@ -308,8 +301,9 @@ class _Training:
         for _ in range(2 if self.ledger.heap is None else self.step.steps):
             self.ledger.forget_sent()
             self.replica.begin()
-            for turn in range(self.step.turns):
-                self._pass(next(batches), is_last=turn == self.step.turns - 1)
+            last = self.step.traced_micro_batches - 1
+            for index in range(self.step.traced_micro_batches):
+                self._pass(next(batches), is_last=index == last)
             self.ledger.at("buffers", "update")
             self.replica.update()
 

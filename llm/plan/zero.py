@@ -172,7 +172,7 @@ class WholeWeights(Zero):
         copied = self.make(self.n_pending, "buffers")
         # Stage 1 does so once a step.
         send = self.ledger.send if self.layout.parallelism.zero_stage > 1 else self.ledger.send_once
-        send(2 * self.layout.others * copied.nbytes)
+        send(2 * self.layout.ring_fraction * copied.nbytes)
         del copied
         if not self.shares and not self.layout.parallelism.offload:
             own = sum(p.numel() for group in self.own for p in group)
@@ -210,7 +210,7 @@ class WholeWeights(Zero):
             )
         self.update_groups()
         self.kept = None
-        self.ledger.send_once(self.layout.others * sum(flat.nbytes for flat in self.flat))
+        self.ledger.send_once(self.layout.ring_fraction * sum(flat.nbytes for flat in self.flat))
 
 
 def frozen_copies(net: nn.Module, dtype: torch.dtype, layout: Layout, ledger: Ledger) -> list[Tensor]:
@@ -264,7 +264,7 @@ class ZeroShares(Zero):
     def flush(self) -> None:
         """Sum the bucket over all processes, in a copy of it that has each one's share together."""
         copied = self.make(self.n_pending, "buffers")
-        self.ledger.send(self.layout.others * copied.nbytes)
+        self.ledger.send(self.layout.ring_fraction * copied.nbytes)
         if self.layout.accelerator == "cpu":
             self.make(self.n_pending, "buffers")  # gloo scatters the sum of a copy
         for parameter in self.pending:

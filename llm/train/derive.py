@@ -10,10 +10,11 @@ from typing import Any, get_type_hints
 import torch
 
 from llm.errors import ConfigError
-from llm.train.hardware import accelerator_name, compiles_for_cpu, device_count, has_bf16
+from llm.train.activation_checkpointing import Checkpointing
+from llm.train.hardware import accelerator_name, compiles_for_cpu, device_count, has_bf16, peak_flops
 from llm.train.launch import launched_here
-from llm.train.metrics import peak_flops, precision_dtype
 from llm.train.parallelism import TENSOR_PARALLEL, Parallelism
+from llm.train.precision import compute_dtype
 
 # Enough work for the device to be busy, and little enough for a CPU's caches. A large model on an accelerator may
 # want less than this rule says: data.micro_batch_size= sets it, and `dry_run=true` says what it takes.
@@ -98,13 +99,13 @@ def derive(
         ConfigError: devices, batch sizes or steps that cannot be.
     """
     trainer, batch_size = config["trainer"], config["data"]["batch_size"]
-    check_recomputed(config["activation_checkpointing"], parallelism)
+    check_activation_checkpointing(config["activation_checkpointing"], parallelism)
     machine = machine or this_machine(trainer["accelerator"])
     devices = _devices(trainer, parallelism, machine)
     world_size = devices * trainer["num_nodes"]
     probed = known if _is_record(known) and known["accelerator"] == machine.accelerator else {}
-    readers = _readers(parallelism, world_size)
-    micro = _micro_batch_size(config["data"], readers, context_length, machine.accelerator, probed)
+    data_parallel_size = _data_parallel_size(parallelism, world_size)
+    micro = _micro_batch_size(config["data"], data_parallel_size, context_length, machine.accelerator, probed)
     precision = _precision(trainer["precision"], machine, probed)
     steps = _max_steps(trainer, batch_size, samples_per_epoch)
     return Derived(
@@ -114,19 +115,19 @@ def derive(
         precision=precision,
         compile=_compile(config["compile"], machine.accelerator, parallelism, steps, probed),
         micro_batch_size=micro,
-        accumulation=batch_size // (readers * micro),
+        accumulation=batch_size // (data_parallel_size * micro),
         max_steps=steps,
         peak_flops=_peak_flops(precision, machine, probed),
     )
 
 
-def check_recomputed(blocks: int | str | None, parallelism: Parallelism) -> None:
+def check_activation_checkpointing(checkpointing: Checkpointing, parallelism: Parallelism) -> None:
     """Refuse activation checkpointing that a strategy can't do.
 
     Raises:
         ConfigError: it can't.
     """
-    if parallelism.gathers_in_hooks and blocks == "selective":
+    if parallelism.gathers_in_hooks and checkpointing == "selective":
         raise ConfigError(
             f"activation_checkpointing=selective: under strategy={parallelism.name} its gradients are wrong. "
             "Use activation_checkpointing=1, or strategy=fsdp."
@@ -158,7 +159,7 @@ def _devices(trainer: dict[str, Any], parallelism: Parallelism, machine: Machine
     return count
 
 
-def _readers(parallelism: Parallelism, world_size: int) -> int:
+def _data_parallel_size(parallelism: Parallelism, world_size: int) -> int:
     """How many micro-batches there are at a time: processes that share each matrix product read the same data."""
     size = parallelism.tensor_parallel_size
     if world_size % size:
@@ -169,26 +170,30 @@ def _readers(parallelism: Parallelism, world_size: int) -> int:
     return world_size // size
 
 
-def _divided(batch_size: int, readers: int) -> int:
-    if batch_size % readers:
-        lower = batch_size - batch_size % readers
+def _divided(batch_size: int, data_parallel_size: int) -> int:
+    if batch_size % data_parallel_size:
+        lower = batch_size - batch_size % data_parallel_size
         raise ConfigError(
-            f"data.batch_size={batch_size} sequences cannot be shared evenly by {readers} processes: "
-            f"use {lower or readers} or {lower + readers}."
+            f"data.batch_size={batch_size} sequences cannot be shared evenly by {data_parallel_size} processes: "
+            f"use {lower or data_parallel_size} or {lower + data_parallel_size}."
         )
-    return batch_size // readers
+    return batch_size // data_parallel_size
 
 
 def _micro_batch_size(
-    data: dict[str, Any], readers: int, context_length: int, accelerator: str, probed: dict[str, Any]
+    data: dict[str, Any],
+    data_parallel_size: int,
+    context_length: int,
+    accelerator: str,
+    probed: dict[str, Any],
 ) -> int:
-    per_rank = _divided(data["batch_size"], readers)
+    per_rank = _divided(data["batch_size"], data_parallel_size)
     given = data["micro_batch_size"]
     if given is None:
         return _fitting(per_rank, context_length, accelerator, probed.get("micro_batch_size"))
     if per_rank % given:
         raise ConfigError(
-            f"data.micro_batch_size={given} does not divide the {per_rank} sequences that each of {readers} "
+            f"data.micro_batch_size={given} does not divide the {per_rank} sequences that each of {data_parallel_size} "
             f"processes has of data.batch_size={data['batch_size']}."
         )
     return given
@@ -229,7 +234,7 @@ def _compile(
 def _peak_flops(precision: str, machine: Machine, probed: dict[str, Any]) -> float:
     if probed and probed["precision"] == precision and probed["peak_flops"] > 0:
         return probed["peak_flops"]
-    return machine.peak_flops(precision_dtype(precision))
+    return machine.peak_flops(compute_dtype(precision))
 
 
 def _max_steps(trainer: dict[str, Any], batch_size: int, samples_per_epoch: int) -> int:

@@ -1,9 +1,11 @@
 """What the machine can do, asked once and then written into the run."""
 
 import os
+import re
 import shutil
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import torch
@@ -12,6 +14,19 @@ from llm.errors import ConfigError
 from llm.model import ModelConfig
 
 BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+# Dense tensor-core FLOP/s in half precision, by a part of the device's name, from NVIDIA's data sheets.
+HALF_PRECISION_PEAKS = {
+    "B200": 2250e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "L40S": 362e12,
+    "A100": 312e12,
+    "A10": 125e12,
+    "L4": 121e12,
+    "T4": 65e12,
+}
 
 
 def accelerator_name(accelerator: str) -> str:
@@ -48,6 +63,32 @@ def has_bf16(accelerator: str) -> bool:
     if name == "cpu":
         return bool(BF16_CPU_FLAGS & _cpu_flags())
     return name == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """The FLOP/s of one device in matrix products: from its data sheet where it is known, otherwise measured."""
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        name = torch.cuda.get_device_name(device)
+        for part, peak in HALF_PRECISION_PEAKS.items():
+            if re.search(rf"\b{part}\b", name):
+                return peak
+    return measure_flops(device, dtype)
+
+
+def measure_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """The best rate of a square matrix product within about `seconds`."""
+    size = 512 if device.type == "cpu" else 8192
+    a = torch.randn(size, size, generator=torch.Generator(device).manual_seed(0), device=device).to(dtype)
+    product = torch.empty_like(a)  # a new one each time takes 10 MB from the heap before it is the old one
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        began = time.perf_counter()
+        torch.mm(a, a, out=product)
+        if device.type != "cpu":
+            getattr(torch, device.type).synchronize()
+        times.append(time.perf_counter() - began)
+    return 2 * size**3 / min(times)
 
 
 def cpp_compiler() -> str | None:

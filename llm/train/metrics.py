@@ -3,28 +3,14 @@
 import contextlib
 import dataclasses
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import lightning as L
-import torch
 
-# Dense tensor-core FLOP/s in half precision, by a part of the device's name, from NVIDIA's data sheets.
-HALF_PRECISION_PEAKS = {
-    "B200": 2250e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "L40S": 362e12,
-    "A100": 312e12,
-    "A10": 125e12,
-    "L4": 121e12,
-    "T4": 65e12,
-}
-DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
+from llm.train.hardware import peak_flops
+from llm.train.precision import compute_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +180,7 @@ class Meter(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Learn the peak and start the clock."""
         if self.peak_flops is None:
-            self.peak_flops = peak_flops(pl_module.device, precision_dtype(str(trainer.precision)))
+            self.peak_flops = peak_flops(pl_module.device, compute_dtype(str(trainer.precision)))
         self._step = trainer.global_step
         self._warm = False
         self._clock = Clock(self._now)
@@ -278,34 +264,3 @@ class Meter(L.Callback):
 
 def _if_known(name: str, figure: float | None) -> dict[str, float]:
     return {} if figure is None else {name: figure}
-
-
-def precision_dtype(precision: str) -> torch.dtype:
-    """What Lightning's `precision`, such as bf16-mixed, multiplies matrices in."""
-    return DTYPES.get(precision.split("-")[0], torch.float32)
-
-
-def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """The FLOP/s of one device in matrix products: from its data sheet where it is known, otherwise measured."""
-    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
-        name = torch.cuda.get_device_name(device)
-        for part, peak in HALF_PRECISION_PEAKS.items():
-            if re.search(rf"\b{part}\b", name):
-                return peak
-    return measure_flops(device, dtype)
-
-
-def measure_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """The best rate of a square matrix product within about `seconds`."""
-    size = 512 if device.type == "cpu" else 8192
-    a = torch.randn(size, size, generator=torch.Generator(device).manual_seed(0), device=device).to(dtype)
-    product = torch.empty_like(a)  # a new one each time takes 10 MB from the heap before it is the old one
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
-        began = time.perf_counter()
-        torch.mm(a, a, out=product)
-        if device.type != "cpu":
-            getattr(torch, device.type).synchronize()
-        times.append(time.perf_counter() - began)
-    return 2 * size**3 / min(times)

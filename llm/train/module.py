@@ -23,7 +23,7 @@ Initialise = Callable[[Transformer], None]
 
 
 # What is assigned in each step, and is neither a parameter nor a module.
-PLAIN = {"_current_fx_name", "grad_norm", "scored", "_losses", "_pending"}
+PLAIN = {"_current_fx_name", "grad_norm", "row_losses", "_losses", "_pending"}
 
 
 class LanguageModule(L.LightningModule):
@@ -53,10 +53,10 @@ class LanguageModule(L.LightningModule):
         self.optimizer_factory = optimizer
         self.schedule = schedule
         self.initialise = initialise
-        self.score: Objective = torch.compile(objective) if compile else objective
+        self.compiled_objective: Objective = torch.compile(objective) if compile else objective
         self.grad_norm = math.nan
         self.val_loss = math.nan
-        self.scored: Rows | None = None
+        self.row_losses: Rows | None = None
         self._losses: tuple[Tensor, ...] = ()
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._val_total = self._val_count = 0.0
@@ -77,16 +77,16 @@ class LanguageModule(L.LightningModule):
 
     def compile_blocks(self) -> None:
         """Where all was to be one compiled graph, compile each block instead, so that gathering stands between them."""
-        if self.score is not self.objective:
-            self.score = self.objective
+        if self.compiled_objective is not self.objective:
+            self.compiled_objective = self.objective
             for block in blocks(self.model):
                 block.compile()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of one micro-batch, in nats per target."""
-        loss = self.score(self.model, batch)
+        loss = self.compiled_objective(self.model, batch)
         self._pending.append((loss.mean.detach(), batch.indices_b))
-        self.scored = _detached(loss.rows)
+        self.row_losses = _detached(loss.rows)
         return loss.mean
 
     def configure_gradient_clipping(
@@ -97,11 +97,11 @@ class LanguageModule(L.LightningModule):
     ) -> None:
         """Clip by global norm and stop before an update that is not finite; Lightning calls this once a step."""
         if hasattr(optimizer, "clip_grad"):
-            # DeepSpeed's clips by itself; its strategy then calls `close_step`.
+            # DeepSpeed's clips by itself; its strategy then calls `finish_step`.
             return
         # The optimizer's own lists: walking the modules for them takes a sixth of a millisecond each step.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.close_step(optimizer, clip_by_global_norm(parameters, gradient_clip_val or math.inf))
+        self.finish_step(optimizer, clip_by_global_norm(parameters, gradient_clip_val or math.inf))
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -113,22 +113,22 @@ class LanguageModule(L.LightningModule):
         """
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         # DeepSpeed's strategy comes here with every micro-batch.
-        if not self.is_open:
+        if not self.has_pending_gradients:
             optimizer.zero_grad()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Nothing: `optimizer_step` has done it."""
 
     @property
-    def is_open(self) -> bool:
-        """Whether gradients wait for an update."""
+    def has_pending_gradients(self) -> bool:
+        """Whether there are gradients of micro-batches whose update hasn't come yet."""
         return bool(self._pending)
 
-    def close_step(self, optimizer: Optimizer, grad_norm: float) -> None:
-        """Note a step whose gradients are ready.
+    def finish_step(self, optimizer: Optimizer, grad_norm: float) -> None:
+        """Record the losses and the gradients' norm of a step that is about to update.
 
         Raises:
-            TrainingError: they are not finite.
+            TrainingError: the norm is not finite.
         """
         self.grad_norm = grad_norm
         self._losses, numbers = zip(*self._pending, strict=True)
@@ -161,7 +161,7 @@ class LanguageModule(L.LightningModule):
         loss = self.objective(self.model, batch)
         self._val_total += loss.total.item()
         self._val_count += loss.n_targets.item()
-        self.scored = _detached(loss.rows)
+        self.row_losses = _detached(loss.rows)
 
     def on_validation_epoch_end(self) -> None:
         """Make `val_loss` the mean over every target of every rank."""

@@ -43,7 +43,7 @@ class SourceLosses(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Keep the rows' losses, and log them with the step's other figures."""
-        self._train.add(pl_module.scored, batch)  # type: ignore[arg-type]
+        self._train.add(pl_module.row_losses, batch)  # type: ignore[arg-type]
         step = trainer.global_step
         if step == self._step:
             return
@@ -61,7 +61,7 @@ class SourceLosses(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the rows' losses."""
-        self._validation.add(pl_module.scored, batch)  # type: ignore[arg-type]
+        self._validation.add(pl_module.row_losses, batch)  # type: ignore[arg-type]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log them."""

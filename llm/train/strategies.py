@@ -10,26 +10,35 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from llm.bounds import Count
 from llm.errors import missing_package
 from llm.model import Transformer
 from llm.train.module import LanguageModule
+from llm.train.precision import fsdp_policy, is_mixed
 from llm.train.sharding import shard
 from llm.train.tensor_parallel import split_tensors
 from llm.train.zero import ZeroState, frozen_share
 
-HALF = {"bf16": torch.bfloat16, "bf16-mixed": torch.bfloat16}
 
+def lay_out(
+    net: Transformer, precision: str, data_mesh: DeviceMesh, tensor_mesh: DeviceMesh | None = None
+) -> None:
+    """Split a model, in place: its matrices within `tensor_mesh`, where there is one, then all of it over `data_mesh`.
 
-def policy_for(precision: str) -> MixedPrecisionPolicy:
-    """FSDP2's policy for Lightning's `precision`: in a mixed one, weights are gathered and used in half precision, and
-    gradients added up in float32."""
-    if precision not in HALF:
-        return MixedPrecisionPolicy()
-    return MixedPrecisionPolicy(param_dtype=HALF[precision], reduce_dtype=torch.float32)
+    The plan lays a model out by it too.
+
+    Args:
+        net: the model, without storage.
+        precision: Lightning's name of it.
+        data_mesh: processes that read different data.
+        tensor_mesh: processes that share each matrix product.
+    """
+    if tensor_mesh is not None:
+        split_tensors(net, tensor_mesh)
+    shard(net, data_mesh, fsdp_policy(precision))
 
 
 class FSDPStrategy(ModelParallelStrategy):
@@ -40,7 +49,7 @@ class FSDPStrategy(ModelParallelStrategy):
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1)
-        self.policy = MixedPrecisionPolicy()
+        self.sharded_precision = "32-true"
 
     @property
     def precision_plugin(self) -> Precision:
@@ -49,8 +58,8 @@ class FSDPStrategy(ModelParallelStrategy):
 
     @precision_plugin.setter
     def precision_plugin(self, plugin: Precision | None) -> None:
-        if plugin is not None and plugin.precision in HALF:
-            self.policy = policy_for(plugin.precision)
+        if plugin is not None and is_mixed(plugin.precision):
+            self.sharded_precision = plugin.precision
             plugin = Precision()
         self._precision_plugin = plugin
 
@@ -64,12 +73,13 @@ class FSDPStrategy(ModelParallelStrategy):
         """What surrounds `configure_model`: the model is split, without storage yet."""
         module = cast(LanguageModule, self.lightning_module)
         module.compile_blocks()
-        self.lay_out(module.model)
+        lay_out(module.model, self.sharded_precision, self.device_mesh["data_parallel"], self.tensor_mesh)
         yield
 
-    def lay_out(self, net: Transformer) -> None:
-        """Split a model, in place."""
-        shard(net, self.device_mesh["data_parallel"], self.policy)
+    @property
+    def tensor_mesh(self) -> DeviceMesh | None:
+        """The processes that share each matrix product with this one; None where each has all of them."""
+        return None
 
 
 class TensorParallelStrategy(FSDPStrategy):
@@ -83,10 +93,10 @@ class TensorParallelStrategy(FSDPStrategy):
         super().__init__()
         self._tensor_parallel_size = tensor_parallel_size
 
-    def lay_out(self, net: Transformer) -> None:
-        """Split a model's matrices within groups, then all of it over the groups."""
-        split_tensors(net, self.device_mesh["tensor_parallel"])
-        super().lay_out(net)
+    @property
+    def tensor_mesh(self) -> DeviceMesh:
+        """The processes of this one's group."""
+        return self.device_mesh["tensor_parallel"]
 
 
 def check_deepspeed() -> None:
@@ -175,7 +185,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         }
 
     def _initialize_deepspeed_train(self, model: torch.nn.Module) -> None:
-        is_rounded = self.precision_plugin.precision == "bf16-mixed"
+        is_rounded = is_mixed(self.precision_plugin.precision)
         self._frozen = (
             frozen_share(self.module.model, self.global_rank, self.world_size) if is_rounded else {}
         )
@@ -183,7 +193,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         self.state.make_states()
         optimizer = cast(Any, self.optimizers[0])
         # The gradients' norm is known by then, and no weight has changed.
-        optimizer.optimizer.register_step_pre_hook(lambda *_: self._close_step(optimizer._global_grad_norm))
+        optimizer.optimizer.register_step_pre_hook(lambda *_: self._finish_step(optimizer._global_grad_norm))
 
     def backward(self, closure_loss: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Lightning has divided the loss by the micro-batches of a step, which DeepSpeed would do once more."""
@@ -198,9 +208,9 @@ class ZeroStrategy(DeepSpeedStrategy):
         result = super().optimizer_step(optimizer, closure, model, **kwargs)
         if is_last:
             # DeepSpeed leaves out an update that isn't finite, without a word.
-            self._close_step(math.nan)
+            self._finish_step(math.nan)
         return result
 
-    def _close_step(self, norm: Any) -> None:
-        if self.module.is_open:
-            self.module.close_step(self.optimizers[0], float(norm))
+    def _finish_step(self, norm: Any) -> None:
+        if self.module.has_pending_gradients:
+            self.module.finish_step(self.optimizers[0], float(norm))

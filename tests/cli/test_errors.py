@@ -177,6 +177,7 @@ def test_every_problem_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> No
         (["generate", "run=x", "temperature=nan"], "expected float"),
         (["generate", "run=x", "max_new_tokens=-5"], "expected int above 0"),
         (["generate", "run=x", "prompt", "hello"], "write prompt=<value>"),
+        (["plan", "mfu=0.5"], "Did you mean matmul_efficiency?"),
         (["evaluate"], "run: this is needed"),
         (["evaluate", "run=x", "data.paths=y"], "data=text"),
         (["evaluate", "run=x", "optimizer=muon"], "no key optimizer"),

@@ -1,12 +1,16 @@
 """`dry_run=true`: figures that add up, and nothing written."""
 
+import json
 import re
+from dataclasses import fields
 
 import pytest
 import yaml
 from safetensors.torch import load_file
 
 from llm.cli.main import main
+from llm.jobs.show import MEMORY_KINDS, duration
+from llm.plan import Memory
 from tests.commands import without
 
 
@@ -90,6 +94,22 @@ def test_the_composed_config_comes_first(tiny, capsys):
     config = yaml.safe_load(said.out.partition("The run\n")[0])
     assert config["trainer"]["max_steps"] == 8
     assert config["dry_run"] is True
+
+
+def test_it_takes_as_long_as_the_plan_says(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("llm.train.derive.peak_flops", lambda *_: 1e9)
+    words = ["trainer.max_steps=5000", "activation_checkpointing=1", "name=a"]
+    code, said = dry(tiny, capsys, *words)
+    assert code == 0
+    given = without(tiny, "trainer.max_steps")
+    assert main(["plan", *given, *words, f"out={tmp_path}/plan.json"]) == 0
+    planned = json.loads((tmp_path / "plan.json").read_text())
+    assert planned["train_seconds"] > 60
+    assert figures(said.out)["time"] == f"about {duration(planned['train_seconds'])}"
+
+
+def test_every_kind_of_memory_is_told_of():
+    assert set(MEMORY_KINDS) == {field.name for field in fields(Memory)}
 
 
 def test_what_training_refuses_is_refused(tiny, capsys):

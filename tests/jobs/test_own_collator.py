@@ -10,7 +10,7 @@ from llm.data.collators.base import TokenCounts
 from llm.data.mixture import MixedStream, SourceShare, samples_of
 from llm.data.sampling.windows import Windows
 from llm.errors import ConfigError
-from llm.jobs import dry_run
+from llm.jobs import outlook
 from llm.model import ModelConfig
 from llm.tokenizer import ByteSpec
 
@@ -115,6 +115,6 @@ class LastWord(CausalCollator):
 
 
 def test_one_of_windows_says_what_they_take_before_there_is_a_text():
-    nothing, origin = dry_run.Text(None, None), SimpleNamespace(tokenizer=ByteSpec())
-    cost, _ = dry_run._samples(naming("LastWord"), origin, nothing, ModelConfig(context_length=32))
+    nothing, origin = outlook.Text(None, None), SimpleNamespace(tokenizer=ByteSpec())
+    cost, _ = outlook._samples(naming("LastWord"), origin, nothing, ModelConfig(context_length=32))
     assert cost.mean == cost.longest == TokenCounts(32, 32, 1)

@@ -52,11 +52,12 @@ def test_the_figures_add_up(plan, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
-def test_tokens_a_second_follow_the_stated_mfu(plan):
+def test_tokens_a_second_follow_the_stated_efficiency(plan):
     one, half = (
-        plan(f"mfu={mfu}", "hardware.memory_gb_per_s=null", "trainer.accelerator=cpu")[0]
-        for mfu in (0.4, 0.2)
+        plan(f"matmul_efficiency={share}", "hardware.memory_gb_per_s=null", "trainer.accelerator=cpu")[0]
+        for share in (0.4, 0.2)
     )
+    assert (one["matmul_efficiency"], half["matmul_efficiency"]) == (0.4, 0.2)
     assert one["tokens_per_second"] == pytest.approx(2 * half["tokens_per_second"])
     assert one["model_mfu"] == pytest.approx(0.4)
 
@@ -145,7 +146,7 @@ def test_a_batch_that_nobody_asked_for_suits_the_devices(plan):
     ("words", "says"),
     [
         (("hardware.memory_gb=-1",), "hardware.memory_gb=-1"),
-        (("mfu=2",), "mfu=2"),
+        (("matmul_efficiency=2",), "matmul_efficiency=2"),
         (("strategy=single", "trainer.devices=8"), "strategy=single trains on one device"),
         (("strategy=fsdp", "trainer.devices=3", "data.batch_size=32"), "cannot be shared evenly by 3"),
         (

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from llm.plan import kept_checkpoints, training_seconds
+from llm.plan import kept_checkpoints
 from llm.train import checkpoint
 
 
@@ -27,7 +27,3 @@ CASES = itertools.product((5, 40, 41), (10,), (1, 2), (False, True), (None, 20))
 def test_as_many_as_the_retention_leaves(tmp_path, max_steps, every, keep_last, keep_best, keep_every):
     found = most_at_a_time(tmp_path, max_steps, min(every, max_steps), keep_last, keep_best, keep_every)
     assert kept_checkpoints(max_steps, every, keep_last, keep_best, keep_every) == found
-
-
-def test_time_is_operations_by_the_share_of_the_peak():
-    assert training_seconds(8e9, 1e9, 2, "cpu") == pytest.approx(10.0)

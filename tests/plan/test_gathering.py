@@ -13,9 +13,9 @@ from llm.model import ModelConfig, Transformer
 from llm.plan import Layout, ledger
 from llm.plan import gathering as gatherings
 from llm.plan.gathering import Gathering, follow, gathered
+from llm.train.activation_checkpointing import apply_activation_checkpointing
 from llm.train.optimizers import adamw
 from llm.train.parallelism import STRATEGIES
-from llm.train.recompute import recompute
 
 GPT = {
     "d_model": 512,
@@ -57,10 +57,10 @@ class Outer(nn.Module):
         return self.net(*args, **kwargs)
 
 
-def made(shape, device="cpu", recomputed=None):
+def made(shape, device="cpu", checkpointing=None):
     with torch.device(device):
         net = Transformer(ModelConfig.from_dict(shape))
-    recompute(net, recomputed)
+    apply_activation_checkpointing(net, checkpointing)
     return net
 
 
@@ -69,7 +69,7 @@ def batch(net):
     return {"tokens_bt": tokens} | ({} if net.encoder is None else {"source_bs": tokens})
 
 
-def by_deepspeed(rank, folder, shape, recomputed, ahead, reused, live):
+def by_deepspeed(rank, folder, shape, checkpointing, ahead, reused, live):
     """What its coordinator gathers and lets go, pass by pass, as a file."""
     os.environ |= {"DS_ACCELERATOR": "cpu", "LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}
     import deepspeed
@@ -81,7 +81,7 @@ def by_deepspeed(rank, folder, shape, recomputed, ahead, reused, live):
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=1
     )
     deepspeed.init_distributed("gloo", auto_mpi_discovery=False)
-    net = made(shape, recomputed=recomputed)
+    net = made(shape, checkpointing=checkpointing)
     torch.manual_seed(0)
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.02)
@@ -126,11 +126,11 @@ def by_deepspeed(rank, folder, shape, recomputed, ahead, reused, live):
     torch.distributed.destroy_process_group()
 
 
-def by_plan(monkeypatch, shape, recomputed, ahead, reused, live):
+def by_plan(monkeypatch, shape, checkpointing, ahead, reused, live):
     monkeypatch.setattr(gatherings, "PREFETCHED", ahead)
     monkeypatch.setattr(gatherings, "REUSED", reused)
     monkeypatch.setattr(gatherings, "LIVE", live)
-    net = made(shape, recomputed=recomputed)
+    net = made(shape, checkpointing=checkpointing)
     names = {p: name for name, p in net.named_parameters()}
     events = []
     send, let_go = gatherings.Message.__init__, Gathering._let_go

@@ -6,7 +6,7 @@ import pytest
 from test_trace import PARAMETERS, step
 
 from llm.plan import Choice, Hardware, Layout, Memory, Planner, Trace, search
-from llm.train.derive import check_recomputed
+from llm.train.derive import check_activation_checkpointing
 from llm.train.parallelism import STRATEGIES
 
 H100 = Hardware("cuda", 80, 989, 67, 3350, 450, 64, 50)
@@ -36,14 +36,16 @@ def searched(monkeypatch):
 
 def planner(room):
     def make(choice):
-        check_recomputed(choice.recomputed, choice.parallelism)
+        check_activation_checkpointing(choice.activation_checkpointing, choice.parallelism)
         layout = Layout(choice.parallelism, 8, "cuda")
-        accumulation = 64 // (layout.readers * choice.micro_batch_size)
+        accumulation = 64 // (layout.data_parallel_size * choice.micro_batch_size)
         return dataclasses.replace(
             step(layout=layout, micro_batch_size=choice.micro_batch_size), accumulation=accumulation
         )
 
-    return Planner(make, H100, room, batch_size=64, peak_flops=989e12, float32_flops=67e12, mfu=0.4)
+    return Planner(
+        make, H100, room, batch_size=64, peak_flops=989e12, float32_flops=67e12, matmul_efficiency=0.4
+    )
 
 
 def test_where_weights_do_not_fit_whole_nothing_is_traced(searched):

@@ -15,11 +15,11 @@ from llm.data.collators.base import SampleCost
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.objective.cross_entropy import CrossEntropy
 from llm.plan import Layout, TrainingStep, blanks, blanks_like, ledger, trace, whole_context
-from llm.plan.trace import parameter_dtype, trace_all
+from llm.plan.trace import trace_all
+from llm.train.activation_checkpointing import apply_activation_checkpointing
 from llm.train.memory import MEASURED_STEPS
 from llm.train.optimizers import Muon, adamw
 from llm.train.parallelism import STRATEGIES
-from llm.train.recompute import recompute
 from llm.train.zero import frozen_share
 
 SHAPE = ModelConfig(d_model=64, n_layers=3, n_heads=4, n_kv_heads=2, context_length=128, vocab_size=500)
@@ -30,10 +30,10 @@ ADAMW = functools.partial(adamw, lr=1e-3)
 MUON = functools.partial(Muon, lr=1e-3)
 
 
-def model(shape, recomputed=None):
+def model(shape, checkpointing=None):
     with torch.device("meta"):
         net = Transformer(shape)
-    recompute(net, recomputed)
+    apply_activation_checkpointing(net, checkpointing)
     return net
 
 
@@ -43,15 +43,15 @@ def filled(shape, extra_fields=()):
     return functools.partial(blanks, SampleCost(whole, whole, extra_fields))
 
 
-def step(shape=SHAPE, strategy="single", processes=1, tensor=1, recomputed=None, **changes):
+def step(shape=SHAPE, strategy="single", processes=1, tensor=1, checkpointing=None, **changes):
     keys = {
         "layout": Layout(dataclasses.replace(STRATEGIES[strategy], tensor_parallel_size=tensor), processes),
-        "model": functools.partial(model, recomputed=recomputed),
+        "model": functools.partial(model, checkpointing=checkpointing),
         "batches": filled(shape),
         "optimizer": ADAMW,
         "precision": "32-true",
         "micro_batch_size": 4,
-        "period": recomputed if isinstance(recomputed, int) else 1,
+        "pattern_length": checkpointing if isinstance(checkpointing, int) else 1,
         # From the second on all state is there; more of them matter to the gaps of a heap alone.
         "steps": 2,
     }
@@ -121,12 +121,12 @@ def test_muon_is_traced_too():
     assert 4 * PARAMETERS < update.optimizer < 8 * PARAMETERS
 
 
-def really_allocated(shape, recomputed, precision, batch):
+def really_allocated(shape, checkpointing, precision, batch):
     """The most bytes that torch's allocator had given out in two steps on real tensors."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         net = Transformer(shape)
         init_weights(net, 0)
-        recompute(net, recomputed)
+        apply_activation_checkpointing(net, checkpointing)
         optimizer = ADAMW(net.named_parameters())
         for _ in range(2):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
@@ -143,13 +143,13 @@ def really_allocated(shape, recomputed, precision, batch):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("recomputed", [None, 1, "selective"])
+@pytest.mark.parametrize("checkpointing", [None, 1, "selective"])
 @pytest.mark.parametrize("micro_batch_size", [1, 8])
-def test_the_peak_is_what_torch_gives_out(recomputed, precision, micro_batch_size):
+def test_the_peak_is_what_torch_gives_out(checkpointing, precision, micro_batch_size):
     said = trace_all(
-        step(recomputed=recomputed, precision=precision, micro_batch_size=micro_batch_size)
+        step(checkpointing=checkpointing, precision=precision, micro_batch_size=micro_batch_size)
     ).peak.tensors
-    taken = really_allocated(SHAPE, recomputed, precision, next(filled(SHAPE)(micro_batch_size)))
+    taken = really_allocated(SHAPE, checkpointing, precision, next(filled(SHAPE)(micro_batch_size)))
     assert said == pytest.approx(taken, rel=0.1)
 
 
@@ -277,7 +277,7 @@ def test_what_is_offloaded_is_the_hosts():
 
 
 @pytest.mark.parametrize(
-    ("strategy", "recomputed"),
+    ("strategy", "checkpointing"),
     [
         ("single", None),
         # A step of each is traced three times, in seconds.
@@ -287,11 +287,11 @@ def test_what_is_offloaded_is_the_hosts():
         ),
     ],
 )
-def test_a_deep_model_is_on_the_line_through_two_shallow_ones(strategy, recomputed):
+def test_a_deep_model_is_on_the_line_through_two_shallow_ones(strategy, checkpointing):
     # Deeper than two shallow ones together.
-    deep = dataclasses.replace(SHAPE, n_layers=20 if recomputed == 3 else 10)
+    deep = dataclasses.replace(SHAPE, n_layers=20 if checkpointing == 3 else 10)
     processes = 2 if strategy == "fsdp" else 1
-    whole = step(deep, strategy, processes, recomputed=recomputed, steps=MEASURED_STEPS)
+    whole = step(deep, strategy, processes, checkpointing=checkpointing, steps=MEASURED_STEPS)
     counted, traced = trace(whole), trace_all(whole)
     assert len(counted.peaks) < len(traced.peaks)
     assert counted.peak.tensors == pytest.approx(traced.peak.tensors, rel=1e-3)
@@ -304,7 +304,7 @@ def test_more_takes_more():
     one, four = (trace_all(step(micro_batch_size=n)).peak.tensors for n in (1, 4))
     assert one < four
     again, products, kept = (
-        trace_all(step(recomputed=r, micro_batch_size=16)).peak.tensors for r in (1, "selective", None)
+        trace_all(step(checkpointing=r, micro_batch_size=16)).peak.tensors for r in (1, "selective", None)
     )
     assert again < products < kept
     two, eight = (trace_all(step(strategy="fsdp", processes=n)).peak.tensors for n in (2, 8))
@@ -351,11 +351,6 @@ def test_each_micro_batch_has_its_own_shape():
 def test_tracing_leaves_the_default_dtype_alone():
     trace_all(step(precision="bf16-true"))
     assert torch.get_default_dtype() == torch.float32
-
-
-@pytest.mark.parametrize(("precision", "width"), [("bf16-true", 2), ("bf16-mixed", 4), ("64-true", 8)])
-def test_weights_are_as_wide_as_the_precision_keeps_them(precision, width):
-    assert parameter_dtype(precision).itemsize == width
 
 
 @pytest.mark.parametrize("architecture", ["encoder", "encoder_decoder"])

@@ -40,7 +40,7 @@ def logged():
 
 def one_step(trainer, rows):
     """A step and a validation of two samples, one of each source."""
-    losses, module = SourceLosses(Halves.source_names, Halves(), Halves()), SimpleNamespace(scored=rows)
+    losses, module = SourceLosses(Halves.source_names, Halves(), Halves()), SimpleNamespace(row_losses=rows)
     batch = Batch.of(tokens_bt=np.zeros((2, 4)), targets_bk=np.zeros((2, 4)), indices_b=np.array([2, 5]))
     losses.on_train_start(trainer, module)
     trainer.global_step = 1

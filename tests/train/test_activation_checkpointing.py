@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm.model import ModelConfig, Transformer, init_weights
 from llm.plan.ledger import Ledger
-from llm.train.recompute import recompute
+from llm.train.activation_checkpointing import apply_activation_checkpointing
 
 CONFIG = ModelConfig(
     d_model=32, n_layers=4, n_heads=2, d_ff=64, context_length=16, vocab_size=16, dropout=0.1
@@ -17,7 +17,7 @@ TOKENS_BT = torch.arange(64).view(4, 16) % 16
 def model(which, config=CONFIG):
     net = Transformer(config)
     init_weights(net, 0)
-    recompute(net, which)
+    apply_activation_checkpointing(net, which)
     return net
 
 

@@ -15,7 +15,8 @@ from torch.utils.checkpoint import (
 from llm.model import Transformer
 from llm.train.sharding import blocks
 
-Recomputed = int | Literal["selective"] | None
+# Every so many blocks, or all of them in part; None: nothing is computed again.
+Checkpointing = int | Literal["selective"] | None
 
 # What takes most of the time and least of the memory.
 KEPT = {
@@ -29,21 +30,21 @@ KEPT = {
 }
 
 
-def recompute(net: Transformer, which: Recomputed) -> None:
+def apply_activation_checkpointing(net: Transformer, checkpointing: Checkpointing) -> None:
     """Let blocks keep less for their backward pass, in place: less memory for more time, and the same gradients.
 
     With n, every n-th block keeps its input alone (arXiv 1604.06174). With `selective`, each keeps that and the results
     of matrix products and of attention (arXiv 2205.05198). With None, nothing changes.
     """
-    if which is None:
+    if checkpointing is None:
         return
-    every, how = (1, {"context_fn": _keep_products}) if which == "selective" else (which, {})
+    every, how = (1, {"context_fn": _keep_products}) if checkpointing == "selective" else (checkpointing, {})
     for index, block in enumerate(blocks(net)):
         if index % every == 0:
-            block.forward = _recomputed(block.forward, how)  # type: ignore[method-assign]
+            block.forward = _checkpointed(block.forward, how)  # type: ignore[method-assign]
 
 
-def _recomputed(forward: Callable[..., Tensor], how: dict[str, Any]) -> Callable[..., Tensor]:
+def _checkpointed(forward: Callable[..., Tensor], how: dict[str, Any]) -> Callable[..., Tensor]:
     @wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Tensor:
         if not torch.is_grad_enabled():
