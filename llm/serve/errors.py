@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from llm.errors import UserError
 
+GOOGLE_ROUTES = "/documents:"  # what the path of each of Google's routes has in it
 # The names of google.rpc.Code by HTTP status.
 GOOGLE_STATUS = {
     401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 408: "DEADLINE_EXCEEDED",
@@ -40,7 +41,7 @@ class ApiError(Exception):
 
     def response(self, path: str) -> JSONResponse:
         """The whole answer to a request for `path`."""
-        if "/documents:" in path:
+        if GOOGLE_ROUTES in path:
             body = self.google_body()
         elif path.startswith("/models/"):
             body = {"error": self.message}  # Hugging Face's
