@@ -61,7 +61,8 @@ class Guarding:
             raise ConfigError(
                 f"allowed_hosts: others reach the server by {allowed_hosts[0]}. Set api_key= (or LLM_API_KEY)."
             )
-        hosts = (*LOOPBACK, host.strip("[]").lower()) if allowed_hosts or is_loopback(host) else None
+        # Elsewhere the key keeps strangers out, and probes know a machine by many names.
+        hosts = (*LOOPBACK, host.strip("[]").lower()) if is_loopback(host) else None
         return cls(api_key, hosts, frozenset(allowed.lower() for allowed in allowed_hosts))
 
     def knows_host(self, host: str) -> bool:

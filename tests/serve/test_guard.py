@@ -121,9 +121,13 @@ def ask_models(guarding, headers, path="/v1/models"):
 )
 def test_a_proxy_is_known_by_the_name_that_it_is_allowed(host, headers):
     assert ask_models(Guarding.of(host, KEY, ["Chat.example.com"]), headers) == (200, None)
-    refused = "host" if headers["Host"] == "chat.example.com" else "origin"
-    other = Guarding.of(host, KEY, ["other.example.com"])
-    assert ask_models(other, headers) == (403, refused)
+
+
+def test_a_proxy_is_known_by_no_other_name():
+    other = Guarding.of("127.0.0.1", KEY, ["other.example.com"])
+    assert ask_models(other, CADDY) == (403, "host")
+    assert ask_models(other, NGINX) == (403, "origin")
+    assert ask_models(Guarding.of("0.0.0.0", KEY, ["other.example.com"]), NGINX) == (403, "origin")
 
 
 def test_without_allowed_hosts_no_other_name_is_known():
