@@ -1,6 +1,6 @@
 # `llm serve` for a folder mounted at /model, without root and without a compiler.
 #   docker build -t llm .
-#   docker run -p 127.0.0.1:8000:8000 -e LLM_API_KEY=a-long-secret -v "$PWD/runs/mine:/model/mine:ro" llm run=/model/mine
+#   docker run --stop-timeout 40 -p 127.0.0.1:8000:8000 -e LLM_API_KEY=a-long-secret -v "$PWD/runs/mine:/model/mine:ro" llm run=/model/mine
 FROM python:3.11-slim AS build
 WORKDIR /source
 RUN python -m venv /venv
@@ -23,7 +23,7 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
 USER llm
 WORKDIR /home/llm
 EXPOSE 8000
-HEALTHCHECK --start-period=60s --interval=10s --timeout=5s \
+HEALTHCHECK --start-period=600s --interval=10s --timeout=5s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["llm", "serve", "host=0.0.0.0", "port=8000"]

@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 
 from llm.malloc import CACHE, TUNABLES
-from tests.browsing import chromium
+from tests.browsing import chromium, pytest_terminal_summary  # noqa: F401  # pytest finds the hook by its name here
 from tests.commands import changed
 from tests.task_files import write_tasks
 from tests.warm import ranks

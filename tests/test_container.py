@@ -27,6 +27,12 @@ def test_what_is_copied_exists_and_is_not_ignored():
     assert copied == set(let_in)
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_no_page_has_more_copied_into_the_image(page):
+    # What stands in .dockerignore lets nothing else in, and the build would fail.
+    assert not re.search(r"^COPY ", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_the_command_composes_and_the_server_is_not_roots():
     entry = json.loads(re.search(r"^ENTRYPOINT (.+)$", DOCKERFILE, re.MULTILINE)[1])
     assert entry[:2] == ["llm", "serve"]

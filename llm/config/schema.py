@@ -322,6 +322,12 @@ class ServeConfig:
     host: NonEmpty = "127.0.0.1"  # the address to listen on; any but this machine's own needs api_key
     port: Port = 8000  # 0 takes a free one
     api_key: str | None = None  # what clients must send; better in the environment, as LLM_API_KEY
+    allowed_hosts: list[NonEmpty] = field(
+        default_factory=list
+    )  # what a proxy before it is called, as in chat.example.com
+    frame_ancestors: list[NonEmpty] = field(
+        default_factory=list
+    )  # sites that may show the page in a frame; empty: none
     max_batch_size: Count = 16  # texts that a model writes at a time
     max_waiting: Whole = 64  # texts that may wait beside them; more are refused with 429
     cache_gib: Positive = 4.0  # memory of a model's cache; where short, fewer texts at a time

@@ -27,27 +27,23 @@ def run(composed: Composed) -> int:
     """Serve until SIGTERM or Ctrl-C, then finish what is under way; returns the exit code."""
     config = composed.config
     try:
-        import uvicorn
-
-        from llm.serve import Guarding, create_app
+        from llm.serve import Guarding, check_frame_ancestors, create_app, server_of
     except ModuleNotFoundError as error:
         raise missing_package("llm serve", str(error.name), "serve") from None
-    guarding = Guarding.of(config["host"], config["api_key"] or os.environ.get(KEY_VARIABLE) or None)
-    with _listen(config["host"], config["port"]) as listening:
+    api_key = config["api_key"] or os.environ.get(KEY_VARIABLE) or None
+    guarding = Guarding.of(config["host"], api_key, config["allowed_hosts"])
+    check_frame_ancestors(config["frame_ancestors"])
+    with _bound(config["host"], config["port"]) as bound:
         models = _models(config)
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-        settings = uvicorn.Config(
-            create_app(models, guarding),
-            log_level="warning",
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-            server_header=False,
-        )
-        _announce(models, listening)
+        server = server_of(create_app(models, guarding, config["frame_ancestors"]), DRAIN_SECONDS)
+        _listen(bound)
+        _announce(models, bound)
         # uvicorn drains, then sends itself the signal again.
         signal.signal(signal.SIGTERM, _stop)
         signal.signal(signal.SIGINT, _stop)
         sys.setswitchinterval(SWITCH_SECONDS)
-        uvicorn.Server(settings).run(sockets=[listening])
+        server.run(sockets=[bound])
     return 0
 
 
@@ -104,12 +100,35 @@ def _draft(config: Config) -> build.Usable | None:
     return build.Usable(build.for_inference(net, config["precision"], 1), tokenizer)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that has the port, and takes no connection: until the models are loaded, probes are to fail at once.
+
+    Raises:
+        ConfigError: the port is taken, or the host is none of this machine's.
+    """
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return socket.create_server((host.strip("[]"), port), family=family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if bound.family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host.strip("[]"), port))
     except OSError as error:
-        raise ConfigError(f"host={host} port={port}: {error.strerror}. Choose another port=.") from error
+        bound.close()
+        raise _taken(host, port, error) from error
+    return bound
+
+
+def _listen(bound: socket.socket) -> None:
+    """Take connections; a ConfigError where another program has begun to, on the same port, in the meantime."""
+    try:
+        bound.listen()
+    except OSError as error:
+        host, port = bound.getsockname()[:2]
+        raise _taken(host, port, error) from error
+
+
+def _taken(host: str, port: int, error: OSError) -> ConfigError:
+    return ConfigError(f"host={host} port={port}: {error.strerror}. Choose another port=.")
 
 
 def _announce(models: Sequence[Any], listening: socket.socket) -> None:

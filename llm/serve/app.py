@@ -18,11 +18,12 @@ from llm.serve.writing import Gone
 LEFT = 499  # nginx's status for a client that has left, which nobody receives
 
 
-def create_app(models: Sequence[Served], guarding: Guarding) -> FastAPI:
-    """The application that serves `models`."""
+def create_app(models: Sequence[Served], guarding: Guarding, frame_ancestors: Sequence[str] = ()) -> FastAPI:
+    """The application that serves `models`, with a page that the sites `frame_ancestors` may show in a frame."""
     # The usual pages of documentation load scripts from elsewhere.
     app = FastAPI(title="llm", version=__version__, lifespan=_working, docs_url=None, redoc_url=None)
     app.state.registry, app.state.metrics = Registry(models), Metrics()
+    app.state.frame_ancestors = tuple(frame_ancestors)
     handle_errors(app)
     app.add_exception_handler(Gone, _to_nobody)
     app.add_middleware(Guard, guarding=guarding, observe=app.state.metrics.observe)

@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from llm.errors import UserError
 
+GOOGLE_ROUTES = "/documents:"  # what the path of each of Google's routes has in it
 # The names of google.rpc.Code by HTTP status.
 GOOGLE_STATUS = {
     401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 408: "DEADLINE_EXCEEDED",
@@ -80,7 +81,7 @@ class HuggingFaceRoute(ShapedRoute):
 
 def route_by_path(path: str) -> type[ShapedRoute]:
     """Whose route a path looks like, where none is known: for what the guard refuses, and for what isn't there."""
-    if "/documents:" in path:
+    if GOOGLE_ROUTES in path:
         return GoogleRoute
     return HuggingFaceRoute if path.startswith("/models/") else OpenAIRoute
 

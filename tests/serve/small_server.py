@@ -5,10 +5,8 @@ import socket
 import threading
 import time
 
-import uvicorn
-
 from llm.model import ModelConfig, Transformer, init_weights
-from llm.serve import Guarding, create_app
+from llm.serve import Guarding, create_app, server_of
 from llm.tokenizer import ByteSpec
 from tests.small_models import shaken
 
@@ -25,14 +23,15 @@ def small(seed=0, **changes):
 
 
 @contextlib.contextmanager
-def serving(*models, guarding=None):
+def serving(*models, guarding=None, host="127.0.0.1", frame_ancestors=()):
     """The address of a server of `models`."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(models, guarding or Guarding())
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, 0), family=family)
+    server = server_of(create_app(models, guarding or Guarding.of(host, None), frame_ancestors))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listening.getsockname()[1]}"
     try:
         wait_until(lambda: server.started)
         yield address

@@ -2,7 +2,9 @@
 
 import html
 import json
+import logging
 
+import httpx
 import pytest
 from google.api_core.exceptions import BadRequest, NotFound, Unauthorized
 from google.auth.credentials import AnonymousCredentials
@@ -12,7 +14,8 @@ from small_server import TOKENIZER, serving, small
 from llm import build
 from llm.cli.main import main
 from llm.generation import classify, mentions, tagged_words
-from llm.serve import Guarding, Served
+from llm.serve import Guarding, Served, guard
+from llm.serve.google import answers
 from llm.serve.google.schema import Document, DocumentType, EncodingType
 from llm.serve.google.text import PlainText, Sentence
 from llm.serve.sentiment import polarities, score
@@ -151,6 +154,7 @@ def test_a_texts_entities_are_what_its_tags_name(client, service, models, encodi
         assert entity.type_ == (service.Entity.Type.PERSON if person else service.Entity.Type.OTHER)
         for mention in entity.mentions:
             assert mention.text.content == entity.name
+            assert mention.type_.name == ("PROPER" if person else "TYPE_UNKNOWN")
             if codec is None:
                 assert mention.text.begin_offset == -1
             elif "&" not in entity.name:
@@ -161,6 +165,37 @@ def test_a_texts_entities_are_what_its_tags_name(client, service, models, encodi
         assert sum(entity.salience for entity in answer.entities) == pytest.approx(1, abs=1e-5)
     else:
         assert all(0 < mention.probability <= 1 for entity in answer.entities for mention in entity.mentions)
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("PER", True), ("Location", True), ("GPE", True), ("product", True), ("MISC", True), ("NORP", True),
+        ("DATE", False), ("MONEY", False), ("CARDINAL", False), ("PHONE_NUMBER", False), ("disease", False),
+    ],
+)  # fmt: skip
+def test_which_kinds_are_names(kind, named):
+    (entity,) = answers.entities("v1", [answers.Mentioned("x", kind, 0, 0.5)])["entities"]
+    assert entity["mentions"][0]["type"] == ("PROPER" if named else "TYPE_UNKNOWN")
+
+
+def test_our_yardstick_finds_what_our_server_finds(server, models, tmp_path, monkeypatch):
+    namer = models["namer"]
+    texts = ["Ann saw New York .", "é Rome is a city", "Byron read Notes on it"]
+    told = tagged_words(namer.model, namer.tokenizer, texts)
+    predicted = [[word.tag for word in words] for words in told]
+    people = [[tag if tag.endswith("PER") else "O" for tag in tags] for tags in predicted]
+    assert sum(tag == "B-PER" for tags in people for tag in tags) > 1
+    lines = [
+        "\n".join(f"{word} {tag}" for word, tag in zip(text.split(), tags, strict=True))
+        for text, tags in zip(texts, people, strict=True)
+    ]
+    (tmp_path / "a.conll").write_text("\n\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    words = ["google_nl.task=entities", f"google_nl.base_url={server}", "data=conll", "data.paths=a.conll"]
+    assert main(["evaluate", "model=google_nl", *words]) == 0
+    (entry,) = json.loads((tmp_path / "answers/google_nl/evaluation.json").read_text())
+    assert entry["metrics"]["f1"] == 1.0
 
 
 def test_entities_among_the_annotations(client, service):
@@ -213,6 +248,43 @@ def test_a_key_comes_as_googles_clients_send_it(service):
         assert client_of(service, address, api_key="sk-secret").classify_text(**ask).categories
         with pytest.raises(Unauthorized, match="API key"):
             client_of(service, address, api_key="sk-secret-not").classify_text(**ask)
+
+
+def test_a_key_comes_in_the_address_as_in_googles_rest(caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    judge = Served("judge", small(4, architecture="encoder", pooler=True, labels=("0", "1")), TOKENIZER)
+    body = {"document": {"type": "PLAIN_TEXT", "content": "a"}}
+    with serving(judge, guarding=Guarding("sk-se+cret")) as address, httpx.Client(base_url=address) as client:
+
+        def status(path, query, **headers):
+            return client.post(f"{path}?{query}", json=body, headers=headers).status_code
+
+        for path in ("/v1/documents:classifyText", "/v2/documents:classifyText", "/models/judge/v1/documents:classifyText"):  # fmt: skip
+            assert status(path, "key=sk-se%2Bcret") == 200
+            assert status(path, "alt=json&key=sk-se%2Bcret") == 200
+            for wrong in ("", "key", "key=", "key=sk-se", "key=sk-se%2Bcret2", "api_key=sk-se%2Bcret", "key=%ff",
+                          "&".join(["a=1"] * 999)):  # fmt: skip
+                assert status(path, wrong) == 401, wrong
+            # A header that brings a key is what counts.
+            assert status(path, "key=sk-se%2Bcret", Authorization="Bearer wrong") == 401
+        for path in ("/v1/completions", "/models/judge", "/v1/models", "/metrics", "/"):
+            assert status(path, "key=sk-se%2Bcret") == 401, path
+        figures = client.get("/metrics", headers={"Authorization": "Bearer sk-se+cret"}).text
+    # httpx, the client, logs what it asks for.
+    said = [
+        record.getMessage() for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))
+    ]
+    for secret in ("sk-se+cret", "sk-se%2Bcret"):
+        assert secret not in "".join(said) + "".join(capfd.readouterr()) + figures
+
+
+def test_a_key_in_the_address_is_compared_in_constant_time(monkeypatch):
+    compared = []
+    monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or False)
+    judge = Served("judge", small(4, architecture="encoder", pooler=True, labels=("0", "1")), TOKENIZER)
+    with serving(judge, guarding=Guarding("sk-secret")) as address:
+        httpx.post(f"{address}/v1/documents:classifyText?key=wrong", json={})
+    assert compared == [(b"wrong", b"sk-secret")]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ from small_server import TOKENIZER, serving, small, wait_until
 
 from llm.cli.main import main
 from llm.errors import ConfigError
-from llm.serve import Guarding, Served
+from llm.jobs import serve as serve_job
+from llm.serve import Guarding, Served, connections
 from llm.serve import guard as guard_module
 
 KEY = "sk-secret"
@@ -90,6 +92,82 @@ def test_loopback_needs_none(host):
     assert Guarding.of(host, None).api_key is None
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1"])
+def test_a_server_answers_at_the_address_that_it_listens_on(host):
+    with serving(Served("tiny", small(), TOKENIZER), host=host) as address, httpx.Client() as client:
+        port = httpx.URL(address).port
+        own = {"Origin": address}
+        assert client.get(f"{address}/v1/models", headers=own).status_code == 200
+        for other in ("127.9.9.9", "[::2]", "evil.example"):
+            strange = {"Host": f"{other}:{port}"}
+            assert client.get(f"{address}/v1/models", headers=strange).status_code == 403, other
+
+
+SITE = "https://chat.example.com"
+CADDY = {"Host": "chat.example.com", "Origin": SITE}  # hands on what the browser sent
+NGINX = {"Host": "127.0.0.1:8000", "Origin": SITE}  # puts the address of proxy_pass in the Host
+
+
+def ask_models(guarding, headers, path="/v1/models"):
+    with serving(Served("tiny", small(), TOKENIZER), guarding=guarding) as address:
+        key = {"Authorization": f"Bearer {KEY}"}
+        answer = httpx.get(f"{address}{path}", headers=key | headers)
+    return answer.status_code, answer.json().get("error", {}).get("code")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "headers", [CADDY, NGINX, {"Host": "chat.example.com"}], ids=["caddy", "nginx", "a program"]
+)
+def test_a_proxy_is_known_by_the_name_that_it_is_allowed(host, headers):
+    assert ask_models(Guarding.of(host, KEY, ["Chat.example.com"]), headers) == (200, None)
+
+
+def test_a_proxy_is_known_by_no_other_name():
+    other = Guarding.of("127.0.0.1", KEY, ["other.example.com"])
+    assert ask_models(other, CADDY) == (403, "host")
+    assert ask_models(other, NGINX) == (403, "origin")
+    assert ask_models(Guarding.of("0.0.0.0", KEY, ["other.example.com"]), NGINX) == (403, "origin")
+
+
+def test_without_allowed_hosts_no_other_name_is_known():
+    assert ask_models(Guarding.of("127.0.0.1", KEY), CADDY) == (403, "host")
+    assert ask_models(Guarding.of("127.0.0.1", KEY), NGINX) == (403, "origin")
+    assert ask_models(Guarding.of("0.0.0.0", KEY), CADDY) == (200, None)
+    assert ask_models(Guarding.of("0.0.0.0", KEY), NGINX) == (403, "origin")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://chat.example.com:8443", "https://evil.example", "https://chat.example.com.evil.example", "null", "http://["],
+)  # fmt: skip
+def test_an_allowed_host_lets_no_other_origin_in(origin):
+    guarding = Guarding.of("127.0.0.1", KEY, ["chat.example.com"])
+    assert ask_models(guarding, {"Host": "127.0.0.1:8000", "Origin": origin}) == (403, "origin")
+    with_port = Guarding.of("127.0.0.1", KEY, ["chat.example.com:8443"])
+    there = {"Host": "chat.example.com:8443", "Origin": "https://chat.example.com:8443"}
+    assert ask_models(with_port, there) == (200, None)
+
+
+def test_health_answers_a_probe_by_any_name():
+    guarding = Guarding.of("127.0.0.1", KEY, ["chat.example.com"])
+    assert ask_models(guarding, {"Host": "10.0.3.17:8000", "Authorization": ""}, "/health") == (200, None)
+
+
+def test_a_server_behind_a_proxy_needs_a_key():
+    with pytest.raises(ConfigError, match=r"by chat\.example\.com\. Set api_key="):
+        Guarding.of("127.0.0.1", None, ["chat.example.com"])
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["https://chat.example.com", "chat.example.com/", "*", "*.example.com", "a b", "", "a:", "a:b", "[::1"],
+)
+def test_what_is_no_host_cannot_be_allowed(host):
+    with pytest.raises(ConfigError, match=r"allowed_hosts: .* as in chat.example.com"):
+        Guarding.of("0.0.0.0", KEY, [host])
+
+
 @pytest.mark.parametrize("key", ["", " a", "a ", "ключ", "a\nb"])
 def test_a_key_that_no_header_carries_is_refused(key):
     with pytest.raises(ConfigError, match="printable"):
@@ -106,6 +184,25 @@ def test_the_command_refuses_before_it_loads_anything(capsys, monkeypatch):
     assert main(["serve", "run=./nowhere", "port=0"]) == 1
     assert main(["serve", "run=[a/x,b/x]", "port=0"]) == 2
     assert "rename one" in capsys.readouterr().err
+
+
+def test_no_connection_is_taken_before_the_models_are_loaded(monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    found = []
+
+    def loading(config):
+        with socket.socket() as probe:
+            found.append(probe.connect_ex(("127.0.0.1", port)))
+        # Whoever begins to listen there meanwhile has the port.
+        others.enter_context(socket.create_server(("127.0.0.1", port)))
+        return [Served("tiny", small(), TOKENIZER)]
+
+    monkeypatch.setattr(serve_job, "_models", loading)
+    with contextlib.ExitStack() as others:
+        assert main(["serve", "run=x", f"port={port}"]) == 2
+    assert found == [errno.ECONNREFUSED]
+    assert f"port={port}: Address already in use. Choose another port" in capsys.readouterr().err
 
 
 def test_ones_own_origin_may(http):
@@ -183,6 +280,55 @@ def test_a_body_that_never_ends_is_given_up(monkeypatch):
             )
             connection.settimeout(5)
             assert b" 408 " in connection.recv(1000)
+
+
+HALF = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def connected(address):
+    url = httpx.URL(address)
+    connection = socket.create_connection((url.host, url.port))
+    connection.settimeout(5)
+    return connection
+
+
+@pytest.mark.parametrize("sent", [b"", HALF, HALF + b"\r\n"])
+def test_connections_without_whole_headers_are_closed(monkeypatch, sent):
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.5)
+    with serving(Served("tiny", small(), TOKENIZER)) as address, contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connected(address)) for _ in range(50)]
+        for connection in held:
+            connection.sendall(sent)
+        for connection in held if sent.endswith(b"\r\n\r\n") else ():  # now half of a second request
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += connection.recv(1000)
+            connection.sendall(HALF)
+        assert httpx.get(f"{address}/health").status_code == 200
+        began = time.monotonic()
+        assert [connection.recv(1000) for connection in held] == [b""] * 50
+        assert time.monotonic() - began < 3
+        assert httpx.get(f"{address}/health").status_code == 200
+
+
+def test_headers_that_come_byte_by_byte_have_no_longer(monkeypatch):
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.5)
+    with serving(Served("tiny", small(), TOKENIZER)) as address, connected(address) as connection:
+        connection.settimeout(0.05)
+        for _ in range(40):
+            with contextlib.suppress(TimeoutError):
+                connection.sendall(b"G")
+                if connection.recv(1000) == b"":
+                    break
+        else:
+            pytest.fail("two seconds of bytes")
+
+
+def test_an_answer_may_take_longer_than_headers(monkeypatch, slow, slow_http):
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.2)
+    assert slow_http.post("/v1/completions", json=long(max_tokens=100)).elapsed.total_seconds() > 0.8
+    time.sleep(0.4)  # the connection stays for the next request, as uvicorn keeps it
+    assert slow_http.post("/v1/completions", json=long(max_tokens=3)).status_code == 200
 
 
 def test_a_model_that_fails_is_told_and_the_next_request_works(slow, slow_http, monkeypatch):

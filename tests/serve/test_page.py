@@ -5,10 +5,12 @@ import hashlib
 import json
 import re
 
+import httpx
 import pytest
 from small_server import TOKENIZER, serving, small
 
-from llm.serve import Served
+from llm.errors import ConfigError
+from llm.serve import Served, check_frame_ancestors
 from llm.serve.page import PAGE, page
 from llm.tokenizer.chat import CHATML
 from tests.browsing import DESK, PHONE, faults, width_beyond
@@ -131,6 +133,41 @@ def test_it_is_served_with_a_policy_that_lets_nothing_else_run(http):
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy
     assert page()[0] == answer.content
+
+
+HUB = "http://hub.example:8080"
+
+
+def test_only_the_sites_that_are_named_may_frame_it(http):
+    assert "frame-ancestors 'none'" in http.get("/").headers["content-security-policy"].split("; ")
+    tiny = Served("tiny", small(), TOKENIZER)
+    with serving(tiny, frame_ancestors=[HUB, "https://huggingface.co"]) as address:
+        policy = httpx.get(address).headers["content-security-policy"].split("; ")
+    assert f"frame-ancestors {HUB} https://huggingface.co" in policy
+    assert "default-src 'none'" in policy
+
+
+@pytest.mark.parametrize(
+    "site",
+    ["huggingface.co", "https://*", "https://*.hf.space", "*", "'self'", "https://a.b/", "https://a.b; script-src *", ""],
+)  # fmt: skip
+def test_what_is_no_site_cannot_frame_it(site):
+    with pytest.raises(ConfigError, match=r"frame_ancestors: .* as in https://huggingface.co"):
+        check_frame_ancestors(["https://huggingface.co", site])
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_browser_shows_it_in_a_frame_of_a_named_site_alone(browser, server, named):
+    sites = [server] if named else [HUB]
+    with serving(Served("tiny", small(), TOKENIZER), frame_ancestors=sites) as address:
+        page = browser.new_page()
+        page.goto(f"{server}/health")  # any page of that site, which has no policy of its own
+        page.set_content(f"<!doctype html><iframe src='{address}/'></iframe>", wait_until="load")
+        framed = page.frame_locator("iframe").locator("#model option")
+        if named:
+            framed.first.wait_for(state="attached", timeout=5_000)
+        assert framed.count() == named
+        page.context.close()
 
 
 def test_it_needs_nothing_from_elsewhere_and_writes_no_markup():

@@ -17,6 +17,10 @@ ENTITY_TYPES = {
     "PHONE_NUMBER": "PHONE_NUMBER", "ADDRESS": "ADDRESS", "DATE": "DATE", "MONEY": "PRICE", "PRICE": "PRICE",
     "NUMBER": "NUMBER", "CARDINAL": "NUMBER", "ORDINAL": "NUMBER", "QUANTITY": "NUMBER", "PERCENT": "NUMBER",
 }  # fmt: skip
+# The types of things that have names of their own, and kinds of others that do: nationalities, languages, laws. Of dates
+# and amounts, and of kinds that nobody knows here, tags don't say whether a mention is a name or a common noun.
+NAMED_TYPES = {"PERSON", "LOCATION", "ORGANIZATION", "EVENT", "WORK_OF_ART", "CONSUMER_GOOD"}
+NAMED_KINDS = {"MISC", "NORP", "LANGUAGE", "LAW"}
 UNDETERMINED = "und"  # BCP 47's word for a language that nobody told
 
 
@@ -62,7 +66,7 @@ def entities(version: Version, found: Sequence[Mentioned]) -> Object:
         "entities": [
             {
                 "name": name,
-                "type": ENTITY_TYPES.get(kind.upper(), "OTHER"),
+                "type": _entity_type(kind),
                 "metadata": {"label": kind},
                 **({"salience": len(each) / len(found)} if version == "v1" else {}),
                 "mentions": [_mention(version, one) for one in each],
@@ -74,7 +78,16 @@ def entities(version: Version, found: Sequence[Mentioned]) -> Object:
 
 def _mention(version: Version, one: Mentioned) -> Object:
     probability = {} if version == "v1" else {"probability": one.probability}
-    return {"text": {"content": one.text, "beginOffset": one.offset}, **probability}
+    named = _entity_type(one.kind) in NAMED_TYPES or one.kind.upper() in NAMED_KINDS
+    return {
+        "text": {"content": one.text, "beginOffset": one.offset},
+        "type": "PROPER" if named else "TYPE_UNKNOWN",
+        **probability,
+    }
+
+
+def _entity_type(kind: str) -> str:
+    return ENTITY_TYPES.get(kind.upper(), "OTHER")
 
 
 def language(version: Version, document: Document) -> Object:

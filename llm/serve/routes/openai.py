@@ -25,6 +25,9 @@ from llm.tokenizer import MASK
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 router = APIRouter(prefix="/v1", route_class=OpenAIRoute)
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}}  # with `stream`; JSON without
+}
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -44,7 +47,7 @@ async def show_model(name: str, models: Models) -> dict[str, Any]:
     return models.named(name).about()
 
 
-@router.post("/completions", responses=_errors(400, 404, 429))
+@router.post("/completions", responses=STREAMED | _errors(400, 404, 429))
 async def complete(http: HttpRequest, body: CompletionRequest, models: Models, metrics: Figures) -> Response:
     """Texts that a model writes for prompts, or what it says of them where it responds whole."""
     served, given = models.named(body.model), listed(body.prompt)
@@ -59,7 +62,7 @@ async def complete(http: HttpRequest, body: CompletionRequest, models: Models, m
     return await to_response(pieces, completion, body, envelope, AsyncExitStack())
 
 
-@router.post("/chat/completions", responses=_errors(400, 404, 429))
+@router.post("/chat/completions", responses=STREAMED | _errors(400, 404, 429))
 async def chat(http: HttpRequest, body: ChatRequest, models: Models, metrics: Figures) -> Response:
     """An assistant's next turn."""
     served = models.named(body.model)

@@ -1,6 +1,6 @@
 """The routes for whoever runs the server: the page, health and Prometheus' figures."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from llm.serve.page import page_response
@@ -10,9 +10,9 @@ router = APIRouter()
 
 
 @router.get("/", include_in_schema=False)
-async def chat_page() -> Response:
+async def chat_page(request: Request) -> Response:
     """The page to chat at."""
-    return page_response()
+    return page_response(request.app.state.frame_ancestors)
 
 
 @router.get("/health")
