@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from llm.errors import UserError
+from llm.serve.faults import first_fault
 
 # The names of google.rpc.Code by HTTP status.
 GOOGLE_STATUS = {
@@ -62,12 +63,9 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def of_the_schema(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or None
-        message = f"{where}: {first['msg']}" if where else first["msg"]
-        return ApiError(400, _ascii(message), param=_ascii(where), code=first["type"]).response(
-            request.url.path
-        )
+        fault = first_fault(error)
+        where = None if fault.where is None else _ascii(fault.where)
+        return ApiError(400, _ascii(fault.message), param=where, code=fault.kind).response(request.url.path)
 
     @app.exception_handler(HTTPException)
     async def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:
@@ -86,6 +84,6 @@ def from_user_error(error: UserError) -> ApiError:
     return ApiError(400 if error.exit_code == 2 else 500, str(error))
 
 
-def _ascii(text: str | None) -> str:
+def _ascii(text: str) -> str:
     """`text` that any encoder takes."""
-    return (text or "").encode("ascii", "backslashreplace").decode()
+    return text.encode("ascii", "backslashreplace").decode()

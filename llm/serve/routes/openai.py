@@ -55,7 +55,8 @@ async def complete(http: HttpRequest, body: CompletionRequest, models: Models, m
         return await _generate(http, served, body, prompts, envelope, metrics)
     settings = _settings(served, body)
     answer = Answer.empty(len(texts) * settings.n, sum(map(len, prompts)))
-    return await to_response(whole_answers(served, texts, settings), answer, body, envelope, AsyncExitStack())
+    pieces = await whole_answers(served, texts, settings)
+    return await to_response(pieces, answer, body, envelope, AsyncExitStack())
 
 
 @router.post("/chat/completions", responses=_errors(400, 404, 429))
@@ -113,13 +114,7 @@ def _settings(served: Served, body: Asked) -> Settings:
     return Settings(
         body.prompt_field,
         body.is_chat,
-        Sampling(
-            temperature=1.0 if body.temperature is None else body.temperature,
-            top_k=body.top_k,
-            top_p=body.top_p,
-            min_p=body.min_p,
-            repetition_penalty=body.repetition_penalty,
-        ),
+        _sampling(body),
         max_tokens=body.most_tokens,
         default_tokens=DEFAULT_TOKENS if served.continues_prompt and not body.is_chat else None,
         n=body.n or 1,
@@ -130,6 +125,18 @@ def _settings(served: Served, body: Asked) -> Settings:
         presence_penalty=body.presence_penalty or 0.0,
         biases={int(token): bias for token, bias in (body.logit_bias or {}).items()},
         schema=body.schema_given,
+    )
+
+
+def _sampling(body: Asked) -> Sampling:
+    """How tokens are drawn; of a top_p of 0 the likeliest is left."""
+    temperature = 1.0 if body.temperature is None else body.temperature
+    return Sampling(
+        temperature=0.0 if body.top_p == 0 else temperature,
+        top_k=body.top_k,
+        top_p=body.top_p or None,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
     )
 
 
