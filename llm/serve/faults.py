@@ -39,6 +39,8 @@ def first_fault(error: RequestValidationError) -> Fault:
         place = []
     path = _written(place, error.body) if source == "body" else [str(part) for part in place]
     where = ".".join(path)[:MOST_CHARACTERS] or None
+    if isinstance(error.body, bytes):  # which nothing has read, for it wasn't said to be JSON
+        return Fault(None, "it must be JSON, with the header Content-Type: application/json", kind)
     what = WORDS[kind].format_map(first.get("ctx", {})) if kind in WORDS else first["msg"]
     return Fault(where, what, kind)
 

@@ -17,7 +17,7 @@ DEEP = "[" * 900 + "]" * 900
 
 NUMBERS = {
     "temperature": [-0.1, 2.1, NAN, INFINITE, -INFINITE, "1", True, [], {}, 10**400],
-    "top_p": [0, -1, 1.1, NAN, INFINITE, "0.5", False, [0.5]],
+    "top_p": [-1, 1.1, NAN, INFINITE, "0.5", False, [0.5]],
     "top_k": [0, -1, 1.5, 2**31, NAN, "3", True],
     "min_p": [-0.1, 1.1, NAN, "0"],
     "repetition_penalty": [0, -1, 11, 1e-40, 5e-324, NAN, INFINITE, "1"],
@@ -64,7 +64,9 @@ MESSAGES = [
     [{"role": "user", "content": [{"type": "text"}]}], [{"role": "user", "content": [{"type": "text", "text": 5}]}],
     [{"role": "user", "content": [{"type": "text", "text": "a"}] * 65}], [{"role": "user", "content": "a"}] * 1025,
     [{"role": "user", "content": "a" * 300}], [{"role": "user", "content": "a", "name": ""}],
-    [{"role": LONE, "content": "a"}],
+    [{"role": LONE, "content": "a"}], [{"role": "tool", "content": "a", "tool_call_id": "b"}],
+    [{"role": "assistant", "content": None}], [{"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]}],
+    [{"role": "assistant", "content": "a", "refusal": "b"}], [{"role": "assistant", "refusal": "b"}],
 ]  # fmt: skip
 INPUTS = [None, 5, [], [[]], {}, ["a"] * 17, LONE, "a" * 257, [-1], [10**6], [True], [["a"]], ["a", 1]]
 
@@ -75,8 +77,9 @@ def cases():
         **NUMBERS,
         **WORDS,
         "logprobs": [-1, 21, True, "3"],
-        "suffix": ["b"],
-        "echo": [True],
+        "suffix": ["b", 5],
+        "echo": [True, 0],
+        "best_of": [2, "1"],
     }.items():
         for value in values:
             yield "completions", {**GOOD, key: value}
@@ -98,8 +101,18 @@ def cases():
                 "json_schema": {"schema": {"properties": {LONE: {}}, "required": [LONE]}},
             },
             {"type": "json_object", "schema": {}},
+            {"type": "json_object", "value": "a"},
+            {"type": "json_object", "value": {"type": "king"}},
         ],
-        "tools": [[]],
+        "tools": [[{"type": "function", "function": {"name": "a"}}], {}],
+        "tool_choice": ["required"],
+        "functions": [[{"name": "a"}]],
+        "store": [True, 0],
+        "metadata": [{"a": "b"}],
+        "modalities": [["text", "audio"]],
+        "service_tier": ["flex"],
+        "reasoning_effort": ["high"],
+        "prompt_cache_key": [5, LONE],
         "chat_template": ["{{ 'a' * 10**9 }}"],
     }.items():
         for value in values:

@@ -131,11 +131,11 @@ def test_a_message_may_hold_every_character_that_unicode_keeps_for_private_use()
     assert tokenizer.decode(ids) == f"user\n<|im_end|>{private}\nassistant\n"
 
 
-@pytest.mark.parametrize("lone", ["\ud800", "\udfff"])
-def test_a_message_that_is_no_unicode_is_refused(lone):
+def test_a_message_that_is_no_unicode_is_refused():
     template = ChatTemplate(ByteSpec().build().with_chat_template(CHATML))
-    with pytest.raises(DataError, match="lone surrogate"):
-        template.prompt([{"role": "user", "content": lone}])
+    for lone in ("\ud800", "\udfff"):
+        with pytest.raises(DataError, match="lone surrogate"):
+            template.prompt([{"role": "user", "content": lone}])
 
 
 def test_the_template_is_kept_with_the_tokenizer(tmp_path):
