@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 from fastapi.exceptions import RequestValidationError
 
 MOST_CHARACTERS = 200  # of a field's name, which is the client's own
+LONE_SURROGATE = "the text holds a lone surrogate, which is no valid Unicode"
 # In place of pydantic's words, which speak of Python; what stands in braces is of the error's context.
 WORDS = {
     "dict_type": "it must be a JSON object",
     "model_type": "it must be a JSON object",
     "model_attributes_type": "it must be a JSON object",
     "json_invalid": "it is no JSON: {error}",
+    "string_unicode": LONE_SURROGATE,
     "union_tag_invalid": "its {discriminator} must be one of {expected_tags}",
     "union_tag_not_found": "it needs a {discriminator}",
     "value_error": "{error}",

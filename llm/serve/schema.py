@@ -10,6 +10,7 @@ from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandl
 from pydantic_core import CoreSchema, core_schema
 
 from llm.bounds import LEAST_PENALTY
+from llm.serve.faults import LONE_SURROGATE
 
 MOST_PROMPTS = 16
 SEEDS = 2**63
@@ -19,7 +20,7 @@ def _valid_unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("the text holds a lone surrogate, which is no valid Unicode") from None
+        raise ValueError(LONE_SURROGATE) from None
     return text
 
 
@@ -76,7 +77,9 @@ def one_of(told: str, kind: Callable[[Any], str | None] = kind_of) -> Discrimina
 
 
 Text = Annotated[str, AfterValidator(_valid_unicode)]
-Name = Annotated[Text, Field(min_length=1, max_length=256)]
+# Counted before it is looked at, so that an error speaks of characters.
+ShortText = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_valid_unicode)]
+Name = ShortText
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = Annotated[list[TokenId], Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
@@ -87,9 +90,9 @@ Prompts = Annotated[
     | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS), Tag("list of list")],
     one_of(f"a text, a list of token ids, or a list of 1 to {MOST_PROMPTS} of either", _kind_of_prompt),
 ]
-StopText = Annotated[Text, Field(min_length=1, max_length=256)]
+
 Stops = Annotated[
-    Annotated[StopText, Tag("text")] | Annotated[list[StopText], Field(max_length=4), Tag("list")],
+    Annotated[ShortText, Tag("text")] | Annotated[list[ShortText], Field(max_length=4), Tag("list")],
     one_of("a text or a list of at most 4 texts"),
 ]
 Count = Annotated[int, Field(ge=1, lt=2**31)]

@@ -23,6 +23,7 @@ NO_TOOLS = "no model here calls tools"
         ("completions", {"stop": {"a": 1}}, "stop", STOP),
         ("completions", {"stop": ["a", 5]}, "stop.1", "Input should be a valid string"),
         ("completions", {"stop": ""}, "stop", "String should have at least 1 character"),
+        ("completions", {"stop": ["\ud800"]}, "stop.0", "the text holds a lone surrogate, which is no valid Unicode"),
         ("completions", {"prompt": 5}, "prompt", PROMPT),
         ("completions", {"prompt": []}, "prompt", PROMPT),
         ("completions", {"prompt": ["a"] * 17}, "prompt", "List should have at most 16 items after validation, not 17"),

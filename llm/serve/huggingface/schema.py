@@ -15,7 +15,7 @@ from llm.serve.schema import (
     RepeatPenalty,
     Seed,
     Share,
-    StopText,
+    ShortText,
     Temperature,
     Text,
     Texts,
@@ -60,7 +60,7 @@ class WritingParameters(Body):
     repetition_penalty: RepeatPenalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Seed | None = None
-    stop: Annotated[list[StopText], Field(max_length=4)] | None = None
+    stop: Annotated[list[ShortText], Field(max_length=4)] | None = None
     grammar: Annotated[JsonGrammar | NamedJsonGrammar, Field(discriminator="type")] | None = None
     adapter_id: Annotated[Any, Only("a model with an adapter has an address of its own")] = None
     best_of: Annotated[Any, Only("one text is written", 1)] = None
@@ -104,7 +104,7 @@ class Parameters(WritingParameters):
     max_seq_len: Annotated[Any, Only(WINDOWS)] = None
     doc_stride: Annotated[Any, Only(WINDOWS)] = None
     align_to_words: Annotated[Any, Only("an answer begins and ends with words", True)] = None
-    targets: Annotated[list[Annotated[Text, Field(min_length=1)]], Field(max_length=1000)] | None = None
+    targets: Annotated[list[ShortText], Field(max_length=1000)] | None = None
 
     @property
     def writing(self) -> WritingParameters:
