@@ -223,6 +223,31 @@ def test_a_body_without_a_length_is_bounded_too(http):
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"temperature": 5e-324},
+        {"temperature": 2},
+        {"top_p": 0},
+        {"top_p": 5e-324},
+        {"min_p": 5e-324},
+        {"min_p": 1},
+        {"top_k": 2**31 - 1},
+        {"repetition_penalty": 1e-6},
+        {"repetition_penalty": 10},
+        {"frequency_penalty": -2, "presence_penalty": -2},
+        {"frequency_penalty": 5e-324},
+        {"logit_bias": {"5": 5e-324, "6": -100}},
+        {"logit_bias": {str(token): -100 for token in range(264)}},
+        {"seed": 2**63 - 1},
+        {"seed": -(2**63), "n": 8},
+    ],
+)
+def test_what_lies_just_within_the_bounds_gives_a_text(setting, http):
+    answer = post(http, "completions", json.dumps({**GOOD, "logprobs": 20, **setting}))
+    assert answer.status_code == 200, answer.text
+
+
 def test_a_healthy_stream_goes_on_meanwhile(server, http):
     ask = {"model": "tiny", "prompt": "healthy", "max_tokens": 200, "temperature": 0}
     alone = http.post("/v1/completions", json=ask).json()["choices"][0]["text"]

@@ -487,6 +487,7 @@ def test_hugging_faces_stream_is_refused_before_it_begins(writer, http):
         writer.text_generation("a" * 300, stream=True)
     for name, inputs, why in (
         ("topics", "a", "writes no text"),
+        ("reader", {"question": "a", "context": "b"}, "writes no text"),
         ("tiny", ["a", "b"], "a stream has one text"),
     ):
         answer = http.post(f"/models/{name}", json={"inputs": inputs, "stream": True})
@@ -510,6 +511,8 @@ def test_hugging_faces_fill_mask(server, models, http):
     )
     with pytest.raises(HfHubHTTPError, match="put <mask> into it"):
         theirs.fill_mask("nothing hidden")
+    with pytest.raises(HfHubHTTPError, match="top_k: 1002 tokens for all <mask> are asked; 1000 are allowed"):
+        theirs.fill_mask(f"{MASK} or {MASK}", top_k=501)
     twice = http.post(
         "/models/filler", json={"inputs": f"{MASK} or {MASK}", "parameters": {"top_k": 1}}
     ).json()
@@ -697,6 +700,12 @@ def test_hugging_faces_errors(server, http):
         {"inputs": []},
         {"inputs": "a", "options": {}},
         {"inputs": "a", "parameters": {"top_k": 0}},
+        {"inputs": "a", "parameters": {"temperature": -1}},
+        {"inputs": "a", "parameters": {"max_new_tokens": 0}},
+        {"inputs": "a", "parameters": {"top_p": 0}},
+        {"inputs": "a", "parameters": {"targets": [""]}},
+        {"inputs": "a", "parameters": {"stop": ["a"] * 5}},
+        {"inputs": "a", "stream": "yes"},
         {"inputs": {"question": "a", "context": "b"}},
         {"inputs": {"question": "a"}},
         {"inputs": "\ud800"},

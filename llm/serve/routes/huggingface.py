@@ -28,7 +28,7 @@ from llm.tokenizer import MASK
 
 DEFAULT_LABELS = DEFAULT_FILLINGS = 5
 # Of texts that are read to their end, so that one request doesn't hold up the others for long.
-MOST_CHARACTERS = 100_000
+MOST_CHARACTERS, MOST_FILLINGS = 100_000, 1000
 router = APIRouter()
 
 
@@ -45,13 +45,13 @@ async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figure
     if isinstance(body.inputs, Question) != (served.labelled == "answer"):
         wants = "a question and a context" if served.labelled == "answer" else "a text or a list of texts"
         raise ApiError(400, f"inputs: {name} takes {wants}.")
+    if body.stream and not served.is_generative:
+        raise ApiError(400, f"stream: {name} writes no text; leave it out.")
     if isinstance(body.inputs, Question):
         return await _answer(served, body.inputs, asked)
     texts = listed(body.inputs)
     if served.is_generative:
         return await _generate(served, texts, body, http, metrics)
-    if body.stream:
-        raise ApiError(400, f"stream: {name} writes no text; leave it out.")
     if served.labelled == "text":
         return _by_label(await labelled(served, texts, http), asked.top_k or DEFAULT_LABELS)
     if served.labelled == "number":
@@ -65,8 +65,8 @@ async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figure
         ]
         return found[0] if isinstance(body.inputs, str) else found
     if body.wants_fillings or any(MASK in text for text in texts):
-        found = [await _fill(served, text, asked) for text in texts]
-        return found[0] if isinstance(body.inputs, str) else found
+        filled = [await _fill(served, text, asked) for text in texts]
+        return filled[0] if isinstance(body.inputs, str) else filled
     return await _embed(served, texts)
 
 
@@ -119,9 +119,13 @@ async def _fill(served: Served, text: str, asked: Parameters) -> Any:
     if MASK not in text:
         raise ApiError(400, f"inputs: {served.name} has no labels; it fills in a text: put {MASK} into it.")
     most, among = asked.top_k or DEFAULT_FILLINGS, asked.targets or ()
+    if (told := text.count(MASK) * most) > MOST_FILLINGS:
+        raise ApiError(
+            400, f"parameters.top_k: {told} tokens for all {MASK} are asked; {MOST_FILLINGS} are allowed."
+        )
     found = await call_in_worker(served, partial(fillings, served.model, served.tokenizer, text, most, among))
-    told = [[filled_in(one) for one in place] for place in found]
-    return told[0] if len(told) == 1 else told
+    places = [[filled_in(one) for one in place] for place in found]
+    return places[0] if len(places) == 1 else places
 
 
 async def _embed(served: Served, texts: Sequence[str]) -> list[list[float]]:
