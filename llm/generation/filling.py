@@ -1,7 +1,8 @@
 """What a text hides: an encoder fills in tokens, an encoder-decoder spans of any length."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, zip_longest
+from typing import NamedTuple
 
 import torch
 
@@ -24,6 +25,45 @@ def fill(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
     with inference(model):
         likeliest_bt = model(tokens_bt).argmax(-1)
     return tokenizer.decode(torch.where(tokens_bt == mask, likeliest_bt, tokens_bt)[0].tolist())
+
+
+class Filling(NamedTuple):
+    """A token that may stand in place of a <mask>: how likely it is, its text, and the whole text with it."""
+
+    id: int
+    probability: float
+    text: str
+    whole: str
+
+
+def fillings(
+    model: Transformer, tokenizer: Tokenizer, text: str, most: int, among: Sequence[str] = ()
+) -> list[list[Filling]]:
+    """The `most` likeliest tokens in place of each <mask> of a text, the likeliest first, all predicted by an encoder.
+
+    among: the texts whose first tokens alone are told; with none, all tokens are.
+
+    Raises:
+        ConfigError: the text is longer than the model's context, or the tokenizer has no mask token.
+    """
+    mask = mask_token(tokenizer)
+    tokens_1t = _source(model, tokenizer, text.split(MASK), [mask] * text.count(MASK))
+    with inference(model):
+        share_1tv = model(tokens_1t).float().softmax(-1)[..., : tokenizer.vocab_size]
+    ids = [tokenizer.encode(one)[0] for one in among] or list(range(share_1tv.shape[-1]))
+    found = []
+    for place in (tokens_1t[0] == mask).nonzero().flatten().tolist():
+        top = share_1tv[0, place, ids].topk(min(most, len(ids)))
+        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        found.append(
+            [_filling(tokenizer, tokens_1t[0].tolist(), place, ids[at], share) for at, share in pairs]
+        )
+    return found
+
+
+def _filling(tokenizer: Tokenizer, ids: list[int], place: int, id_: int, probability: float) -> Filling:
+    whole = show_hidden(tokenizer, [*ids[:place], id_, *ids[place + 1 :]], [mask_token(tokenizer)])
+    return Filling(id_, probability, tokenizer.decode([id_]), whole)
 
 
 def restore(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> str:

@@ -50,14 +50,15 @@ def stream_text(
 class TextWriter:
     """The text of tokens as they come, in whole characters, up to the first of some strings.
 
-    What may be the beginning of such a string is held back until it is known. `stopped` says whether one came.
+    What may be the beginning of such a string is held back until it is known. `stopped` says whether one came, `length` how
+    many characters have, those that are held back included.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self._tokenizer, self._stops = tokenizer, stops
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
-        self.stopped = False
+        self.stopped, self.length = False, 0
 
     def take(self, token: Token) -> str:
         """The text that a request's token adds: none of one that stops it, and with the last what was held back."""
@@ -76,6 +77,7 @@ class TextWriter:
         """What can be said once `piece` has come, of which nothing follows where it is `final`."""
         if self.stopped:
             return ""
+        self.length += len(piece)
         text = self._held + piece
         ends = [end for stop in self._stops if (end := text.find(stop)) >= 0]
         self.stopped = bool(ends)

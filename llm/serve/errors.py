@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from llm.errors import UserError
+from llm.serve.faults import first_fault
 
 GOOGLE_ROUTES = "/documents:"  # what the path of each of Google's routes has in it
 # The names of google.rpc.Code by HTTP status.
@@ -99,10 +100,9 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def of_the_schema(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or None
-        message = f"{where}: {first['msg']}" if where else first["msg"]
-        return ApiError(400, _ascii(message), param=_ascii(where), code=first["type"]).response(request.scope)
+        fault = first_fault(error)
+        where = None if fault.where is None else _ascii(fault.where)
+        return ApiError(400, _ascii(fault.message), param=where, code=fault.kind).response(request.scope)
 
     @app.exception_handler(HTTPException)
     async def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:
@@ -121,6 +121,6 @@ def from_user_error(error: UserError) -> ApiError:
     return ApiError(400 if error.exit_code == 2 else 500, str(error))
 
 
-def _ascii(text: str | None) -> str:
+def _ascii(text: str) -> str:
     """`text` that any encoder takes."""
-    return (text or "").encode("ascii", "backslashreplace").decode()
+    return text.encode("ascii", "backslashreplace").decode()

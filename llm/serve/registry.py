@@ -9,6 +9,9 @@ from llm.serve.errors import ApiError
 from llm.serve.metrics import Metrics
 from llm.serve.served import Served
 
+# What huggingface_hub's client sends where nobody named a model.
+UNNAMED = (None, "dummy")
+
 
 class Registry:
     """The models of one server, in the order that they were named in."""
@@ -19,12 +22,16 @@ class Registry:
     def __iter__(self) -> Iterator[Served]:
         return iter(self._by_name.values())
 
-    def named(self, name: str) -> Served:
-        """The model of that name; an ApiError where there is none."""
-        if name not in self._by_name:
-            message = f"There is no model {name!a}. There is: {', '.join(self._by_name)}."
-            raise ApiError(404, message, param="model", code="model_not_found")
-        return self._by_name[name]
+    def named(self, name: str | None) -> Served:
+        """The model of that name; the only one where none is named; an ApiError where there is none."""
+        if name in self._by_name:
+            return self._by_name[name]
+        if name in UNNAMED and len(self._by_name) == 1:
+            return next(iter(self._by_name.values()))
+        there = f"There is: {', '.join(self._by_name)}."
+        if name is None:
+            raise ApiError(400, f"model: several are served; name one of them. {there}", param="model")
+        raise ApiError(404, f"There is no model {name!a}. {there}", param="model", code="model_not_found")
 
 
 # Both are async, since FastAPI would send them to a thread otherwise.

@@ -2,17 +2,53 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from llm.generation import Token
+from llm.generation.request import Logprobs
 from llm.generation.text import token_text
 from llm.serve.served import Served
-from llm.serve.writing import Completion, Piece
+from llm.serve.writing import Completion, Piece, Placed
+from llm.tokenizer import Tokenizer
 
 Object = dict[str, Any]
+
+
+class Told(NamedTuple):
+    """A token of the text whose log-probabilities are told."""
+
+    id: int
+    offset: int
+    logprobs: Logprobs
+
+
+def _told(tokens: Sequence[Placed]) -> list[Told] | None:
+    """The tokens that are told, without the one that ends the text and stands not in it; None where nobody asked."""
+    told = [
+        (token, Told(token.id, offset, token.logprobs))
+        for token, offset in tokens
+        if token.logprobs is not None
+    ]
+    return [one for token, one in told if token.finish != "stop"] if told else None
+
+
+def _exact_name(tokenizer: Tokenizer, id_: int) -> str:
+    """A token as completions name it: its text, or its bytes where these are no whole characters."""
+    exact = tokenizer.decode_bytes([id_])
+    try:
+        return exact.decode() or token_text(tokenizer, id_)
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in exact)
+
+
+def _by_name(one: Told, name: Callable[[int], str]) -> dict[str, float]:
+    """The likeliest tokens, the first of those that have one name, and the chosen one, which need not be among them."""
+    found: dict[str, float] = {}
+    for id_, value in one.logprobs.top:
+        found.setdefault(name(id_), value)
+    return {**found, name(one.id): one.logprobs.chosen}
 
 
 @dataclass(frozen=True)
@@ -24,7 +60,7 @@ class CompletionShape:
     chunk_kind: str = "text_completion"
     prefix: str = "cmpl"
 
-    def choice(self, index: int, text: str, tokens: Sequence[Token], finish: str | None) -> Object:
+    def choice(self, index: int, text: str, tokens: Sequence[Placed], finish: str | None) -> Object:
         """A whole text."""
         return {
             "index": index,
@@ -41,17 +77,16 @@ class CompletionShape:
         """A piece of a stream."""
         return self.choice(*piece)
 
-    def _logprobs(self, tokens: Sequence[Token]) -> Object | None:
-        told = [(token, token.logprobs) for token in tokens if token.logprobs is not None]
-        if not told:
+    def _logprobs(self, tokens: Sequence[Placed]) -> Object | None:
+        told = _told(tokens)
+        if told is None:
             return None
-        name = partial(token_text, self.served.tokenizer)
-        texts = [name(token.id) for token, _ in told]
+        name = partial(_exact_name, self.served.tokenizer)
         return {
-            "tokens": texts,
-            "token_logprobs": [logprobs.chosen for _, logprobs in told],
-            "top_logprobs": [{name(id_): value for id_, value in logprobs.top} for _, logprobs in told],
-            "text_offset": [sum(map(len, texts[:index])) for index in range(len(texts))],
+            "tokens": [name(one.id) for one in told],
+            "token_logprobs": [one.logprobs.chosen for one in told],
+            "top_logprobs": [_by_name(one, name) for one in told],
+            "text_offset": [one.offset for one in told],
         }
 
 
@@ -64,7 +99,7 @@ class ChatShape:
     chunk_kind: str = "chat.completion.chunk"
     prefix: str = "chatcmpl"
 
-    def choice(self, index: int, text: str, tokens: Sequence[Token], finish: str | None) -> Object:
+    def choice(self, index: int, text: str, tokens: Sequence[Placed], finish: str | None) -> Object:
         """A whole text."""
         return {
             "index": index,
@@ -90,17 +125,17 @@ class ChatShape:
             "finish_reason": piece.finish,
         }
 
-    def _logprobs(self, tokens: Sequence[Token]) -> Object | None:
-        told = [(token, token.logprobs) for token in tokens if token.logprobs is not None]
-        if not told:
+    def _logprobs(self, tokens: Sequence[Placed]) -> Object | None:
+        told = _told(tokens)
+        if told is None:
             return None
         return {
             "content": [
                 {
-                    **self._token(token.id, logprobs.chosen),
-                    "top_logprobs": [self._token(id_, value) for id_, value in logprobs.top],
+                    **self._token(one.id, one.logprobs.chosen),
+                    "top_logprobs": [self._token(id_, value) for id_, value in one.logprobs.top],
                 }
-                for token, logprobs in told
+                for one in told
             ],
             "refusal": None,
         }

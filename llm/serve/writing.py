@@ -24,12 +24,19 @@ class Gone(Exception):
     """The client has left."""
 
 
+class Placed(NamedTuple):
+    """A token, and the number of whole characters that the text has before it."""
+
+    token: Token
+    offset: int
+
+
 class Piece(NamedTuple):
     """What comes next of the text `number`; `finish` says why it is the last."""
 
     number: int
     text: str
-    tokens: list[Token]
+    tokens: list[Placed]
     finish: str | None
 
 
@@ -44,13 +51,14 @@ class _Text:
     def add(self, token: Token) -> Piece:
         """What a token adds."""
         self.clock.tick()
+        placed = Placed(token, self.writer.length)
         said = self.writer.take(token)
         finish = "stop" if self.writer.stopped else token.finish
         if finish == "stop" and any(
             isinstance(rule, Grammar) and not rule.complete for rule in token.request.rules
         ):
             finish = "length"  # a text that had to be JSON, and isn't
-        return Piece(self.number, said, [token], finish)
+        return Piece(self.number, said, [placed], finish)
 
 
 @dataclass
@@ -58,7 +66,7 @@ class Completion:
     """Everything that was written for one request, as it came together."""
 
     texts: list[str]
-    tokens: list[list[Token]]
+    tokens: list[list[Placed]]
     finishes: list[str]
     read: int
     written: int = field(default=0)
@@ -164,9 +172,19 @@ async def call_in_worker(served: Served, function: Callable[[], Result]) -> Resu
 
 
 async def whole_responses(served: Served, texts: Sequence[str], settings: Settings) -> AsyncIterator[Piece]:
-    """What a model that responds whole says of `texts`, one after the other; the `n` of each are the same."""
+    """What a model that responds whole says of `texts`; the `n` of each are the same.
+
+    All are there before the first is given: while no response has begun, each of them can still be refused.
+    """
+    pieces = []
     for index, text in enumerate(texts):
         whole = await call_in_worker(served, partial(served.respond, text, settings.max_tokens))
         said = TextWriter(served.tokenizer, settings.stops).say(whole, final=True)
-        for number in range(settings.n):
-            yield Piece(index * settings.n + number, said, [], "stop")
+        numbers = range(index * settings.n, (index + 1) * settings.n)
+        pieces += [Piece(number, said, [], "stop") for number in numbers]
+    return _these(pieces)
+
+
+async def _these(pieces: Sequence[Piece]) -> AsyncIterator[Piece]:
+    for piece in pieces:
+        yield piece

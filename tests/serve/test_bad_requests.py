@@ -17,10 +17,10 @@ DEEP = "[" * 900 + "]" * 900
 
 NUMBERS = {
     "temperature": [-0.1, 2.1, NAN, INFINITE, -INFINITE, "1", True, [], {}, 10**400],
-    "top_p": [0, -1, 1.1, NAN, INFINITE, "0.5", False, [0.5]],
+    "top_p": [-1, 1.1, NAN, INFINITE, "0.5", False, [0.5]],
     "top_k": [0, -1, 1.5, 2**31, NAN, "3", True],
     "min_p": [-0.1, 1.1, NAN, "0"],
-    "repetition_penalty": [0, -1, 11, NAN, INFINITE, "1"],
+    "repetition_penalty": [0, -1, 11, 1e-40, 5e-324, NAN, INFINITE, "1"],
     "frequency_penalty": [-2.1, 2.1, NAN, "0", True],
     "presence_penalty": [-2.1, 2.1, NAN, "0", True],
     "n": [0, -1, 9, 10**9, 1.5, "2", True, [1]],
@@ -64,7 +64,9 @@ MESSAGES = [
     [{"role": "user", "content": [{"type": "text"}]}], [{"role": "user", "content": [{"type": "text", "text": 5}]}],
     [{"role": "user", "content": [{"type": "text", "text": "a"}] * 65}], [{"role": "user", "content": "a"}] * 1025,
     [{"role": "user", "content": "a" * 300}], [{"role": "user", "content": "a", "name": ""}],
-    [{"role": LONE, "content": "a"}],
+    [{"role": LONE, "content": "a"}], [{"role": "tool", "content": "a", "tool_call_id": "b"}],
+    [{"role": "assistant", "content": None}], [{"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]}],
+    [{"role": "assistant", "content": "a", "refusal": "b"}], [{"role": "assistant", "refusal": "b"}],
 ]  # fmt: skip
 INPUTS = [None, 5, [], [[]], {}, ["a"] * 17, LONE, "a" * 257, [-1], [10**6], [True], [["a"]], ["a", 1]]
 
@@ -75,8 +77,9 @@ def cases():
         **NUMBERS,
         **WORDS,
         "logprobs": [-1, 21, True, "3"],
-        "suffix": ["b"],
-        "echo": [True],
+        "suffix": ["b", 5],
+        "echo": [True, 0],
+        "best_of": [2, "1"],
     }.items():
         for value in values:
             yield "completions", {**GOOD, key: value}
@@ -98,8 +101,18 @@ def cases():
                 "json_schema": {"schema": {"properties": {LONE: {}}, "required": [LONE]}},
             },
             {"type": "json_object", "schema": {}},
+            {"type": "json_object", "value": "a"},
+            {"type": "json_object", "value": {"type": "king"}},
         ],
-        "tools": [[]],
+        "tools": [[{"type": "function", "function": {"name": "a"}}], {}],
+        "tool_choice": ["required"],
+        "functions": [[{"name": "a"}]],
+        "store": [True, 0],
+        "metadata": [{"a": "b"}],
+        "modalities": [["text", "audio"]],
+        "service_tier": ["flex"],
+        "reasoning_effort": ["high"],
+        "prompt_cache_key": [5, LONE],
         "chat_template": ["{{ 'a' * 10**9 }}"],
     }.items():
         for value in values:
@@ -208,6 +221,31 @@ def test_a_body_without_a_length_is_bounded_too(http):
     answer = http.post("/v1/completions", content=(b"x" * 10_000 for _ in range(200)))
     check(answer)
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"temperature": 5e-324},
+        {"temperature": 2},
+        {"top_p": 0},
+        {"top_p": 5e-324},
+        {"min_p": 5e-324},
+        {"min_p": 1},
+        {"top_k": 2**31 - 1},
+        {"repetition_penalty": 1e-6},
+        {"repetition_penalty": 10},
+        {"frequency_penalty": -2, "presence_penalty": -2},
+        {"frequency_penalty": 5e-324},
+        {"logit_bias": {"5": 5e-324, "6": -100}},
+        {"logit_bias": {str(token): -100 for token in range(264)}},
+        {"seed": 2**63 - 1},
+        {"seed": -(2**63), "n": 8},
+    ],
+)
+def test_what_lies_just_within_the_bounds_gives_a_text(setting, http):
+    answer = post(http, "completions", json.dumps({**GOOD, "logprobs": 20, **setting}))
+    assert answer.status_code == 200, answer.text
 
 
 def test_a_healthy_stream_goes_on_meanwhile(server, http):

@@ -3,15 +3,18 @@
 import base64
 import json
 import struct
+import threading
 
 import openai
 import pytest
 import torch
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
+from small_server import TOKENIZER, serving, small
 
 from llm.generation import Sampling, classify, complete, extract, fill, mentions, tagged_words, translate
 from llm.generation.extracting import answer_question
+from llm.serve import Served
 from llm.tokenizer import MASK
 
 PROMPT = "What is the capital of France?"
@@ -210,6 +213,162 @@ def test_base64_embeddings_are_little_floats(http):
     assert struct.unpack(f"<{len(floats)}f", base64.b64decode(coded)) == pytest.approx(floats, abs=1e-7)
 
 
+def test_a_chat_goes_on_from_the_answer_as_it_came(client, server):
+    ask = {"model": "chatty", "max_tokens": 8, "seed": 2}
+    first = [{"role": "user", "content": "Hi"}]
+    said = client.chat.completions.create(messages=first, **ask).choices[0].message
+    more = {"role": "user", "content": "More"}
+    plain = {"role": "assistant", "content": said.content}
+    wanted = client.chat.completions.create(messages=[*first, plain, more], **ask).choices[0].message.content
+    theirs = InferenceClient(base_url=f"{server}/v1", api_key="none").chat_completion(first, **ask)
+    nulls = dict.fromkeys(("tool_calls", "function_call", "audio", "annotations", "refusal"))
+    for turn in (said, said.model_dump(), {**plain, **nulls}, theirs.choices[0].message):
+        answer = client.chat.completions.create(messages=[*first, turn, more], **ask)
+        assert answer.choices[0].message.content == wanted
+
+
+def test_what_openai_has_by_default_changes_nothing(client):
+    ask = {"model": "tiny", "max_tokens": 8, "seed": 2}
+    wanted = client.completions.create(prompt="a", **ask).choices[0].text
+    same = client.completions.create(prompt="a", best_of=1, echo=False, suffix=None, **ask)
+    assert same.choices[0].text == wanted
+    assert client.completions.create(prompt="a", suffix="", **ask).choices[0].text == wanted
+    ask["messages"] = [{"role": "user", "content": "a"}]
+    wanted = client.chat.completions.create(**ask).choices[0].message.content
+    nulls = [
+        "audio",
+        "functions",
+        "metadata",
+        "modalities",
+        "prediction",
+        "reasoning_effort",
+        "service_tier",
+        "store",
+    ]
+    nulls += [
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "verbosity",
+        "web_search_options",
+        "function_call",
+    ]
+    defaults = {
+        "store": False,
+        "service_tier": "auto",
+        "metadata": {},
+        "modalities": ["text"],
+        "verbosity": "medium",
+    }
+    defaults |= {"tool_choice": "none", "parallel_tool_calls": True, "reasoning_effort": "none", "tools": []}
+    defaults |= {"safety_identifier": "me", "prompt_cache_key": "mine"}
+    for given in (dict.fromkeys(nulls), defaults, {"service_tier": "default", "tool_choice": "auto"}):
+        assert client.chat.completions.create(**ask, **given).choices[0].message.content == wanted
+    plain = client.embeddings.create(model="tiny", input="a", encoding_format="float")
+    body = {"dimensions": None}
+    same = client.embeddings.create(model="tiny", input="a", encoding_format="float", extra_body=body)
+    assert same.data == plain.data
+
+
+def test_of_a_top_p_of_nothing_the_likeliest_token_is_left(client, models):
+    answer = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=20, temperature=2, top_p=0)
+    assert answer.choices[0].text == expected(models, "tiny", PROMPT, 20, temperature=0)
+
+
+def test_streamed_logprobs_join_to_the_whole(client):
+    ask = {"model": "tiny", "prompt": PROMPT, "max_tokens": 40, "seed": 3, "temperature": 1.2, "logprobs": 2}
+    whole = client.completions.create(**ask).choices[0]
+    joined = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+    for chunk in client.completions.create(**ask, stream=True):
+        for name, values in joined.items():
+            values += getattr(chunk.choices[0].logprobs, name)
+    assert joined == whole.logprobs.model_dump()
+    assert len(set(joined["text_offset"])) > 20
+
+
+def test_partial_characters_are_named_by_their_bytes_and_the_chosen_token_is_among_the_likeliest(
+    client, models
+):
+    tokenizer = models["tiny"].tokenizer
+    biases = {str(tokenizer.encode(letter)[0]): 100 for letter in "q"}
+    ids = tokenizer.encode("猫")
+    ask = {"model": "tiny", "prompt": "a", "logprobs": 2, "temperature": 0}
+    forced = client.completions.create(**ask, max_tokens=3, logit_bias=biases).choices[0]
+    assert forced.text == "qqq"
+    for value, top in zip(forced.logprobs.token_logprobs, forced.logprobs.top_logprobs, strict=True):
+        assert top["q"] == value
+    assert {len(top) for top in forced.logprobs.top_logprobs} == {2, 3}  # once it is the likeliest anyway
+    half = client.completions.create(**ask, max_tokens=1, logit_bias={str(ids[0]): 100}).choices[0]
+    assert half.text == "\ufffd"
+    assert half.logprobs.tokens == ["bytes:\\xe7"]
+    free = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=60, logprobs=20, seed=1).choices[
+        0
+    ]
+    for name, value, top in zip(
+        free.logprobs.tokens, free.logprobs.token_logprobs, free.logprobs.top_logprobs, strict=True
+    ):
+        assert 20 <= len(top) <= 21
+        assert top[name] == value
+
+
+def test_offsets_count_whole_characters(client, models):
+    ids = models["tiny"].tokenizer.encode("é")
+    ask = {"model": "tiny", "prompt": "a", "max_tokens": 6, "logprobs": 0, "temperature": 2, "seed": 0}
+    told = client.completions.create(**ask, logit_bias={str(id_): 100 for id_ in ids}).choices[0]
+    values = {"bytes:\\xc3": b"\xc3", "bytes:\\xa9": b"\xa9"}
+    before = [b"".join(values[name] for name in told.logprobs.tokens[:index]) for index in range(6)]
+    whole = [bytes_.removesuffix(b"\xc3") for bytes_ in before]
+    assert told.logprobs.text_offset == [len(bytes_.decode(errors="replace")) for bytes_ in whole]
+    assert before != whole
+
+
+def test_the_end_is_no_token_of_the_text(client, models):
+    end = {str(models["tiny"].tokenizer.end_of_text): 100}
+    ask = {"model": "tiny", "max_tokens": 5, "logit_bias": end}
+    whole = client.completions.create(prompt="a", logprobs=2, **ask).choices[0]
+    assert (whole.text, whole.finish_reason) == ("", "stop")
+    assert whole.logprobs.model_dump() == {
+        "text_offset": [],
+        "token_logprobs": [],
+        "tokens": [],
+        "top_logprobs": [],
+    }
+    messages = [{"role": "user", "content": "a"}]
+    chat = client.chat.completions.create(messages=messages, logprobs=True, top_logprobs=2, **ask).choices[0]
+    assert (chat.message.content, chat.logprobs.content) == ("", [])
+    assert client.completions.create(prompt="a", **ask).choices[0].logprobs is None
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "why"),
+    [
+        ("filler", "nothing hidden", "put <mask> into it"),
+        ("filler", [f"a {MASK}", "nothing hidden"], "put <mask> into it"),
+        ("reader", "a question without a passage", "give one, a line end"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_read_whole_is_refused_before_the_response_begins(client, name, prompt, why, stream):
+    with pytest.raises(openai.BadRequestError, match=why):
+        client.completions.create(model=name, prompt=prompt, stream=stream)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_full_queue_refuses_what_is_read_whole_too(stream):
+    held, release = threading.Event(), threading.Event()
+    served = Served("filler", small(2, architecture="encoder"), TOKENIZER, rows=1, waiting=0)
+    with serving(served) as address:
+        served.worker.call(lambda: (held.set(), release.wait(20)))
+        try:
+            assert held.wait(10)
+            asked = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+            with pytest.raises(openai.RateLimitError) as caught:
+                asked.completions.create(model="filler", prompt=f"a {MASK}", stream=stream)
+        finally:
+            release.set()
+    assert int(caught.value.response.headers["Retry-After"]) >= 1
+
+
 def test_errors_are_the_clients_own_kinds(client):
     with pytest.raises(openai.NotFoundError, match="There is no model 'other'"):
         client.completions.create(model="other", prompt="a")
@@ -231,6 +390,159 @@ def test_hugging_faces_client(server, client):
     pieces = theirs.chat_completion(**ask, stream=True)
     joined = "".join(piece.choices[0].delta.content or "" for piece in pieces)
     assert joined == answer.choices[0].message.content
+
+
+def test_hugging_faces_client_needs_no_model_where_one_is_served(models):
+    served = Served("mine", models["chatty"].model, models["chatty"].tokenizer)
+    messages = [{"role": "user", "content": "Hi"}]
+    with serving(served) as address:
+        theirs = InferenceClient(base_url=f"{address}/v1", api_key="none")
+        assert theirs.chat_completion(messages, max_tokens=3).model == "mine"
+
+
+def test_hugging_faces_client_sends_a_schema(server):
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["b"]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    format_ = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema, "strict": True}}
+    theirs = InferenceClient(base_url=f"{server}/v1", api_key="none")
+    ask = {"model": "chatty", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 40, "seed": 1}
+    answer = theirs.chat_completion(**ask, response_format=format_)
+    assert json.loads(answer.choices[0].message.content) == {"a": "b"}
+
+
+@pytest.fixture(scope="module")
+def writer(server):
+    return InferenceClient(model=f"{server}/models/tiny", token="none")
+
+
+def test_hugging_faces_text_generation(writer, models):
+    assert writer.text_generation(PROMPT, max_new_tokens=3) == expected(
+        models, "tiny", PROMPT, 3, temperature=0
+    )
+    drawn = {"temperature": 0.9, "top_k": 7, "top_p": 0.8, "repetition_penalty": 1.2, "seed": 5}
+    wanted = expected(models, "tiny", PROMPT, 20, **drawn)
+    ask = {"max_new_tokens": 20, **drawn}
+    assert writer.text_generation(PROMPT, **ask) == wanted
+    assert writer.text_generation(PROMPT, **ask, return_full_text=True) == PROMPT + wanted
+    assert writer.text_generation(PROMPT, **ask, best_of=1, watermark=False) == wanted
+    sampled = expected(models, "tiny", PROMPT, 20, seed=5)
+    assert writer.text_generation(PROMPT, max_new_tokens=20, do_sample=True, seed=5) == sampled
+    with pytest.raises(HfHubHTTPError, match=r"parameters\.best_of: one text is written"):
+        writer.text_generation(PROMPT, best_of=2)
+
+
+def test_hugging_faces_text_generation_streamed(writer):
+    ask = {"max_new_tokens": 20, "temperature": 0.9, "seed": 5}
+    whole = writer.text_generation(PROMPT, **ask)
+    assert "".join(writer.text_generation(PROMPT, **ask, stream=True)) == whole
+    events = list(writer.text_generation(PROMPT, **ask, stream=True, details=True, top_n_tokens=2))
+    assert [event.index for event in events] == list(range(1, 21))
+    assert all(len(event.top_tokens) == 2 for event in events)
+    assert {event.generated_text for event in events[:-1]} == {None}
+    end = events[-1]
+    assert end.generated_text == whole
+    assert (end.details.finish_reason, end.details.generated_tokens) == ("length", 20)
+    assert (end.details.input_length, end.details.seed) == (len(PROMPT), 5)
+
+
+def test_hugging_faces_text_generation_with_details(writer, client):
+    ask = {"max_new_tokens": 10, "temperature": 0.9, "seed": 5}
+    told = writer.text_generation(PROMPT, **ask, details=True, top_n_tokens=3)
+    ours = client.completions.create(
+        model="tiny", prompt=PROMPT, max_tokens=10, temperature=0.9, seed=5, logprobs=3
+    ).choices[0]
+    assert told.generated_text == ours.text
+    assert [token.logprob for token in told.details.tokens] == ours.logprobs.token_logprobs
+    assert [len(top) for top in told.details.top_tokens] == [3] * 10
+    assert (told.details.finish_reason, told.details.generated_tokens, told.details.seed) == ("length", 10, 5)
+    stop = ours.text[4:6]
+    told = writer.text_generation(PROMPT, **ask, stop=[stop], details=True)
+    assert told.generated_text == ours.text[: ours.text.index(stop)]
+    assert told.details.finish_reason == "stop_sequence"
+
+
+@pytest.mark.parametrize("kind", ["json", "json_schema"])
+def test_hugging_faces_grammars(kind, writer):
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["b"]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    value = schema if kind == "json" else {"name": "a", "schema": schema}
+    told = writer.text_generation(
+        "a", grammar={"type": kind, "value": value}, max_new_tokens=40, do_sample=True, seed=1, details=True
+    )
+    assert json.loads(told.generated_text) == {"a": "b"}
+    assert told.details.finish_reason == "eos_token"
+    assert told.details.tokens[-1].special
+
+
+def test_hugging_faces_stream_is_refused_before_it_begins(writer, http):
+    with pytest.raises(HfHubHTTPError, match="context_length is 256"):
+        writer.text_generation("a" * 300, stream=True)
+    for name, inputs, why in (
+        ("topics", "a", "writes no text"),
+        ("reader", {"question": "a", "context": "b"}, "writes no text"),
+        ("tiny", ["a", "b"], "a stream has one text"),
+    ):
+        answer = http.post(f"/models/{name}", json={"inputs": inputs, "stream": True})
+        assert answer.status_code == 400
+        assert why in answer.json()["error"]
+
+
+def test_hugging_faces_fill_mask(server, models, http):
+    served, text = models["filler"], f"the {MASK} of"
+    theirs = InferenceClient(model=f"{server}/models/filler", token="none")
+    found = theirs.fill_mask(text)
+    assert len(found) == 5
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    assert found[0].sequence == fill(served.model, served.tokenizer, text) == f"the {found[0].token_str} of"
+    assert served.tokenizer.decode([found[0].token]) == found[0].token_str
+    everything = theirs.fill_mask(text, top_k=1000)
+    assert sum(one.score for one in everything) == pytest.approx(1, abs=1e-4)
+    of_these = theirs.fill_mask(text, targets=["x", "y"])
+    assert {one.token_str: one.score for one in of_these} == pytest.approx(
+        {one.token_str: one.score for one in everything if one.token_str in ("x", "y")}
+    )
+    with pytest.raises(HfHubHTTPError, match="put <mask> into it"):
+        theirs.fill_mask("nothing hidden")
+    with pytest.raises(HfHubHTTPError, match="top_k: 1002 tokens for all <mask> are asked; 1000 are allowed"):
+        theirs.fill_mask(f"{MASK} or {MASK}", top_k=501)
+    twice = http.post(
+        "/models/filler", json={"inputs": f"{MASK} or {MASK}", "parameters": {"top_k": 1}}
+    ).json()
+    assert [len(place) for place in twice] == [1, 1]
+    assert twice[1][0]["sequence"] == f"{MASK} or {twice[1][0]['token_str']}"
+    several = http.post("/models/filler", json={"inputs": [text, text]}).json()
+    assert [[one["token"] for one in place] for place in several] == [[one.token for one in found]] * 2
+
+
+def test_hugging_faces_feature_extraction(server, client):
+    theirs = InferenceClient(model=f"{server}/models/filler", token="none")
+    wanted = client.embeddings.create(model="filler", input=["a cat", "a dog"]).data
+    for text, one in zip(("a cat", "a dog"), wanted, strict=True):
+        assert theirs.feature_extraction(text, normalize=True).tolist() == [
+            pytest.approx(one.embedding, abs=1e-6)
+        ]
+    with pytest.raises(HfHubHTTPError, match="normalize: a vector has unit length"):
+        theirs.feature_extraction("a cat", normalize=False)
+
+
+def test_hugging_faces_other_parameters_change_nothing_at_their_defaults(server):
+    theirs = InferenceClient(model=f"{server}/models/translator", token="none")
+    plain = theirs.translation("one two").translation_text
+    same = theirs.translation("one two", truncation="do_not_truncate", clean_up_tokenization_spaces=False)
+    assert same.translation_text == plain
+    with pytest.raises(HfHubHTTPError, match="src_lang: a model translates between"):
+        theirs.translation("one two", src_lang="en", tgt_lang="fr")
+    theirs = InferenceClient(model=f"{server}/models/reader", token="none")
+    ask = {"question": "Who is it?", "context": "It was Ann."}
+    assert theirs.question_answering(**ask, align_to_words=True) == theirs.question_answering(**ask)
 
 
 def test_hugging_faces_tasks_at_a_models_own_address(server, models):
@@ -388,6 +700,12 @@ def test_hugging_faces_errors(server, http):
         {"inputs": []},
         {"inputs": "a", "options": {}},
         {"inputs": "a", "parameters": {"top_k": 0}},
+        {"inputs": "a", "parameters": {"temperature": -1}},
+        {"inputs": "a", "parameters": {"max_new_tokens": 0}},
+        {"inputs": "a", "parameters": {"top_p": 0}},
+        {"inputs": "a", "parameters": {"targets": [""]}},
+        {"inputs": "a", "parameters": {"stop": ["a"] * 5}},
+        {"inputs": "a", "stream": "yes"},
         {"inputs": {"question": "a", "context": "b"}},
         {"inputs": {"question": "a"}},
         {"inputs": "\ud800"},

@@ -446,6 +446,19 @@ def test_the_playground_goes_on_from_a_text(visit):
     assert len(page.posted) == 2
 
 
+def test_the_playground_shows_the_likeliest_first_also_before_digits(visit):
+    top = {" two": -0.5, "1": -3.0, " 7": -2.5, "7": -2.0, "bytes:\\xc3": -1.5}
+    told = {"tokens": ["7"], "token_logprobs": [-2.0], "top_logprobs": [top], "text_offset": [0]}
+    choice = {"index": 0, "text": "7", "logprobs": told, "finish_reason": "length"}
+    page = visit("/#playground", answers=[events({"choices": [choice]})])
+    page.get_by_label("Text to go on from").fill("1 + 1 =")
+    page.get_by_role("button", name="Write on").click()
+    idle(page)
+    page.get_by_role("region", name="Result").locator(".token").nth(0).focus()
+    rows = page.get_by_role("tooltip").locator("tr").all_inner_texts()
+    assert [row.split("\t")[0] for row in rows] == ['"7"', '" two"', '"bytes:\\\\xc3"', '" 7"', '"1"']
+
+
 def test_the_playground_asks_each_model_for_what_it_does(visit):
     page = visit("/#playground")
     page.get_by_label("Model").select_option("topics")

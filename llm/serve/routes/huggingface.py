@@ -1,63 +1,35 @@
 """Hugging Face's inference route: a model's own task, at the address /models/NAME."""
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import Field
+from fastapi.responses import JSONResponse
 from starlette.requests import Request as HttpRequest
 
 from llm.data.documents.bio import OUTSIDE
-from llm.generation import GREEDY, Mention, estimate, extract
+from llm.generation import Mention, estimate, extract
+from llm.generation.filling import fillings
 from llm.serve import asking
-from llm.serve.asking import Settings
 from llm.serve.errors import ApiError, HuggingFaceRoute
+from llm.serve.huggingface.answers import GenerationShape, failure, filled_in, settings
+from llm.serve.huggingface.schema import Parameters, Question, TaskRequest
 from llm.serve.labelling import labelled, mentioned
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
-from llm.serve.schema import Body, Count, Name, Text, Texts, listed
+from llm.serve.responding import streamed
+from llm.serve.schema import Name, listed
 from llm.serve.served import Served
 from llm.serve.writing import Completion, Writing, call_in_worker
+from llm.tokenizer import MASK
 
-DEFAULT_LABELS, DEFAULT_TOKENS = 5, 64
+DEFAULT_LABELS = DEFAULT_FILLINGS = 5
 # Of texts that are read to their end, so that one request doesn't hold up the others for long.
-MOST_CHARACTERS = 100_000
+MOST_CHARACTERS, MOST_FILLINGS = 100_000, 1000
 router = APIRouter(route_class=HuggingFaceRoute)
-
-
-class GenerateParameters(Body):
-    """How long a text may become."""
-
-    max_new_tokens: Count | None = None
-
-
-class Parameters(Body):
-    """What the tasks may be told; each takes what concerns it."""
-
-    top_k: Count | None = None
-    function_to_apply: Literal["softmax"] | None = None
-    generate_parameters: GenerateParameters | None = None
-    # Words are tagged whole here, so that there is nothing to choose between but none.
-    aggregation_strategy: Literal["none", "simple", "first", "average", "max"] | None = None
-    ignore_labels: Annotated[list[Text], Field(max_length=1000)] | None = None
-    handle_impossible_answer: bool = False
-    max_answer_len: Annotated[int, Field(ge=1, le=1000)] | None = None
-
-
-class Question(Body):
-    """What is asked, and the text that holds the answer."""
-
-    question: Text
-    context: Text
-
-
-class TaskRequest(Body):
-    """POST /models/NAME."""
-
-    inputs: Text | Texts | Question
-    parameters: Annotated[Parameters, Field(default_factory=Parameters)]
 
 
 @router.post(
@@ -65,14 +37,21 @@ class TaskRequest(Body):
     responses={status: {"description": "An error in Hugging Face's shape."} for status in (400, 404, 429)},
 )
 async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figures, http: HttpRequest) -> Any:
-    """What a model's labels say of texts or questions, or what a model writes for texts (a summary, a translation)."""
+    """What a model's labels say of texts or questions, or what a model writes for texts (a summary, a translation).
+
+    An encoder without labels fills in what a text hides, or embeds it.
+    """
     served, asked = models.named(name), body.parameters
     if isinstance(body.inputs, Question) != (served.labelled == "answer"):
         wants = "a question and a context" if served.labelled == "answer" else "a text or a list of texts"
         raise ApiError(400, f"inputs: {name} takes {wants}.")
+    if body.stream and not served.is_generative:
+        raise ApiError(400, f"stream: {name} writes no text; leave it out.")
     if isinstance(body.inputs, Question):
         return await _answer(served, body.inputs, asked)
     texts = listed(body.inputs)
+    if served.is_generative:
+        return await _generate(served, texts, body, http, metrics)
     if served.labelled == "text":
         return _by_label(await labelled(served, texts, http), asked.top_k or DEFAULT_LABELS)
     if served.labelled == "number":
@@ -85,9 +64,10 @@ async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figure
             for text, one in zip(texts, await mentioned(served, texts, http), strict=True)
         ]
         return found[0] if isinstance(body.inputs, str) else found
-    if served.is_generative:
-        return await _generate(served, texts, asked, http, metrics)
-    raise ApiError(400, f"{name} has no labels and writes no texts; use /v1/completions.")
+    if body.wants_fillings or any(MASK in text for text in texts):
+        filled = [await _fill(served, text, asked) for text in texts]
+        return filled[0] if isinstance(body.inputs, str) else filled
+    return await _embed(served, texts)
 
 
 def _by_label(told: Sequence[dict[str, float]], most: int) -> list[list[dict[str, Any]]]:
@@ -134,24 +114,52 @@ def _check_size(texts: Sequence[str]) -> None:
         raise ApiError(400, f"The texts have {size} characters; {MOST_CHARACTERS} are allowed.")
 
 
-async def _generate(
-    served: Served, texts: list[str], asked: Parameters, http: HttpRequest, metrics: Metrics
-) -> list[dict[str, str]]:
-    """What a model writes for each text, the likeliest token each time.
+async def _fill(served: Served, text: str, asked: Parameters) -> Any:
+    """The likeliest tokens for a <mask>, as the pipeline fill-mask tells them: of several, a list for each."""
+    if MASK not in text:
+        raise ApiError(400, f"inputs: {served.name} has no labels; it fills in a text: put {MASK} into it.")
+    most, among = asked.top_k or DEFAULT_FILLINGS, asked.targets or ()
+    if (told := text.count(MASK) * most) > MOST_FILLINGS:
+        raise ApiError(
+            400, f"parameters.top_k: {told} tokens for all {MASK} are asked; {MOST_FILLINGS} are allowed."
+        )
+    found = await call_in_worker(served, partial(fillings, served.model, served.tokenizer, text, most, among))
+    places = [[filled_in(one) for one in place] for place in found]
+    return places[0] if len(places) == 1 else places
 
-    An encoder-decoder writes a target; a decoder that was trained to chat answers, and another goes on. A text is as long
-    as the context allows, if that is less than asked.
+
+async def _embed(served: Served, texts: Sequence[str]) -> list[list[float]]:
+    """What /v1/embeddings gives for the texts, as the pipeline feature-extraction tells it."""
+    prompts = await run_in_threadpool(lambda: [served.ids(text) for text in texts])
+    return [await call_in_worker(served, partial(served.embedding, prompt)) for prompt in prompts]
+
+
+async def _generate(
+    served: Served, texts: list[str], body: TaskRequest, http: HttpRequest, metrics: Metrics
+) -> Response:
+    """What a model writes for each text, whole or as it comes.
+
+    An encoder-decoder writes a target; a decoder that was trained to chat answers, and another goes on.
     """
-    how = asked.generate_parameters or GenerateParameters()
+    if body.stream and len(texts) > 1:
+        raise ApiError(400, "inputs: a stream has one text; send the others in requests of their own.")
     prompts = await run_in_threadpool(lambda: [served.task_ids(text) for text in texts])
-    settings = Settings("inputs", served.chats, GREEDY, default_tokens=how.max_new_tokens or DEFAULT_TOKENS)
-    requests = await run_in_threadpool(asking.requests, served, settings, prompts)
+    how = settings(served, body.parameters, details=bool(body.stream or body.parameters.details))
+    requests = await run_in_threadpool(asking.requests, served, how, prompts)
+    shapes = [
+        GenerationShape(served, body.parameters, text, len(prompt))
+        for text, prompt in zip(texts, prompts, strict=True)
+    ]
+    stack = AsyncExitStack()
+    # Entered here, for a full queue must be a 429 while that can still be said; left where the response ends.
+    writing = await stack.enter_async_context(
+        Writing(served, requests, asking.stops(served, how), http, metrics)
+    )
+    if body.stream:
+        return streamed(shapes[0].events(writing.pieces()), stack, failure)
     completion = Completion.empty(len(requests), sum(map(len, prompts)))
-    async with Writing(served, requests, (), http, metrics) as writing:
+    async with stack:
         async for piece in writing.pieces():
             completion.add(piece)
-    # The clients of the tasks look each for its own name.
-    return [
-        dict.fromkeys(("generated_text", "summary_text", "translation_text"), text)
-        for text in completion.texts
-    ]
+    told = zip(shapes, completion.texts, completion.tokens, completion.finishes, strict=True)
+    return JSONResponse([shape.whole(text, tokens, finish) for shape, text, tokens, finish in told])

@@ -58,7 +58,7 @@ async def complete(http: HttpRequest, body: CompletionRequest, models: Models, m
         return await _generate(http, served, body, prompts, envelope, metrics)
     settings = _settings(served, body)
     completion = Completion.empty(len(texts) * settings.n, sum(map(len, prompts)))
-    pieces = whole_responses(served, texts, settings)
+    pieces = await whole_responses(served, texts, settings)
     return await to_response(pieces, completion, body, envelope, AsyncExitStack())
 
 
@@ -118,13 +118,7 @@ def _settings(served: Served, body: Asked) -> Settings:
     return Settings(
         body.prompt_field,
         body.is_chat,
-        Sampling(
-            temperature=1.0 if body.temperature is None else body.temperature,
-            top_k=body.top_k,
-            top_p=body.top_p,
-            min_p=body.min_p,
-            repetition_penalty=body.repetition_penalty,
-        ),
+        _sampling(body),
         max_tokens=body.most_tokens,
         default_tokens=DEFAULT_TOKENS if served.continues_prompt and not body.is_chat else None,
         n=body.n or 1,
@@ -135,6 +129,18 @@ def _settings(served: Served, body: Asked) -> Settings:
         presence_penalty=body.presence_penalty or 0.0,
         biases={int(token): bias for token, bias in (body.logit_bias or {}).items()},
         schema=body.schema_given,
+    )
+
+
+def _sampling(body: Asked) -> Sampling:
+    """How tokens are drawn; of a top_p of 0 the likeliest is left."""
+    temperature = 1.0 if body.temperature is None else body.temperature
+    return Sampling(
+        temperature=0.0 if body.top_p == 0 else temperature,
+        top_k=body.top_k,
+        top_p=body.top_p or None,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
     )
 
 
