@@ -157,6 +157,11 @@ class Adapted(Transformer):
         with using([self.number]):
             return super().hidden_states(*args, **kwargs)
 
+    def source_states(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As `Transformer.source_states`."""
+        with using([self.number]):
+            return super().source_states(*args, **kwargs)
+
     def encode_source(self, *args: Any, **kwargs: Any) -> Memory:
         """As `Transformer.encode_source`."""
         with using([self.number]):

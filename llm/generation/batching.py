@@ -24,7 +24,7 @@ from llm.generation.mode import inference
 from llm.generation.request import Request, Token
 from llm.generation.row import Row, logprobs_of, next_tokens
 from llm.generation.speculation import Guess, looked_up
-from llm.model import Cache, SlotCache, Transformer
+from llm.model import Cache, CachePool, Transformer
 from llm.model.attention import KeysValues
 from llm.model.block import Memory
 from llm.model.mask import PADDING
@@ -69,9 +69,9 @@ class BatchEngine:
         # Each position of such a prompt sees all others, so that it is read in one pass, and shares nothing with another.
         self._reads_prompts_whole = model.config.prefix_lm
         self.waiting: deque[Request] = deque()
-        make = partial(SlotCache, model.config, rows, device=weight.device, dtype=weight.dtype)
+        make = partial(CachePool, model.config, rows, device=weight.device, dtype=weight.dtype)
         self._cache = make()
-        self._sources = make() if model.encoder is not None else None
+        self._sources = make() if model.reads_source else None
         self._rows = [Row() for _ in range(rows)]
         self._decoding = self._prefilling = 0
         self._clock = 0
@@ -148,7 +148,7 @@ class BatchEngine:
         if len(rows) == 1 and (guesses := self._guesses(rows[0])):
             return self._verify_guesses(rows[0], guesses)
         token_b1 = torch.tensor([row.tokens[-1:] for row in rows], device=self.device)
-        cache = self._cache.some(0, [len(row.cached) for row in rows])
+        cache = self._cache.rows_view(0, [len(row.cached) for row in rows])
         logits_bv = self.model.head(self._hidden_states(token_b1, cache, 0, rows))[:, 0]
         for row in rows:
             row.cached.append(row.tokens[-1])
@@ -166,7 +166,7 @@ class BatchEngine:
         Each is drawn as it would be without guesses, whatever the sampling; a wrong guess's keys are overwritten.
         """
         tokens_1t = torch.tensor([[row.tokens[-1], *guesses]], device=self.device)
-        hidden_1td = self._hidden_states(tokens_1t, self._cache.one(0, len(row.cached)), 0, [row])
+        hidden_1td = self._hidden_states(tokens_1t, self._cache.row_view(0, len(row.cached)), 0, [row])
         drawn: list[Token] = []
         for guess, logits_1v in zip([*guesses, None], self.model.head(hidden_1td)[0].split(1), strict=True):
             row.cached.append(row.tokens[-1])
@@ -218,7 +218,9 @@ class BatchEngine:
         )
         starts = [len(row.cached) for row in rows]
         first = self._decoding
-        cache = self._cache.one(first, starts[0]) if len(rows) == 1 else self._cache.some(first, starts)
+        cache = (
+            self._cache.row_view(first, starts[0]) if len(rows) == 1 else self._cache.rows_view(first, starts)
+        )
         hidden_btd = self._hidden_states(tokens_bt, cache, first, rows, [len(piece) for piece in pieces])
         for row, piece in zip(rows, pieces, strict=True):
             row.cached += piece
@@ -230,7 +232,7 @@ class BatchEngine:
         last_b1d = hidden_btd.take_along_dim(last_b[:, None, None], dim=1)
         return self._draw(rows, self.model.head(last_b1d)[:, 0])
 
-    def _encode_sources(self, sources: SlotCache, rows: Sequence[Row]) -> None:
+    def _encode_sources(self, sources: CachePool, rows: Sequence[Row]) -> None:
         """Let the rows' sources be read that aren't yet, in one pass, and keep what the decoder looks at of them."""
         unread = [row for row in rows if not row.has_source]
         if not unread:
@@ -242,7 +244,9 @@ class BatchEngine:
                 source_bs.clamp(min=0), torch.where(source_bs == PADDING, PADDING, 0)
             )
         for number, row in enumerate(unread):
-            sources.fill(self._rows.index(row), [[part[number] for part in layer] for layer in memory.layers])
+            sources.write_row(
+                self._rows.index(row), [[part[number] for part in layer] for layer in memory.layers]
+            )
             row.has_source = True
 
     def _hidden_states(
@@ -264,7 +268,7 @@ class BatchEngine:
                     prefix_b = torch.tensor(prompt_lengths, device=self.device)
                 return self.model.hidden_states(tokens_bt, cache, prefix_b=prefix_b)
             lengths = [len(row.source) for row in rows]
-            layers = [KeysValues(*layer) for layer in self._sources.filled(first, lengths)]
+            layers = [KeysValues(*layer) for layer in self._sources.read_rows(first, lengths)]
             position_s = torch.arange(max(lengths), device=self.device)
             is_own_bs = position_s < torch.tensor(lengths, device=self.device)[:, None]
             documents_bs = torch.where(is_own_bs, 0, PADDING)
@@ -356,8 +360,8 @@ class BatchEngine:
 
 def rows_within(model: Transformer, rows: int, gib: float) -> int:
     """How many of `rows` have a cache within `gib`; a ConfigError where not one has."""
-    row_bytes = SlotCache.row_bytes(model.config, next(model.parameters()).dtype)
-    row_bytes *= 1 if model.encoder is None else 2
+    row_bytes = CachePool.row_bytes(model.config, next(model.parameters()).dtype)
+    row_bytes *= 2 if model.reads_source else 1
     fitting = min(rows, int(gib * 2**30 / row_bytes))
     if fitting < 1:
         raise ConfigError(

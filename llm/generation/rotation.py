@@ -90,7 +90,7 @@ def rotate_stream(model: Transformer) -> None:
     blocks = [
         block for block in model.stack.blocks if isinstance(block, Block) and _is_rotatable(block, rotation)
     ]
-    if model.encoder is not None or len(blocks) < len(model.stack.blocks):
+    if model.reads_source or len(blocks) < len(model.stack.blocks):
         return
     for block in blocks:
         _rotate_block(block, rotation)

@@ -1,6 +1,6 @@
 """The one transformer: torch only, composed of small parts."""
 
-from llm.model.cache import Cache, KVCache, SlotCache
+from llm.model.cache import Cache, CachePool, KVCache
 from llm.model.config import ModelConfig, RopeScaling
 from llm.model.flops import flops_per_token, least_parameters, parameter_count, sequence_flops
 from llm.model.init import init_weights, initial_value
@@ -8,10 +8,10 @@ from llm.model.transformer import Transformer
 
 __all__ = [
     "Cache",
+    "CachePool",
     "KVCache",
     "ModelConfig",
     "RopeScaling",
-    "SlotCache",
     "Transformer",
     "flops_per_token",
     "init_weights",

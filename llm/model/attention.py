@@ -1,6 +1,7 @@
 """Multi-head, grouped-query and multi-query attention, over one sequence or from one to another.
 
-Shapes: b batch, t new positions, s positions that can be looked at, h heads, d width, e width of a head.
+Shapes: b batch, t new positions, s positions that can be looked at, h heads, k key-value heads, G query positions of all
+heads that share one of those, d width, e width of a head.
 """
 
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from llm.model.cache import LayerCache, RaggedLayerCache
 from llm.model.config import ModelConfig
 from llm.model.layers import build_norm, cast_once
-from llm.model.mask import Masking
+from llm.model.mask import AttentionKwargs
 from llm.model.position import Rotation, rotate
 
 LONGEST_COMPOSED = 1024  # positions
@@ -21,14 +22,14 @@ CAUSAL_BLOCK = 256  # queries that are composed at once
 # Up to here, keys of one query are cast to float32 and multiplied in less time than bfloat16 products take: of 12 heads
 # of 64, one row of 80 positions 39 and 95 us, eight rows 223 and 350; eight of 256 (1.6 million) 1,082 and 934.
 MOST_CAST = 2**19  # numbers
-LINE = 16  # numbers that a CPU reads from memory at once
-FEWEST_FETCHED, MOST_FETCHED = 2**17, 2**20  # numbers
+CACHE_LINE = 16  # numbers of float32 that a CPU reads from memory at once
+FEWEST_PREFETCHED, MOST_PREFETCHED = 2**17, 2**20  # numbers
 
 
-class View(NamedTuple):
-    """What a layer's attention is told of its positions: which see which, and how they are turned."""
+class AttentionContext(NamedTuple):
+    """What a layer's attention is told of its positions: which see which, as `kwargs`, and how they are turned."""
 
-    masking: Masking
+    kwargs: AttentionKwargs
     rotation: Rotation | None = None
 
 
@@ -57,18 +58,18 @@ class Attention(nn.Module):
         self.key_norm = build_norm(config, config.head_size) if config.qk_norm else nn.Identity()
 
     def forward(
-        self, x_btd: Tensor, view: View, cache: LayerCache | RaggedLayerCache | None = None
+        self, x_btd: Tensor, context: AttentionContext, cache: LayerCache | RaggedLayerCache | None = None
     ) -> Tensor:
         """Mix `x_btd` over time; `cache` brings the positions before it."""
         query_bthe, key_bthe, value_bthe = self.project(x_btd)
         query_bthe, key_bthe = self.query_norm(query_bthe), self.key_norm(key_bthe)
-        if view.rotation is not None:
-            query_bthe, key_bthe = rotate(query_bthe, view.rotation), rotate(key_bthe, view.rotation)
-        seen = KeysValues(key_bthe.transpose(1, 2), value_bthe.transpose(1, 2))
+        if context.rotation is not None:
+            query_bthe, key_bthe = rotate(query_bthe, context.rotation), rotate(key_bthe, context.rotation)
+        keys_values = KeysValues(key_bthe.transpose(1, 2), value_bthe.transpose(1, 2))
         if cache is not None:
-            seen = KeysValues(*cache.extend(*seen))
-            fetch(seen)
-        return self._attend(query_bthe, seen, view.masking)
+            keys_values = KeysValues(*cache.extend(*keys_values))
+            prefetch_into_cpu_cache(keys_values)
+        return self._attend_and_project(query_bthe, keys_values, context.kwargs)
 
     def project(self, x_btd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values (b, t, h, e)."""
@@ -80,60 +81,65 @@ class Attention(nn.Module):
         # The number of heads is inferred, since tensor parallelism leaves each rank some of them.
         return x_btd.unflatten(-1, (-1, self.head_size))
 
-    def _attend(self, query_bthe: Tensor, seen: KeysValues, masking: Masking) -> Tensor:
+    def _attend_and_project(
+        self, query_bthe: Tensor, keys_values: KeysValues, kwargs: AttentionKwargs
+    ) -> Tensor:
         query_bhte = query_bthe.transpose(1, 2)
         dropout = self.dropout if self.training else 0.0
-        if "block_mask" in masking:
+        if "block_mask" in kwargs:
             mixed_bhte = flex_attention(
-                query_bhte, *seen, scale=self.scale, enable_gqa=self.grouped, **masking
+                query_bhte, *keys_values, scale=self.scale, enable_gqa=self.grouped, **kwargs
             )
-        elif composes_faster(query_bhte, seen.key_bhse) and not dropout:
-            mixed_bhte = composed_attention(query_bhte, *seen, scale=self.scale, **masking)
+        elif composes_faster(query_bhte, keys_values.key_bhse) and not dropout:
+            mixed_bhte = composed_attention(query_bhte, *keys_values, scale=self.scale, **kwargs)
         else:
             mixed_bhte = F.scaled_dot_product_attention(
                 query_bhte,
-                *seen,
+                *keys_values,
                 dropout_p=dropout,
                 scale=self.scale,
                 enable_gqa=self.grouped,
-                **_of_dtype(masking, query_bhte.dtype),
+                **_of_dtype(kwargs, query_bhte.dtype),
             )
         return self.output(mixed_bhte.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(Attention):
-    """Attention to another sequence, whose keys and values are computed once for all that looks at them."""
+    """Attention to a source, another sequence, whose keys and values are computed once for all that attends to it."""
 
-    def read(self, memory_bsd: Tensor) -> KeysValues:
-        """Return the keys and values of the other sequence."""
+    def project_source(self, memory_bsd: Tensor) -> KeysValues:
+        """Return the keys and values of the source, of its hidden states."""
         memory_bsd = cast_once(memory_bsd)
         key_bshe, value_bshe = self.heads(self.key(memory_bsd)), self.heads(self.value(memory_bsd))
         return KeysValues(self.key_norm(key_bshe).transpose(1, 2), value_bshe.transpose(1, 2))
 
-    def look(self, x_btd: Tensor, seen: KeysValues, masking: Masking) -> Tensor:
-        """Mix into each position of `x_btd` what it looks at."""
+    def attend(self, x_btd: Tensor, keys_values: KeysValues, kwargs: AttentionKwargs) -> Tensor:
+        """Return what each position of `x_btd` takes from the source, (b, t, d)."""
         query_bthe = self.query_norm(self.heads(self.query(x_btd)))
-        return self._attend(query_bthe, seen, masking)
+        return self._attend_and_project(query_bthe, keys_values, kwargs)
 
 
-def fetch(seen: KeysValues) -> None:
-    """Bring keys and values of float32 that a CPU has in memory into its cache, by a number of each line."""
+def prefetch_into_cpu_cache(keys_values: KeysValues) -> None:
+    """Read one number of every cache line, so that attention's kernel finds keys and values in the CPU's cache.
+
+    Does nothing but on a CPU in float32, of sizes for which it pays.
+    """
     # torch's kernel goes through them a head at a time, and waits for memory at each. Of 50 positions, 12 heads of 64 and
     # eight rows it takes 260 us, 180 with this, and 98 of what is in the cache already. Fewer stay there anyway; more
     # might not stay there until they are used.
-    key_bhse, value_bhse = seen
+    key_bhse, value_bhse = keys_values
     if not key_bhse.is_cpu or key_bhse.dtype is not torch.float32:
         return
-    if FEWEST_FETCHED <= key_bhse.numel() <= MOST_FETCHED:
-        key_bhse[..., ::LINE].sum()
-        value_bhse[..., ::LINE].sum()
+    if FEWEST_PREFETCHED <= key_bhse.numel() <= MOST_PREFETCHED:
+        key_bhse[..., ::CACHE_LINE].sum()
+        value_bhse[..., ::CACHE_LINE].sum()
 
 
-def _of_dtype(masking: Masking, dtype: torch.dtype) -> Masking:
-    """Return `masking` with what is added to scores as torch's kernel wants it."""
-    bias = masking.get("attn_mask")
+def _of_dtype(kwargs: AttentionKwargs, dtype: torch.dtype) -> AttentionKwargs:
+    """Return `kwargs` with what is added to scores as torch's kernel wants it."""
+    bias = kwargs.get("attn_mask")
     if bias is None or not bias.is_floating_point():
-        return masking
+        return kwargs
     return {"attn_mask": bias.to(dtype)}
 
 
@@ -181,7 +187,7 @@ def composed_attention(
 def _compose(
     query_bhte: Tensor, key_bhse: Tensor, value_bhse: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
-    # g: the query heads that share a key head. With g beside t, the products stay plain batches of matrices.
+    # With heads and positions side by side in G, the products stay plain batches of matrices.
     b, h, t, e = query_bhte.shape
     k, s = key_bhse.shape[1], key_bhse.shape[2]
     query_bkGe = query_bhte.reshape(b, k, h // k * t, e)

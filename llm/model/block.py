@@ -9,11 +9,18 @@ from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
-from llm.model.attention import Attention, CrossAttention, KeysValues, View
+from llm.model.attention import Attention, AttentionContext, CrossAttention, KeysValues
 from llm.model.cache import Cache, LayerCache, RaggedLayerCache
 from llm.model.config import ModelConfig
 from llm.model.layers import build_feed_forward, build_norm
-from llm.model.mask import Masking, Sight, attention_mask, cross_mask, distances, works_sparse
+from llm.model.mask import (
+    AttentionKwargs,
+    AttentionMask,
+    attention_kwargs,
+    cross_attention_kwargs,
+    distances,
+    works_sparse,
+)
 from llm.model.position import RelativePosition, Rotary, Start
 
 Sublayer = Callable[[Tensor], Tensor]
@@ -71,21 +78,23 @@ class Block(nn.Module):
     def forward(
         self,
         x_btd: Tensor,
-        view: View,
+        context: AttentionContext,
         cache: LayerCache | RaggedLayerCache | None = None,
-        source: tuple[KeysValues, Masking] | None = None,
+        source: tuple[KeysValues, AttentionKwargs] | None = None,
     ) -> Tensor:
         """Return the stream after this layer, which looks at `source` where it has cross-attention."""
-        sublayers: dict[str, Sublayer] = {"attention": partial(self.attention, view=view, cache=cache)}
+        sublayers: dict[str, Sublayer] = {"attention": partial(self.attention, context=context, cache=cache)}
         if self.cross_attention is not None and source is not None:
-            seen, masking = source
-            sublayers["cross_attention"] = partial(self.cross_attention.look, seen=seen, masking=masking)
+            keys_values, kwargs = source
+            sublayers["cross_attention"] = partial(
+                self.cross_attention.attend, keys_values=keys_values, kwargs=kwargs
+            )
         return self.residual(x_btd, **sublayers, feed_forward=self.feed_forward)
 
-    def read(self, memory_bsd: Tensor) -> KeysValues:
-        """Return what cross-attention may look at of a source's hidden states."""
+    def project_source(self, memory_bsd: Tensor) -> KeysValues:
+        """Return the keys and values that cross-attention makes of a source's hidden states."""
         assert self.cross_attention is not None
-        return self.cross_attention.read(memory_bsd)
+        return self.cross_attention.project_source(memory_bsd)
 
 
 class Stack(nn.Module):
@@ -120,11 +129,10 @@ class Stack(nn.Module):
     ) -> Tensor:
         """Return the hidden states of `x_btd`, which follows what `cache` holds; the cache grows by it."""
         length = x_btd.shape[1]
-        everywhere = self._view(x_btd, cache, documents_bt, prefix_b, None, self.rotary)
-        nearby = everywhere
-        if any(self.is_local):
-            nearby = self._view(x_btd, cache, documents_bt, prefix_b, self.window, self.local_rotary)
-        crossing = None if memory is None else cross_mask(documents_bt, memory.documents_bs)
+        context_of = partial(self._attention_context, x_btd, cache, documents_bt, prefix_b)
+        everywhere = context_of(None, self.rotary)
+        nearby = context_of(self.window, self.local_rotary) if any(self.is_local) else everywhere
+        crossing = None if memory is None else cross_attention_kwargs(documents_bt, memory.documents_bs)
         for index, block in enumerate(self.blocks):
             source = None if memory is None else (memory.layers[index], crossing)
             layer = None if cache is None else cache.layer(index)
@@ -133,11 +141,11 @@ class Stack(nn.Module):
             cache.advance(length)
         return self.norm(x_btd)
 
-    def read(self, memory_bsd: Tensor, documents_bs: Tensor | None) -> Memory:
+    def project_source(self, memory_bsd: Tensor, documents_bs: Tensor | None) -> Memory:
         """Return what the blocks may look at of a source's hidden states."""
-        return Memory([cast(Block, block).read(memory_bsd) for block in self.blocks], documents_bs)
+        return Memory([cast(Block, block).project_source(memory_bsd) for block in self.blocks], documents_bs)
 
-    def _view(
+    def _attention_context(
         self,
         x_btd: Tensor,
         cache: Cache | None,
@@ -145,18 +153,18 @@ class Stack(nn.Module):
         prefix_b: Tensor | None,
         window: int | None,
         rotary: Rotary | None,
-    ) -> View:
+    ) -> AttentionContext:
         t = x_btd.shape[1]
         s = t if cache is None else cache.length + t
         start: Start = 0 if cache is None else cache.start
         start_b = None if isinstance(start, int) else start
         relative = self.relative_position
-        masking = attention_mask(
-            Sight(self.causal, window, documents_bt, start_b, prefix_b),
+        kwargs = attention_kwargs(
+            AttentionMask(self.causal, window, documents_bt, start_b, prefix_b),
             t,
             s,
             x_btd.device,
             bias_hts=None if relative is None else relative(distances(t, s, x_btd.device, start_b)),
             sparse=works_sparse(x_btd.device) and not self.drops,
         )
-        return View(masking, None if rotary is None else rotary(start, t))
+        return AttentionContext(kwargs, None if rotary is None else rotary(start, t))

@@ -1,5 +1,8 @@
 """The keys and values that a model has already computed, kept so that the next token costs one position.
 
+A pass takes a `Cache`: a KVCache, whose rows grow together, or a RaggedCache, whose rows are each somewhere else. A
+CachePool keeps rows for longer than a pass, and makes both of them as views.
+
 Shapes: b batch, t new positions, s positions so far, m most positions, h key-value heads, e head width.
 """
 
@@ -128,7 +131,7 @@ class KVCache:
 
 
 class RaggedCache:
-    """Rows of a SlotCache, side by side, for one pass, in which each goes on from a position of its own.
+    """Rows of a CachePool, side by side, for one pass, in which each goes on from a position of its own.
 
     What a row's buffer holds beyond its own positions is not seen: the masks of a pass see to that.
     """
@@ -153,7 +156,7 @@ class RaggedCache:
 Cache = KVCache | RaggedCache
 
 
-class SlotCache:
+class CachePool:
     """Buffers of fixed size for rows that come, grow and go each on their own.
 
     Which of them are in use, and how far, is their user's to know.
@@ -177,19 +180,19 @@ class SlotCache:
         numbers = config.n_layers * 2 * config.kv_heads * config.context_length * config.head_size
         return numbers * dtype.itemsize
 
-    def one(self, row: int, length: int) -> KVCache:
+    def row_view(self, row: int, length: int) -> KVCache:
         """`row`, of which `length` positions are filled, as a cache of its own."""
         return KVCache.over(self._buffers[:, :, row : row + 1], length)
 
-    def some(self, first: int, starts: Sequence[int]) -> RaggedCache:
+    def rows_view(self, first: int, starts: Sequence[int]) -> RaggedCache:
         """As many rows from `first` on as there are `starts`, each filled up to its own."""
         return RaggedCache(self._buffers[:, :, first : first + len(starts)], starts)
 
-    def filled(self, first: int, lengths: Sequence[int]) -> Tensor:
+    def read_rows(self, first: int, lengths: Sequence[int]) -> Tensor:
         """The keys and values (layers, 2, b, h, s, e) of as many rows as there are `lengths`, up to the longest."""
         return self._buffers[:, :, first : first + len(lengths), :, : max(lengths)]
 
-    def fill(self, row: int, layers: Sequence[Sequence[Tensor]]) -> None:
+    def write_row(self, row: int, layers: Sequence[Sequence[Tensor]]) -> None:
         """Put keys and values (h, s, e) of each layer at the beginning of `row`."""
         for kept, layer in zip(self._buffers, layers, strict=True):
             for buffer, given_hse in zip(kept, layer, strict=True):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-# What `scaled_dot_product_attention` takes, or `flex_attention` where it holds a block_mask.
-Masking = dict[str, Any]
+# `attn_mask` or `is_causal` for `scaled_dot_product_attention`, or a `block_mask` for `flex_attention`; none for no mask.
+AttentionKwargs = dict[str, Any]
 
 # In place of a document's number: a position that only fills a row up.
 PADDING = -1
@@ -26,8 +26,8 @@ def distances(t: int, s: int, device: torch.device, start_b: Tensor | None = Non
     return position_t[..., None] - torch.arange(s, device=device)
 
 
-class Sight(NamedTuple):
-    """What positions see of each other: everything, but for what these say.
+class AttentionMask(NamedTuple):
+    """Which positions see which: all see all, but for what these say.
 
     Args:
         causal: no position sees a later one, but for those of a prefix.
@@ -44,7 +44,7 @@ class Sight(NamedTuple):
     start_b: Tensor | None = None
     prefix_b: Tensor | None = None
 
-    def of(self, s: int) -> "Sight":
+    def of(self, s: int) -> "AttentionMask":
         """The same of `s` positions, without what says nothing of them."""
         within = self.window is not None and self.window < s
         return self._replace(
@@ -89,28 +89,28 @@ class Sight(NamedTuple):
         return create_block_mask(seen, rows, None, t, t, device=device)
 
 
-def attention_mask(
-    sight: Sight,
+def attention_kwargs(
+    mask: AttentionMask,
     t: int,
     s: int,
     device: torch.device,
     *,
     bias_hts: Tensor | None = None,
     sparse: bool = False,
-) -> Masking:
-    """Return what lets `t` of `s` positions see what they may: the last ones, or those from `sight.start_b` on.
+) -> AttentionKwargs:
+    """Return what lets `t` of `s` positions see what they may: the last ones, or those from `mask.start_b` on.
 
     Args:
         bias_hts: what is added to the scores.
         sparse: whether blocks of positions that see nothing of each other may be left out of the work; else the mask is
             dense. It says the same.
     """
-    sight = sight.of(s)
-    if sight.is_plain and bias_hts is None:
-        return _plain(t, s, device, sight.causal)
-    if sparse and t == s and bias_hts is None and sight.start_b is None:
-        return {"block_mask": sight.blocks(t, device)}
-    seen = sight.dense(t, s, device)
+    mask = mask.of(s)
+    if mask.is_plain and bias_hts is None:
+        return _plain(t, s, device, mask.causal)
+    if sparse and t == s and bias_hts is None and mask.start_b is None:
+        return {"block_mask": mask.blocks(t, device)}
+    seen = mask.dense(t, s, device)
     return {"attn_mask": seen if bias_hts is None else torch.where(seen, bias_hts, -torch.inf)}
 
 
@@ -119,7 +119,7 @@ def works_sparse(device: torch.device) -> bool:
     return device.type == "cuda" and torch.compiler.is_compiling()
 
 
-def cross_mask(documents_bt: Tensor | None, documents_bs: Tensor | None) -> Masking:
+def cross_attention_kwargs(documents_bt: Tensor | None, documents_bs: Tensor | None) -> AttentionKwargs:
     """Return what lets positions of a target, the last of its row, see the source's of the same document.
 
     A target without documents is one alone: it sees all of the source but its padding.
@@ -137,7 +137,7 @@ def same_document(documents_bt: Tensor, documents_bs: Tensor) -> Tensor:
     return ((queries_bt1 == documents_bs[:, None, :]) | (queries_bt1 == PADDING))[:, None]
 
 
-def _plain(t: int, s: int, device: torch.device, causal: bool) -> Masking:
+def _plain(t: int, s: int, device: torch.device, causal: bool) -> AttentionKwargs:
     if not causal or t == 1:
         return {}
     if t == s:

@@ -26,6 +26,7 @@ class Transformer(nn.Module):
         self.config = config
         both = config.architecture == "encoder_decoder"
         self.embedding = Embedding(config)
+        # `encoder` stands only beside a decoder; a lone stack is `stack`, a BERT's too. Checkpoints name weights so.
         self.encoder = Stack(config, causal=False, n_layers=config.encoder_layers) if both else None
         self.stack = Stack(
             config, causal=config.architecture != "encoder", cross=both, n_layers=config.n_layers
@@ -33,6 +34,11 @@ class Transformer(nn.Module):
         self.unembedding = None if config.labels else Unembedding(config)
         self.label_head = LabelHead(config) if config.labels else None
         self.pooler = Pooler(config) if config.pooler else None
+
+    @property
+    def reads_source(self) -> bool:
+        """Whether a decoder here attends to what an encoder makes of a source: that of an encoder-decoder."""
+        return self.encoder is not None
 
     def forward(
         self,
@@ -78,8 +84,8 @@ class Transformer(nn.Module):
         prefix_b: Tensor | None = None,
     ) -> Tensor:
         """Return the hidden states (b, t, d) that `head` reads; the arguments are those of `forward`."""
-        if (memory is None) != (self.encoder is None):
-            wanted = "needs a" if memory is None else "takes no"
+        if self.reads_source != (memory is not None):
+            wanted = "needs a" if self.reads_source else "takes no"
             raise ConfigError(f"architecture={self.config.architecture} {wanted} source")
         held = 0 if cache is None else cache.length
         self._check_room(held + tokens_bt.shape[1], cache)
@@ -91,11 +97,19 @@ class Transformer(nn.Module):
 
     def encode_source(self, source_bs: Tensor, documents_bs: Tensor | None = None) -> Memory:
         """Return what the decoder may look at of a source (b, s), once for all that it writes."""
+        return self.stack.project_source(self.source_states(source_bs, documents_bs), documents_bs)
+
+    def source_states(self, source_bs: Tensor, documents_bs: Tensor | None = None) -> Tensor:
+        """Return the encoder's hidden states (b, s, d) of a source (b, s).
+
+        Raises:
+            ConfigError: the model reads no source, or this one is too long.
+        """
         if self.encoder is None:
             raise ConfigError(f"architecture={self.config.architecture} takes no source")
         self._check_room(source_bs.shape[1], None)
-        hidden_bsd = self.encoder(self.embedding(source_bs), documents_bt=documents_bs)
-        return self.stack.read(hidden_bsd, documents_bs)
+        hidden_bsd: Tensor = self.encoder(self.embedding(source_bs), documents_bt=documents_bs)
+        return hidden_bsd
 
     def head(self, hidden_btd: Tensor) -> Tensor:
         """Return the logits (b, t, v) of hidden states: of the vocabulary, or of the config's labels."""

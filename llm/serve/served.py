@@ -196,13 +196,8 @@ class Served:
         self.check_fits(len(prompt), 0, "input")
         with inference(self.model):
             tokens_1t = torch.tensor([prompt], device=next(self.model.parameters()).device)
-            encoder = self.model.encoder
-            hidden = (
-                self.model.hidden_states(tokens_1t)
-                if encoder is None
-                else encoder(self.model.embedding(tokens_1t))
-            )
-            mean: list[float] = F.normalize(hidden[0].float().mean(0), dim=0).tolist()
+            states_of = self.model.source_states if self.model.reads_source else self.model.hidden_states
+            mean: list[float] = F.normalize(states_of(tokens_1t)[0].float().mean(0), dim=0).tolist()
         return mean
 
     @cached_property

@@ -173,7 +173,7 @@ def _split_stack(stack: Stack, mesh: DeviceMesh, *, told_alike: bool) -> None:
             module.register_forward_hook(_on_result(stream.add_up))
             _split_columns(module, mesh)
         elif isinstance(module, CrossAttention):
-            module.look = _looking(module.look, stream)  # type: ignore[method-assign]
+            module.attend = _attending(module.attend, stream)  # type: ignore[method-assign]
         elif isinstance(module, Attention | FeedForward | GatedFeedForward):
             module.register_forward_pre_hook(_on_first(stream.gather))
     stack.norm.register_forward_hook(_on_result(stream.leave if told_alike else stream.gather))
@@ -196,8 +196,8 @@ def _over_all_columns(lengths: Callable[[Tensor], Tensor], mesh: DeviceMesh) -> 
     return lambda matrix_oi: move(lengths(matrix_oi).square(), mesh, SUMMED, WHOLE).sqrt()
 
 
-def _looking(look: Callable[..., Tensor], stream: _Stream) -> Callable[..., Tensor]:
-    return lambda x_btd, **seen: look(stream.gather(x_btd), **seen)
+def _attending(attend: Callable[..., Tensor], stream: _Stream) -> Callable[..., Tensor]:
+    return lambda x_btd, **source: attend(stream.gather(x_btd), **source)
 
 
 def _split_ends(net: Transformer, mesh: DeviceMesh) -> None:

@@ -7,6 +7,7 @@ from test_lora import KINDS, LORA, adapted, start
 from llm.adapter import Adapted, Lora, attach, merged, using
 from llm.generation import BatchEngine, Request, Sampling, classify, pack, quantize
 from llm.model import ModelConfig, Transformer
+from llm.serve.served import Served
 from llm.tokenizer import ByteSpec
 from tests.small_models import GPT2, LLAMA, shaken
 
@@ -117,3 +118,16 @@ def test_rows_outside_are_left_alone(tokens):
     assert torch.allclose(mixed[0], plain[0], atol=1e-5)
     assert torch.allclose(mixed[1], folded(tokens)[1], atol=1e-4)
     assert torch.equal(net(tokens), plain)
+
+
+@torch.no_grad()
+def test_an_encoder_decoders_source_is_read_with_the_adapter(tokens):
+    net = start(**LLAMA, architecture="encoder_decoder")
+    lora, tensors, folded = beside(net, "plain", 0)
+    attach(net, 2, lora, tensors)
+    view = Adapted(net, 2, net.config, {})
+    wanted = folded.source_states(tokens)
+    torch.testing.assert_close(view.source_states(tokens), wanted, rtol=0, atol=1e-4)
+    assert (net.source_states(tokens) - wanted).norm() > 0.1 * wanted.norm()
+    served, alone = (Served(name, model, ByteSpec().build()) for name, model in (("a", view), ("b", folded)))
+    assert served.embedding(tokens[0].tolist()) == pytest.approx(alone.embedding(tokens[0].tolist()), abs=1e-5)

@@ -10,7 +10,7 @@ from llm.generation import GREEDY, BatchEngine, Request, Sampling, generate, row
 from llm.generation.offline import BatchWriter, Prompt
 from llm.hub import from_huggingface_state
 from llm.model import ModelConfig, Transformer, init_weights
-from llm.model.cache import SlotCache
+from llm.model.cache import CachePool
 from llm.tokenizer import ByteSpec, start_token
 from tests.small_models import shaken
 
@@ -109,7 +109,7 @@ def test_what_has_no_source_or_too_long_a_one_is_refused(both):
     ):
         with pytest.raises(ConfigError, match=words):
             engine.add(Request([0], 2, source=given))
-    row = 2 * SlotCache.row_bytes(model.config, torch.float32)
+    row = 2 * CachePool.row_bytes(model.config, torch.float32)
     assert rows_within(model, 9, 3 * row / 2**30) == 3
 
 

@@ -9,7 +9,7 @@ from llm.model import attention, block
 from llm.model.attention import composed_attention, composes_faster
 from llm.model.config import ModelConfig
 from llm.model.init import init_weights
-from llm.model.mask import PADDING, Sight, attention_mask
+from llm.model.mask import PADDING, AttentionMask, attention_kwargs
 from llm.model.transformer import Transformer
 
 
@@ -78,21 +78,21 @@ def test_a_sparse_mask_says_what_the_dense_one_says(causal, window, documents_bt
     query, key, value = (x.detach() for x in inputs(3, 24, 24, torch.float32))
     mixed = []
     for sparse in (False, True):
-        sight = Sight(causal, window, documents_bt, prefix_b=prefix_b)
-        masking = attention_mask(sight, 24, 24, query.device, sparse=sparse)
-        kernel = flex_attention if "block_mask" in masking else F.scaled_dot_product_attention
+        mask = AttentionMask(causal, window, documents_bt, prefix_b=prefix_b)
+        kwargs = attention_kwargs(mask, 24, 24, query.device, sparse=sparse)
+        kernel = flex_attention if "block_mask" in kwargs else F.scaled_dot_product_attention
         is_masked = window == 4 or documents_bt is not None or (causal and prefix_b is not None)
-        assert ("block_mask" in masking) == (sparse and is_masked)
-        mixed.append(kernel(query, key, value, enable_gqa=True, **masking))
+        assert ("block_mask" in kwargs) == (sparse and is_masked)
+        mixed.append(kernel(query, key, value, enable_gqa=True, **kwargs))
     torch.testing.assert_close(mixed[1], mixed[0], rtol=0, atol=2e-6)
 
 
 def test_documents_are_skipped_whole_where_the_mask_is_sparse():
     documents_bt = torch.arange(1024)[None] // 256
-    sight = Sight(causal=True, documents_bs=documents_bt)
-    mask = attention_mask(sight, 1024, 1024, documents_bt.device, sparse=True)["block_mask"]
+    mask = AttentionMask(causal=True, documents_bs=documents_bt)
+    blocks = attention_kwargs(mask, 1024, 1024, documents_bt.device, sparse=True)["block_mask"]
     # Four documents of two blocks: three of the 64 squares of 128 x 128 are seen in each.
-    assert mask.to_dense().sum() == 4 * 3
+    assert blocks.to_dense().sum() == 4 * 3
 
 
 @pytest.mark.slow
