@@ -130,4 +130,6 @@ def test_an_encoder_decoders_source_is_read_with_the_adapter(tokens):
     torch.testing.assert_close(view.source_states(tokens), wanted, rtol=0, atol=1e-4)
     assert (net.source_states(tokens) - wanted).norm() > 0.1 * wanted.norm()
     served, alone = (Served(name, model, ByteSpec().build()) for name, model in (("a", view), ("b", folded)))
-    assert served.embedding(tokens[0].tolist()) == pytest.approx(alone.embedding(tokens[0].tolist()), abs=1e-5)
+    assert served.embedding(tokens[0].tolist()) == pytest.approx(
+        alone.embedding(tokens[0].tolist()), abs=1e-5
+    )

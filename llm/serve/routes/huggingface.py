@@ -1,7 +1,6 @@
 """Hugging Face's inference route: a model's own task, at the address /models/NAME."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -10,16 +9,16 @@ from pydantic import Field
 from starlette.requests import Request as HttpRequest
 
 from llm.data.documents.bio import OUTSIDE
-from llm.generation import GREEDY, Mention, estimate, extract
+from llm.generation import GREEDY, LONGEST_ANSWER, Mention
 from llm.serve import asking
 from llm.serve.asking import Settings
 from llm.serve.errors import ApiError
-from llm.serve.labelling import labelled, mentioned
+from llm.serve.labelling import estimated, extracted, labelled, mentioned
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
 from llm.serve.schema import Body, Count, Name, Text, Texts, listed
 from llm.serve.served import Served
-from llm.serve.writing import Answer, Writing, call_in_worker
+from llm.serve.writing import Answer, Writing
 
 DEFAULT_LABELS, DEFAULT_TOKENS = 5, 64
 # Of texts that are read to their end, so that one request doesn't hold up the others for long.
@@ -71,12 +70,12 @@ async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figure
         wants = "a question and a context" if served.labelled == "answer" else "a text or a list of texts"
         raise ApiError(400, f"inputs: {name} takes {wants}.")
     if isinstance(body.inputs, Question):
-        return await _answer(served, body.inputs, asked)
+        return await _answer(served, body.inputs, asked, http)
     texts = listed(body.inputs)
     if served.labelled == "text":
         return _by_label(await labelled(served, texts, http), asked.top_k or DEFAULT_LABELS)
     if served.labelled == "number":
-        numbers = await call_in_worker(served, partial(estimate, served.model, served.tokenizer, texts))
+        numbers = await estimated(served, texts, http)
         return [[{"label": served.labels[0], "score": number}] for number in numbers]
     if served.labelled == "words":
         _check_size(texts)
@@ -111,13 +110,11 @@ def _groups(text: str, found: Sequence[Mention], asked: Parameters) -> list[dict
     ]
 
 
-async def _answer(served: Served, asked: Question, how: Parameters) -> Any:
+async def _answer(served: Served, asked: Question, how: Parameters, http: HttpRequest) -> Any:
     """The likeliest answer, as the pipeline question-answering tells it; one alone, also in a list."""
     _check_size([asked.question, asked.context])
-    longest = {} if how.max_answer_len is None else {"longest": how.max_answer_len}
-    answer = await call_in_worker(
-        served, partial(extract, served.model, served.tokenizer, asked.question, asked.context, **longest)
-    )
+    longest = LONGEST_ANSWER if how.max_answer_len is None else how.max_answer_len
+    answer = await extracted(served, asked.question, asked.context, longest, http)
     found = {
         "answer": asked.context[answer.start : answer.end],
         "score": answer.probability,
