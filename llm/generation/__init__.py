@@ -1,7 +1,6 @@
 """From a trained model to text: sampling, the cached engine, exact streaming."""
 
-from llm.generation.abilities import continues_prompt, is_decoder_lm, is_generative, reads_whole
-from llm.generation.answer import answer
+from llm.generation.abilities import continues_prompt, is_decoder_lm, is_generative, responds_whole
 from llm.generation.batching import BatchEngine, rows_within
 from llm.generation.classifying import classify, estimate
 from llm.generation.engine import GREEDY, generate
@@ -12,6 +11,7 @@ from llm.generation.offline import write_texts
 from llm.generation.packing import pack
 from llm.generation.quantization import quantize
 from llm.generation.request import Request, Token
+from llm.generation.respond import respond
 from llm.generation.rules import Bias, Penalties
 from llm.generation.sampling import Sampling
 from llm.generation.speculation import Draft
@@ -37,7 +37,6 @@ __all__ = [
     "TextWords",
     "TextWriter",
     "Token",
-    "answer",
     "classify",
     "complete",
     "continues_prompt",
@@ -52,7 +51,8 @@ __all__ = [
     "mentions",
     "pack",
     "quantize",
-    "reads_whole",
+    "respond",
+    "responds_whole",
     "restore",
     "rows_within",
     "show_hidden",

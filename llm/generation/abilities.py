@@ -19,9 +19,10 @@ def continues_prompt(model: Transformer, tokenizer: Tokenizer) -> bool:
     return is_decoder_lm(model) and not writes_targets(tokenizer)
 
 
-def reads_whole(model: Transformer, text: str) -> bool:
-    """Whether `llm.generation.answer` is to be asked what a model makes of `text`, since it isn't written token by token.
+def responds_whole(model: Transformer, text: str) -> bool:
+    """Whether what a model says of `text` comes from `llm.generation.respond`, whole, and not from the batched engine.
 
-    That is so of labels and of encoders, and of what a text hides from an encoder-decoder.
+    So come labels, what an encoder fills in, and the spans that a text hides from an encoder-decoder, which writes them to
+    be put into the text. All else is written token by token, behind a prompt or as a target.
     """
     return not is_generative(model) or (not is_decoder_lm(model) and MASK in text)

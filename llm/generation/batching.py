@@ -244,9 +244,8 @@ class BatchEngine:
                 source_bs.clamp(min=0), torch.where(source_bs == PADDING, PADDING, 0)
             )
         for number, row in enumerate(unread):
-            sources.write_row(
-                self._rows.index(row), [[part[number] for part in layer] for layer in memory.layers]
-            )
+            layers = [[part[number] for part in layer] for layer in memory.layers]
+            sources.write_row(self._rows.index(row), layers)
             row.has_source = True
 
     def _hidden_states(

@@ -15,11 +15,19 @@ Finish = Literal["stop", "length"]
 class Request:
     """What one text is to be: the tokens it goes on from, when it ends, and how its tokens are drawn.
 
-    seed: the same one gives the same text, whatever else is in the batch, but for what rounding decides between
-    tokens that are equally likely to seven digits; None draws one from the system. top_logprobs: how many of the
-    likeliest tokens are told with each token, 0 for the token alone, None for nothing. rules: what changes logits
-    before the draw. source: what an encoder-decoder reads, its prompt being the beginning of a target. adapter: the
-    number of the one that changes the model for it (`llm.adapter.attach`), None for the model alone.
+    Args:
+        prompt: the ids that the text goes on from, at least one; of an encoder-decoder the beginning of the target.
+        max_new_tokens: the most tokens that are written, at least 1; prompt and these must fit into the context.
+        sampling: how each token is drawn.
+        seed: the same one gives the same text, whatever else is in the batch, but for what rounding decides between
+            tokens that are equally likely to seven digits. None draws one from the system.
+        stop_ids: tokens that end the text; the one that does is its last.
+        top_logprobs: how many of the likeliest tokens are told with each token; 0 tells the token's own log-probability
+            alone, None nothing.
+        rules: what changes the logits before each draw, in this order.
+        source: the ids that an encoder-decoder's encoder reads; empty for other models.
+        adapter: the number of the adapter that changes the model for this text (`llm.adapter.attach`); None for the model
+            alone.
     """
 
     prompt: Sequence[int]

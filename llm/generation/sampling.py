@@ -18,12 +18,19 @@ _GREEDY_TEMPERATURE = 1e-5
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of the draw, applied in this order; None leaves a filter out.
+    """How the next token is drawn: penalty, temperature, top_k, top_p and min_p, in this order; None leaves one out.
 
-    repetition_penalty: tokens so far have positive logits divided by it, negative ones multiplied
-    (arXiv 1909.05858). temperature: divides logits; 0 takes the most likely token. top_k: the k most likely
-    stay. top_p: the fewest whose probabilities reach p stay (arXiv 1904.09751). min_p: those of at least
-    min_p times the largest probability stay (arXiv 2407.01082).
+    Args:
+        temperature: divides the logits; 0 takes the most likely token.
+        top_k: so many of the most likely tokens stay, at least 1.
+        top_p: the fewest most likely tokens stay whose probabilities add up to this, above 0 and at most 1
+            (arXiv 1904.09751).
+        min_p: tokens of at least this times the largest probability stay, between 0 and 1 (arXiv 2407.01082).
+        repetition_penalty: of tokens so far, the prompt's included, positive logits are divided by this and negative ones
+            multiplied, above 0 (arXiv 1909.05858).
+
+    Raises:
+        ConfigError: one of them is out of its bounds.
     """
 
     temperature: float = 1.0

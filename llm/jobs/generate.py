@@ -8,7 +8,7 @@ from llm import build
 from llm.build import Config
 from llm.config import Composed
 from llm.errors import ConfigError
-from llm.generation import Sampling, answer, complete, continues_prompt, reads_whole, stream_text
+from llm.generation import Sampling, complete, continues_prompt, respond, responds_whole, stream_text
 from llm.jobs.generate_many import generate_files
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer, load_tokenizer
@@ -25,7 +25,7 @@ def sampling(config: Config) -> Sampling:
 
 
 def run(composed: Composed) -> int:
-    """Write `num_samples` texts for the prompt, or what a model makes of it that reads it whole; returns the exit code.
+    """Write `num_samples` texts for the prompt, or the one response that there is to it; returns the exit code.
 
     Of the keys that the user `typed` those are named, on stderr, that change nothing.
     """
@@ -37,13 +37,13 @@ def run(composed: Composed) -> int:
     rows = config["max_batch_size"] if many else config["num_samples"]
     net = build.for_inference(net, config["precision"], rows)
     tokenizer = load_tokenizer(source.tokenizer)
-    whole = reads_whole(net, config["prompt"])
+    whole = responds_whole(net, config["prompt"])
     if whole:
         _name_idle(typed)
     if many:
         return generate_files(config, net, tokenizer, sampling(config), folder)
     if whole:
-        print(answer(net, tokenizer, config["prompt"], config["max_new_tokens"]))
+        print(respond(net, tokenizer, config["prompt"], config["max_new_tokens"]))
     else:
         _write(config, net, tokenizer)
     return 0

@@ -14,7 +14,7 @@ from llm.data.sources.jsonl import LinesPiece
 from llm.data.sources.records import Fields
 from llm.errors import ConfigError
 from llm.files import sha256, write_atomically
-from llm.generation import BatchEngine, answer, reads_whole
+from llm.generation import BatchEngine, respond, responds_whole
 from llm.generation.offline import BatchWriter, Prompt, Written
 from llm.generation.sampling import Sampling
 from llm.model import Transformer
@@ -114,10 +114,10 @@ def _prompts(paths: list[str], field: str) -> Iterator[Prompt]:
 
 
 def _written(writer: BatchWriter, net: Transformer, prompts: list[Prompt], rows: int) -> Iterator[Written]:
-    whole = [prompt for prompt in prompts if reads_whole(net, prompt.text)]
+    whole = [prompt for prompt in prompts if responds_whole(net, prompt.text)]
     if len(whole) < len(prompts):
         apart = {prompt.number for prompt in whole}
         together = [prompt for prompt in prompts if prompt.number not in apart]
         yield from writer.write(BatchEngine(net, rows=rows), together)
     for prompt in whole:
-        yield Written(prompt, [answer(net, writer.tokenizer, prompt.text, writer.max_new_tokens)], ["stop"])
+        yield Written(prompt, [respond(net, writer.tokenizer, prompt.text, writer.max_new_tokens)], ["stop"])

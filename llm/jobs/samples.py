@@ -14,10 +14,10 @@ from llm.data.collators.words import LabelledWords
 from llm.data.mixture import AnyCorpus
 from llm.generation import (
     Sampling,
-    answer,
     complete,
     continues_prompt,
     is_decoder_lm,
+    respond,
     show_hidden,
     template_of,
 )
@@ -72,7 +72,7 @@ def sample_callbacks(
 def sample_writer(config: Config, net: Transformer, corpus: AnyCorpus) -> Writer:
     """What `samples` asks of the model: texts that begin with its prompts, hidden parts filled in, or targets.
 
-    Of a model that reads a text whole, some held-out text is asked where the config has no prompts that suit.
+    Of a model that doesn't continue a prompt, some held-out text is asked where the config has no prompts that suit.
     """
     if config["task"]["template"] is not None:
         return _chat_writer(config, net, corpus)
@@ -82,9 +82,9 @@ def sample_writer(config: Config, net: Transformer, corpus: AnyCorpus) -> Writer
     prompts = keys["prompts"] or _held_out_prompts(config, net, corpus)
 
     def write() -> list[str]:
-        return [answer(net, tokenizer, prompt, keys["max_new_tokens"]) for prompt in prompts]
+        return [respond(net, tokenizer, prompt, keys["max_new_tokens"]) for prompt in prompts]
 
-    # The answer begins a line of its own.
+    # The response begins a line of its own.
     return Writer([redacted_text(prompt) + "\n" for prompt in prompts], write, follows=False)
 
 

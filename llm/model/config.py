@@ -108,7 +108,7 @@ class ModelConfig(_Checked):
     rope_theta: float = 10000.0
     local_rope_theta: float | None = None  # rope_theta; for layers that look through attention_window
     rope_scaling: RopeScaling | None = None
-    rotary_share: float = 1.0  # of each head's width, from its beginning, that position=rotary turns
+    rotary_share: float = 1.0  # of each head's width, from its start, that RoPE turns: partial_rotary_factor
     relative_buckets: int = 32  # distances that position=relative tells apart
     relative_distance: int = 128  # from where on position=relative tells no distances apart
     attention_window: int | None = None  # a position sees those less than this far away; null for all
@@ -139,7 +139,7 @@ class ModelConfig(_Checked):
     number_std: float = 1.0  # their standard deviation
     logit_soft_cap: float | None = None  # logits become cap * tanh(logits / cap)
     init_std: float = 0.02
-    zero_init_outputs: bool = False  # every sublayer starts as the identity
+    zero_init_outputs: bool = False  # each sublayer adds 0 at first: a pre-norm block is then the identity
 
     def __post_init__(self) -> None:
         self._check_types()

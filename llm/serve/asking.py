@@ -17,11 +17,21 @@ from llm.serve.served import Served
 class Settings:
     """How texts are to be written, whatever route is asked for them.
 
-    prompt_field: what an error about a prompt names. is_chat: whether a text ends as the model's chat template has it.
-    max_tokens: what a text may have, refused where it doesn't fit; without it as many of `default_tokens` as fit, or as
-    fit at all. n: texts for each prompt. seed: of the first text, one more for each further one. stops: the strings that
-    end a text. top_logprobs: as `Request` has it. biases: what is added to the scores of some tokens. schema: what a text
-    must be as JSON.
+    Args:
+        prompt_field: the request's field that holds the prompt, for errors to name.
+        is_chat: whether a text ends where the model's chat template ends a turn, else at the end of a document.
+        sampling: how each token is drawn.
+        max_tokens: the most tokens of a text; refused where the context has no room for so many behind the prompt.
+        default_tokens: the most tokens of a text where `max_tokens` is None, or as many as the context has room for if
+            that is fewer. None for all that it has room for.
+        n: texts for each prompt.
+        seed: of each prompt's first text, counted up by one for each further one; None for another one each time.
+        stops: strings that end a text, which leaves them out.
+        top_logprobs: how many of the likeliest tokens are told with each token; see `Request`.
+        frequency_penalty: taken off a token's logit for each time that it was drawn; the prompt's don't count.
+        presence_penalty: taken off a token's logit once it was drawn.
+        biases: what is added to the logits of some tokens, by their ids.
+        schema: the JSON schema that a text must obey; None for any text.
     """
 
     prompt_field: str

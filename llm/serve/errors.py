@@ -6,7 +6,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from llm.errors import UserError
 
@@ -38,47 +40,79 @@ class ApiError(Exception):
         status = GOOGLE_STATUS.get(self.status, "INVALID_ARGUMENT" if self.status < 500 else "INTERNAL")
         return {"error": {"code": self.status, "message": self.message, "status": status}}
 
-    def response(self, path: str) -> JSONResponse:
-        """The whole answer to a request for `path`."""
-        if "/documents:" in path:
-            body = self.google_body()
-        elif path.startswith("/models/"):
-            body = {"error": self.message}  # Hugging Face's
-        else:
-            body = self.body()
-        return JSONResponse(body, self.status, self.headers)
+    def hugging_face_body(self) -> dict[str, Any]:
+        """The JSON object, as Hugging Face has it."""
+        return {"error": self.message}
+
+    def response(self, scope: Scope) -> JSONResponse:
+        """The whole answer to a request, in the shape that its route has errors in."""
+        route = scope.get("route")
+        shaped = route if isinstance(route, ShapedRoute) else route_by_path(scope["path"])
+        return JSONResponse(shaped.error_body(self), self.status, self.headers)
+
+
+class ShapedRoute(APIRoute):
+    """A route of an API that has a shape of its own for errors; a router names it by its `route_class`."""
+
+    @staticmethod
+    def error_body(error: ApiError, /) -> dict[str, Any]:
+        """The JSON object of an error."""
+        raise NotImplementedError
+
+
+class OpenAIRoute(ShapedRoute):
+    """A route of OpenAI's API."""
+
+    error_body = staticmethod(ApiError.body)
+
+
+class GoogleRoute(ShapedRoute):
+    """A route of Google Cloud Natural Language's API."""
+
+    error_body = staticmethod(ApiError.google_body)
+
+
+class HuggingFaceRoute(ShapedRoute):
+    """A route of Hugging Face's API."""
+
+    error_body = staticmethod(ApiError.hugging_face_body)
+
+
+def route_by_path(path: str) -> type[ShapedRoute]:
+    """Whose route a path looks like, where none is known: for what the guard refuses, and for what isn't there."""
+    if "/documents:" in path:
+        return GoogleRoute
+    return HuggingFaceRoute if path.startswith("/models/") else OpenAIRoute
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Give every error of `app` this shape."""
+    """Give every error of `app` the shape of the API that was asked."""
 
     @app.exception_handler(ApiError)
     async def ours(request: Request, error: ApiError) -> JSONResponse:
-        return error.response(request.url.path)
+        return error.response(request.scope)
 
     @app.exception_handler(UserError)
     async def of_the_model(request: Request, error: UserError) -> JSONResponse:
-        return from_user_error(error).response(request.url.path)
+        return from_user_error(error).response(request.scope)
 
     @app.exception_handler(RequestValidationError)
     async def of_the_schema(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body") or None
         message = f"{where}: {first['msg']}" if where else first["msg"]
-        return ApiError(400, _ascii(message), param=_ascii(where), code=first["type"]).response(
-            request.url.path
-        )
+        return ApiError(400, _ascii(message), param=_ascii(where), code=first["type"]).response(request.scope)
 
     @app.exception_handler(HTTPException)
     async def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:
         message = f"{error.detail}: {HTTPStatus(error.status_code).phrase}"
         shaped = ApiError(error.status_code, message)
         shaped.headers = dict(error.headers or {})
-        return shaped.response(request.url.path)
+        return shaped.response(request.scope)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return ApiError(500, "The server failed; its log says how.").response(request.url.path)
+        return ApiError(500, "The server failed; its log says how.").response(request.scope)
 
 
 def from_user_error(error: UserError) -> ApiError:

@@ -85,7 +85,7 @@ class Guard:
             self._check(scope["path"], Headers(scope=scope))
             receive = await self._read(receive)
         except ApiError as error:
-            await error.response(scope["path"])(scope, receive, answer)
+            await error.response(scope)(scope, receive, answer)
             return
         await self._app(scope, receive, answer)
 

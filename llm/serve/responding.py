@@ -12,34 +12,42 @@ from llm.errors import UserError
 from llm.serve.errors import from_user_error
 from llm.serve.schema import Asked
 from llm.serve.shapes import Envelope, Shape
-from llm.serve.writing import Answer, Gone, Piece
+from llm.serve.writing import Completion, Gone, Piece
 
 
 async def to_response(
-    pieces: AsyncIterator[Piece], answer: Answer, body: Asked, envelope: Envelope, stack: AsyncExitStack
+    pieces: AsyncIterator[Piece],
+    completion: Completion,
+    body: Asked,
+    envelope: Envelope,
+    stack: AsyncExitStack,
 ) -> Response:
     """The response that `pieces` make, whole or as they come; `stack` is closed when it ends, however it does."""
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
-        events = _events(pieces, answer, envelope, usage, stack)
+        events = _events(pieces, completion, envelope, usage, stack)
         return StreamingResponse(events, media_type="text/event-stream")
     async with stack:
         async for piece in pieces:
-            answer.add(piece)
-    return JSONResponse(envelope.whole(answer))
+            completion.add(piece)
+    return JSONResponse(envelope.whole(completion))
 
 
 async def _events(
-    pieces: AsyncIterator[Piece], answer: Answer, envelope: Envelope, usage: bool, stack: AsyncExitStack
+    pieces: AsyncIterator[Piece],
+    completion: Completion,
+    envelope: Envelope,
+    usage: bool,
+    stack: AsyncExitStack,
 ) -> AsyncIterator[bytes]:
     """Server-sent events, up to OpenAI's [DONE]; what goes wrong is an event too."""
     shape: Shape = envelope.shape
     async with stack:
-        if begin := shape.begin(len(answer.texts)):
+        if begin := shape.begin(len(completion.texts)):
             yield _event(envelope.chunk(begin))
         try:
             async for piece in pieces:
-                answer.add(piece)
+                completion.add(piece)
                 if piece.text or piece.finish or (piece.tokens and piece.tokens[0].logprobs):
                     yield _event(envelope.chunk([shape.piece(piece)]))
         except Gone:
@@ -48,7 +56,7 @@ async def _events(
             yield _event(from_user_error(error).body())
             return
         if usage:
-            yield _event(envelope.chunk([], answer.usage()))
+            yield _event(envelope.chunk([], completion.usage()))
         yield b"data: [DONE]\n\n"
 
 

@@ -13,12 +13,12 @@ from llm.errors import DataError
 from llm.generation import (
     BatchEngine,
     Draft,
-    answer,
     continues_prompt,
     inference,
     is_decoder_lm,
     is_generative,
-    reads_whole,
+    respond,
+    responds_whole,
 )
 from llm.generation.context import ContextError, check_fits
 from llm.generation.speculation import looked_up
@@ -190,16 +190,16 @@ class Served:
         except ContextError as error:
             raise ApiError(400, str(error), param=param, code="context_length_exceeded") from error
 
-    def reads_whole(self, text: str) -> bool:
-        """Whether `answer` says what it makes of `text`, rather than that it is written token by token."""
-        return reads_whole(self.model, text)
+    def responds_whole(self, text: str) -> bool:
+        """Whether what it says of `text` comes from `respond`, whole, rather than token by token."""
+        return responds_whole(self.model, text)
 
-    def answer(self, text: str, max_tokens: int | None) -> str:
-        """What a model that reads a text whole makes of it; to be called in the worker.
+    def respond(self, text: str, max_tokens: int | None) -> str:
+        """What it says of a text, whole; to be called in the worker.
 
         Spans that it restores have `max_tokens`, or as many as the context has.
         """
-        return answer(self.model, self.tokenizer, text, max_tokens or self.model.config.context_length)
+        return respond(self.model, self.tokenizer, text, max_tokens or self.model.config.context_length)
 
     def embedding(self, prompt: Sequence[int]) -> list[float]:
         """The mean of the last hidden states, of unit length; to be called in the worker.

@@ -10,7 +10,7 @@ from typing import Any
 from llm.generation import Token
 from llm.generation.text import token_text
 from llm.serve.served import Served
-from llm.serve.writing import Answer, Piece
+from llm.serve.writing import Completion, Piece
 
 Object = dict[str, Any]
 
@@ -126,13 +126,15 @@ class Envelope:
         """A new one."""
         return cls(shape, f"{shape.prefix}-{uuid.uuid4().hex}", int(time.time()))
 
-    def whole(self, answer: Answer) -> Object:
+    def whole(self, completion: Completion) -> Object:
         """The answer to a request that doesn't stream."""
         choices = [
             self.shape.choice(index, *rest)
-            for index, rest in enumerate(zip(answer.texts, answer.tokens, answer.finishes, strict=True))
+            for index, rest in enumerate(
+                zip(completion.texts, completion.tokens, completion.finishes, strict=True)
+            )
         ]
-        return {**self._head(self.shape.kind), "choices": choices, "usage": answer.usage()}
+        return {**self._head(self.shape.kind), "choices": choices, "usage": completion.usage()}
 
     def chunk(self, choices: Sequence[Object], usage: Object | None = None) -> Object:
         """One event of a stream."""

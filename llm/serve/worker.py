@@ -27,7 +27,7 @@ class Full(Exception):
 class Worker:
     """Runs one model. Everything may be called from any thread; listeners are called where `start` says.
 
-    `engine` is None for a model that reads a text whole: it answers by `call`.
+    `engine` is None for a model that writes nothing token by token: it responds by `call`.
     """
 
     def __init__(self, engine: BatchEngine | None, *, rows: int, waiting: int) -> None:

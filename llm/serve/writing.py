@@ -55,7 +55,7 @@ class _Text:
 
 
 @dataclass
-class Answer:
+class Completion:
     """Everything that was written for one request, as it came together."""
 
     texts: list[str]
@@ -65,7 +65,7 @@ class Answer:
     written: int = field(default=0)
 
     @classmethod
-    def empty(cls, number: int, read: int) -> "Answer":
+    def empty(cls, number: int, read: int) -> "Completion":
         """Before the first piece of `number` texts."""
         return cls([""] * number, [[] for _ in range(number)], ["length"] * number, read)
 
@@ -191,13 +191,13 @@ async def in_pieces(
     return found
 
 
-async def whole_answers(
+async def whole_responses(
     served: Served, texts: Sequence[str], settings: Settings, http: HttpRequest
 ) -> AsyncIterator[Piece]:
-    """What a model that reads a text whole makes of `texts`, one after the other; the `n` of each are the same."""
+    """What a model that responds whole says of `texts`, one after the other; the `n` of each are the same."""
     for index, text in enumerate(texts):
         (whole,) = await in_pieces(
-            served, [text], http, lambda some: [served.answer(one, settings.max_tokens) for one in some]
+            served, [text], http, lambda some: [served.respond(one, settings.max_tokens) for one in some]
         )
         said = TextWriter(served.tokenizer, settings.stops).say(whole, final=True)
         for number in range(settings.n):

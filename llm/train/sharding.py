@@ -36,8 +36,8 @@ def shard(net: Transformer, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> N
     """
     for block in blocks(net):
         fully_shard(block, mesh=mesh, mp_policy=policy)
-        # A decoder reads its source before it runs.
-        register_fsdp_forward_method(block, "read")
+        # A decoder projects its source before it runs.
+        register_fsdp_forward_method(block, Block.project_source.__name__)
     fully_shard(net, mesh=mesh, mp_policy=policy)
 
 

@@ -1,9 +1,9 @@
-"""What each kind of model does with a text: it goes on, writes a target, or reads the text whole."""
+"""What each kind of model does with a text: it goes on, writes a target, or responds whole."""
 
 import pytest
 import torch
 
-from llm.generation import continues_prompt, is_decoder_lm, is_generative, reads_whole
+from llm.generation import continues_prompt, is_decoder_lm, is_generative, responds_whole
 from llm.model import ModelConfig, Transformer
 from llm.tokenizer import MASK, ByteSpec
 from llm.tokenizer.chat import PAIR, with_end
@@ -29,4 +29,4 @@ def test_what_a_model_does_with_a_text(shape, tokenizer, can, whole):
     with torch.device("meta"):
         model = Transformer(ModelConfig(**SHAPE | shape))
     assert (is_generative(model), is_decoder_lm(model), continues_prompt(model, tokenizer)) == can
-    assert (reads_whole(model, "a text"), reads_whole(model, f"a {MASK}")) == whole
+    assert (responds_whole(model, "a text"), responds_whole(model, f"a {MASK}")) == whole

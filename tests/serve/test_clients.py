@@ -160,7 +160,7 @@ def test_a_model_without_a_template_gets_a_plain_one(client, models):
     assert answer.choices[0].message.content == by_ids.choices[0].text
 
 
-def test_models_that_read_a_text_whole(client, models):
+def test_models_that_respond_whole(client, models):
     served = models["filler"]
     masked = f"the {MASK} of"
     answer = client.completions.create(model="filler", prompt=masked)
@@ -339,10 +339,10 @@ def test_what_outgrows_the_context_is_refused_alike(http, path, body, param):
     assert "the model's context_length is 256. Shorten it" in error["message"]
 
 
-def test_a_whole_answer_is_made_once_for_all_n(client, models, monkeypatch):
-    asked, answer = [], models["filler"].answer
+def test_a_whole_response_is_made_once_for_all_n(client, models, monkeypatch):
+    asked, respond = [], models["filler"].respond
     monkeypatch.setattr(
-        models["filler"], "answer", lambda text, most: (asked.append(text), answer(text, most))[1]
+        models["filler"], "respond", lambda text, most: (asked.append(text), respond(text, most))[1]
     )
     prompts = [f"the {MASK} of", f"a {MASK}"]
     found = client.completions.create(model="filler", prompt=prompts, n=3)

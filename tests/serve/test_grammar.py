@@ -272,6 +272,8 @@ def test_a_text_that_had_to_be_given_up_is_not_called_whole():
     assert not grammar.complete
 
 
-def test_models_that_read_a_text_whole_write_no_json(http):
+def test_models_that_respond_whole_write_no_json(http):
     body = {"model": "judge", "prompt": "a", "response_format": {"type": "json_object"}}
-    assert http.post("/v1/completions", json=body).status_code == 400
+    refused = http.post("/v1/completions", json=body)
+    assert refused.status_code == 400
+    assert "judge tells labels or fills in what a text hides" in refused.json()["error"]["message"]

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request as HttpRequest
 
 from llm.data.documents.bio import is_bio
-from llm.serve.errors import ApiError
+from llm.serve.errors import ApiError, GoogleRoute
 from llm.serve.google import answers
 from llm.serve.google.schema import AnalyzeRequest, AnnotateRequest, ClassifyRequest, EncodingType, Version
 from llm.serve.google.text import PlainText, Sentence
@@ -27,7 +27,7 @@ UNSERVED = {
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": "An error in Google's shape."} for status in (400, 404, 429)
 }
-router = APIRouter(prefix="/{version}", responses=ERRORS)
+router = APIRouter(prefix="/{version}", route_class=GoogleRoute, responses=ERRORS)
 
 
 async def named_in_path(name: Name) -> None:

@@ -12,18 +12,18 @@ from llm.data.documents.bio import OUTSIDE
 from llm.generation import GREEDY, LONGEST_ANSWER, Mention
 from llm.serve import asking
 from llm.serve.asking import Settings
-from llm.serve.errors import ApiError
+from llm.serve.errors import ApiError, HuggingFaceRoute
 from llm.serve.labelling import estimated, extracted, labelled, mentioned
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
 from llm.serve.schema import Body, Count, Name, Text, Texts, listed
 from llm.serve.served import Served
-from llm.serve.writing import Answer, Writing
+from llm.serve.writing import Completion, Writing
 
 DEFAULT_LABELS, DEFAULT_TOKENS = 5, 64
 # Of texts that are read to their end, so that one request doesn't hold up the others for long.
 MOST_CHARACTERS = 100_000
-router = APIRouter()
+router = APIRouter(route_class=HuggingFaceRoute)
 
 
 class GenerateParameters(Body):
@@ -143,11 +143,12 @@ async def _generate(
     prompts = await run_in_threadpool(lambda: [served.task_ids(text) for text in texts])
     settings = Settings("inputs", served.chats, GREEDY, default_tokens=how.max_new_tokens or DEFAULT_TOKENS)
     requests = await run_in_threadpool(asking.requests, served, settings, prompts)
-    answer = Answer.empty(len(requests), sum(map(len, prompts)))
+    completion = Completion.empty(len(requests), sum(map(len, prompts)))
     async with Writing(served, requests, (), http, metrics) as writing:
         async for piece in writing.pieces():
-            answer.add(piece)
+            completion.add(piece)
     # The clients of the tasks look each for its own name.
     return [
-        dict.fromkeys(("generated_text", "summary_text", "translation_text"), text) for text in answer.texts
+        dict.fromkeys(("generated_text", "summary_text", "translation_text"), text)
+        for text in completion.texts
     ]

@@ -13,18 +13,18 @@ from starlette.requests import Request as HttpRequest
 from llm.generation import Sampling
 from llm.serve import asking
 from llm.serve.asking import Settings
-from llm.serve.errors import ApiError
+from llm.serve.errors import ApiError, OpenAIRoute
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
 from llm.serve.responding import to_response
 from llm.serve.schema import Asked, ChatRequest, CompletionRequest, EmbeddingRequest, listed
 from llm.serve.served import Served
 from llm.serve.shapes import ChatShape, CompletionShape, Envelope
-from llm.serve.writing import Answer, Writing, in_pieces, whole_answers
+from llm.serve.writing import Completion, Writing, in_pieces, whole_responses
 from llm.tokenizer import MASK
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=OpenAIRoute)
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -46,18 +46,17 @@ async def show_model(name: str, models: Models) -> dict[str, Any]:
 
 @router.post("/completions", responses=_errors(400, 404, 429))
 async def complete(http: HttpRequest, body: CompletionRequest, models: Models, metrics: Figures) -> Response:
-    """Texts that a model writes for prompts; of what it reads whole, what it makes of it."""
+    """Texts that a model writes for prompts, or what it says of them where it responds whole."""
     served, given = models.named(body.model), listed(body.prompt)
     envelope = Envelope.of(CompletionShape(served))
     prompts = await run_in_threadpool(lambda: [served.ids(one) for one in given])
     texts = [served.tokenizer.decode(one) if isinstance(one, list) else one for one in given]
-    if not _read_whole(served, body, texts):
+    if not _responds_whole(served, body, texts):
         return await _generate(http, served, body, prompts, envelope, metrics)
     settings = _settings(served, body)
-    answer = Answer.empty(len(texts) * settings.n, sum(map(len, prompts)))
-    return await to_response(
-        whole_answers(served, texts, settings, http), answer, body, envelope, AsyncExitStack()
-    )
+    completion = Completion.empty(len(texts) * settings.n, sum(map(len, prompts)))
+    pieces = whole_responses(served, texts, settings, http)
+    return await to_response(pieces, completion, body, envelope, AsyncExitStack())
 
 
 @router.post("/chat/completions", responses=_errors(400, 404, 429))
@@ -92,13 +91,13 @@ async def embed(
     }
 
 
-def _read_whole(served: Served, body: CompletionRequest, texts: Sequence[str]) -> bool:
-    """Whether the model reads the texts whole, rather than write token by token.
+def _responds_whole(served: Served, body: CompletionRequest, texts: Sequence[str]) -> bool:
+    """Whether the model responds to the texts whole, rather than write token by token.
 
     Raises:
-        ApiError: it does so with some of them alone, or its answers are to be JSON.
+        ApiError: it does so to some of them alone, or its responses are to be JSON.
     """
-    whole = [served.reads_whole(text) for text in texts]
+    whole = [served.responds_whole(text) for text in texts]
     if any(whole) and not all(whole):
         message = (
             f"prompt: {served.name} fills in {MASK}, and writes the target of a text without one, but not both at once. "
@@ -107,7 +106,8 @@ def _read_whole(served: Served, body: CompletionRequest, texts: Sequence[str]) -
         raise ApiError(400, message, param="prompt")
     if any(whole) and body.schema_given is not None:
         message = (
-            f"{served.name} reads this text whole; only what is written token by token can be made JSON."
+            f"response_format: {served.name} tells labels or fills in what a text hides, which can't be made JSON. Leave "
+            "response_format out."
         )
         raise ApiError(400, message, param="response_format")
     return any(whole)
@@ -155,7 +155,7 @@ async def _generate(
     stack = AsyncExitStack()
     # Entered here, for a full queue must be a 429 while that can still be said; left where the response ends.
     await stack.enter_async_context(writing)
-    return await to_response(writing.pieces(), Answer.empty(len(requests), read), body, envelope, stack)
+    return await to_response(writing.pieces(), Completion.empty(len(requests), read), body, envelope, stack)
 
 
 def _encoded(vector: list[float], encoding: str | None) -> str | list[float]:

@@ -1,9 +1,9 @@
-"""What a model that reads a text whole writes for it."""
+"""What any model says of one text, as text: labels, the text with what it hides filled in, a target, a continuation."""
 
 from collections.abc import Callable
 
 from llm.errors import ConfigError
-from llm.generation.abilities import reads_whole
+from llm.generation.abilities import responds_whole
 from llm.generation.classifying import classify, estimate
 from llm.generation.extracting import answer_question
 from llm.generation.filling import fill, restore
@@ -13,11 +13,13 @@ from llm.model import Transformer
 from llm.tokenizer import MASK, Tokenizer
 
 
-def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> str:
-    """`text` with what each <mask> hides; what was trained on pairs writes the target of a text that hides nothing.
+def respond(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> str:
+    """What a model says of `text`, the likeliest token each time.
 
-    A model with labels says by them what the text is, a line each: the labels' probabilities, the words' tags, a number, or the
-    answer to a question that stands before the text, in a line of its own.
+    A model with labels tells them, a line each: the labels' probabilities, the words' tags, a number, or the answer to a
+    question that stands before the text, in a line of its own. An encoder, and an encoder-decoder of a text that hides
+    something, gives the text back with each <mask> filled in. What else writes gives up to `max_new_tokens` of the target
+    that it was trained to write for the text, or of what continues it.
 
     Raises:
         ConfigError: an encoder has nothing to fill in, or the text is too long.
@@ -28,7 +30,7 @@ def answer(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: 
         if MASK not in text:
             raise ConfigError(f"prompt={text}: an encoder fills in what a prompt hides; put {MASK} into it.")
         return fill(model, tokenizer, text)
-    if reads_whole(model, text):
+    if responds_whole(model, text):
         return restore(model, tokenizer, text, max_new_tokens)
     return complete(model, tokenizer, text, max_new_tokens=max_new_tokens)[0]
 
