@@ -13,3 +13,6 @@ NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]  # a part of a whole; none and all of it are parts
 PositiveShare = Annotated[float, Gt(0), Le(1)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
+# A score that is divided by it, or multiplied with it, is far from where float32 overflows.
+LEAST_PENALTY, MOST_PENALTY = 1e-6, 1e6
+RepetitionPenalty = Annotated[float, Ge(LEAST_PENALTY), Le(MOST_PENALTY)]

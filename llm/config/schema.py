@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MinLen
 
-from llm.bounds import Count, NotNegative, Positive, PositiveShare, Share, ShareBelowOne, Whole
+from llm.bounds import (
+    Count,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    RepetitionPenalty,
+    Share,
+    ShareBelowOne,
+    Whole,
+)
 from llm.config.static import Fields
 
 
@@ -290,7 +299,7 @@ class GenerateConfig:
     top_k: Count | None = None  # choose among this many likeliest tokens
     top_p: PositiveShare | None = None  # choose among the likeliest tokens that make up this probability
     min_p: PositiveShare | None = None  # drop tokens below this share of the likeliest one's probability
-    repetition_penalty: Positive | None = None  # above 1 makes repetition less likely
+    repetition_penalty: RepetitionPenalty | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same text
     num_samples: Count = 1  # how many texts to write
     data: PromptsConfig = field(default_factory=PromptsConfig)
@@ -311,7 +320,7 @@ class ChatConfig:
     top_k: Count | None = None  # choose among this many likeliest tokens
     top_p: PositiveShare | None = None  # choose among the likeliest tokens that make up this probability
     min_p: PositiveShare | None = None  # drop tokens below this share of the likeliest one's probability
-    repetition_penalty: Positive | None = None  # above 1 makes repetition less likely
+    repetition_penalty: RepetitionPenalty | None = None  # above 1 makes repetition less likely
     seed: int | None = None  # same seed, same answers
     out: str | None = None  # a file that keeps the conversations, as JSON lines that data=chat reads
     speculate: Whole = 0  # tokens that a step guesses from repetitions, while one text is written

@@ -7,9 +7,10 @@ Shapes: b rows of the batch, t tokens of a chunk, s tokens of a source, v vocabu
 # mask nor positions by row, and a text may outgrow the context; here each row is somewhere else, and ends within it.
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -40,7 +41,12 @@ class BatchEngine:
     that prefill (their prompts are being read), then those that are free. A free row keeps what it holds: a prompt that
     begins like what any row holds, be it a chat's history or a shared system prompt, takes that over. An
     encoder-decoder's rows have a second cache, of what its decoder looks at of their sources.
+
+    `on_failure` is told of a request whose own rule or draw raised, and of what; the request is then forgotten, and the
+    others go on. Until it is set, `step` raises that.
     """
+
+    on_failure: Callable[[Request, Exception], None]
 
     def __init__(
         self,
@@ -75,6 +81,7 @@ class BatchEngine:
         self._rows = [Row() for _ in range(rows)]
         self._decoding = self._prefilling = 0
         self._clock = 0
+        self.on_failure = _raise
 
     @property
     def rows(self) -> int:
@@ -128,7 +135,8 @@ class BatchEngine:
         """One more token of every request that is being written, and some of the prompts that wait.
 
         Raises:
-            TrainingError: the model's scores are not finite; `clear` makes the engine fit for use again.
+            TrainingError: the model's scores are not finite, and `on_failure` isn't set; `clear` makes the engine fit for
+                use again.
         """
         self._clock += 1
         with inference(self.model):
@@ -171,7 +179,7 @@ class BatchEngine:
         for guess, logits_1v in zip([*guesses, None], self.model.head(hidden_1td)[0].split(1), strict=True):
             row.cached.append(row.tokens[-1])
             drawn += self._draw([row], logits_1v)
-            if drawn[-1].id != guess or drawn[-1].finish is not None:
+            if row.request is None or drawn[-1].id != guess:
                 break
         return drawn
 
@@ -325,14 +333,19 @@ class BatchEngine:
 
     def _draw(self, rows: Sequence[Row], logits_bv: Tensor) -> list[Token]:
         logits_bv = logits_bv.float()
-        tokens = []
-        for row, id_, logits_v in zip(rows, next_tokens(rows, logits_bv), logits_bv, strict=True):
+        tokens: list[Token] = []
+        failed: dict[Request, Exception] = {}
+        for row, drawn, logits_v in zip(rows, next_tokens(rows, logits_bv), logits_bv, strict=True):
             assert row.request is not None
-            row.tokens.append(id_)
-            tokens.append(Token(row.request, id_, logprobs_of(row.request, logits_v, id_), row.finish()))
-        for token in tokens:
-            if token.finish is not None:
-                self.cancel(token.request)
+            if isinstance(drawn, Exception):
+                failed[row.request] = drawn
+                continue
+            row.tokens.append(drawn)
+            tokens.append(Token(row.request, drawn, logprobs_of(row.request, logits_v, drawn), row.finish()))
+        for request in [*failed, *(token.request for token in tokens if token.finish is not None)]:
+            self.cancel(request)
+        for request, error in failed.items():
+            self.on_failure(request, error)
         return tokens
 
     def _free(self, index: int) -> None:
@@ -355,6 +368,10 @@ class BatchEngine:
         if self._sources is not None:
             self._sources.swap(one, other, max(len(rows[one].source), len(rows[other].source)))
         rows[one], rows[other] = rows[other], rows[one]
+
+
+def _raise(_: Request, error: Exception) -> NoReturn:
+    raise error
 
 
 def rows_within(model: Transformer, rows: int, gib: float) -> int:

@@ -75,35 +75,50 @@ class Row:
         return "length" if len(self.new) >= self.request.max_new_tokens else None
 
 
-def next_tokens(rows: Sequence[Row], logits_bv: Tensor) -> list[int]:
-    """The next token of each row: of rows that are drawn alike in one go, of others one after the other."""
-    found = [0] * len(rows)
+def next_tokens(rows: Sequence[Row], logits_bv: Tensor) -> list[int | Exception]:
+    """The next token of each row, or what its rule or its draw raised, which keeps no other row from its own.
+
+    Rows that are drawn alike are drawn in one go, others one after the other.
+    """
+    found: list[int | Exception] = [0] * len(rows)
     alike: dict[Sampling, list[int]] = {}
     for index, row in enumerate(rows):
         assert row.request is not None
         if row.is_plain:
             alike.setdefault(row.request.sampling, []).append(index)
         else:
-            found[index] = int(_drawn_alone(row, logits_bv[index : index + 1]))
+            found[index] = _drawn_alone(row, logits_bv[index : index + 1])
     for sampling, indices in alike.items():
         some_bv = logits_bv if len(indices) == len(rows) else logits_bv[indices]
-        none_b0 = torch.empty(len(indices), 0, dtype=torch.long, device=logits_bv.device)
-        generators = [generator for index in indices if (generator := rows[index].generator) is not None]
-        for index, id_ in zip(indices, sampling.draw(some_bv, none_b0, generators).tolist(), strict=True):
+        drawn = _drawn_together([rows[index] for index in indices], sampling, some_bv)
+        for index, id_ in zip(indices, drawn, strict=True):
             found[index] = id_
     return found
 
 
-def _drawn_alone(row: Row, logits_1v: Tensor) -> Tensor:
-    """The next token (1,) of a row by its request's rules and penalties."""
+def _drawn_together(rows: Sequence[Row], sampling: Sampling, logits_bv: Tensor) -> list[int | Exception]:
+    """The next token of each of some plain rows; where that fails, each is drawn alone to see whose fault it is."""
+    none_b0 = torch.empty(len(rows), 0, dtype=torch.long, device=logits_bv.device)
+    generators = [generator for row in rows if (generator := row.generator) is not None]
+    try:
+        return [int(id_) for id_ in sampling.draw(logits_bv, none_b0, generators).tolist()]
+    except Exception:
+        return [_drawn_alone(row, logits_1v) for row, logits_1v in zip(rows, logits_bv.split(1), strict=True)]
+
+
+def _drawn_alone(row: Row, logits_1v: Tensor) -> int | Exception:
+    """The next token of a row by its request's rules and penalties, or what they raised."""
     assert row.request is not None
     assert row.generator is not None
-    for rule in row.request.rules:
-        logits_1v = rule(logits_1v, row.new)
-    # A list of a thousand takes as long to become a tensor as the draw itself, and few need it.
-    seen = row.tokens if row.request.sampling.repetition_penalty is not None else []
-    seen_1t = torch.tensor([seen], dtype=torch.long, device=logits_1v.device)
-    return row.request.sampling.draw(logits_1v, seen_1t, [row.generator])
+    try:
+        for rule in row.request.rules:
+            logits_1v = rule(logits_1v, row.new)
+        # A list of a thousand takes as long to become a tensor as the draw itself, and few need it.
+        seen = row.tokens if row.request.sampling.repetition_penalty is not None else []
+        seen_1t = torch.tensor([seen], dtype=torch.long, device=logits_1v.device)
+        return int(row.request.sampling.draw(logits_1v, seen_1t, [row.generator]))
+    except Exception as error:
+        return error
 
 
 def logprobs_of(request: Request, logits_v: Tensor, id_: int) -> Logprobs | None:

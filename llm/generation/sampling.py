@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from llm.bounds import LEAST_PENALTY, MOST_PENALTY
 from llm.errors import ConfigError, TrainingError
 
 # Below this a division by it can overflow float32; the most likely token is then drawn anyway.
@@ -44,7 +45,8 @@ class Sampling:
         _check("top_k", self.top_k, lambda x: x >= 1 and x == int(x), "a whole number of at least 1")
         _check("top_p", self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1")
         _check("min_p", self.min_p, lambda x: 0 <= x <= 1, "between 0 and 1")
-        _check("repetition_penalty", self.repetition_penalty, lambda x: x > 0, "above 0")
+        penalty, penalties = self.repetition_penalty, f"from {LEAST_PENALTY:g} to {MOST_PENALTY:g}"
+        _check("repetition_penalty", penalty, lambda x: LEAST_PENALTY <= x <= MOST_PENALTY, penalties)
 
     @property
     def greedy(self) -> bool:

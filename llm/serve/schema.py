@@ -5,6 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from llm.bounds import LEAST_PENALTY
+
 MOST_PROMPTS = 16
 SEEDS = 2**63
 
@@ -27,6 +29,7 @@ StopText = Annotated[Text, Field(min_length=1, max_length=256)]
 Stops = StopText | Annotated[list[StopText], Field(max_length=4)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+RepeatPenalty = Annotated[float, Field(ge=LEAST_PENALTY, le=10)]
 BiasKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Biases = Annotated[dict[BiasKey, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=300)]
 
@@ -100,7 +103,7 @@ class Asked(Body):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Count | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_penalty: RepeatPenalty | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: Biases | None = None

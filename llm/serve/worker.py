@@ -33,6 +33,8 @@ class Worker:
     def __init__(self, engine: BatchEngine | None, *, rows: int, waiting: int) -> None:
         """`waiting` requests at most wait beside those that `rows` hold."""
         self._engine, self._room = engine, rows + waiting
+        if engine is not None:
+            engine.on_failure = self._fail_one
         self._rows = rows
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: deque[Callable[[], None]] = deque()
@@ -99,7 +101,7 @@ class Worker:
                 do()
             except Exception as error:
                 LOG.exception("the model failed")
-                self._fail(error if isinstance(error, UserError) else TrainingError(FAILED))
+                self._fail(_told(error))
 
     def _next(self) -> Callable[[], None] | None:
         """What came in first, else calls and steps of what is being written in turn; None at the end."""
@@ -121,6 +123,13 @@ class Worker:
                 self.leave()
         if heard:  # not where the step read a part of a prompt
             self._hand_over(partial(_tell, heard))
+
+    def _fail_one(self, request: Request, error: Exception) -> None:
+        """Tell the one whose request failed; the others go on."""
+        LOG.error("a request failed", exc_info=error)
+        listener = self._listeners.pop(request)
+        self._leave()
+        self._hand_over(partial(_tell, [(listener, _told(error))]))
 
     def _fail(self, error: Exception) -> None:
         """Tell everybody, and begin anew."""
@@ -154,6 +163,11 @@ def _answer(function: Callable[[], Any], future: "Future[Any]") -> None:
             future.set_result(function())
     except Exception as error:
         future.set_exception(error)
+
+
+def _told(error: Exception) -> UserError:
+    """What a client is told of an error: ours as it is, of any other that there was one."""
+    return error if isinstance(error, UserError) else TrainingError(FAILED)
 
 
 def _tell(heard: Sequence[tuple[Listener, Token | Exception]]) -> None:

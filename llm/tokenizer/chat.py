@@ -53,7 +53,7 @@ PAIR = (
     "{% endif %}"
 )
 GENERATION = re.compile(r"{%(-?)\s*(end)?generation\s*(-?)%}")
-PRIVATE = range(0xE000, 0xF900)  # characters that Unicode keeps for whoever wants them
+MARK = "\ud800"  # a lone surrogate, which stands in no text that has bytes
 
 
 def default_template(tokenizer: Tokenizer) -> str:
@@ -110,8 +110,7 @@ class ChatTemplate:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The ids up to where the assistant's next text begins; a DataError where the template takes no such chat."""
-        mark, hidden = self._hidden(messages)
-        return self._tokens(self._render(hidden, ask=True), [], mark)[0]
+        return self._tokens(self._render(self._hidden(messages), ask=True), [])[0]
 
     @cached_property
     def stop_ids(self) -> list[int]:
@@ -130,9 +129,9 @@ class ChatTemplate:
         Raises:
             DataError: the template takes no such chat, or doesn't write it turn after turn.
         """
-        mark, hidden = self._hidden(messages)
+        hidden = self._hidden(messages)
         text = self._render(hidden)
-        ids, written = self._tokens(text, list(self._answers(hidden, text)), mark)
+        ids, written = self._tokens(text, list(self._answers(hidden, text)))
         runs = groupby(zip(ids, written, strict=True), key=lambda pair: pair[1])
         made = [(is_written, np.array([id_ for id_, _ in run])) for is_written, run in runs]
         if len(made) < 2 or made[0][0]:
@@ -156,26 +155,27 @@ class ChatTemplate:
     def _render(self, messages: Sequence[Message], ask: bool = False) -> str:
         try:
             return self._template.render(messages=list(messages), add_generation_prompt=ask)
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise DataError(f"the chat template takes no such chat: {error}.") from error
+        except Exception as error:  # whatever a program in Jinja may raise
+            why = str(error) or type(error).__name__
+            raise DataError(f"the chat template takes no such chat: {why}.") from error
 
-    def _hidden(self, messages: Sequence[Message]) -> tuple[str, list[Message]]:
-        """The messages with marks in what spells special tokens, and the mark, which stands in none of them."""
-        contents = "".join(message["content"] for message in messages)
-        mark = next(mark for mark in map(chr, PRIVATE) if mark not in contents)
-        hide = lambda found: "".join(letter + mark for letter in found[0])  # noqa: E731
-        return mark, [
+    def _hidden(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages with marks in what spells special tokens; a DataError where one is no valid Unicode."""
+        if any(MARK in message["content"] for message in messages):
+            raise DataError("a message holds a lone surrogate, which is no valid Unicode.")
+        hide = lambda found: "".join(letter + MARK for letter in found[0])  # noqa: E731
+        return [
             {"role": message["role"], "content": self._special.sub(hide, message["content"])}
             for message in messages
         ]
 
-    def _tokens(self, text: str, stretches: list[Stretch], mark: str) -> tuple[list[int], list[bool]]:
+    def _tokens(self, text: str, stretches: list[Stretch]) -> tuple[list[int], list[bool]]:
         """The ids of a rendered chat, and which hold any of the characters in `stretches`."""
         ids: list[int] = []
         written: list[bool] = []
         at = 0
         for start, end, special in self._specials(text):
-            between, is_written = self._plain(text, (at, start), stretches, mark)
+            between, is_written = self._plain(text, (at, start), stretches)
             ids += [*between, *special]
             written += [*is_written, *(any(low <= start < high for low, high in stretches) for _ in special)]
             at = end
@@ -186,15 +186,13 @@ class ChatTemplate:
             yield found.start(), found.end(), [self._tokenizer.special_tokens[found[0]]]
         yield len(text), len(text), []
 
-    def _plain(
-        self, text: str, place: Stretch, stretches: Iterable[Stretch], mark: str
-    ) -> tuple[list[int], list[bool]]:
+    def _plain(self, text: str, place: Stretch, stretches: Iterable[Stretch]) -> tuple[list[int], list[bool]]:
         """The ids of the text in `place`, which holds no special token, and which hold any of `stretches`."""
         first, last = place
-        n_bytes = lambda upto: len(text[first:upto].replace(mark, "").encode())  # noqa: E731
+        n_bytes = lambda upto: len(text[first:upto].replace(MARK, "").encode())  # noqa: E731
         if first == last:
             return [], []
-        ids = self._tokenizer.encode(text[first:last].replace(mark, ""))
+        ids = self._tokenizer.encode(text[first:last].replace(MARK, ""))
         sizes_k = np.array([len(self._tokenizer.decode_bytes([id_])) for id_ in ids])
         # From the end, since some tokenizers put a space before a text.
         starts_k = n_bytes(last) - np.cumsum(sizes_k[::-1])[::-1]

@@ -174,6 +174,8 @@ def test_every_problem_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> No
         (["generate", "run=x", "max_tokens=1"], "Did you mean max_new_tokens?"),
         (["generate", "run=x", "top_p=2"], "expected float above 0 up to 1"),
         (["generate", "run=x", "temperature=nan"], "expected float"),
+        (["generate", "run=x", "repetition_penalty=1e-40"], "expected float from 1e-06 up to 1000000"),
+        (["chat", "run=x", "repetition_penalty=1e40"], "expected float from 1e-06 up to 1000000"),
         (["generate", "run=x", "max_new_tokens=-5"], "expected int above 0"),
         (["generate", "run=x", "prompt", "hello"], "write prompt=<value>"),
         (["evaluate"], "run: this is needed"),

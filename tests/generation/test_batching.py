@@ -385,6 +385,55 @@ def test_damaged_weights_say_so_and_clear_mends_the_engine(model):
     assert written(engine, {0: [request]})[request] == alone(damaged, request)
 
 
+@pytest.mark.parametrize("speculate", [0, 3])
+def test_a_row_that_fails_is_told_and_the_others_go_on(model, speculate):
+    def raises(logits_1v, new):
+        if len(new) == at:
+            raise ValueError("no such rule")
+        return logits_1v
+
+    others = [Request(prompt(5), 9, Sampling(), seed=3), Request(prompt(7), 9, rules=[Bias({5: 1.0})])]
+    wanted = written(BatchEngine(model, rows=3), {0: others})
+    for at in (0, 2):
+        bad, failed = Request(prompt(6), 9, rules=[raises]), {}
+        engine = BatchEngine(model, rows=3, speculate=speculate)
+        engine.on_failure = failed.__setitem__
+        found = written(engine, {0: [others[0], bad], 4: [others[1]]})
+        assert len(found.pop(bad)) == at
+        assert found == wanted
+        assert str(failed[bad]) == "no such rule"
+        assert not engine.running
+
+
+def test_of_rows_that_are_drawn_alike_the_one_whose_scores_are_damaged_fails_alone(model, monkeypatch):
+    requests = [Request(prompt(length), 6, Sampling(), seed=length) for length in (4, 5, 6)]
+    wanted = written(BatchEngine(model, rows=3), {0: requests})
+    head, failed = model.head, {}
+
+    def damaged(hidden_btd):
+        logits_btv = head(hidden_btd)
+        if len(logits_btv) == 3:
+            logits_btv[1] = torch.nan
+        return logits_btv
+
+    monkeypatch.setattr(model, "head", damaged)
+    engine = BatchEngine(model, rows=3)
+    engine.on_failure = failed.__setitem__
+    found = written(engine, {0: requests})
+    (bad,) = failed
+    assert isinstance(failed[bad], TrainingError)
+    for request in set(requests) - {bad}:
+        assert found[request] == wanted[request]
+
+
+def test_a_row_that_fails_is_an_error_where_nobody_is_told(model):
+    def raises(logits_1v, new):
+        raise ValueError("no such rule")
+
+    with pytest.raises(ValueError, match="no such rule"):
+        list(BatchEngine(model, rows=2).run([Request(prompt(5), 4, rules=[raises])]))
+
+
 def test_what_cannot_be_written_is_refused(model):
     engine = BatchEngine(model, rows=1)
     for tokens, length, words in (

@@ -12,6 +12,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from llm.bounds import LEAST_PENALTY, MOST_PENALTY
 from llm.errors import ConfigError, TrainingError
 from llm.generation import Sampling
 from llm.generation.sampling import drawn_from
@@ -106,6 +107,11 @@ def test_extreme_temperatures_stay_finite(temperature):
     assert ((drawn >= 0) & (drawn < 50)).all()
 
 
+@pytest.mark.parametrize("penalty", [LEAST_PENALTY, MOST_PENALTY])
+def test_extreme_penalties_stay_finite(penalty):
+    assert Sampling(repetition_penalty=penalty).penalise(LOGITS * 100, TOKENS).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("key", "values"),
     [
@@ -113,7 +119,7 @@ def test_extreme_temperatures_stay_finite(temperature):
         ("top_k", [0, -1, 2.5, math.nan]),
         ("top_p", [0, -0.5, 1.5, math.nan, True]),
         ("min_p", [-0.1, 1.1, math.inf]),
-        ("repetition_penalty", [0, -2, math.nan]),
+        ("repetition_penalty", [0, -2, math.nan, 1e-40, 5e-324, 1e40]),
     ],
 )
 def test_wrong_settings_are_refused_by_name(key, values):

@@ -20,7 +20,7 @@ NUMBERS = {
     "top_p": [0, -1, 1.1, NAN, INFINITE, "0.5", False, [0.5]],
     "top_k": [0, -1, 1.5, 2**31, NAN, "3", True],
     "min_p": [-0.1, 1.1, NAN, "0"],
-    "repetition_penalty": [0, -1, 11, NAN, INFINITE, "1"],
+    "repetition_penalty": [0, -1, 11, 1e-40, 5e-324, NAN, INFINITE, "1"],
     "frequency_penalty": [-2.1, 2.1, NAN, "0", True],
     "presence_penalty": [-2.1, 2.1, NAN, "0", True],
     "n": [0, -1, 9, 10**9, 1.5, "2", True, [1]],

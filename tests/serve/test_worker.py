@@ -79,6 +79,24 @@ def test_a_refused_request_is_told_to_its_client_alone_and_the_text_of_another_g
     assert worker.in_flight == 0
 
 
+def test_a_request_whose_rule_fails_is_told_alone_and_the_text_of_another_goes_on():
+    def raises(logits_1v, new):
+        raise ValueError("no such rule")
+
+    model, good = small(), Request([1, 2, 3], 20)
+    alone = [token.id for token in BatchEngine(model, rows=1).run([good])]
+    worker = Worker(BatchEngine(model, rows=3), rows=3, waiting=0)
+    heard, failed = queue.Queue(), queue.Queue()
+    worker.submit([good], heard.put)
+    worker.submit([Request([1], 4, rules=[raises])], failed.put)
+    worker.start(lambda tell: tell())
+    assert str(failed.get(timeout=10)) == FAILED
+    assert [heard.get(timeout=10).id for _ in alone] == alone
+    worker.stop()
+    assert failed.empty()
+    assert worker.in_flight == 0
+
+
 def test_what_the_engine_refuses_is_told_and_the_worker_works_on():
     heard = queue.Queue()
     worker = Worker(Engine(), rows=3, waiting=0)

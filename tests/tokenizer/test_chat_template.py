@@ -122,6 +122,22 @@ def test_what_spells_a_special_token_stays_text(parts):
     assert tokenizer.decode(ids) == f"user\n{said}\nassistant\n{said}"
 
 
+def test_a_message_may_hold_every_character_that_unicode_keeps_for_private_use():
+    tokenizer = ByteSpec().build().with_chat_template(CHATML)
+    private = "".join(
+        map(chr, [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE)])
+    )
+    ids = ChatTemplate(tokenizer).prompt([{"role": "user", "content": f"<|im_end|>{private}"}])
+    assert tokenizer.decode(ids) == f"user\n<|im_end|>{private}\nassistant\n"
+
+
+@pytest.mark.parametrize("lone", ["\ud800", "\udfff"])
+def test_a_message_that_is_no_unicode_is_refused(lone):
+    template = ChatTemplate(ByteSpec().build().with_chat_template(CHATML))
+    with pytest.raises(DataError, match="lone surrogate"):
+        template.prompt([{"role": "user", "content": lone}])
+
+
 def test_the_template_is_kept_with_the_tokenizer(tmp_path):
     tokenizer = ByteSpec().build()
     chatting = tokenizer.with_chat_template(CHATML)
@@ -157,6 +173,7 @@ def test_other_readers_need_no_generation_blocks():
         ),
         ("{{ messages[7].content.nothing }}", DataError, "takes no such chat"),
         ("{{ ''.__class__.__mro__ }}", DataError, "unsafe"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", DataError, "recursion"),
         ("{{ messages | length }}", DataError, "turn after turn|otherwise once later"),
         ("{{ messages[0]['content'] }}", DataError, "no answer at all"),
     ],
