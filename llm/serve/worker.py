@@ -128,7 +128,7 @@ class Worker:
         """Tell the one whose request failed; the others go on."""
         LOG.error("a request failed", exc_info=error)
         listener = self._listeners.pop(request)
-        self._leave()
+        self.leave()
         self._hand_over(partial(_tell, [(listener, _told(error))]))
 
     def _fail(self, error: Exception) -> None:

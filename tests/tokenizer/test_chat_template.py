@@ -131,7 +131,7 @@ def test_a_message_may_hold_every_character_that_unicode_keeps_for_private_use()
     assert tokenizer.decode(ids) == f"user\n<|im_end|>{private}\nassistant\n"
 
 
-@pytest.mark.parametrize("lone", ["\ud800", "\udfff"])
+@pytest.mark.parametrize("lone", [chr(0xD800), chr(0xDFFF)])
 def test_a_message_that_is_no_unicode_is_refused(lone):
     template = ChatTemplate(ByteSpec().build().with_chat_template(CHATML))
     with pytest.raises(DataError, match="lone surrogate"):
