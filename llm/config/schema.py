@@ -305,6 +305,7 @@ class GenerateConfig:
     data: PromptsConfig = field(default_factory=PromptsConfig)
     out: str | None = None  # where the texts for data.paths go, as JSON lines
     max_batch_size: Count = 16  # how many of data.paths' texts to write at a time
+    cache_gib: Positive = 4.0  # memory of their cache; where short, fewer texts at a time
     precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more
 
 
@@ -338,7 +339,7 @@ class ServeConfig:
     api_key: str | None = None  # what clients must send; better in the environment, as LLM_API_KEY
     max_batch_size: Count = 16  # texts that a model writes at a time
     max_waiting: Whole = 64  # texts that may wait beside them; more are refused with 429
-    cache_gib: Positive = 4.0  # memory of a model's cache; where short, fewer texts at a time
+    cache_gib: Positive = 4.0  # memory of all models' caches; where short, fewer texts at a time
     speculate: Whole = 0  # tokens that a step guesses and checks, while one text is written
     draft: str | None = None  # a small run with the same tokenizer, which guesses them; null: repetitions do
     precision: Inference = "32-true"  # bf16-true is faster, and rounds; int8 is for CPUs, and rounds more

@@ -374,13 +374,18 @@ def _raise(_: Request, error: Exception) -> NoReturn:
     raise error
 
 
-def rows_within(model: Transformer, rows: int, gib: float) -> int:
-    """How many of `rows` have a cache within `gib`; a ConfigError where not one has."""
-    row_bytes = CachePool.row_bytes(model.config, next(model.parameters()).dtype)
-    row_bytes *= 2 if model.reads_source else 1
-    fitting = min(rows, int(gib * 2**30 / row_bytes))
+def rows_within(model: Transformer, rows: int, gib: float, draft: Transformer | None = None) -> int:
+    """How many of `rows` have a cache within `gib`, beside the one row of a draft; a ConfigError where not one has."""
+    row_bytes, beside = _row_bytes(model), 0 if draft is None else _row_bytes(draft)
+    fitting = min(rows, int((gib * 2**30 - beside) / row_bytes))
     if fitting < 1:
         raise ConfigError(
-            f"cache_gib={gib}: one text of the whole context takes {row_bytes / 2**30:.3g} GiB."
+            f"cache_gib: {gib:.3g} GiB are for this model, and one text of the whole context takes "
+            f"{(row_bytes + beside) / 2**30:.3g}."
         )
     return fitting
+
+
+def _row_bytes(model: Transformer) -> int:
+    row_bytes = CachePool.row_bytes(model.config, next(model.parameters()).dtype)
+    return row_bytes * (2 if model.reads_source else 1)

@@ -452,6 +452,8 @@ def test_what_cannot_be_written_is_refused(model):
 def test_rows_fit_the_memory_that_they_may_take(model):
     row_gib = 2 * 2 * 2 * 64 * 8 * 4 / 2**30  # layers, keys and values, heads, positions, width, bytes
     assert rows_within(model, 16, 5.5 * row_gib) == 5
+    assert rows_within(model, 16, 5.5 * row_gib, draft=decoder(n_layers=1)) == 5
+    assert rows_within(model, 16, 5.5 * row_gib, draft=model) == 4
     assert rows_within(model, 3, 1.0) == 3
     with pytest.raises(ConfigError, match="cache_gib"):
         rows_within(model, 3, row_gib / 2)
