@@ -1,6 +1,6 @@
 """From a trained model to text: sampling, the cached engine, exact streaming."""
 
-from llm.generation.abilities import continues_prompt, is_decoder_lm, is_generative, responds_whole
+from llm.generation.abilities import continues_prompt, is_decoder_lm, is_generative, kind_of, responds_whole
 from llm.generation.batching import BatchEngine, rows_within
 from llm.generation.classifying import classify, estimate
 from llm.generation.engine import GREEDY, generate
@@ -48,6 +48,7 @@ __all__ = [
     "inference",
     "is_decoder_lm",
     "is_generative",
+    "kind_of",
     "mentions",
     "pack",
     "quantize",

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from llm.adapter import using
 from llm.errors import ConfigError
-from llm.generation.abilities import is_generative
+from llm.generation.abilities import is_generative, kind_of
 from llm.generation.context import check_fits
 from llm.generation.engine import seeded
 from llm.generation.mode import inference
@@ -65,9 +65,8 @@ class BatchEngine:
             ConfigError: the model doesn't write.
         """
         if not is_generative(model):
-            what = "one with labels" if model.config.labels else model.config.architecture
             raise ConfigError(
-                f"Of models only decoders and encoder-decoders write in batches, and this is {what}."
+                f"Of models only decoders and encoder-decoders write in batches, and this is {kind_of(model)}."
             )
         weight = next(model.parameters())
         self.model, self.device, self.chunk = model, weight.device, chunk
