@@ -300,6 +300,7 @@ class GenerateConfig:
     data: PromptsConfig = field(default_factory=PromptsConfig)  # a file of prompts
     out: str | None = None  # where the texts for data.paths go, as JSON lines
     max_batch_size: Count = 16  # how many of data.paths' texts to write at a time
+    cache_gib: Positive = 4.0  # memory of their cache; where short, fewer texts at a time
     precision: Inference = "32-true"  # bf16-true: faster, less exact; int8: for CPUs, the least exact
 
 
@@ -331,15 +332,11 @@ class ServeConfig:
     host: NonEmpty = "127.0.0.1"  # the address to listen on; any but this machine's own needs api_key
     port: Port = 8000  # 0 takes a free one
     api_key: str | None = None  # what clients must send; better in the environment, as LLM_API_KEY
-    allowed_hosts: list[NonEmpty] = field(
-        default_factory=list
-    )  # what a proxy before it is called, as in chat.example.com
-    frame_ancestors: list[NonEmpty] = field(
-        default_factory=list
-    )  # sites that may show the page in a frame; empty: none
+    allowed_hosts: list[NonEmpty] = field(default_factory=list)  # a proxy's names, as chat.example.com
+    frame_ancestors: list[NonEmpty] = field(default_factory=list)  # sites that may frame the page
     max_batch_size: Count = 16  # texts that a model writes at a time
     max_waiting: Whole = 64  # texts that may wait beside them; more are refused with 429
-    cache_gib: Positive = 4.0  # memory of a model's cache; where short, fewer texts at a time
+    cache_gib: Positive = 4.0  # memory of all models' caches; where short, fewer texts at a time
     speculate: Whole = 0  # tokens that a step guesses and checks, while one text is written
     draft: str | None = None  # a small run with the same tokenizer, which guesses them; null: repetitions do
     precision: Inference = "32-true"  # bf16-true: faster, less exact; int8: for CPUs, the least exact

@@ -1,10 +1,10 @@
 """From a trained model to text: sampling, the cached engine, exact streaming."""
 
-from llm.generation.abilities import continues_prompt, is_decoder_lm, is_generative, responds_whole
+from llm.generation.abilities import continues_prompt, is_decoder_lm, is_generative, kind_of, responds_whole
 from llm.generation.batching import BatchEngine, rows_within
 from llm.generation.classifying import classify, estimate
 from llm.generation.engine import GREEDY, generate
-from llm.generation.extracting import extract
+from llm.generation.extracting import LONGEST_ANSWER, Extracted, Passage, extract
 from llm.generation.filling import fill, restore, show_hidden
 from llm.generation.mode import inference
 from llm.generation.offline import write_texts
@@ -15,22 +15,26 @@ from llm.generation.respond import respond
 from llm.generation.rules import Bias, Penalties
 from llm.generation.sampling import Sampling
 from llm.generation.speculation import Draft
-from llm.generation.tagging import Mention, mentions, tagged_words
+from llm.generation.tagging import Mention, TextWords, mentions, tagged_words, word_scores
 from llm.generation.template import OwnTemplate, PlainTemplate, Template, template_of
 from llm.generation.text import TextWriter, complete, decode_stream, stream_text, translate
 
 __all__ = [
     "GREEDY",
+    "LONGEST_ANSWER",
     "BatchEngine",
     "Bias",
     "Draft",
+    "Extracted",
     "Mention",
     "OwnTemplate",
+    "Passage",
     "Penalties",
     "PlainTemplate",
     "Request",
     "Sampling",
     "Template",
+    "TextWords",
     "TextWriter",
     "Token",
     "classify",
@@ -44,6 +48,7 @@ __all__ = [
     "inference",
     "is_decoder_lm",
     "is_generative",
+    "kind_of",
     "mentions",
     "pack",
     "quantize",
@@ -56,5 +61,6 @@ __all__ = [
     "tagged_words",
     "template_of",
     "translate",
+    "word_scores",
     "write_texts",
 ]

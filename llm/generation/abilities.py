@@ -9,6 +9,11 @@ def is_generative(model: Transformer) -> bool:
     return model.config.architecture != "encoder" and not model.config.labels
 
 
+def kind_of(model: Transformer) -> str:
+    """What a model is, for an error that says what it should have been."""
+    return "one with labels" if model.config.labels else model.config.architecture
+
+
 def is_decoder_lm(model: Transformer) -> bool:
     """Whether what a model writes stands behind what it reads, in one sequence: a decoder that writes."""
     return model.config.architecture == "decoder" and not model.config.labels

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from llm.adapter import using
 from llm.errors import ConfigError
-from llm.generation.abilities import is_generative
+from llm.generation.abilities import is_generative, kind_of
 from llm.generation.context import check_fits
 from llm.generation.engine import seeded
 from llm.generation.mode import inference
@@ -62,21 +62,17 @@ class BatchEngine:
         While one text alone is written, a step checks `speculate` of its next tokens at most, as `guess` has them.
 
         Raises:
-            ConfigError: the model doesn't write, or reads prompts whole.
+            ConfigError: the model doesn't write.
         """
         if not is_generative(model):
-            what = "one with labels" if model.config.labels else model.config.architecture
             raise ConfigError(
-                f"Of models only decoders and encoder-decoders write in batches, and this is {what}."
-            )
-        if model.config.prefix_lm:
-            raise ConfigError(
-                "prefix_lm=true: the model reads each prompt whole, on both sides, and what writes several texts at a time "
-                "reads them in parts. llm generate run=… prompt=… writes one."
+                f"Of models only decoders and encoder-decoders write in batches, and this is {kind_of(model)}."
             )
         weight = next(model.parameters())
         self.model, self.device, self.chunk = model, weight.device, chunk
         self.speculate, self._guess = speculate, guess
+        # Each position of such a prompt sees all others, so that it is read in one pass, and shares nothing with another.
+        self._reads_prompts_whole = model.config.prefix_lm
         self.waiting: deque[Request] = deque()
         make = partial(CachePool, model.config, rows, device=weight.device, dtype=weight.dtype)
         self._cache = make()
@@ -204,6 +200,8 @@ class BatchEngine:
         They are as many as fit, each to its prompt's end; a prompt that is longer than the budget is read alone.
         """
         prefilling = self._rows[self._decoding : self._decoding + self._prefilling]
+        if self._reads_prompts_whole:
+            budget = max(budget, prefilling[0].to_prefill)
         rows, length, start = prefilling[:1], min(prefilling[0].to_prefill, budget), len(prefilling[0].cached)
         width = prefilling[0].width
         if length < prefilling[0].to_prefill:
@@ -230,7 +228,7 @@ class BatchEngine:
         cache = (
             self._cache.row_view(first, starts[0]) if len(rows) == 1 else self._cache.rows_view(first, starts)
         )
-        hidden_btd = self._hidden_states(tokens_bt, cache, first, rows)
+        hidden_btd = self._hidden_states(tokens_bt, cache, first, rows, [len(piece) for piece in pieces])
         for row, piece in zip(rows, pieces, strict=True):
             row.cached += piece
         if rows[0].to_prefill:
@@ -257,11 +255,24 @@ class BatchEngine:
             sources.write_row(self._rows.index(row), layers)
             row.has_source = True
 
-    def _hidden_states(self, tokens_bt: Tensor, cache: Cache, first: int, rows: Sequence[Row]) -> Tensor:
-        """The hidden states of `rows`, which are those from `first` on, each with its adapter and its source."""
+    def _hidden_states(
+        self,
+        tokens_bt: Tensor,
+        cache: Cache,
+        first: int,
+        rows: Sequence[Row],
+        prompt_lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The hidden states of `rows`, which are those from `first` on, each with its adapter and its source.
+
+        `prompt_lengths` says where `tokens_bt` are prompts how long each is; what stands behind it fills the row up.
+        """
         with self._adapted(rows):
             if self._sources is None:
-                return self.model.hidden_states(tokens_bt, cache)
+                prefix_b = None
+                if self._reads_prompts_whole and prompt_lengths is not None:
+                    prefix_b = torch.tensor(prompt_lengths, device=self.device)
+                return self.model.hidden_states(tokens_bt, cache, prefix_b=prefix_b)
             lengths = [len(row.source) for row in rows]
             layers = [KeysValues(*layer) for layer in self._sources.read_rows(first, lengths)]
             position_s = torch.arange(max(lengths), device=self.device)
@@ -276,6 +287,9 @@ class BatchEngine:
         """Give rows to those that wait, as long as there are any and nobody is about to read what the next one needs."""
         while self.waiting and self._decoding + self._prefilling < len(self._rows):
             request = self.waiting[0]
+            if self._reads_prompts_whole:
+                self._begin(self.waiting.popleft(), [0] * len(self._rows))
+                continue
             reusable = [row.shared(row.cached, request) for row in self._rows]
             prefilling = self._rows[self._decoding : self._decoding + self._prefilling]
             soon = max(
@@ -359,13 +373,18 @@ def _raise(_: Request, error: Exception) -> NoReturn:
     raise error
 
 
-def rows_within(model: Transformer, rows: int, gib: float) -> int:
-    """How many of `rows` have a cache within `gib`; a ConfigError where not one has."""
-    row_bytes = CachePool.row_bytes(model.config, next(model.parameters()).dtype)
-    row_bytes *= 2 if model.reads_source else 1
-    fitting = min(rows, int(gib * 2**30 / row_bytes))
+def rows_within(model: Transformer, rows: int, gib: float, draft: Transformer | None = None) -> int:
+    """How many of `rows` have a cache within `gib`, beside the one row of a draft; a ConfigError where not one has."""
+    row_bytes, beside = _row_bytes(model), 0 if draft is None else _row_bytes(draft)
+    fitting = min(rows, int((gib * 2**30 - beside) / row_bytes))
     if fitting < 1:
         raise ConfigError(
-            f"cache_gib={gib}: one text of the whole context takes {row_bytes / 2**30:.3g} GiB."
+            f"cache_gib: {gib:.3g} GiB are for this model, and one text of the whole context takes "
+            f"{(row_bytes + beside) / 2**30:.3g}."
         )
     return fitting
+
+
+def _row_bytes(model: Transformer) -> int:
+    row_bytes = CachePool.row_bytes(model.config, next(model.parameters()).dtype)
+    return row_bytes * (2 if model.reads_source else 1)

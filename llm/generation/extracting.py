@@ -63,23 +63,40 @@ class Extracted(NamedTuple):
     probability: float
 
 
-def extract(
-    model: Transformer, tokenizer: Tokenizer, question: str, passage: str, longest: int = LONGEST_ANSWER
-) -> Extracted:
-    """The likeliest answer to a question on a passage, of at most `longest` units.
+class Passage(NamedTuple):
+    """A text that a question is on, and the windows that a model reads of the two."""
 
-    Raises:
-        ConfigError: there is no question or no passage.
-    """
-    spans = units(passage)
-    if not question.strip() or not spans:
-        raise ConfigError("This needs a question, and a text that it is on.")
-    lead, *words = encoded_words(tokenizer, [question.strip(), *(passage[a:b] for a, b in spans)])
-    windows = windows_of(words, model.config.context_length, lead)
-    found = best_stretch(windows, word_scores(model, tokenizer, windows, whole=True), longest)
-    text = stretch(passage, spans, found.first, found.last)
-    start = passage.index(text, spans[found.first][0])
-    return Extracted(start, start + len(text), float(torch.tensor(found.margin).sigmoid()))
+    text: str
+    spans: list[tuple[int, int]]
+    windows: list[Window]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, question: str, text: str, length: int) -> "Passage":
+        """`text` behind the question, in windows of at most `length` tokens.
+
+        Raises:
+            ConfigError: there is no question or no text.
+        """
+        spans = units(text)
+        if not question.strip() or not spans:
+            raise ConfigError("This needs a question, and a text that it is on.")
+        lead, *words = encoded_words(tokenizer, [question.strip(), *(text[a:b] for a, b in spans)])
+        return cls(text, spans, windows_of(words, length, lead))
+
+    def answer(self, scores: Sequence[Tensor], longest: int = LONGEST_ANSWER) -> Extracted:
+        """The likeliest answer of at most `longest` units, by what `word_scores` says of the windows and of texts as a whole."""
+        found = best_stretch(self.windows, scores, longest)
+        said = stretch(self.text, self.spans, found.first, found.last)
+        start = self.text.index(said, self.spans[found.first][0])
+        return Extracted(start, start + len(said), float(torch.tensor(found.margin).sigmoid()))
+
+
+def extract(
+    model: Transformer, tokenizer: Tokenizer, question: str, text: str, longest: int = LONGEST_ANSWER
+) -> Extracted:
+    """The likeliest answer to a question on a text, as `Passage` has it."""
+    passage = Passage.of(tokenizer, question, text, model.config.context_length)
+    return passage.answer(word_scores(model, tokenizer, passage.windows, whole=True), longest)
 
 
 def answer_question(model: Transformer, tokenizer: Tokenizer, text: str) -> str:

@@ -4,7 +4,6 @@ Shapes: b batch, k scored positions, w words, l labels.
 """
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -107,34 +106,38 @@ class Mention(NamedTuple):
     probability: float
 
 
-def tagged_words(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[TaggedWord]]:
-    """Each word of each text, of letters or else one character, with its tag."""
-    spans = [[match.span() for match in WORD.finditer(text)] for text in texts]
-    windows = [
-        _windows(model, tokenizer, [text[a:b] for a, b in some])
-        for text, some in zip(texts, spans, strict=True)
-    ]
-    scores = iter(word_scores(model, tokenizer, [window for some in windows for window in some]))
-    return [
-        _tagged(some, scored_once(seen, list(islice(scores, len(seen)))), model.config.labels) if some else []
-        for some, seen in zip(spans, windows, strict=True)
-    ]
+class TextWords(NamedTuple):
+    """The words of a text, of letters or else one character: where they stand, and the windows that a model reads of them."""
+
+    spans: list[tuple[int, int]]
+    windows: list[Window]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, text: str, length: int) -> "TextWords":
+        """The words of `text`, in windows of at most `length` tokens."""
+        spans = [match.span() for match in WORD.finditer(text)]
+        if not spans:
+            return cls([], [])
+        ids = encoded_words(tokenizer, [word.decode() for word in spaced([text[a:b] for a, b in spans])])
+        return cls(spans, windows_of(ids, length, NOTHING.lead))
+
+    def tagged(self, scores: Sequence[Tensor], labels: Sequence[str]) -> list[TaggedWord]:
+        """Each word with its tag, by what `word_scores` says of the windows."""
+        if not self.spans:
+            return []
+        scores_wl = scored_once(self.windows, scores)
+        return [
+            TaggedWord(*span, tag, float(likely_l[labels.index(tag)]))
+            for span, tag, likely_l in zip(
+                self.spans, best_tags(scores_wl, labels), scores_wl.softmax(-1), strict=True
+            )
+        ]
 
 
-def _windows(model: Transformer, tokenizer: Tokenizer, words: Sequence[str]) -> list[Window]:
-    if not words:
-        return []
-    ids = encoded_words(tokenizer, [word.decode() for word in spaced(words)])
-    return windows_of(ids, model.config.context_length, NOTHING.lead)
-
-
-def _tagged(spans: Sequence[tuple[int, int]], scores_wl: Tensor, labels: Sequence[str]) -> list[TaggedWord]:
-    return [
-        TaggedWord(*span, tag, float(likely_l[labels.index(tag)]))
-        for span, tag, likely_l in zip(
-            spans, best_tags(scores_wl, labels), scores_wl.softmax(-1), strict=True
-        )
-    ]
+def tagged_words(model: Transformer, tokenizer: Tokenizer, text: str) -> list[TaggedWord]:
+    """Each word of a text with its tag."""
+    words = TextWords.of(tokenizer, text, model.config.context_length)
+    return words.tagged(word_scores(model, tokenizer, words.windows), model.config.labels)
 
 
 def mentions(words: Sequence[TaggedWord]) -> list[Mention]:
@@ -152,7 +155,7 @@ def mentions(words: Sequence[TaggedWord]) -> list[Mention]:
 
 def tag(model: Transformer, tokenizer: Tokenizer, text: str) -> list[tuple[str, str]]:
     """Each word of a text, of letters or else one character, and its tag."""
-    return [(text[word.start : word.end], word.tag) for word in tagged_words(model, tokenizer, [text])[0]]
+    return [(text[word.start : word.end], word.tag) for word in tagged_words(model, tokenizer, text)]
 
 
 def tags_text(pairs: Sequence[tuple[str, str]]) -> str:

@@ -16,7 +16,16 @@ from llm.config.check import check
 from llm.config.schema import ChatConfig
 from llm.config.words import nearest
 from llm.errors import ConfigError, UserError
-from llm.generation import BatchEngine, PlainTemplate, Request, TextWriter, Token, template_of
+from llm.generation import (
+    BatchEngine,
+    PlainTemplate,
+    Request,
+    TextWriter,
+    Token,
+    is_decoder_lm,
+    kind_of,
+    template_of,
+)
 from llm.generation.context import check_fits, room_after
 from llm.generation.text import token_text
 from llm.jobs.conversations import Conversations
@@ -45,6 +54,10 @@ def run(composed: Composed) -> int:
     config = composed.config
     talks = Conversations(Path(config["out"]) if config["out"] else None, config["system"])
     net, tokenizer = build.usable_model(config["run"], config["checkpoint"])
+    if not is_decoder_lm(net):
+        raise ConfigError(
+            f"run={config['run']}: only a decoder chats, and this is {kind_of(net)}. Ask it by llm generate."
+        )
     net = build.for_inference(net, config["precision"], rows=1)
     chat = Chat(BatchEngine(net, rows=1, speculate=config["speculate"]), tokenizer, config, talks)
     if isinstance(chat.template, PlainTemplate):

@@ -14,14 +14,14 @@ from llm.data.sources.jsonl import LinesPiece
 from llm.data.sources.records import Fields
 from llm.errors import ConfigError
 from llm.files import sha256, write_atomically
-from llm.generation import BatchEngine, respond, responds_whole
+from llm.generation import BatchEngine, is_generative, respond, responds_whole, rows_within
 from llm.generation.offline import BatchWriter, Prompt, Written
 from llm.generation.sampling import Sampling
 from llm.model import Transformer
 from llm.tokenizer import Tokenizer
 
 # Settings that change no text.
-WITHOUT_EFFECT = ("out", "max_batch_size")
+WITHOUT_EFFECT = ("out", "max_batch_size", "cache_gib")
 
 
 def generate_files(
@@ -37,7 +37,10 @@ def generate_files(
     if journal.done:
         print(f"Going on: {len(journal.done)} prompts are done, {len(prompts)} are left.")
     writer = BatchWriter(tokenizer, sampling, config["max_new_tokens"], config["num_samples"], journal.seed)
-    for written in _written(writer, net, prompts, config["max_batch_size"]):
+    rows = config["max_batch_size"]
+    if is_generative(net):
+        rows = rows_within(net, rows, config["cache_gib"])
+    for written in _written(writer, net, prompts, rows):
         journal.add(written)
     journal.finish()
     print(f"Wrote {len(journal.done)} prompts' texts to {out}.")

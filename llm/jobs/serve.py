@@ -58,27 +58,32 @@ def _models(config: Config) -> list[Any]:
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"run: two models would be called {sorted(twice)[0]}; rename one of the folders.")
     draft = _draft(config)
+    usables = build.usable_models(folders, config["checkpoint"])
+    writing = {id(usable.net) for usable in usables if is_generative(usable.net)}
+    gib = config["cache_gib"] / max(1, len(writing))
     found: list[Any] = []
     first: dict[int, Any] = {}
-    for name, usable in zip(names, build.usable_models(folders, config["checkpoint"]), strict=True):
-        found.append(_served(name, usable, first.get(id(usable.net)), draft, config))
+    for name, usable in zip(names, usables, strict=True):
+        found.append(_served(name, usable, first.get(id(usable.net)), draft, gib, config))
         first.setdefault(id(usable.net), found[-1])
     return found
 
 
-def _served(name: str, usable: build.Usable, beside: Any, draft: build.Usable | None, config: Config) -> Any:
-    """What is served under a name, `beside` another one whose net it shares."""
+def _served(
+    name: str, usable: build.Usable, beside: Any, draft: build.Usable | None, gib: float, config: Config
+) -> Any:
+    """What is served under a name, `beside` another one whose net it shares, with a cache of at most `gib`."""
     from llm.serve import Served
 
     net, tokenizer = usable.net, usable.tokenizer
     if beside is not None:
         return Served(name, usable.make(net), tokenizer, beside=beside)
     net = net.to(compute_dtype(config["precision"]))  # the cache is of the same type
+    guesses = draft.net if draft is not None and is_decoder_lm(net) else None
     rows = config["max_batch_size"]
     if is_generative(net):
-        rows = rows_within(net, rows, config["cache_gib"])
+        rows = rows_within(net, rows, gib, guesses)
     net = build.for_inference(net, config["precision"], rows)
-    guesses = draft.net if draft is not None and is_decoder_lm(net) else None
     if guesses is not None and draft is not None and draft.tokenizer.hash != tokenizer.hash:
         raise ConfigError(f"draft={config['draft']}: its tokenizer is another than that of {name}.")
     return Served(

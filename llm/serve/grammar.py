@@ -7,10 +7,13 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -23,10 +26,38 @@ from llm.tokenizer import Tokenizer
 MOST_BYTES = 32_000
 CHECK = Path(__file__).with_name("grammar_check.py")
 BUSY_SECONDS = 10.0  # after which not the schema is to blame, which may take 0.6 s of CPU time
+MADE_AT_ONCE = 2  # grammars: each may take a core, and 1 GiB
 # A model may put a space after a comma or colon, but not end its days writing spaces.
 SPACE = " ?"
 KEPT = 64  # schemas
 TRIED = 256  # grammars
+
+
+class Turns:
+    """Who may make a grammar now: whoever wants one that is being made waits for it, and beyond a few nobody begins another."""
+
+    def __init__(self, at_once: int) -> None:
+        self._free = threading.BoundedSemaphore(at_once)
+        self._of_schema: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def of(self, schema: str) -> threading.Lock:
+        """To be held while the grammar of this schema is looked up or made."""
+        with self._lock:
+            return self._of_schema.setdefault(schema, threading.Lock())
+
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """To be held while a grammar is made; an ApiError where as many are as may be."""
+        if not self._free.acquire(blocking=False):
+            raise _busy("This server is preparing other schemas; try again.", seconds=1)
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+TURNS = Turns(MADE_AT_ONCE)
 
 
 class Grammars:
@@ -41,7 +72,8 @@ class Grammars:
         """The grammar of the JSON that `schema` allows.
 
         Raises:
-            ApiError: it is no schema, asks for what isn't known here, or takes too much memory or time.
+            ApiError: it is no schema, asks for what isn't known here, or takes too much memory or time; 429 where others are
+                being made.
         """
         try:
             text = json.dumps(schema)
@@ -49,23 +81,28 @@ class Grammars:
             raise _refused(str(error)) from None
         if len(text) > MOST_BYTES:
             raise _refused(f"it has {len(text)} bytes, and {MOST_BYTES} are allowed")
-        return Grammar(self._kept(text).deep_copy())
+        with TURNS.of(text):
+            made = self._kept(text)
+        if isinstance(made, str):
+            raise _refused(made)
+        return Grammar(made.deep_copy())
 
-    def _made(self, schema: str) -> LLMatcher:
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": SPACE})
-        except ValueError as error:  # it is nested too deep
-            raise _refused(str(error)) from None
-        _check(grammar)
-        matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=LIMITS)
-        if matcher.is_error():
-            raise _refused(matcher.get_error())
-        return matcher
+    def _made(self, schema: str) -> LLMatcher | str:
+        """The grammar of a schema, or why there is none: that is kept too, since to find it out takes as long."""
+        with TURNS.making():
+            try:
+                grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": SPACE})
+            except ValueError as error:  # it is nested too deep
+                return str(error)
+            if wrong := _tried(grammar):
+                return wrong
+            matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=LIMITS)
+            return matcher.get_error() if matcher.is_error() else matcher
 
 
 @lru_cache(TRIED)
-def _check(grammar: str) -> None:
-    """Make the grammar where it can do no harm, once for all tokenizers, which don't matter to what it takes."""
+def _tried(grammar: str) -> str:
+    """What is wrong with a grammar, made where it can do no harm, once for all tokenizers, which don't matter to what it takes."""
     try:
         tried = subprocess.run(
             [sys.executable, "-I", str(CHECK)],
@@ -76,11 +113,16 @@ def _check(grammar: str) -> None:
         )
     except subprocess.TimeoutExpired:
         message = "This machine has too much to do to prepare the schema; try again."
-        raise ApiError(429, message, param="response_format", code="busy", Retry_After="10") from None
+        raise _busy(message, seconds=10) from None
     if tried.returncode == -signal.SIGPROF:
-        raise _refused("it takes too long to prepare")
+        return "it takes too long to prepare"
     if tried.returncode:
-        raise _refused(tried.stdout.strip() or "it takes too much memory to prepare")
+        return tried.stdout.strip() or "it takes too much memory to prepare"
+    return ""
+
+
+def _busy(why: str, seconds: int) -> ApiError:
+    return ApiError(429, why, param="response_format", code="busy", Retry_After=str(seconds))
 
 
 def _refused(why: str) -> ApiError:

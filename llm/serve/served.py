@@ -29,7 +29,7 @@ from llm.serve.errors import ApiError
 from llm.serve.grammar import Grammars
 from llm.serve.schema import ChatRequest
 from llm.serve.worker import Worker
-from llm.tokenizer import Tokenizer
+from llm.tokenizer import Tokenizer, framed
 
 
 @dataclass
@@ -137,6 +137,20 @@ class Served:
                 400, f"Token {max(given)} is not of this model's {self.tokenizer.vocab_size}.", param="prompt"
             )
         return given
+
+    def whole_ids(self, given: str | list[int]) -> list[int]:
+        """The ids of a text that is read as a whole, as the model was trained to read one: with the marks of its kind.
+
+        Those that come as ids are taken as they are.
+
+        Raises:
+            ApiError: an id is not of this vocabulary.
+        """
+        if not isinstance(given, str) or self.is_decoder_lm:
+            return self.ids(given)
+        if self.model.reads_source:
+            return source_ids(self.tokenizer, given)
+        return framed(self.tokenizer, self.tokenizer.encode(given))
 
     def _plain_ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text) or [self.tokenizer.end_of_text]

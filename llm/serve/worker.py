@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -36,6 +37,8 @@ class Worker:
             engine.on_failure = self._fail_one
         self._rows = rows
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._has_called = False
         self._listeners: dict[Request, Listener] = {}
         self._lock = threading.Lock()
         self.in_flight = 0
@@ -62,7 +65,7 @@ class Worker:
         Raises:
             Full: too much waits already.
         """
-        self._enter(len(requests))
+        self.enter(len(requests))
         self._inbox.put(lambda: self._add(requests, listener))
 
     def cancel(self, requests: Sequence[Request]) -> None:
@@ -70,24 +73,25 @@ class Worker:
         self._inbox.put(lambda: self._cancel(requests))
 
     def call(self, function: Callable[[], Result]) -> "Future[Result]":
-        """Run `function` between two steps.
+        """Run `function` between two steps, for one who has entered; a step of what is being written goes before the next."""
+        future: Future[Any] = Future()
+        self._inbox.put(lambda: self._calls.append(partial(_answer, function, future)))
+        return future
+
+    def enter(self, number: int = 1) -> None:
+        """Take the place of `number` requests.
 
         Raises:
             Full: too much waits already.
         """
-        self._enter(1)
-        future: Future[Any] = Future()
-        self._inbox.put(lambda: self._answer(function, future))
-        return future
-
-    def _enter(self, number: int) -> None:
         with self._lock:
             # A single request may be larger than all the room, but then it waits for an empty one.
             if self.in_flight and self.in_flight + number > self._room:
                 raise Full
             self.in_flight += number
 
-    def _leave(self, number: int = 1) -> None:
+    def leave(self, number: int = 1) -> None:
+        """Give back the places that were taken by `enter`."""
         with self._lock:
             self.in_flight -= number
 
@@ -100,12 +104,14 @@ class Worker:
                 self._fail(_told(error))
 
     def _next(self) -> Callable[[], None] | None:
-        """What came in first, else a step of what is being written; None at the end."""
+        """What came in first, else calls and steps of what is being written in turn; None at the end."""
         busy = self._engine is not None and self._engine.busy
         try:
-            return self._inbox.get(block=not busy)
+            return self._inbox.get(block=not busy and not self._calls)
         except queue.Empty:
-            return self._step
+            # Whoever calls again and again mustn't keep the others from their next token, nor they him from his answer.
+            self._has_called = bool(self._calls) and not (busy and self._has_called)
+            return self._calls.popleft() if self._has_called else self._step
 
     def _step(self) -> None:
         assert self._engine is not None
@@ -114,7 +120,7 @@ class Worker:
             heard.append((self._listeners[token.request], token))
             if token.finish is not None:
                 del self._listeners[token.request]
-                self._leave()
+                self.leave()
         if heard:  # not where the step read a part of a prompt
             self._hand_over(partial(_tell, heard))
 
@@ -122,7 +128,7 @@ class Worker:
         """Tell the one whose request failed; the others go on."""
         LOG.error("a request failed", exc_info=error)
         listener = self._listeners.pop(request)
-        self._leave()
+        self.leave()
         self._hand_over(partial(_tell, [(listener, _told(error))]))
 
     def _fail(self, error: Exception) -> None:
@@ -130,7 +136,7 @@ class Worker:
         assert self._engine is not None
         self._engine.clear()
         listeners, self._listeners = self._listeners, {}
-        self._leave(len(listeners))
+        self.leave(len(listeners))
         self._hand_over(partial(_tell, [(listener, error) for listener in listeners.values()]))
 
     def _add(self, requests: Sequence[Request], listener: Listener) -> None:
@@ -148,16 +154,15 @@ class Worker:
         for request in requests:
             self._engine.cancel(request)
             if self._listeners.pop(request, None) is not None:
-                self._leave()
+                self.leave()
 
-    def _answer(self, function: Callable[[], Any], future: "Future[Any]") -> None:
-        try:
-            if future.set_running_or_notify_cancel():
-                future.set_result(function())
-        except Exception as error:
-            future.set_exception(error)
-        finally:
-            self._leave()
+
+def _answer(function: Callable[[], Any], future: "Future[Any]") -> None:
+    try:
+        if future.set_running_or_notify_cancel():
+            future.set_result(function())
+    except Exception as error:
+        future.set_exception(error)
 
 
 def _told(error: Exception) -> UserError:

@@ -17,7 +17,8 @@ from llm.serve.metrics import Metrics, TokenClock
 from llm.serve.served import Served
 from llm.serve.worker import Full
 
-Result = TypeVar("Result")
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 class Gone(Exception):
@@ -164,21 +165,52 @@ def refused_when_full(served: Served) -> Iterator[None]:
         ) from None
 
 
-async def call_in_worker(served: Served, function: Callable[[], Result]) -> Result:
-    """What `function` gives, which a model's worker runs between two steps; an ApiError where too much waits."""
+@contextlib.contextmanager
+def _place(served: Served) -> Iterator[None]:
+    """Be one of those whom the model's worker works for; an ApiError where too many wait."""
     with refused_when_full(served):
-        future = served.worker.call(function)
-    return await asyncio.wrap_future(future)
+        served.worker.enter()
+    try:
+        yield
+    finally:
+        served.worker.leave()
 
 
-async def whole_responses(served: Served, texts: Sequence[str], settings: Settings) -> AsyncIterator[Piece]:
+async def in_pieces(
+    served: Served,
+    items: Sequence[Item],
+    http: HttpRequest,
+    find: Callable[[Sequence[Item]], Sequence[Found]],
+    at_a_time: int = 1,
+) -> list[Found]:
+    """What `find` has to say of each item, so many at a time in the model's worker; others have their turn between.
+
+    Raises:
+        Gone: the client has left.
+        ApiError: 429, too much waits already.
+    """
+    found: list[Found] = []
+    with _place(served):
+        for start in range(0, len(items), at_a_time):
+            if await http.is_disconnected():
+                raise Gone
+            some = items[start : start + at_a_time]
+            found += await asyncio.wrap_future(served.worker.call(partial(find, some)))
+    return found
+
+
+async def whole_responses(
+    served: Served, texts: Sequence[str], settings: Settings, http: HttpRequest
+) -> AsyncIterator[Piece]:
     """What a model that responds whole says of `texts`; the `n` of each are the same.
 
     All are there before the first is given: while no response has begun, each of them can still be refused.
     """
+    wholes = await in_pieces(
+        served, texts, http, lambda some: [served.respond(one, settings.max_tokens) for one in some]
+    )
     pieces = []
-    for index, text in enumerate(texts):
-        whole = await call_in_worker(served, partial(served.respond, text, settings.max_tokens))
+    for index, whole in enumerate(wholes):
         said = TextWriter(served.tokenizer, settings.stops).say(whole, final=True)
         numbers = range(index * settings.n, (index + 1) * settings.n)
         pieces += [Piece(number, said, [], "stop") for number in numbers]

@@ -106,13 +106,13 @@ def start_token(tokenizer: Tokenizer) -> int:
     )
 
 
-def framed(tokenizer: Tokenizer, ids: list[int], longest: int) -> list[int]:
-    """The ids of a text as a whole, at most `longest`: its end cut, the marks of its beginning and end around it.
+def framed(tokenizer: Tokenizer, ids: list[int], longest: int | None = None) -> list[int]:
+    """The ids of a text as a whole, the marks of its beginning and end around it; its end is cut to `longest` in all.
 
     These are [CLS] and [SEP] where the tokenizer has them, as BERT's, else ends of text.
     """
     begin, end = ends_of(tokenizer)
-    return [begin, *ids[: longest - 2], end]
+    return [begin, *(ids if longest is None else ids[: longest - 2]), end]
 
 
 def ends_of(tokenizer: Tokenizer) -> tuple[int, int]:

@@ -4,19 +4,16 @@ Shapes: k tokens of a stretch of text.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import Any, NoReturn
 
-import jinja2
 import numpy as np
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llm.errors import ConfigError, DataError
 from llm.tokenizer.base import Tokenizer
+from llm.tokenizer.rendering import Message, RenderElsewhere, RenderingError, render_here
 
-Message = Mapping[str, str]  # a role and its content
 Stretch = tuple[int, int]  # of a text, from and to
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
@@ -52,6 +49,8 @@ PAIR = (
     "{% generation %}{{ messages[1]['content'] + eos_token }}{% endgeneration %}"
     "{% endif %}"
 )
+# What stands before a template of ours: see `with_names`.
+NAMES_SET = re.compile(r"\A(?:{% set \w+ = '[^'\\]*' %})*")
 GENERATION = re.compile(r"{%(-?)\s*(end)?generation\s*(-?)%}")
 MARK = "\ud800"  # a lone surrogate, which stands in no text that has bytes
 
@@ -87,10 +86,17 @@ def without_generation(template: str) -> str:
     return GENERATION.sub(lambda tag: f"{{%{tag[1]} {'endif' if tag[2] else 'if true'} {tag[3]}%}}", template)
 
 
+def is_ours(template: str) -> bool:
+    """Whether a template is one of this file: none of them runs for longer than the chat is long."""
+    body = NAMES_SET.sub("", template)
+    ours = (CHATML, PLAIN, PAIR)
+    return body in (*ours, *map(without_generation, ours))
+
+
 class ChatTemplate:
     """A tokenizer's chat template at work.
 
-    The template runs in Jinja's sandbox. Only what it spells itself becomes special tokens: a message that spells one
+    The template runs in Jinja's sandbox, and one that isn't ours in a process with bounds. Only what it spells itself becomes special tokens: a message that spells one
     stays text. Beside that the ids are those of transformers' `apply_chat_template`.
 
     Raises:
@@ -101,9 +107,10 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         if tokenizer.chat_template is None:
             raise ConfigError("The tokenizer has no chat template: task=chat gives it one.")
+        render = render_here if is_ours(tokenizer.chat_template) else RenderElsewhere
         try:
-            self._template = _environment().from_string(without_generation(tokenizer.chat_template))
-        except jinja2.TemplateError as error:
+            self._render_text = render(without_generation(tokenizer.chat_template))
+        except RenderingError as error:
             raise ConfigError(f"The tokenizer's chat template can't be read: {error}.") from error
         longest_first = sorted(tokenizer.special_tokens, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)))
@@ -154,10 +161,9 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[Message], ask: bool = False) -> str:
         try:
-            return self._template.render(messages=list(messages), add_generation_prompt=ask)
-        except Exception as error:  # whatever a program in Jinja may raise
-            why = str(error) or type(error).__name__
-            raise DataError(f"the chat template takes no such chat: {why}.") from error
+            return self._render_text(messages, ask)
+        except RenderingError as error:
+            raise DataError(f"the chat template takes no such chat: {error}.") from error
 
     def _hidden(self, messages: Sequence[Message]) -> list[Message]:
         """The messages with marks in what spells special tokens; a DataError where one is no valid Unicode."""
@@ -186,13 +192,15 @@ class ChatTemplate:
             yield found.start(), found.end(), [self._tokenizer.special_tokens[found[0]]]
         yield len(text), len(text), []
 
-    def _plain(self, text: str, place: Stretch, stretches: Iterable[Stretch]) -> tuple[list[int], list[bool]]:
+    def _plain(self, text: str, place: Stretch, stretches: Sequence[Stretch]) -> tuple[list[int], list[bool]]:
         """The ids of the text in `place`, which holds no special token, and which hold any of `stretches`."""
         first, last = place
         n_bytes = lambda upto: len(text[first:upto].replace(MARK, "").encode())  # noqa: E731
         if first == last:
             return [], []
         ids = self._tokenizer.encode(text[first:last].replace(MARK, ""))
+        if not stretches:
+            return ids, [False] * len(ids)
         sizes_k = np.array([len(self._tokenizer.decode_bytes([id_])) for id_ in ids])
         # From the end, since some tokenizers put a space before a text.
         starts_k = n_bytes(last) - np.cumsum(sizes_k[::-1])[::-1]
@@ -201,15 +209,3 @@ class ChatTemplate:
             if low < high:
                 written_k |= (starts_k < n_bytes(high)) & (starts_k + sizes_k > n_bytes(low))
         return ids, written_k.tolist()
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = _refuse
-    return environment
-
-
-def _refuse(message: Any) -> NoReturn:
-    raise jinja2.TemplateRuntimeError(str(message).rstrip("."))

@@ -110,8 +110,9 @@ def test_ragged_requests_that_join_at_different_times_equal_transformers(theirs,
         {"position": "relative", "relative_buckets": 8, "relative_distance": 20},
         {"position": "none"},
         {"attention_window": 5, "global_attention_every": 2},
+        {"prefix_lm": True},
     ],
-    ids=lambda changes: changes.get("position", "local" if changes else "rotary"),
+    ids=lambda changes: changes.get("position", next(iter(changes), "rotary")),
 )
 def test_sampled_texts_equal_those_of_the_engine_for_one(changes):
     model = decoder(**changes)
@@ -129,6 +130,20 @@ def test_sampled_texts_equal_those_of_the_engine_for_one(changes):
     found = written(BatchEngine(model, rows=3, chunk=5), {0: requests[:2], 4: requests[2:]})
     for request, tokens in found.items():
         assert tokens == alone(model, request)
+
+
+@pytest.mark.parametrize("speculate", [0, 4])
+def test_prompts_that_are_read_on_both_sides_share_nothing_and_are_read_in_one_pass(speculate):
+    model = decoder(prefix_lm=True)
+    common = prompt(20)
+    requests = [Request([*common, *prompt(length, 3)], 12) for length in (1, 4, 9, 4, 1)]
+    found = written(
+        BatchEngine(model, rows=2, chunk=6, speculate=speculate), {0: requests[:3], 9: requests[3:]}
+    )
+    for request, tokens in found.items():
+        assert tokens == alone(model, request)
+    causal = decoder()
+    assert found[requests[0]] != alone(causal, requests[0])
 
 
 def test_a_seed_gives_the_same_text_whatever_else_is_in_the_batch(model):
@@ -190,7 +205,7 @@ def widths_of(engine, monkeypatch):
     monkeypatch.setattr(
         engine.model,
         "hidden_states",
-        lambda x, cache: (widths.append(x.shape[1]), hidden_states(x, cache))[1],
+        lambda x, cache, **more: (widths.append(x.shape[1]), hidden_states(x, cache, **more))[1],
     )
     return widths
 
@@ -211,7 +226,9 @@ def test_prompts_that_come_together_are_read_at_once(model, monkeypatch):
     engine, shapes = BatchEngine(model, rows=5, chunk=40), []
     hidden_states = model.hidden_states
     monkeypatch.setattr(
-        model, "hidden_states", lambda x, cache: (shapes.append(tuple(x.shape)), hidden_states(x, cache))[1]
+        model,
+        "hidden_states",
+        lambda x, cache, **more: (shapes.append(tuple(x.shape)), hidden_states(x, cache, **more))[1],
     )
     assert list(written(engine, {0: requests}).values()) == expected
     # Three fit into the first chunk, filled up to the longest of them; the next step has room for the rest.
@@ -435,6 +452,8 @@ def test_what_cannot_be_written_is_refused(model):
 def test_rows_fit_the_memory_that_they_may_take(model):
     row_gib = 2 * 2 * 2 * 64 * 8 * 4 / 2**30  # layers, keys and values, heads, positions, width, bytes
     assert rows_within(model, 16, 5.5 * row_gib) == 5
+    assert rows_within(model, 16, 5.5 * row_gib, draft=decoder(n_layers=1)) == 5
+    assert rows_within(model, 16, 5.5 * row_gib, draft=model) == 4
     assert rows_within(model, 3, 1.0) == 3
     with pytest.raises(ConfigError, match="cache_gib"):
         rows_within(model, 3, row_gib / 2)

@@ -7,9 +7,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertModel
 
+from llm.build import usable_model
 from llm.hub import from_huggingface
 from llm.model import Transformer
 from llm.model.mask import PADDING
+from llm.serve.served import Served
 from llm.tokenizer import PretrainedSpec
 
 pytestmark = pytest.mark.slow
@@ -49,6 +51,16 @@ def test_minilm_embeds_as_bert_model_does(minilm):
     real = mask_bt.bool()
     assert (mine_btd - hidden_btd)[real].abs().max() <= 2e-6 * hidden_btd[real].abs().max()
     assert (mine_bd - embedding_bd).abs().max() <= 2e-6 * embedding_bd.abs().max()
+
+
+def test_served_minilm_gives_the_vectors_of_its_card(minilm):
+    served = Served("minilm", *usable_model(str(minilm), None))
+    batch = AutoTokenizer.from_pretrained(minilm)(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden_btd = BertModel.from_pretrained(minilm).eval()(**batch).last_hidden_state
+    expected_bd = mean_pooled(hidden_btd, batch["attention_mask"])
+    found_bd = torch.tensor([served.embedding(served.whole_ids(text)) for text in TEXTS])
+    assert (found_bd - expected_bd).abs().max() <= 2e-6 * expected_bd.abs().max()
 
 
 def test_minilm_has_its_own_ids(minilm):

@@ -32,6 +32,9 @@ def test_a_run_is_trained_scored_and_asked(words, tmp_path, capsys):
     assert json.loads((folder / "evaluation.json").read_text())[-1]["metrics"] == figures
     assert main(["generate", f"run={folder}", "prompt=a <mask> b<mask>", "max_new_tokens=20"]) == 0
     assert "<mask>" not in capsys.readouterr().out
+    assert main(["chat", f"run={folder}", f"out={tmp_path}/chats.jsonl"]) == 2
+    assert "only a decoder chats, and this is encoder_decoder" in capsys.readouterr().err
+    assert not (tmp_path / "chats.jsonl").exists()
 
 
 @pytest.mark.parametrize("task", ["denoisers", "prefix_lm"])

@@ -5,6 +5,7 @@ import threading
 
 import openai
 import pytest
+import torch
 from small_server import serving
 
 from llm import build
@@ -13,6 +14,7 @@ from llm.cli.main import main
 from llm.errors import ConfigError
 from llm.generation import Sampling, complete
 from llm.jobs.serve import _models
+from llm.model import CachePool
 from llm.train import checkpoint
 from llm.train.checkpoint import CheckpointWriter
 from llm.train.run import Run
@@ -70,9 +72,9 @@ def test_each_model_writes_its_own_text_in_one_batch(runs):
     assert len(set(expected.values())) == 3
     models = served(runs, names, "max_batch_size=6")
     widths, hidden_states = [], models[0].worker._engine.model.hidden_states
-    models[0].worker._engine.model.hidden_states = lambda x, cache: (
+    models[0].worker._engine.model.hidden_states = lambda x, cache, **more: (
         widths.append(len(x)),
-        hidden_states(x, cache),
+        hidden_states(x, cache, **more),
     )[1]
     found = []
 
@@ -89,6 +91,18 @@ def test_each_model_writes_its_own_text_in_one_batch(runs):
             thread.join()
     assert sorted(found) == sorted((name, expected[name]) for name in names * 2)
     assert max(widths) > 1
+
+
+def test_models_that_share_no_layers_share_the_caches_memory(runs):
+    (alone,) = served(runs, ["base"])
+    row_gib = CachePool.row_bytes(alone.model.config, torch.float32) / 2**30
+    shutil.copytree(runs / "base", runs / "copy")
+    both = served(runs, ["base", "one", "copy"], f"cache_gib={8.5 * row_gib}")
+    assert [one.rows for one in both] == [4, 4, 4]
+    (with_draft,) = served(runs, ["base"], f"cache_gib={8.5 * row_gib}", f"draft={runs}/copy", "speculate=2")
+    assert with_draft.rows == 7
+    with pytest.raises(ConfigError, match="cache_gib"):
+        served(runs, ["base", "copy"], f"cache_gib={1.5 * row_gib}")
 
 
 def test_a_draft_guesses_for_models_with_its_tokenizer(runs):

@@ -192,7 +192,9 @@ def test_embeddings_are_the_mean_of_the_hidden_states(client, models, name):
     assert vectors.norm(dim=1).tolist() == pytest.approx([1] * 3, abs=1e-5)
     assert torch.equal(vectors[0], vectors[1])
     assert not torch.allclose(vectors[0], vectors[2], atol=1e-3)
-    tokens = torch.tensor([served.tokenizer.encode("a cat")])
+    ids, end = served.tokenizer.encode("a cat"), served.tokenizer.end_of_text
+    # Each kind of model reads a text as it does in training.
+    tokens = torch.tensor([{"tiny": ids, "filler": [end, *ids, end], "translator": [*ids, end]}[name]])
     with torch.no_grad():
         if name == "translator":
             hidden = served.model.encoder(served.model.embedding(tokens))
@@ -562,7 +564,7 @@ def test_hugging_faces_tasks_at_a_models_own_address(server, models):
 def test_hugging_faces_token_classification(server, models):
     theirs, served = InferenceClient(model=f"{server}/models/namer", token="none"), models["namer"]
     text = "Ann met Bob, and Carl.  Who is 😀?"
-    (words,) = tagged_words(served.model, served.tokenizer, [text])
+    words = tagged_words(served.model, served.tokenizer, text)
     found = theirs.token_classification(text)
     assert [(one.entity_group, one.start, one.end) for one in found] == [one[:3] for one in mentions(words)]
     assert all(one.word == text[one.start : one.end] and 0 < one.score <= 1 for one in found)

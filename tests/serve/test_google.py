@@ -139,7 +139,7 @@ def test_a_texts_entities_are_what_its_tags_name(client, service, models, encodi
     plain = PlainText.of(Document(type=DocumentType[kind], content=sent))
     namer, wanted = models["namer"], []
     for sentence in plain.sentences():
-        (words,) = tagged_words(namer.model, namer.tokenizer, [sentence.text])
+        words = tagged_words(namer.model, namer.tokenizer, sentence.text)
         wanted += [(one.kind, sentence.text[one.start : one.end]) for one in mentions(words)]
     found = [
         (entity.metadata["label"], mention.text.content)

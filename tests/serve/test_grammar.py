@@ -4,17 +4,22 @@ import json
 import random
 import resource
 import sysconfig
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import jsonschema
 import openai
 import pytest
 import torch
 from huggingface_hub import InferenceClient
-from small_server import small
+from small_server import small, wait_until
 
 from llm.generation import BatchEngine, Request, Sampling
-from llm.serve.grammar import MOST_BYTES, Grammars
+from llm.serve import grammar
+from llm.serve.errors import ApiError
+from llm.serve.grammar import MADE_AT_ONCE, MOST_BYTES, Grammars
 from llm.tokenizer import ByteSpec, SentencePieceSpec
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
@@ -210,6 +215,53 @@ def test_a_costly_schema_hinders_nobody(http, schema):
     assert answer.status_code in (200, 400)
     assert answer.elapsed.total_seconds() < 5
     assert http.post("/v1/completions", json={"model": "chatty", "prompt": "a"}).status_code == 200
+
+
+def costly(number):
+    """A schema that takes as long as one may, and is refused."""
+    return {"allOf": [{"type": "string", "pattern": f"(a|b)*a(a|b){{{i}}}{number}"} for i in range(60)]}
+
+
+def test_many_costly_schemas_at_once_hold_nobody_up(http, server):
+    def ask(schema):
+        format_ = {"type": "json_schema", "json_schema": {"schema": schema}}
+        body = {"model": "chatty", "messages": [{"role": "user", "content": "a"}], "response_format": format_}
+        with httpx.Client(base_url=server, timeout=60) as other:
+            return other.post("/v1/chat/completions", json={**body, "max_tokens": 1})
+
+    with ThreadPoolExecutor(40) as pool:
+        costs = [pool.submit(ask, costly(number)) for number in range(40)]
+        healthy = 0
+        while not all(cost.done() for cost in costs):
+            assert http.post("/v1/completions", json={"model": "chatty", "prompt": "a"}).status_code == 200
+            healthy += 1
+    assert healthy > 3
+    assert {cost.result().status_code for cost in costs} == {400, 429}
+
+
+def test_a_schema_is_tried_once_whoever_asks_and_others_are_told_to_come_again(monkeypatch):
+    tried, go_on = [], threading.Event()
+
+    def slow(text):
+        tried.append(text)
+        assert go_on.wait(20)
+        return "it is costly"
+
+    monkeypatch.setattr(grammar, "_tried", slow)
+    made = Grammars(ByteSpec().build(()))
+    with ThreadPoolExecutor(12) as pool:
+        same = [pool.submit(made.json, {"const": number}) for number in (0, 1) for _ in range(6)]
+        wait_until(lambda: len(tried) == MADE_AT_ONCE == 2)
+        with pytest.raises(ApiError, match="other schemas") as refused:
+            made.json({"const": 2})
+        assert refused.value.status == 429
+        go_on.set()
+        assert {str(one.exception()) for one in same} == {"This schema can't be followed: 'it is costly'"}
+    with pytest.raises(ApiError, match="it is costly"):
+        made.json({"const": 1})
+    assert len(tried) == 2
+    with pytest.raises(ApiError, match="it is costly"):
+        made.json({"const": 2})
 
 
 def test_a_text_that_had_to_be_given_up_is_not_called_whole():

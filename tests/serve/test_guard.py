@@ -233,14 +233,14 @@ def test_a_full_queue_says_when_to_come_again(slow, slow_http):
 
 
 @contextlib.contextmanager
-def asking(http, **changes):
+def asking(http, path="completions", body=None, **changes):
     """A connection that has sent its request, and reads nothing."""
-    body = json.dumps(long(**changes)).encode()
+    body = json.dumps(body or long(**changes)).encode()
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least that the system gives
         connection.connect((http.base_url.host, http.base_url.port))
-        head = b"POST /v1/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        connection.sendall(head % (http.base_url.netloc, len(body)) + body)
+        head = b"POST /v1/%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % (path.encode(), http.base_url.netloc, len(body)) + body)
         yield
 
 
@@ -260,6 +260,30 @@ def test_a_client_that_vanishes_frees_its_row(slow, slow_http, stream):
     wait_until(lambda: slow.worker.in_flight == 0)
     assert time.monotonic() - began < 1.0  # its 500 tokens would take five
     assert slow_http.post("/v1/completions", json=long(max_tokens=3)).status_code == 200
+
+
+@pytest.fixture
+def slow_embeddings(slow, monkeypatch):
+    """Which texts have been embedded; each takes a tenth of a second."""
+    done, embedding = [], slow.embedding
+    monkeypatch.setattr(slow, "embedding", lambda ids: (done.append(ids), time.sleep(0.1), embedding(ids))[2])
+    return done
+
+
+def test_a_client_that_vanishes_ends_its_embeddings(slow, slow_http, slow_embeddings):
+    with asking(slow_http, "embeddings", {"model": "slow", "input": ["text"] * 16}):
+        wait_until(lambda: slow_embeddings)
+    wait_until(lambda: slow.worker.in_flight == 0, 1.0)
+    assert len(slow_embeddings) <= 5
+
+
+def test_embeddings_and_the_tokens_of_a_text_take_turns(slow, slow_http, slow_embeddings):
+    with asking(slow_http, "embeddings", {"model": "slow", "input": ["text"] * 16}):
+        wait_until(lambda: slow_embeddings)
+        assert slow_http.post("/v1/completions", json=long(max_tokens=9)).status_code == 200
+        assert len(slow_embeddings) < 16
+        wait_until(lambda: slow.worker.in_flight == 0)
+    assert len(slow_embeddings) == 16
 
 
 def test_a_stop_in_the_text_frees_the_row_too(slow, slow_http):

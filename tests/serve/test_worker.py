@@ -107,3 +107,21 @@ def test_what_the_engine_refuses_is_told_and_the_worker_works_on():
     worker.submit([Request((1,), 2)], heard.put)
     assert [heard.get(timeout=10).finish for _ in range(2)] == [None, "length"]
     worker.stop()
+
+
+def test_calls_and_steps_take_turns_and_a_call_waits_for_no_more_than_a_step():
+    did: list[str] = []
+
+    class Recording(Engine):
+        def step(self):
+            did.append("step")
+            return super().step()
+
+    worker = Worker(Recording(), rows=9, waiting=9)
+    worker.submit([Request((1,), 2)], lambda _: None)
+    calls = [worker.call(lambda: did.append("call")) for _ in range(4)]
+    worker.start(lambda tell: tell())
+    for call in calls:
+        call.result(timeout=10)
+    worker.stop()
+    assert did == ["call", "step", "call", "step", "call", "call"]

@@ -11,19 +11,19 @@ from fastapi.responses import JSONResponse
 from starlette.requests import Request as HttpRequest
 
 from llm.data.documents.bio import OUTSIDE
-from llm.generation import Mention, estimate, extract
+from llm.generation import LONGEST_ANSWER, Mention
 from llm.generation.filling import fillings
 from llm.serve import asking
 from llm.serve.errors import ApiError, HuggingFaceRoute
 from llm.serve.huggingface.answers import GenerationShape, failure, filled_in, settings
 from llm.serve.huggingface.schema import Parameters, Question, TaskRequest
-from llm.serve.labelling import labelled, mentioned
+from llm.serve.labelling import estimated, extracted, labelled, mentioned
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
 from llm.serve.responding import streamed
 from llm.serve.schema import Name, listed
 from llm.serve.served import Served
-from llm.serve.writing import Completion, Writing, call_in_worker
+from llm.serve.writing import Completion, Writing, in_pieces
 from llm.tokenizer import MASK
 
 DEFAULT_LABELS = DEFAULT_FILLINGS = 5
@@ -48,14 +48,14 @@ async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figure
     if body.stream and not served.is_generative:
         raise ApiError(400, f"stream: {name} writes no text; leave it out.")
     if isinstance(body.inputs, Question):
-        return await _answer(served, body.inputs, asked)
+        return await _answer(served, body.inputs, asked, http)
     texts = listed(body.inputs)
     if served.is_generative:
         return await _generate(served, texts, body, http, metrics)
     if served.labelled == "text":
         return _by_label(await labelled(served, texts, http), asked.top_k or DEFAULT_LABELS)
     if served.labelled == "number":
-        numbers = await call_in_worker(served, partial(estimate, served.model, served.tokenizer, texts))
+        numbers = await estimated(served, texts, http)
         return [[{"label": served.labels[0], "score": number}] for number in numbers]
     if served.labelled == "words":
         _check_size(texts)
@@ -65,9 +65,9 @@ async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figure
         ]
         return found[0] if isinstance(body.inputs, str) else found
     if body.wants_fillings or any(MASK in text for text in texts):
-        filled = [await _fill(served, text, asked) for text in texts]
+        filled = [await _fill(served, text, asked, http) for text in texts]
         return filled[0] if isinstance(body.inputs, str) else filled
-    return await _embed(served, texts)
+    return await _embed(served, texts, http)
 
 
 def _by_label(told: Sequence[dict[str, float]], most: int) -> list[list[dict[str, Any]]]:
@@ -91,13 +91,11 @@ def _groups(text: str, found: Sequence[Mention], asked: Parameters) -> list[dict
     ]
 
 
-async def _answer(served: Served, asked: Question, how: Parameters) -> Any:
+async def _answer(served: Served, asked: Question, how: Parameters, http: HttpRequest) -> Any:
     """The likeliest answer, as the pipeline question-answering tells it; one alone, also in a list."""
     _check_size([asked.question, asked.context])
-    longest = {} if how.max_answer_len is None else {"longest": how.max_answer_len}
-    answer = await call_in_worker(
-        served, partial(extract, served.model, served.tokenizer, asked.question, asked.context, **longest)
-    )
+    longest = LONGEST_ANSWER if how.max_answer_len is None else how.max_answer_len
+    answer = await extracted(served, asked.question, asked.context, longest, http)
     found = {
         "answer": asked.context[answer.start : answer.end],
         "score": answer.probability,
@@ -114,7 +112,7 @@ def _check_size(texts: Sequence[str]) -> None:
         raise ApiError(400, f"The texts have {size} characters; {MOST_CHARACTERS} are allowed.")
 
 
-async def _fill(served: Served, text: str, asked: Parameters) -> Any:
+async def _fill(served: Served, text: str, asked: Parameters, http: HttpRequest) -> Any:
     """The likeliest tokens for a <mask>, as the pipeline fill-mask tells them: of several, a list for each."""
     if MASK not in text:
         raise ApiError(400, f"inputs: {served.name} has no labels; it fills in a text: put {MASK} into it.")
@@ -123,15 +121,16 @@ async def _fill(served: Served, text: str, asked: Parameters) -> Any:
         raise ApiError(
             400, f"parameters.top_k: {told} tokens for all {MASK} are asked; {MOST_FILLINGS} are allowed."
         )
-    found = await call_in_worker(served, partial(fillings, served.model, served.tokenizer, text, most, among))
+    find = partial(fillings, served.model, served.tokenizer, most=most, among=among)
+    (found,) = await in_pieces(served, [text], http, lambda some: [find(one) for one in some])
     places = [[filled_in(one) for one in place] for place in found]
     return places[0] if len(places) == 1 else places
 
 
-async def _embed(served: Served, texts: Sequence[str]) -> list[list[float]]:
+async def _embed(served: Served, texts: Sequence[str], http: HttpRequest) -> list[list[float]]:
     """What /v1/embeddings gives for the texts, as the pipeline feature-extraction tells it."""
-    prompts = await run_in_threadpool(lambda: [served.ids(text) for text in texts])
-    return [await call_in_worker(served, partial(served.embedding, prompt)) for prompt in prompts]
+    prompts = await run_in_threadpool(lambda: [served.whole_ids(text) for text in texts])
+    return await in_pieces(served, prompts, http, lambda some: [served.embedding(one) for one in some])
 
 
 async def _generate(

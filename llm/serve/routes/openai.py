@@ -20,7 +20,7 @@ from llm.serve.responding import to_response
 from llm.serve.schema import Asked, ChatRequest, CompletionRequest, EmbeddingRequest, listed
 from llm.serve.served import Served
 from llm.serve.shapes import ChatShape, CompletionShape, Envelope
-from llm.serve.writing import Completion, Writing, call_in_worker, whole_responses
+from llm.serve.writing import Completion, Writing, in_pieces, whole_responses
 from llm.tokenizer import MASK
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
@@ -58,7 +58,7 @@ async def complete(http: HttpRequest, body: CompletionRequest, models: Models, m
         return await _generate(http, served, body, prompts, envelope, metrics)
     settings = _settings(served, body)
     completion = Completion.empty(len(texts) * settings.n, sum(map(len, prompts)))
-    pieces = await whole_responses(served, texts, settings)
+    pieces = await whole_responses(served, texts, settings, http)
     return await to_response(pieces, completion, body, envelope, AsyncExitStack())
 
 
@@ -74,12 +74,15 @@ async def chat(http: HttpRequest, body: ChatRequest, models: Models, metrics: Fi
 
 
 @router.post("/embeddings", responses=_errors(400, 404, 429))
-async def embed(body: EmbeddingRequest, models: Models) -> dict[str, Any]:
+async def embed(
+    http: HttpRequest, body: EmbeddingRequest, models: Models, metrics: Figures
+) -> dict[str, Any]:
     """The mean of the last hidden states of each text, of unit length."""
     served, given = models.named(body.model), listed(body.input)
-    prompts = await run_in_threadpool(lambda: [served.ids(one) for one in given])
-    vectors = await call_in_worker(served, lambda: [served.embedding(prompt) for prompt in prompts])
+    prompts = await run_in_threadpool(lambda: [served.whole_ids(one) for one in given])
+    vectors = await in_pieces(served, prompts, http, lambda some: [served.embedding(one) for one in some])
     read = sum(map(len, prompts))
+    metrics.tokens.labels(served.name, "read").inc(read)
     return {
         "object": "list",
         "model": served.name,
