@@ -15,7 +15,7 @@ from llm.generation.respond import respond
 from llm.generation.rules import Bias, Penalties
 from llm.generation.sampling import Sampling
 from llm.generation.speculation import Draft
-from llm.generation.tagging import Mention, TextWords, mentions, tagged_words, word_scores
+from llm.generation.tagging import Mention, TaggedWord, TextWords, mentions, tagged_words, word_scores
 from llm.generation.template import OwnTemplate, PlainTemplate, Template, template_of
 from llm.generation.text import TextWriter, complete, decode_stream, stream_text, translate
 
@@ -33,6 +33,7 @@ __all__ = [
     "PlainTemplate",
     "Request",
     "Sampling",
+    "TaggedWord",
     "Template",
     "TextWords",
     "TextWriter",

@@ -100,15 +100,25 @@ def extract(
 
 
 def answer_question(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
-    """The answer to a question, in the first line of `text`, on the passage behind it; empty where there is none.
+    """The answer for a person to a question, in the first line of `text`, on the passage behind it.
 
     Raises:
         ConfigError: there is no question or no passage.
     """
+    question, passage = question_and_passage(text)
+    return answer_text(passage, extract(model, tokenizer, question, passage))
+
+
+def question_and_passage(text: str) -> tuple[str, str]:
+    """The first line of a text, and what is behind it; a ConfigError where one of them is empty."""
     question, _, passage = text.strip().partition("\n")
     if not question or not units(passage):
         raise ConfigError(
             "prompt: this model answers questions: give one, a line end, and the text that it is on."
         )
-    found = extract(model, tokenizer, question, passage)
-    return passage[found.start : found.end] if found.probability > 0.5 else ""
+    return question, passage
+
+
+def answer_text(passage: str, found: Extracted) -> str:
+    """What an answer on a passage says, or that there is none."""
+    return passage[found.start : found.end] if found.probability > 0.5 else "(no answer)"

@@ -21,7 +21,7 @@ def fill(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
         ConfigError: the text is longer than the model's context, or the tokenizer has no mask token.
     """
     mask = mask_token(tokenizer)
-    tokens_bt = _source(model, tokenizer, text.split(MASK), [mask] * text.count(MASK))
+    tokens_bt = _tokens(model, _hidden_ids(tokenizer, text.split(MASK), [mask] * text.count(MASK)))
     with inference(model):
         likeliest_bt = model(tokens_bt).argmax(-1)
     return tokenizer.decode(torch.where(tokens_bt == mask, likeliest_bt, tokens_bt)[0].tolist())
@@ -47,7 +47,7 @@ def fillings(
         ConfigError: the text is longer than the model's context, or the tokenizer has no mask token.
     """
     mask = mask_token(tokenizer)
-    tokens_1t = _source(model, tokenizer, text.split(MASK), [mask] * text.count(MASK))
+    tokens_1t = _tokens(model, _hidden_ids(tokenizer, text.split(MASK), [mask] * text.count(MASK)))
     with inference(model):
         share_1tv = model(tokens_1t).float().softmax(-1)[..., : tokenizer.vocab_size]
     ids = [tokenizer.encode(one)[0] for one in among] or list(range(share_1tv.shape[-1]))
@@ -66,19 +66,39 @@ def _filling(tokenizer: Tokenizer, ids: list[int], place: int, id_: int, probabi
     return Filling(id_, probability, tokenizer.decode([id_]), whole)
 
 
+class HiddenSpans(NamedTuple):
+    """A text whose spans are hidden from an encoder-decoder: its parts, the sentinels between them, and the ids that are read."""
+
+    parts: list[str]
+    marks: list[int]
+    source: list[int]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, text: str) -> "HiddenSpans":
+        """Of a text with a <mask> for each span; a ConfigError where it hides more spans than there are sentinels."""
+        parts = text.split(MASK)
+        marks = sentinels(tokenizer)[: len(parts) - 1]
+        if len(marks) < len(parts) - 1:
+            raise ConfigError(
+                f"The text hides {len(parts) - 1} spans, and the tokenizer has {len(marks)} sentinels."
+            )
+        return cls(parts, marks, _hidden_ids(tokenizer, parts, marks))
+
+    def restored(self, tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+        """The text with the spans of a target: behind each sentinel what it stood for."""
+        spans = dict(_spans(ids, self.marks))
+        texts = [tokenizer.decode(spans.get(mark, [])) for mark in self.marks]
+        return "".join(chain.from_iterable(zip_longest(self.parts, texts, fillvalue="")))
+
+
 def restore(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> str:
     """`text` with what an encoder-decoder writes in place of each <mask>, the likeliest token each time.
 
     Raises:
         ConfigError: the text is longer than the model's context, or hides more spans than there are sentinels.
     """
-    parts = text.split(MASK)
-    marks = sentinels(tokenizer)[: len(parts) - 1]
-    if len(marks) < len(parts) - 1:
-        raise ConfigError(
-            f"The text hides {len(parts) - 1} spans, and the tokenizer has {len(marks)} sentinels."
-        )
-    source_bs = _source(model, tokenizer, parts, marks)
+    hidden = HiddenSpans.of(tokenizer, text)
+    source_bs = _tokens(model, hidden.source)
     with inference(model):
         memory = model.encode_source(source_bs)
     steps = generate(
@@ -88,9 +108,7 @@ def restore(model: Transformer, tokenizer: Tokenizer, text: str, max_new_tokens:
         stop_ids=[tokenizer.end_of_text],
         memory=memory,
     )
-    spans = dict(_spans((int(token_b.item()) for token_b in steps), marks))
-    texts = [tokenizer.decode(spans.get(mark, [])) for mark in marks]
-    return "".join(chain.from_iterable(zip_longest(parts, texts, fillvalue="")))
+    return hidden.restored(tokenizer, [int(token_b.item()) for token_b in steps])
 
 
 def show_hidden(tokenizer: Tokenizer, ids: list[int], marks: Collection[int]) -> str:
@@ -106,11 +124,15 @@ def show_hidden(tokenizer: Tokenizer, ids: list[int], marks: Collection[int]) ->
     return MASK.join([*texts, tokenizer.decode(part)])
 
 
-def _source(model: Transformer, tokenizer: Tokenizer, parts: list[str], marks: list[int]) -> torch.Tensor:
-    """The ids (1, s) of a document whose parts have a mark between them."""
+def _hidden_ids(tokenizer: Tokenizer, parts: list[str], marks: list[int]) -> list[int]:
+    """The ids of a document whose parts have a mark between them."""
     ids = [tokenizer.end_of_text]
     for part, mark in zip_longest(parts, marks):
         ids += tokenizer.encode(part) + ([] if mark is None else [mark])
+    return ids
+
+
+def _tokens(model: Transformer, ids: list[int]) -> torch.Tensor:
     check_fits(model.config.context_length, len(ids))
     return torch.tensor([ids], device=next(model.parameters()).device)
 

@@ -7,7 +7,7 @@ from llm.generation.abilities import responds_whole
 from llm.generation.classifying import classify, estimate
 from llm.generation.extracting import answer_question
 from llm.generation.filling import fill, restore
-from llm.generation.tagging import tag, tags_text
+from llm.generation.tagging import tagged_words, tags_text
 from llm.generation.text import complete
 from llm.model import Transformer
 from llm.tokenizer import MASK, Tokenizer
@@ -41,11 +41,7 @@ def _label_text(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
 
 
 def _words_text(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
-    return tags_text(tag(model, tokenizer, text))
-
-
-def _answer_text(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
-    return answer_question(model, tokenizer, text) or "(no answer)"
+    return tags_text(text, tagged_words(model, tokenizer, text))
 
 
 def _number_text(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
@@ -56,6 +52,6 @@ def _number_text(model: Transformer, tokenizer: Tokenizer, text: str) -> str:
 LABELS_TEXT: dict[str, Callable[[Transformer, Tokenizer, str], str]] = {
     "text": _label_text,
     "words": _words_text,
-    "answer": _answer_text,
+    "answer": answer_question,
     "number": _number_text,
 }

@@ -153,14 +153,9 @@ def mentions(words: Sequence[TaggedWord]) -> list[Mention]:
     ]
 
 
-def tag(model: Transformer, tokenizer: Tokenizer, text: str) -> list[tuple[str, str]]:
-    """Each word of a text, of letters or else one character, and its tag."""
-    return [(text[word.start : word.end], word.tag) for word in tagged_words(model, tokenizer, text)]
-
-
-def tags_text(pairs: Sequence[tuple[str, str]]) -> str:
-    """Tagged words for a person: a line for each entity of BIO tags, or else for each word, what it is first."""
-    words, tags = [word for word, _ in pairs], [tag for _, tag in pairs]
+def tags_text(text: str, tagged: Sequence[TaggedWord]) -> str:
+    """The tagged words of a text for a person: a line for each entity of BIO tags, or else for each word, what it is first."""
+    words, tags = [text[word.start : word.end] for word in tagged], [word.tag for word in tagged]
     if not is_bio([*tags, "B-"]):
-        return "\n".join(f"{tag}\t{word}" for word, tag in pairs)
+        return "\n".join(f"{tag}\t{word}" for word, tag in zip(words, tags, strict=True))
     return "\n".join(f"{kind}\t{' '.join(words[first:end])}" for kind, first, end in entities(tags))

@@ -9,7 +9,17 @@ from starlette.requests import Request as HttpRequest
 from torch import Tensor
 
 from llm.data.collators.words import Window
-from llm.generation import Extracted, Mention, Passage, TextWords, classify, estimate, mentions, word_scores
+from llm.generation import (
+    Extracted,
+    Mention,
+    Passage,
+    TaggedWord,
+    TextWords,
+    classify,
+    estimate,
+    mentions,
+    word_scores,
+)
 from llm.serve.served import Served
 from llm.serve.writing import in_pieces
 
@@ -33,11 +43,16 @@ async def estimated(served: Served, texts: Sequence[str], http: HttpRequest) -> 
 
 async def mentioned(served: Served, texts: Sequence[str], http: HttpRequest) -> list[list[Mention]]:
     """What each text mentions, by the tags of its words; errors as those of `labelled`."""
+    return [mentions(words) for words in await tagged(served, texts, http)]
+
+
+async def tagged(served: Served, texts: Sequence[str], http: HttpRequest) -> list[list[TaggedWord]]:
+    """The words of each text with their tags; errors as those of `labelled`."""
     length, labels = served.model.config.context_length, served.labels
     words = await run_in_threadpool(lambda: [TextWords.of(served.tokenizer, text, length) for text in texts])
     windows = [window for one in words for window in one.windows]
     scores = iter(await _scored(served, windows, http, whole=False))
-    return [mentions(one.tagged(list(islice(scores, len(one.windows))), labels)) for one in words]
+    return [one.tagged(list(islice(scores, len(one.windows))), labels) for one in words]
 
 
 async def extracted(served: Served, question: str, text: str, longest: int, http: HttpRequest) -> Extracted:

@@ -10,7 +10,6 @@ from typing import NamedTuple, TypeVar
 from starlette.requests import Request as HttpRequest
 
 from llm.generation import Request, TextWriter, Token
-from llm.serve.asking import Settings
 from llm.serve.errors import ApiError
 from llm.serve.grammar import Grammar
 from llm.serve.metrics import Metrics, TokenClock
@@ -102,10 +101,13 @@ class Writing:
         served: Served,
         requests: Sequence[Request],
         stops: Sequence[str],
+        read: int,
         http: HttpRequest,
         metrics: Metrics,
     ) -> None:
+        """`read` tokens are counted as read, once they are submitted: several texts may have one prompt."""
         self._served, self._requests, self._http = served, requests, http
+        self._read, self._counter = read, metrics.tokens.labels(served.name, "read")
         self._queue: asyncio.Queue[Token | Exception] = asyncio.Queue()
         self._texts = {
             request: _Text(number, TextWriter(served.tokenizer, stops), metrics.clock(served.name))
@@ -116,6 +118,7 @@ class Writing:
     async def __aenter__(self) -> "Writing":
         with refused_when_full(self._served):
             self._served.worker.submit(self._requests, self._queue.put_nowait)
+        self._counter.inc(self._read)
         self._watch = asyncio.create_task(self._until_gone())
         return self
 
@@ -197,26 +200,3 @@ async def in_pieces(
             some = items[start : start + at_a_time]
             found += await asyncio.wrap_future(served.worker.call(partial(find, some)))
     return found
-
-
-async def whole_responses(
-    served: Served, texts: Sequence[str], settings: Settings, http: HttpRequest
-) -> AsyncIterator[Piece]:
-    """What a model that responds whole says of `texts`; the `n` of each are the same.
-
-    All are there before the first is given: while no response has begun, each of them can still be refused.
-    """
-    wholes = await in_pieces(
-        served, texts, http, lambda some: [served.respond(one, settings.max_tokens) for one in some]
-    )
-    pieces = []
-    for index, whole in enumerate(wholes):
-        said = TextWriter(served.tokenizer, settings.stops).say(whole, final=True)
-        numbers = range(index * settings.n, (index + 1) * settings.n)
-        pieces += [Piece(number, said, [], "stop") for number in numbers]
-    return _these(pieces)
-
-
-async def _these(pieces: Sequence[Piece]) -> AsyncIterator[Piece]:
-    for piece in pieces:
-        yield piece

@@ -228,6 +228,9 @@ def test_a_full_queue_says_when_to_come_again(slow, slow_http):
     assert int(refused.headers["Retry-After"]) >= 1
     assert refused.json()["error"]["type"] == "rate_limit_error"
     assert slow.worker.in_flight == 0
+    # What was refused wasn't read.
+    read = 5 * len(TOKENIZER.encode(LONG["prompt"]))
+    assert f'llm_tokens_total{{kind="read",model="slow"}} {read:.1f}' in slow_http.get("/metrics").text
     many = slow_http.post("/v1/completions", json=long(prompt=["a"] * 16, n=8, max_tokens=1))
     assert len(many.json()["choices"]) == 128  # alone, even more than all the room is served
 

@@ -149,14 +149,14 @@ async def _generate(
         GenerationShape(served, body.parameters, text, len(prompt))
         for text, prompt in zip(texts, prompts, strict=True)
     ]
-    stack = AsyncExitStack()
+    read, stack = sum(map(len, prompts)), AsyncExitStack()
     # Entered here, for a full queue must be a 429 while that can still be said; left where the response ends.
     writing = await stack.enter_async_context(
-        Writing(served, requests, asking.stops(served, how), http, metrics)
+        Writing(served, requests, asking.stops(served, how), read, http, metrics)
     )
     if body.stream:
         return streamed(shapes[0].events(writing.pieces()), stack, failure)
-    completion = Completion.empty(len(requests), sum(map(len, prompts)))
+    completion = Completion.empty(len(requests), read)
     async with stack:
         async for piece in writing.pieces():
             completion.add(piece)

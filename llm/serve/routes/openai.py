@@ -20,7 +20,8 @@ from llm.serve.responding import to_response
 from llm.serve.schema import Asked, ChatRequest, CompletionRequest, EmbeddingRequest, listed
 from llm.serve.served import Served
 from llm.serve.shapes import ChatShape, CompletionShape, Envelope
-from llm.serve.writing import Completion, Writing, in_pieces, whole_responses
+from llm.serve.whole import whole_responses
+from llm.serve.writing import Completion, Writing, in_pieces
 from llm.tokenizer import MASK
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
@@ -58,7 +59,7 @@ async def complete(http: HttpRequest, body: CompletionRequest, models: Models, m
         return await _generate(http, served, body, prompts, envelope, metrics)
     settings = _settings(served, body)
     completion = Completion.empty(len(texts) * settings.n, sum(map(len, prompts)))
-    pieces = await whole_responses(served, texts, settings, http)
+    pieces = await whole_responses(served, texts, settings, http, metrics)
     return await to_response(pieces, completion, body, envelope, AsyncExitStack())
 
 
@@ -158,9 +159,8 @@ async def _generate(
     """What a model writes for `prompts` token by token, as the request wants it told."""
     settings = _settings(served, body)
     requests = await run_in_threadpool(asking.requests, served, settings, prompts)
-    writing = Writing(served, requests, asking.stops(served, settings), http, metrics)
     read = sum(map(len, prompts))
-    metrics.tokens.labels(served.name, "read").inc(read)
+    writing = Writing(served, requests, asking.stops(served, settings), read, http, metrics)
     stack = AsyncExitStack()
     # Entered here, for a full queue must be a 429 while that can still be said; left where the response ends.
     await stack.enter_async_context(writing)
