@@ -2,7 +2,7 @@
 
 from llm.adapter.frozen import KINDS, Coded, Frozen, frozen_bytes, n_values
 from llm.adapter.lora import Decomposed, Lora, LowRank, initial_weights, layers, merged, without_adapters
-from llm.adapter.switched import Adapted, Changes, Switched, attach, using
+from llm.adapter.switched import Adapted, Changes, Switched, attach, is_attachable, using
 
 __all__ = [
     "KINDS",
@@ -17,6 +17,7 @@ __all__ = [
     "attach",
     "frozen_bytes",
     "initial_weights",
+    "is_attachable",
     "layers",
     "merged",
     "n_values",

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llm.adapter.lora import GAIN, A, B, Lora
+from llm.adapter.lora import GAIN, A, B
 from llm.model import ModelConfig, Transformer
 from llm.model.block import Memory
 from llm.model.heads import LabelHead, Pooler
@@ -108,8 +108,17 @@ class Switched(nn.Linear):
         return changed
 
 
-def attach(net: Transformer, number: int, lora: Lora, tensors: Mapping[str, Tensor]) -> None:
-    """Put the adapter that is in the `tensors` of a checkpoint beside the layers of `net`, under its number."""
+def is_attachable(net: Transformer, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether all that an adapter changes are linear layers, as those of blocks are; PEFT has them for output matrices too."""
+    layers = (name.rpartition(".")[0] for name in tensors if name.endswith(f".{A}"))
+    return all(isinstance(net.get_submodule(layer), nn.Linear) for layer in layers)
+
+
+def attach(net: Transformer, number: int, scale: float, tensors: Mapping[str, Tensor]) -> None:
+    """Put the adapter in `tensors`, by our layers' names, beside the layers of `net`, under its number.
+
+    `scale` is what its products are multiplied by.
+    """
     for name in tensors:
         layer, _, leaf = name.rpartition(".")
         if leaf != A:
@@ -123,7 +132,7 @@ def attach(net: Transformer, number: int, lora: Lora, tensors: Mapping[str, Tens
         a_ri, b_or = (tensors[f"{layer}.{part}"].to(base.weight) for part in (A, B))
         gain_o = tensors.get(f"{layer}.{GAIN}")
         base.changes.add(
-            number, Change(base, lora.scale, a_ri, b_or, None if gain_o is None else gain_o.to(base.weight))
+            number, Change(base, scale, a_ri, b_or, None if gain_o is None else gain_o.to(base.weight))
         )
 
 

@@ -5,11 +5,12 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from llm.adapter import Adapted, attach, without_adapters
+from llm.adapter import Adapted, attach, is_attachable, without_adapters
 from llm.build.origins import read_origin
 from llm.errors import ConfigError
 from llm.generation import pack, quantize
@@ -72,42 +73,80 @@ class Usable:
 
 
 def usable_models(names: Sequence[str], which: str | None) -> list[Usable]:
-    """As `usable_model` of each of `names`, but runs with adapters on one model share its weights.
+    """As `usable_model` of each of `names`, but adapters on one model, of runs or of PEFT, share its weights.
 
     That model may be among `names`, as a run or a Hugging Face folder: its weights decide, not its name. An adapter that
     shares with none is folded in.
     """
-    runs = {name: Run(Path(name).expanduser()) for name in names}
-    folders = {name: checkpoint.find(run.checkpoints, which) for name, run in runs.items() if run.exists()}
-    adapted = [name for name, folder in folders.items() if checkpoint.adapter_of(folder) is not None]
-    if len(names) == 1:
-        adapted = []
+    adapted = [name for name in names if _is_adapted(name, which)] if len(names) > 1 else []
     found = {name: Usable(*usable_model(name, which)) for name in names if name not in adapted}
     # A model whose head was for labels has none for tokens, so that it is the last to begin with.
-    has_labels = {
-        name: bool(checkpoint.read_manifest(folders[name])["model"].get("labels")) for name in adapted
-    }
-    for number, name in enumerate(sorted(adapted, key=has_labels.__getitem__)):
-        nets = [one.net for one in found.values()]
-        found[name] = _adapted(folders[name], load_tokenizer(runs[name].tokenizer), number, nets)
+    for number, name in enumerate(sorted(adapted, key=lambda name: _tells_labels(name, which))):
+        found[name] = _beside(name, which, number, [one.net for one in found.values()])
     for name in adapted:
         if sum(one.net is found[name].net for one in found.values()) == 1:
             found[name] = Usable(*usable_model(name, which))
     return [found[name] for name in names]
 
 
-def _adapted(folder: Path, tokenizer: Tokenizer, number: int, nets: Sequence[Transformer]) -> Usable:
-    """The model of a checkpoint with an adapter, which is put beside the first of `nets` that it was trained beside."""
+class Adapter(NamedTuple):
+    """An adapter, the config and the weights of the model that it is for, and the tokenizer.
+
+    Its tensors are by our layers' names; their products are multiplied by `scale`.
+    """
+
+    shape: ModelConfig
+    weights: dict[str, Tensor]
+    tensors: dict[str, Tensor]
+    scale: float
+    tokenizer: Tokenizer
+
+
+def _is_adapted(name: str, which: str | None) -> bool:
+    """Whether a run has an adapter, or a folder is one that PEFT saved."""
+    run = Run(Path(name).expanduser())
+    if run.exists():
+        return checkpoint.adapter_of(checkpoint.find(run.checkpoints, which)) is not None
+    from llm.hub import peft
+
+    return peft.is_adapter(run.folder)
+
+
+def _tells_labels(name: str, which: str | None) -> bool:
+    run = Run(Path(name).expanduser())
+    return run.exists() and bool(
+        checkpoint.read_manifest(checkpoint.find(run.checkpoints, which))["model"].get("labels")
+    )
+
+
+def _adapter(name: str, which: str | None) -> Adapter:
+    """What `_is_adapted` says is there."""
+    run = Run(Path(name).expanduser())
+    if not run.exists():
+        from llm.hub import peft
+
+        base = read_origin(peft.base_of(run.folder), None)
+        tensors = peft.beside(run.folder, base.shape, base.weights)
+        return Adapter(base.shape, base.weights, tensors, 1.0, base.tokenizer.build(()))
+    folder = checkpoint.find(run.checkpoints, which)
     shape, tensors = checkpoint.read_parts(folder)
     lora = checkpoint.adapter_of(folder)
     assert lora is not None
-    weights = without_adapters(tensors, lora)
+    tokenizer = load_tokenizer(run.tokenizer)
+    return Adapter(shape, without_adapters(tensors, lora), tensors, lora.scale, tokenizer)
+
+
+def _beside(name: str, which: str | None, number: int, nets: Sequence[Transformer]) -> Usable:
+    """The model that an adapter makes of the first of `nets` that it is for, else of one of its own."""
+    shape, weights, tensors, scale, tokenizer = _adapter(name, which)
     net = next((net for net in nets if _is_beneath(net, shape, weights)), None)
     if net is None:
         net = Transformer(shape)
-        checkpoint.load_weights(net, weights, folder)
+        checkpoint.load_weights(net, weights, Path(name))
         place(net.eval())
-    attach(net, number, lora, tensors)
+    if not is_attachable(net, tensors):
+        return Usable(*usable_model(name, which))
+    attach(net, number, scale, tensors)
     heads = {name: weight for name, weight in weights.items() if name.startswith(TASK_PARTS)}
     return Usable(net, tokenizer, functools.partial(Adapted, number=number, config=shape, heads=heads))
 

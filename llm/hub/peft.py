@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from llm.adapter import LowRank, layers
 from llm.adapter.frozen import Frozen
-from llm.adapter.lora import Decomposed, folded
+from llm.adapter.lora import GAIN, A, B, Decomposed, folded
 from llm.errors import CheckpointError, ConfigError
 from llm.files import read_object, read_tensors, share, write_json
 from llm.hub import family_for
@@ -175,29 +175,71 @@ def read(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> di
         CheckpointError: it is of another model, or damaged.
         ConfigError: it is of a kind that has no part here, or the model is.
     """
-    settings = _settings(folder)
-    _check_kind(folder, settings)
     family = family_for(config)
     theirs = to_theirs(family, config, weights)
     turned = {name for name, _, rule in pairs(family, config) if rule.transposed}
+    for name, (a_ri, b_or, gain_o) in _scaled(folder, config, theirs).items():
+        frozen_oi = theirs[name].t() if name in turned else theirs[name]
+        whole_oi = folded(frozen_oi, a_ri, b_or, gain_o, 1.0)
+        theirs[name] = whole_oi.t().contiguous() if name in turned else whole_oi
+    return to_ours(family, config, theirs)
+
+
+def beside(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The adapter of a folder as tensors beside our layers of a model of `config`, to be attached with a scale of 1.
+
+    Where one of their modules holds several of our layers, each has the whole first matrix and its rows of the second.
+    Errors are those of `read`.
+    """
+    family = family_for(config)
+    scaled = _scaled(folder, config, to_theirs(family, config, weights))
+    found: dict[str, Tensor] = {}
+    for their, ours, rule in pairs(family, config):
+        if their not in scaled:
+            continue
+        straight = copy(rule)
+        straight.transposed = False  # PEFT keeps its matrices alike for every layer
+        sizes = [len(weights[name]) for name in ours]
+        a_ri, b_or, gain_o = scaled[their]
+        layers = [name.removesuffix(".weight") for name in ours]
+        for layer, rows_or in zip(layers, straight.split(b_or, sizes, config.n_heads), strict=True):
+            found |= {f"{layer}.{A}": a_ri, f"{layer}.{B}": rows_or}
+        if gain_o is not None:
+            gains = straight.split(gain_o[:, None], sizes, config.n_heads)
+            found |= {f"{layer}.{GAIN}": gain_o1[:, 0] for layer, gain_o1 in zip(layers, gains, strict=True)}
+    return found
+
+
+def _scaled(folder: Path, config: ModelConfig, theirs: Mapping[str, Tensor]) -> dict[str, Theirs]:
+    """The adapter of each of their matrices, by its name among `theirs`, its scale in the second matrix.
+
+    Raises:
+        CheckpointError: it is of another model, or damaged.
+        ConfigError: it is of a kind that has no part here.
+    """
+    settings = _settings(folder)
+    _check_kind(folder, settings)
+    family = family_for(config)
+    turned = {name for name, _, rule in pairs(family, config) if rule.transposed}
+    found: dict[str, Theirs] = {}
     for module, parts in _parts(folder).items():
         names = (f"{module}.weight", f"{family.base}{module}.weight")
         name = next((name for name in names if name in theirs), None)
         if name is None:
             raise _of_another(folder, settings, f"it changes {module}, which that one lacks")
-        frozen_oi = theirs[name].t() if name in turned else theirs[name]
+        shape = tuple(reversed(theirs[name].shape) if name in turned else theirs[name].shape)
         a_ri, b_or, gain_o = (parts.get(part) for part in ("lora_A", "lora_B", "lora_magnitude_vector"))
-        if a_ri is None or b_or is None or (len(b_or), a_ri.shape[-1]) != tuple(frozen_oi.shape):
-            shapes = {part: tuple(tensor.shape) for part, tensor in parts.items()}
-            raise _of_another(
-                folder, settings, f"{module} has {tuple(frozen_oi.shape)}, the adapter {shapes}"
-            )
-        try:
-            whole_oi = folded(frozen_oi, a_ri, b_or, gain_o, _scale(settings, module, len(a_ri)))
-        except RuntimeError as error:
-            raise _of_another(folder, settings, f"{module}: {error}") from None
-        theirs[name] = whole_oi.t().contiguous() if name in turned else whole_oi
-    return to_ours(family, config, theirs)
+        wrong = _of_another(folder, settings, f"{module} has {shape}, the adapter {_shapes(parts)}")
+        if a_ri is None or b_or is None or (len(b_or), a_ri.shape[-1], len(a_ri)) != (*shape, b_or.shape[-1]):
+            raise wrong
+        if gain_o is not None and gain_o.shape != shape[:1]:
+            raise wrong
+        found[name] = Theirs(a_ri, b_or * _scale(settings, module, len(a_ri)), gain_o)
+    return found
+
+
+def _shapes(parts: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {part: tuple(tensor.shape) for part, tensor in parts.items()}
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_a_batch_of_several_adapters_is_what_each_writes_folded_in(shape, layout
     folded = {None: start(**shape)}
     for number, kind in enumerate(KINDS):
         lora, tensors, folded[number] = beside(net, kind, number)
-        attach(net, number, lora, tensors)
+        attach(net, number, lora.scale, tensors)
     assert {name: parameter.data_ptr() for name, parameter in net.named_parameters()} == pointers
     net = layout(net)
     requests = [request(number, adapter) for number, adapter in enumerate([0, None, 1, 2, 1, None, 0])]
@@ -67,7 +67,7 @@ def test_a_batch_of_several_adapters_is_what_each_writes_folded_in(shape, layout
 def test_one_adapters_keys_are_never_taken_for_anothers(tokens):
     net = start(**LLAMA)
     lora, tensors, folded = beside(net, "plain", 1)
-    attach(net, 1, lora, tensors)
+    attach(net, 1, lora.scale, tensors)
     engine, prompt = BatchEngine(net, rows=2), tokens[0].tolist()
     for adapter, expected in ((None, start(**LLAMA)), (1, folded), (None, start(**LLAMA)), (1, folded)):
         given = Request(prompt, 8, adapter=adapter)
@@ -77,7 +77,7 @@ def test_one_adapters_keys_are_never_taken_for_anothers(tokens):
 def test_it_stands_beside_weights_of_eight_bits(tokens):
     net, alone = start(**LLAMA), start(**LLAMA)
     lora, tensors, folded = beside(net, "plain", 0)
-    attach(net, 3, lora, tensors)
+    attach(net, 3, lora.scale, tensors)
     net, alone = quantize(net), quantize(alone)
     with torch.no_grad():
         plain, changed, wanted = net(tokens), Adapted(net, 3, folded.config, {})(tokens), folded(tokens)
@@ -96,7 +96,7 @@ def test_models_with_labels_share_all_but_their_heads():
         heads = {f"label_head.output.{name}": torch.randn(len(labels), *size) for name, size in (("weight", (32,)), ("bias", ()))}  # fmt: skip
         base.load_state_dict({**own, **heads})
         lora, tensors, folded = beside(base, "plain", number)
-        attach(net, number, lora, tensors)
+        attach(net, number, lora.scale, tensors)
         heads = {name: weight for name, weight in tensors.items() if name.startswith("label_head")}
         views.append(Adapted(net, number, base.config, heads))
         alone.append(folded)
@@ -111,7 +111,7 @@ def test_rows_outside_are_left_alone(tokens):
     net = start(**GPT2)
     lora, tensors, folded = beside(net, "dora", 0)
     plain = net(tokens)
-    attach(net, 5, lora, tensors)
+    attach(net, 5, lora.scale, tensors)
     assert torch.equal(net(tokens), plain)
     with using([None, 5]):
         mixed = net(tokens)
@@ -124,7 +124,7 @@ def test_rows_outside_are_left_alone(tokens):
 def test_an_encoder_decoders_source_is_read_with_the_adapter(tokens):
     net = start(**LLAMA, architecture="encoder_decoder")
     lora, tensors, folded = beside(net, "plain", 0)
-    attach(net, 2, lora, tensors)
+    attach(net, 2, lora.scale, tensors)
     view = Adapted(net, 2, net.config, {})
     wanted = folded.source_states(tokens)
     torch.testing.assert_close(view.source_states(tokens), wanted, rtol=0, atol=1e-4)

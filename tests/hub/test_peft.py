@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
+from llm.adapter import Adapted, attach
 from llm.errors import CheckpointError, ConfigError
 from llm.hub import to_huggingface
-from llm.hub.peft import base_of, is_adapter, read
+from llm.hub.peft import base_of, beside, is_adapter, read
 from llm.model import ModelConfig, Transformer, init_weights
 from tests.small_models import GPT2, LLAMA, SHAPE
 
@@ -71,6 +72,11 @@ def test_outputs_are_those_of_peft(shape, targets, kind, tmp_path):
     with torch.no_grad():
         wanted, found = theirs(tokens).logits, ours(tokens)
         assert (found - base(tokens)).abs().max() / wanted.abs().max() > 0.05
+    assert (found - wanted).abs().max() / wanted.abs().max() <= 2e-6
+    shared = base.double()
+    attach(shared, 3, 1.0, beside(tmp_path, base.config, base.state_dict()))
+    with torch.no_grad():
+        found = Adapted(shared, 3, base.config, {})(tokens)
     assert (found - wanted).abs().max() / wanted.abs().max() <= 2e-6
 
 

@@ -93,6 +93,19 @@ def test_each_model_writes_its_own_text_in_one_batch(runs):
     assert max(widths) > 1
 
 
+def test_an_adapter_that_peft_saved_shares_its_model_too(runs):
+    assert main(["export", f"run={runs}/one", "format=peft", f"out={runs}/saved"]) == 0
+    first, one, saved = served(runs, ["base", "one", "saved"])
+    assert pointers(saved.model) == pointers(first.model)
+    assert saved.worker is first.worker
+    expected = complete(*build.usable_model(f"{runs}/one", None), "def ", max_new_tokens=20)[0]
+    with serving(first, one, saved) as address:
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        for name in ("saved", "one"):
+            answer = client.completions.create(model=name, prompt="def ", max_tokens=20, temperature=0)
+            assert answer.choices[0].text == expected
+
+
 def test_models_that_share_no_layers_share_the_caches_memory(runs):
     (alone,) = served(runs, ["base"])
     row_gib = CachePool.row_bytes(alone.model.config, torch.float32) / 2**30
