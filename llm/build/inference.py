@@ -25,8 +25,8 @@ from llm.train.run import Run
 def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
     """A run's model, ready to use, and the checkpoint that it is from (see `checkpoint.find`)."""
     folder = checkpoint.find(run.checkpoints, which)
-    shape, tensors = checkpoint.read_model(folder)
-    net = Transformer(shape)
+    model_config, tensors = checkpoint.read_model(folder)
+    net = Transformer(model_config)
     checkpoint.load_weights(net, tensors, folder)
     place(net.eval())
     return net, folder
@@ -56,7 +56,7 @@ def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
 def usable_model(name_or_path: str, which: str | None) -> tuple[Transformer, Tokenizer]:
     """The model and the tokenizer of what `read_origin` reads, ready to use."""
     found = read_origin(name_or_path, which)
-    net = Transformer(found.shape)
+    net = Transformer(found.model_config)
     checkpoint.load_weights(net, found.weights, Path(name_or_path))
     place(net.eval())
     return net, found.tokenizer.build(())
@@ -98,34 +98,36 @@ def usable_models(names: Sequence[str], which: str | None) -> list[Usable]:
 
 def _adapted(folder: Path, tokenizer: Tokenizer, number: int, nets: Sequence[Transformer]) -> Usable:
     """The model of a checkpoint with an adapter, which is put beside the first of `nets` that it was trained beside."""
-    shape, tensors = checkpoint.read_parts(folder)
+    model_config, tensors = checkpoint.read_parts(folder)
     lora = checkpoint.adapter_of(folder)
     assert lora is not None
     weights = without_adapters(tensors, lora)
-    net = next((net for net in nets if _is_beneath(net, shape, weights)), None)
+    net = next((net for net in nets if _is_beneath(net, model_config, weights)), None)
     if net is None:
-        net = Transformer(shape)
+        net = Transformer(model_config)
         checkpoint.load_weights(net, weights, folder)
         place(net.eval())
     attach(net, number, lora, tensors)
     heads = {name: weight for name, weight in weights.items() if name.startswith(TASK_PARTS)}
-    return Usable(net, tokenizer, functools.partial(Adapted, number=number, config=shape, heads=heads))
+    return Usable(net, tokenizer, functools.partial(Adapted, number=number, config=model_config, heads=heads))
 
 
-def _is_beneath(net: Transformer, shape: ModelConfig, weights: Mapping[str, Tensor]) -> bool:
+def _is_beneath(net: Transformer, model_config: ModelConfig, weights: Mapping[str, Tensor]) -> bool:
     """Whether `net` has these weights, but for the parts of a task where labels tell it."""
 
     def body(names: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: names[name] for name in names if not (shape.labels and name.startswith(TASK_PARTS))}
+        return {
+            name: names[name] for name in names if not (model_config.labels and name.startswith(TASK_PARTS))
+        }
 
     own, others = body(dict(net.named_parameters())), body(weights)
-    if _unlabelled(net.config) != _unlabelled(shape) or own.keys() != others.keys():
+    if _unlabelled(net.config) != _unlabelled(model_config) or own.keys() != others.keys():
         return False
     return all(torch.equal(own[name].detach().cpu(), others[name]) for name in own)
 
 
-def _unlabelled(shape: ModelConfig) -> ModelConfig:
-    """A shape without what a task or training alone adds to it."""
+def _unlabelled(model_config: ModelConfig) -> ModelConfig:
+    """A config without what a task or training alone adds to it."""
     return dataclasses.replace(
-        shape, labels=(), labelled="text", number_mean=0.0, number_std=1.0, pooler=False, dropout=0.0
+        model_config, labels=(), labelled="text", number_mean=0.0, number_std=1.0, pooler=False, dropout=0.0
     )
