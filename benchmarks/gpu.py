@@ -63,7 +63,7 @@ def accelerator() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def shape(case: Case) -> Any:
+def model_config(case: Case) -> Any:
     """The case's ModelConfig."""
     from llm.cli.compose import compose
     from llm.model import ModelConfig
@@ -75,7 +75,7 @@ def shape(case: Case) -> Any:
 
 def job(case: Case) -> loops.Job:
     """What the loops are told of it."""
-    config = shape(case)
+    config = model_config(case)
     return loops.Job(
         n_layers=config.n_layers,
         d_model=config.d_model,
@@ -98,7 +98,7 @@ def our_loss(case: Case) -> Callable[[Any], Any]:
     from llm.model import Transformer, init_weights
     from llm.objective.cross_entropy import CrossEntropy
 
-    model = Transformer(shape(case))
+    model = Transformer(model_config(case))
     init_weights(model, 0)
     objective = torch.compile(CrossEntropy())
     samples = torch.arange(case.batch_size)
@@ -114,7 +114,7 @@ def their_loss(case: Case) -> Callable[[Any], Any]:
     from llm.model import Transformer
 
     with torch.device("meta"):
-        _, keys = to_huggingface(Transformer(shape(case)), shape(case))
+        _, keys = to_huggingface(Transformer(model_config(case)), model_config(case))
     config = AutoConfig.for_model(**{**keys, "torch_dtype": "float32", "use_cache": False})
     for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout"):
         if hasattr(config, key):
@@ -174,7 +174,7 @@ def contest(part: str, case: Case, work: Path, more: list[str]) -> None:
         found = {"tokens_per_second": loops.bare_loop(loss, job(case), device)["tokens_per_second"]}
     peak = peak_flops(torch.device(device), torch.bfloat16)
     memory = {"gpu_bytes": torch.cuda.max_memory_allocated()} if device == "cuda" else {}
-    say({**found, "mfu": found["tokens_per_second"] * flops_per_token(shape(case)) / peak, **memory})
+    say({**found, "mfu": found["tokens_per_second"] * flops_per_token(model_config(case)) / peak, **memory})
 
 
 PARTS = ("train.py", "our model, bare loop", "Hugging Face, bare loop")

@@ -128,7 +128,7 @@ def bare(work: Path, steps: int) -> None:
     from llm.objective.cross_entropy import CrossEntropy
     from llm.train.optimizers import adamw
 
-    model = Transformer(kept_shape(work)).train()
+    model = Transformer(kept_model_config(work)).train()
     init_weights(model, 1337)
     objective = CrossEntropy()
     optimizer = adamw(model.named_parameters(), lr=1e-3)
@@ -143,8 +143,8 @@ def bare(work: Path, steps: int) -> None:
     say(watch.figures())
 
 
-def kept_shape(work: Path) -> Any:
-    """The shape of the model that `keep` trained."""
+def kept_model_config(work: Path) -> Any:
+    """The config of the model that `keep` trained."""
     from llm.model import ModelConfig
     from llm.train import checkpoint
 

@@ -247,8 +247,8 @@ def token_frequencies(bench: "Bench") -> tuple[Entry, str]:
     bench.train("chat.random")
     chatting = Run.open(bench.folder("chat.random"))
     corpus, tokenizer = open_text(chatting.begun["data"]), load_tokenizer(chatting.tokenizer)
-    shape = trained_model(chatting, None)[0].config
-    collator = ConversationCollator(Setting(tokenizer, 0, shape))
+    model_config = trained_model(chatting, None)[0].config
+    collator = ConversationCollator(Setting(tokenizer, 0, model_config))
     known, asked = (_answers(collator, stream) for stream in (corpus.train, corpus.validation))
     # Every token once more, since any may come.
     counts_v = 1 + np.bincount(np.concatenate(known), minlength=tokenizer.vocab_size)

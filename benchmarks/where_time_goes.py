@@ -69,7 +69,7 @@ def operations(job: Job) -> float:
     """Floating-point operations of one step."""
     from llm.model import ModelConfig, flops_per_token
 
-    shape = ModelConfig(
+    config = ModelConfig(
         d_model=job.d_model,
         n_layers=job.n_layers,
         n_heads=job.n_heads,
@@ -77,7 +77,7 @@ def operations(job: Job) -> float:
         vocab_size=job.vocab_size,
         activation="gelu_tanh",
     )
-    return flops_per_token(shape) * job.batch_size * job.context_length
+    return flops_per_token(config) * job.batch_size * job.context_length
 
 
 def show(seconds: dict[str, float], job: Job) -> str:

@@ -296,18 +296,18 @@ def test_every_preset_is_in_the_table() -> None:
 @pytest.mark.parametrize("name", presets())
 def test_the_table_of_presets_is_computed(name) -> None:
     *sizes, default, own, family = presets()[name]
-    shape = ModelConfig.from_dict(compose("train", [f"model={name}"]).config["model"])
-    full = shape.resolved()
+    config = ModelConfig.from_dict(compose("train", [f"model={name}"]).config["model"])
+    full = config.resolved()
     both = full.architecture == "encoder_decoder"
     layers = f"{full.encoder_layers} + {full.n_layers}" if both else full.n_layers
     actual = (full.d_model, layers, full.n_heads, full.n_kv_heads, full.d_ff, full.context_length)
     assert sizes == [str(size) for size in actual]
     vocab_size = compose("train", []).config["tokenizer"]["vocab_size"]
-    assert f"{parameter_count(shape.with_vocab_size(vocab_size)):,}" == default
+    assert f"{parameter_count(config.with_vocab_size(vocab_size)):,}" == default
     if own:
         count, vocabulary = re.fullmatch(r"([\d,]+) \(([\d,]+)\)", own).groups()
-        assert f"{parameter_count(shape.with_vocab_size(int(vocabulary.replace(',', '')))):,}" == count
-    assert FAMILIES[family].problems(shape.with_vocab_size(vocab_size)) == []
+        assert f"{parameter_count(config.with_vocab_size(int(vocabulary.replace(',', '')))):,}" == count
+    assert FAMILIES[family].problems(config.with_vocab_size(vocab_size)) == []
 
 
 PYTHON = [(page.name, block) for page in PAGES for block in fences(page, "python")]

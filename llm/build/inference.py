@@ -26,8 +26,8 @@ from llm.train.run import Run
 def trained_model(run: Run, which: str | None) -> tuple[Transformer, Path]:
     """A run's model, ready to use, and the checkpoint that it is from (see `checkpoint.find`)."""
     folder = checkpoint.find(run.checkpoints, which)
-    shape, tensors = checkpoint.read_model(folder)
-    net = Transformer(shape)
+    model_config, tensors = checkpoint.read_model(folder)
+    net = Transformer(model_config)
     checkpoint.load_weights(net, tensors, folder)
     place(net.eval())
     return net, folder
@@ -57,7 +57,7 @@ def for_inference(net: Transformer, precision: str, rows: int) -> Transformer:
 def usable_model(name_or_path: str, which: str | None) -> tuple[Transformer, Tokenizer]:
     """The model and the tokenizer of what `read_origin` reads, ready to use."""
     found = read_origin(name_or_path, which)
-    net = Transformer(found.shape)
+    net = Transformer(found.model_config)
     checkpoint.load_weights(net, found.weights, Path(name_or_path))
     place(net.eval())
     return net, found.tokenizer.build(())
@@ -95,7 +95,7 @@ class Adapter(NamedTuple):
     Its tensors are by our layers' names; their products are multiplied by `scale`.
     """
 
-    shape: ModelConfig
+    model_config: ModelConfig
     weights: dict[str, Tensor]
     tensors: dict[str, Tensor]
     scale: float
@@ -126,45 +126,47 @@ def _adapter(name: str, which: str | None) -> Adapter:
         from llm.hub import peft
 
         base = read_origin(peft.base_of(run.folder), None)
-        tensors = peft.beside(run.folder, base.shape, base.weights)
-        return Adapter(base.shape, base.weights, tensors, 1.0, base.tokenizer.build(()))
+        tensors = peft.beside(run.folder, base.model_config, base.weights)
+        return Adapter(base.model_config, base.weights, tensors, 1.0, base.tokenizer.build(()))
     folder = checkpoint.find(run.checkpoints, which)
-    shape, tensors = checkpoint.read_parts(folder)
+    model_config, tensors = checkpoint.read_parts(folder)
     lora = checkpoint.adapter_of(folder)
     assert lora is not None
     tokenizer = load_tokenizer(run.tokenizer)
-    return Adapter(shape, without_adapters(tensors, lora), tensors, lora.scale, tokenizer)
+    return Adapter(model_config, without_adapters(tensors, lora), tensors, lora.scale, tokenizer)
 
 
 def _beside(name: str, which: str | None, number: int, nets: Sequence[Transformer]) -> Usable:
     """The model that an adapter makes of the first of `nets` that it is for, else of one of its own."""
-    shape, weights, tensors, scale, tokenizer = _adapter(name, which)
-    net = next((net for net in nets if _is_beneath(net, shape, weights)), None)
+    model_config, weights, tensors, scale, tokenizer = _adapter(name, which)
+    net = next((net for net in nets if _is_beneath(net, model_config, weights)), None)
     if net is None:
-        net = Transformer(shape)
+        net = Transformer(model_config)
         checkpoint.load_weights(net, weights, Path(name))
         place(net.eval())
     if not is_attachable(net, tensors):
         return Usable(*usable_model(name, which))
     attach(net, number, scale, tensors)
     heads = {name: weight for name, weight in weights.items() if name.startswith(TASK_PARTS)}
-    return Usable(net, tokenizer, functools.partial(Adapted, number=number, config=shape, heads=heads))
+    return Usable(net, tokenizer, functools.partial(Adapted, number=number, config=model_config, heads=heads))
 
 
-def _is_beneath(net: Transformer, shape: ModelConfig, weights: Mapping[str, Tensor]) -> bool:
+def _is_beneath(net: Transformer, model_config: ModelConfig, weights: Mapping[str, Tensor]) -> bool:
     """Whether `net` has these weights, but for the parts of a task where labels tell it."""
 
     def body(names: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: names[name] for name in names if not (shape.labels and name.startswith(TASK_PARTS))}
+        return {
+            name: names[name] for name in names if not (model_config.labels and name.startswith(TASK_PARTS))
+        }
 
     own, others = body(dict(net.named_parameters())), body(weights)
-    if _unlabelled(net.config) != _unlabelled(shape) or own.keys() != others.keys():
+    if _unlabelled(net.config) != _unlabelled(model_config) or own.keys() != others.keys():
         return False
     return all(torch.equal(own[name].detach().cpu(), others[name]) for name in own)
 
 
-def _unlabelled(shape: ModelConfig) -> ModelConfig:
-    """A shape without what a task or training alone adds to it."""
+def _unlabelled(model_config: ModelConfig) -> ModelConfig:
+    """A config without what a task or training alone adds to it."""
     return dataclasses.replace(
-        shape, labels=(), labelled="text", number_mean=0.0, number_std=1.0, pooler=False, dropout=0.0
+        model_config, labels=(), labelled="text", number_mean=0.0, number_std=1.0, pooler=False, dropout=0.0
     )

@@ -1,4 +1,4 @@
-"""The model that is trained: its shape laid out, its adapter, its first weights."""
+"""The model that is trained: laid out by its config, its adapter, its first weights."""
 
 from pathlib import Path
 from typing import cast
@@ -35,18 +35,18 @@ def adapter(config: Config) -> Lora | None:
     return cast(Lora, instantiate(config["adapter"], config))
 
 
-def model(config: Config, shape: ModelConfig) -> Transformer:
+def model(config: Config, model_config: ModelConfig) -> Transformer:
     """A model without storage: where its weights lie is for the strategy to say, and `module` gives them values."""
     beside = adapter(config)
     with torch.device("meta"):
-        net = Transformer(shape)
+        net = Transformer(model_config)
     if beside is not None:
         beside.attach(net)
     apply_activation_checkpointing(net, config["activation_checkpointing"])
     return net
 
 
-def check_layout(config: Config, shape: ModelConfig, parallelism: Parallelism) -> None:
+def check_layout(config: Config, model_config: ModelConfig, parallelism: Parallelism) -> None:
     """Refuse a strategy whose processes can't share each matrix product of such a model and its adapter evenly.
 
     Raises:
@@ -54,7 +54,9 @@ def check_layout(config: Config, shape: ModelConfig, parallelism: Parallelism) -
     """
     if parallelism.shares_products:
         beside = adapter(config)
-        check_divides(shape, parallelism.tensor_parallel_size, None if beside is None else beside.quantize)
+        check_divides(
+            model_config, parallelism.tensor_parallel_size, None if beside is None else beside.quantize
+        )
 
 
 def check_installed(config: Config) -> None:
@@ -73,7 +75,7 @@ def initialise(net: Transformer, origin: Origin, seed: int) -> None:
 
     Where the labels differ, what each of the two tasks has for itself (the head, the pooler) is drawn anew or left out.
     """
-    if origin.weights and net.config.labels == origin.shape.labels:
+    if origin.weights and net.config.labels == origin.model_config.labels:
         checkpoint.load_weights(net, initial_weights(net, origin.weights, seed), Path("init_from"))
         return
     init_weights(net, seed)

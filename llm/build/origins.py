@@ -29,18 +29,18 @@ MOST_FILLED_UP = 512
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run begins as: a shape, a way to its tokenizer, and weights where they are not drawn anew.
+    """What a run begins as: a config of the model, a way to its tokenizer, and weights where they are not drawn anew.
 
-    `shape` lacks the vocabulary's size where the tokenizer decides it.
+    `model_config` lacks the vocabulary's size where the tokenizer decides it.
     """
 
-    shape: ModelConfig
+    model_config: ModelConfig
     tokenizer: TokenizerSpec
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def sized(self, vocab_size: int) -> ModelConfig:
-        """The shape for a tokenizer of `vocab_size` ids; weights that are there have theirs, which may be filled up."""
-        return self.shape if self.weights else self.shape.with_vocab_size(vocab_size)
+        """The config for a tokenizer of `vocab_size` ids; weights that are there have theirs, which may be filled up."""
+        return self.model_config if self.weights else self.model_config.with_vocab_size(vocab_size)
 
     def shortened(self, length: int) -> "Origin":
         """The same model with a context of `length` tokens, without the trained positions behind it.
@@ -52,14 +52,14 @@ class Origin:
             raise ConfigError(
                 f"context_length={length}: it is for a model that init_from= brings; model.context_length= is a new one's."
             )
-        if length > self.shape.context_length:
+        if length > self.model_config.context_length:
             raise ConfigError(
-                f"context_length={length}: the model that init_from= brings has {self.shape.context_length:,} positions, "
-                "and this can only shorten them."
+                f"context_length={length}: the model that init_from= brings has "
+                f"{self.model_config.context_length:,} positions, and this can only shorten them."
             )
-        shape = dataclasses.replace(self.shape, context_length=length)
+        model_config = dataclasses.replace(self.model_config, context_length=length)
         fewer = {name: self.weights[name][:length] for name in {POSITIONS} & self.weights.keys()}
-        return dataclasses.replace(self, shape=shape, weights=self.weights | fewer)
+        return dataclasses.replace(self, model_config=model_config, weights=self.weights | fewer)
 
 
 def origin(config: Config, run: Run) -> Origin:
@@ -74,7 +74,7 @@ def origin(config: Config, run: Run) -> Origin:
     if config["context_length"] is not None:
         found = found.shortened(config["context_length"])
     found = dataclasses.replace(found, tokenizer=_templated(config, found))
-    has, wanted = found.shape.architecture, config["task"]["architectures"]
+    has, wanted = found.model_config.architecture, config["task"]["architectures"]
     if has not in wanted:
         raise ConfigError(
             f"The model is of architecture={has}, and the task needs architecture={' or '.join(wanted)}: "
@@ -85,7 +85,7 @@ def origin(config: Config, run: Run) -> Origin:
 
 def _templated(config: Config, found: Origin) -> TokenizerSpec:
     """The way to the tokenizer with the task's template: of a decoder on pairs that of pairs, which no task of texts keeps."""
-    if joins_pairs(config, found.shape.architecture):
+    if joins_pairs(config, found.model_config.architecture):
         return ChattingSpec(found.tokenizer, PAIR)
     if found.weights and config["task"]["template"] is None:
         tokenizer = found.tokenizer.build(())
@@ -108,23 +108,23 @@ def read_origin(name_or_path: str, which: str | None) -> Origin:
     """
     run = Run(Path(name_or_path).expanduser())
     if run.exists():
-        shape, tensors = checkpoint.read_model(checkpoint.find(run.checkpoints, which))
-        return Origin(shape, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors)
+        model_config, tensors = checkpoint.read_model(checkpoint.find(run.checkpoints, which))
+        return Origin(model_config, FixedTokenizer(load_tokenizer(run.tokenizer)), tensors)
     # What reads other programs' models takes 6 MB, which most runs need not have.
     from llm.hub import from_huggingface, local_folder, peft
     from llm.hub.gguf.reader import from_gguf
 
     if run.folder.suffix == ".gguf":
-        shape, tensors, tokenizer = from_gguf(run.folder)
-        return Origin(shape, FixedTokenizer(tokenizer), tensors)
+        model_config, tensors, tokenizer = from_gguf(run.folder)
+        return Origin(model_config, FixedTokenizer(tokenizer), tensors)
     folder = local_folder(name_or_path)
     if peft.is_adapter(folder):
         base = read_origin(peft.base_of(folder), None)
-        return dataclasses.replace(base, weights=peft.read(folder, base.shape, base.weights))
-    shape, tensors = from_huggingface(folder)
+        return dataclasses.replace(base, weights=peft.read(folder, base.model_config, base.weights))
+    model_config, tensors = from_huggingface(folder)
     spec = PretrainedSpec(str(folder))
-    _check_vocabulary(folder, shape.vocabulary, spec.build().vocab_size)
-    return Origin(shape, spec, tensors)
+    _check_vocabulary(folder, model_config.vocabulary, spec.build().vocab_size)
+    return Origin(model_config, spec, tensors)
 
 
 def _check_vocabulary(folder: Path, rows: int, ids: int) -> None:

@@ -14,7 +14,7 @@ from llm.plan import Layout, TrainingStep, blanks
 
 def traced_step(
     config: Config,
-    shape: ModelConfig,
+    model_config: ModelConfig,
     laid_out: Layout,
     precision: str,
     sample_cost: SampleCost,
@@ -22,10 +22,12 @@ def traced_step(
 ) -> TrainingStep:
     """A training step of the config, to be traced; each process does its share of data.batch_size."""
     activation_checkpointing = config["activation_checkpointing"]
-    patterns = [n for n in (activation_checkpointing, shape.global_attention_every) if isinstance(n, int)]
+    patterns = [
+        n for n in (activation_checkpointing, model_config.global_attention_every) if isinstance(n, int)
+    ]
     return TrainingStep(
         model=functools.partial(model, config),
-        shape=shape,
+        model_config=model_config,
         layout=laid_out,
         objective=objective(config),
         optimizer=optimizer(config, laid_out.parallelism),

@@ -35,7 +35,7 @@ RENAMED = {
 }
 
 
-def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collator:
+def collator(config: Config, tokenizer: Tokenizer, model_config: ModelConfig) -> Collator:
     """What makes batches as the task wants them.
 
     Raises:
@@ -47,7 +47,7 @@ def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collat
         raise ConfigError(
             f"task.collator: {make.__name__} has other names than llm.data.collators.base.Collator: {told}."
         )
-    made = make(Setting(tokenizer, config["seed"], shape), **keys)
+    made = make(Setting(tokenizer, config["seed"], model_config), **keys)
     if lacks := [name for name in REQUIRED if not hasattr(made, name)]:
         raise ConfigError(
             f"task.collator: {type(made).__name__} has no {', '.join(lacks)}, which "
@@ -56,8 +56,8 @@ def collator(config: Config, tokenizer: Tokenizer, shape: ModelConfig) -> Collat
     return cast(Collator, made)
 
 
-def shape_for(config: Config, found: Origin, corpus: AnyCorpus) -> ModelConfig:
-    """The shape of the model that is trained: with the tokenizer's vocabulary and what the task asks for, such as labels.
+def model_config_for(config: Config, found: Origin, corpus: AnyCorpus) -> ModelConfig:
+    """The config of the model that is trained: with the tokenizer's vocabulary and what the task asks for, such as labels.
 
     Raises:
         ConfigError: the objective weighs labels that the corpus doesn't have.
@@ -73,11 +73,11 @@ def shape_for(config: Config, found: Origin, corpus: AnyCorpus) -> ModelConfig:
     shaped = getattr(collator_class(config), "shaped", None)
     if shaped is None:
         return plain
-    shape: ModelConfig = shaped(plain, corpus.train, corpus.tokenizer)
+    model_config: ModelConfig = shaped(plain, corpus.train, corpus.tokenizer)
     scores = objective(config)
     if isinstance(scores, LabelCrossEntropy):
-        scores.check_labels(shape.labels)
-    return shape
+        scores.check_labels(model_config.labels)
+    return model_config
 
 
 def objective(config: Config) -> Any:
@@ -130,7 +130,7 @@ def with_reference_log_probabilities(
 
 def _by_stream(collate: Collator, corpus: AnyCorpus, reference: Origin) -> dict[str, np.ndarray]:
     """The log-probabilities (n, 2) of all answers under the reference model, by stream."""
-    net = Transformer(reference.shape)
+    net = Transformer(reference.model_config)
     checkpoint.load_weights(net, reference.weights, Path("init_from"))
     place(net.eval())
     (whole,) = corpus.corpora.values()

@@ -31,7 +31,7 @@ def expected(job: Job, derived: Derived, done: int) -> dict[str, float]:
     try:
         layout = Layout(job.parallelism, derived.world_size, derived.accelerator)
         step = build.traced_step(
-            job.config, job.shape, layout, derived.precision, asked, derived.micro_batch_size
+            job.config, job.model_config, layout, derived.precision, asked, derived.micro_batch_size
         )
         step = replace(step, steps=max(2, min(MEASURED_STEPS, derived.max_steps - done)))
         if asked.longest != asked.mean:

@@ -43,20 +43,19 @@ def _run(outlook: Outlook) -> list[Line]:
     derived, run = outlook.derived, Run(Path(outlook.config["runs_dir"]) / outlook.config["name"])
     saved = checkpoint.folders(run.checkpoints)
     begins = f"there is a checkpoint of step {checkpoint.step_of(saved[0])}" if saved else "new"
-    sizes = (
-        f"{outlook.shape.n_layers} layers, width {outlook.shape.d_model}, {outlook.shape.vocabulary:,} ids"
-    )
+    model_config = outlook.model_config
+    sizes = f"{model_config.n_layers} layers, width {model_config.d_model}, {model_config.vocabulary:,} ids"
     how = f"{derived.precision}, micro-batches of {derived.micro_batch_size} x {derived.accumulation}"
     return [
         ("folder", str(run.folder), f"({begins}, resume={outlook.config['resume']})"),
-        ("parameters", f"{parameter_count(outlook.shape):,}", sizes),
+        ("parameters", f"{parameter_count(model_config):,}", sizes),
         ("devices", f"{derived.world_size} x {derived.accelerator}", how + ", compiled" * derived.compile),
     ]
 
 
 def _work(outlook: Outlook) -> list[Line]:
     mean, a_step = outlook.mean, outlook.tokens_per_step
-    a_sample = sequence_flops(outlook.shape, mean.inputs, read=mean.source, scored=mean.targets)
+    a_sample = sequence_flops(outlook.model_config, mean.inputs, read=mean.source, scored=mean.targets)
     a_token = a_sample / mean.counted
     lines = [
         (

@@ -29,7 +29,7 @@ class Job:
     run: Run
     origin: Origin
     corpus: AnyCorpus
-    shape: ModelConfig
+    model_config: ModelConfig
 
     @property
     def parallelism(self) -> Parallelism:
@@ -39,7 +39,7 @@ class Job:
     @cached_property
     def collate(self) -> Collator:
         """What makes its batches."""
-        return build.collator(self.config, self.corpus.tokenizer, self.shape)
+        return build.collator(self.config, self.corpus.tokenizer, self.model_config)
 
     @cached_property
     def training_collate(self) -> Collator:
@@ -58,7 +58,7 @@ class Job:
         return self._samples(self.corpus.validation)
 
     def _samples(self, stream: AnyStream) -> SampleView:
-        return samples_of(self.collate, stream, self.shape.context_length, self.config["seed"])
+        return samples_of(self.collate, stream, self.model_config.context_length, self.config["seed"])
 
     @cached_property
     def sample_cost(self) -> SampleCost:

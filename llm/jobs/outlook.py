@@ -34,7 +34,7 @@ class Outlook:
     """A training command, ready to be reckoned; `steps` is None where the corpus decides it."""
 
     config: Config
-    shape: ModelConfig
+    model_config: ModelConfig
     text: Text
     derived: Derived
     sample_cost: SampleCost
@@ -57,7 +57,7 @@ class Outlook:
         floats = self.step.dtype.itemsize
         return sum(
             p.numel() * (floats if p.is_floating_point() else p.element_size())
-            for p in self.step.model(self.shape).parameters()
+            for p in self.step.model(self.model_config).parameters()
         )
 
     @property
@@ -76,40 +76,44 @@ def look_ahead(config: Config, choices: dict[str, Any], machine: Machine | None 
     build.check_mixes(config)
     origin = build.origin(config, run)
     text = _text(config, origin)
-    shape = (
+    model_config = (
         origin.sized(_vocab_size(config, origin, text))
         if text.corpus is None
-        else build.shape_for(config, origin, text.corpus)
+        else build.model_config_for(config, origin, text.corpus)
     )
-    sample_cost, samples = _samples(config, origin, text, shape)
+    sample_cost, samples = _samples(config, origin, text, model_config)
     known = run.begun.get("derived", {}) if machine is None else {}
     parallelism = parallelism_of(config["trainer"]["strategy"])
-    derived = derive(config, parallelism, shape.context_length, samples, known, machine)
-    build.check_layout(config, shape, parallelism)
+    derived = derive(config, parallelism, model_config.context_length, samples, known, machine)
+    build.check_layout(config, model_config, parallelism)
     layout = Layout(parallelism, derived.world_size, derived.accelerator)
-    step = build.traced_step(config, shape, layout, derived.precision, sample_cost, derived.micro_batch_size)
-    _check_builds(config, shape, origin, derived, parallelism)
+    step = build.traced_step(
+        config, model_config, layout, derived.precision, sample_cost, derived.micro_batch_size
+    )
+    _check_builds(config, model_config, origin, derived, parallelism)
     # Epochs alone, of a corpus that nobody has counted yet.
     open_end = text.corpus is None and config["trainer"]["max_steps"] in (None, -1)
-    return Outlook(config, shape, text, derived, sample_cost, step, None if open_end else derived.max_steps)
+    return Outlook(
+        config, model_config, text, derived, sample_cost, step, None if open_end else derived.max_steps
+    )
 
 
 def _check_builds(
-    config: Config, shape: ModelConfig, origin: Origin, derived: Derived, parallelism: Parallelism
+    config: Config, model_config: ModelConfig, origin: Origin, derived: Derived, parallelism: Parallelism
 ) -> None:
     """Make what training would train, for the errors of its schedule and objective that nothing else here meets."""
-    build.module(config, build.model(config, shape), origin, derived, parallelism)
+    build.module(config, build.model(config, model_config), origin, derived, parallelism)
 
 
-def _samples(config: Config, origin: Origin, text: Text, shape: ModelConfig) -> tuple[SampleCost, int]:
+def _samples(config: Config, origin: Origin, text: Text, model_config: ModelConfig) -> tuple[SampleCost, int]:
     """What samples take, and how many there are; as much as the context holds while the text is not prepared."""
     tokenizer = build.stand_in(origin.tokenizer) if text.corpus is None else text.corpus.tokenizer
-    collate = build.collator(config, tokenizer, shape)
+    collate = build.collator(config, tokenizer, model_config)
     if text.corpus is not None:
-        view = samples_of(collate, text.corpus.train, shape.context_length, config["seed"])
+        view = samples_of(collate, text.corpus.train, model_config.context_length, config["seed"])
         return measure_samples(collate, view), view.size
     of_window = getattr(collate, "window_tokens", None)
-    tokens = whole_context(shape) if of_window is None else of_window(shape.context_length)
+    tokens = whole_context(model_config) if of_window is None else of_window(model_config.context_length)
     return SampleCost(tokens, tokens, collate.extra_fields), sys.maxsize
 
 

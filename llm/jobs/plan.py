@@ -197,11 +197,11 @@ def _make(outlook: Outlook, choice: Choice) -> TrainingStep:
     """
     layout = replace(outlook.step.layout, parallelism=choice.parallelism)
     check_activation_checkpointing(choice.activation_checkpointing, choice.parallelism)
-    build.check_layout(outlook.config, outlook.shape, choice.parallelism)
+    build.check_layout(outlook.config, outlook.model_config, choice.parallelism)
     config = {**outlook.config, "activation_checkpointing": choice.activation_checkpointing}
     return build.traced_step(
         config,
-        outlook.shape,
+        outlook.model_config,
         layout,
         outlook.derived.precision,
         outlook.sample_cost,
@@ -225,8 +225,8 @@ def _figures(report: Report) -> Figures:
     derived, paced, trace = report.outlook.derived, report.planned.pace, report.planned.trace
     return {
         "fits": report.planned.fits,
-        "parameters": parameter_count(report.step.shape),
-        "vocabulary": report.step.shape.vocabulary,
+        "parameters": parameter_count(report.step.model_config),
+        "vocabulary": report.step.model_config.vocabulary,
         "accelerator": derived.accelerator,
         "world_size": derived.world_size,
         "precision": derived.precision,

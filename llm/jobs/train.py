@@ -62,13 +62,13 @@ def run(composed: Composed) -> int:
     say = print if launch.rank() == 0 else _nothing
     origin = build.origin(config, run)
     corpus = _corpus(config, origin, run, say)
-    shape = build.shape_for(config, origin, corpus)
-    job = Job(config, choices, run, origin, corpus, shape)
+    model_config = build.model_config_for(config, origin, corpus)
+    job = Job(config, choices, run, origin, corpus, model_config)
     # Whatever these refuse is refused before anything is written.
     _check_samples(job, say)
-    build.check_layout(config, shape, job.parallelism)
+    build.check_layout(config, model_config, job.parallelism)
     if config["adapter"] is not None:
-        say(_trained_share(build.model(config, shape)))
+        say(_trained_share(build.model(config, model_config)))
     try:
         return _train(job, say)
     finally:
@@ -88,7 +88,8 @@ def _check_samples(job: Job, say: Callable[[str], None]) -> None:
     if not job.train_view.size:
         shorter = (
             f"its training text has {len(job.corpus.train)} tokens, fewer than one window of "
-            f"model.context_length={job.shape.context_length} and its next token: add text, or shorten the context."
+            f"model.context_length={job.model_config.context_length} and its next token: add text, or shorten "
+            "the context."
         )
         raise DataError(f"Nothing of {job.corpus.name} is left to train on: {note or shorter}")
 
@@ -181,7 +182,7 @@ def _begin(job: Job, say: Callable[[str], None]) -> Decision:
     derived = derive(
         job.config,
         job.parallelism,
-        job.shape.context_length,
+        job.model_config.context_length,
         samples_per_epoch=job.train_view.size,
         known=known["derived"] if known else {},
     )
@@ -205,8 +206,8 @@ def _write_down(job: Job, derived: Derived, known: dict[str, Any], resumed_at: d
         **({"init_from": redacted_text(init_from)} if init_from else {}),
         identity={"data": corpus.fingerprint, "tokenizer": corpus.tokenizer_hash},
         data=corpus.record(),
-        model=job.shape.to_dict(),
-        parameters=parameter_count(job.shape),
+        model=job.model_config.to_dict(),
+        parameters=parameter_count(job.model_config),
         derived=derived.record(),
         environment=environment(),
         resumes=[*resumes, resumed_at] if resumed_at["checkpoint"] else resumes,
@@ -226,9 +227,9 @@ def _acting(job: Job) -> Choices:
 def _fit(job: Job, decision: Decision) -> int:
     derived = decision.derived
     if derived.accelerator == "cpu":
-        tune_malloc(largest_tensor(job.shape, derived.micro_batch_size))
+        tune_malloc(largest_tensor(job.model_config, derived.micro_batch_size))
     L.seed_everything(job.config["seed"] + launch.rank(), verbose=False)
-    net = build.model(job.config, job.shape)
+    net = build.model(job.config, job.model_config)
     stop, memory = StopRequest(), MemoryUse()
     planned = expected(job, derived, decision.step) if launch.rank() == 0 else {}
     try:

@@ -10,10 +10,12 @@ from llm.data.collators.base import Batch, SampleCost, TokenCounts
 from llm.model import ModelConfig
 
 
-def whole_context(shape: ModelConfig) -> TokenCounts:
+def whole_context(model_config: ModelConfig) -> TokenCounts:
     """What a sample takes that fills the context, and the source's where there is one."""
-    length = float(shape.context_length)
-    return TokenCounts(length, length, length, length if shape.architecture == "encoder_decoder" else 0.0)
+    length = float(model_config.context_length)
+    return TokenCounts(
+        length, length, length, length if model_config.architecture == "encoder_decoder" else 0.0
+    )
 
 
 def blanks(sample_cost: SampleCost, size: int) -> Iterator[Batch]:

@@ -154,7 +154,7 @@ class Planner:
         """Those of all weights."""
         step = self.make(Choice(STRATEGIES["single"], 1, None))
         with default_dtype(dtype):
-            return sum(parameter.nbytes for parameter in step.model(step.shape).parameters())
+            return sum(parameter.nbytes for parameter in step.model(step.model_config).parameters())
 
     def _largest(self, choice: Choice, enough: float = math.inf) -> Planned | None:
         """The choice with the largest micro-batch that fits, up to its own.

@@ -55,7 +55,7 @@ class Pace:
 def step_flops(step: TrainingStep, batch_size: int) -> float:
     """Operations of the model in an optimizer step, by all processes; what is computed twice counts once."""
     work = step.work
-    return batch_size * sequence_flops(step.shape, work.inputs, read=work.source, scored=work.targets)
+    return batch_size * sequence_flops(step.model_config, work.inputs, read=work.source, scored=work.targets)
 
 
 def twice_flops(step: TrainingStep, batch_size: int, checkpointing: Checkpointing) -> float:
@@ -63,7 +63,7 @@ def twice_flops(step: TrainingStep, batch_size: int, checkpointing: Checkpointin
     if not isinstance(checkpointing, int):
         return 0.0
     work = step.work
-    blocks = sequence_flops(step.shape, work.inputs, read=work.source, scored=0, training=False)
+    blocks = sequence_flops(step.model_config, work.inputs, read=work.source, scored=0, training=False)
     return batch_size * blocks / checkpointing
 
 

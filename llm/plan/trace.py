@@ -36,8 +36,8 @@ class TrainingStep:
     """What a training step is made of.
 
     Args:
-        model: gives the model of a shape, without storage.
-        shape: the model's.
+        model: gives the model of a config, without storage.
+        model_config: the model's.
         layout: how it lies over processes.
         objective: scores a batch by the model.
         optimizer: makes the optimizer of named parameters.
@@ -51,7 +51,7 @@ class TrainingStep:
     """
 
     model: Callable[[ModelConfig], Transformer]
-    shape: ModelConfig
+    model_config: ModelConfig
     layout: Layout
     objective: Callable[[nn.Module, Batch], Loss]
     optimizer: OptimizerFactory
@@ -83,7 +83,7 @@ class TrainingStep:
     @property
     def keeps_freed(self) -> bool:
         """Whether training on a CPU keeps what it frees."""
-        return is_kept(largest_tensor(self.shape, self.micro_batch_size))
+        return is_kept(largest_tensor(self.model_config, self.micro_batch_size))
 
     @property
     def traced_micro_batches(self) -> int:
@@ -151,11 +151,11 @@ def trace(step: TrainingStep, seconds: float = math.inf) -> Trace:
         TimeoutError: it takes more than `seconds`.
     """
     deadline = time.monotonic() + seconds
-    shape, length = step.shape, step.pattern_length
+    model_config, length = step.model_config, step.pattern_length
     shallow = 2 * (length + 1)
-    shallow += (shape.n_layers - shallow) % length
+    shallow += (model_config.n_layers - shallow) % length
     # Two shallow ones would take as long.
-    if shape.n_layers <= 2 * shallow + length or shape.architecture == "encoder_decoder":
+    if model_config.n_layers <= 2 * shallow + length or model_config.architecture == "encoder_decoder":
         return trace_all(step, deadline)
     depths = (_of_depth(step, shallow + extra) for extra in (0, length))
     less, more = (trace_all(one, deadline, gathers=False) for one in depths)
@@ -166,11 +166,11 @@ def trace(step: TrainingStep, seconds: float = math.inf) -> Trace:
 def _with_gathered(traced: Trace, step: TrainingStep, deadline: float) -> Trace:
     """With what stage 3 gathers of all layers, which is on no line: it keeps and fetches so many values at a time."""
     with default_dtype(step.dtype):
-        held, sent = gathered(step.model(step.shape), step.layout, deadline)
+        held, sent = gathered(step.model(step.model_config), step.layout, deadline)
 
     def at(moment: str) -> int:
         what, _, index = moment.partition(" ")
-        return held[f"{what} {int(index) % step.shape.n_layers}" if index else what].buffers
+        return held[f"{what} {int(index) % step.model_config.n_layers}" if index else what].buffers
 
     return dataclasses.replace(
         traced,
@@ -183,13 +183,13 @@ def _with_gathered(traced: Trace, step: TrainingStep, deadline: float) -> Trace:
 
 
 def _of_depth(step: TrainingStep, n_layers: int) -> TrainingStep:
-    return dataclasses.replace(step, shape=dataclasses.replace(step.shape, n_layers=n_layers))
+    return dataclasses.replace(step, model_config=dataclasses.replace(step.model_config, n_layers=n_layers))
 
 
 def _extrapolated(less: Trace, more: Trace, shallow: int, step: TrainingStep) -> Trace:
     """The trace of all layers, on the line through those of `shallow` layers and of a pattern more."""
     length, ends = step.pattern_length, step.pattern_length + 1
-    times = (step.shape.n_layers - shallow) / length
+    times = (step.model_config.n_layers - shallow) / length
     near, far = (_by_end(one.peaks, shallow + extra, ends) for one, extra in ((less, 0), (more, length)))
     peaks = {moment: _line(near[moment], far[moment], times) for moment in near if moment in far}
     sent, once = (
@@ -230,7 +230,7 @@ def trace_all(step: TrainingStep, deadline: float = math.inf, gathers: bool = Tr
     """
     attention = attention_of(step.layout.accelerator)
     with step.layout.processes() as meshes, default_dtype(step.dtype), attention:
-        net = step.model(step.shape)
+        net = step.model(step.model_config)
         step.layout.split(net, meshes, step.precision)
         # Only now, since FSDP2 takes every parameter apart into as many pieces as there are processes.
         heap = Heap(step.keeps_freed) if step.layout.accelerator == "cpu" else None

@@ -101,9 +101,13 @@ def compiles_for_cpu() -> bool:
     return cpp_compiler() is not None and Path(sysconfig.get_paths()["include"], "Python.h").is_file()
 
 
-def largest_tensor(shape: ModelConfig, micro_batch_size: int) -> int:
+def largest_tensor(model_config: ModelConfig, micro_batch_size: int) -> int:
     """The bytes of the largest tensor of a training step: the embedding, or the logits of a micro-batch, in float32."""
-    return 4 * shape.vocabulary * max(shape.d_model, micro_batch_size * shape.context_length)
+    return (
+        4
+        * model_config.vocabulary
+        * max(model_config.d_model, micro_batch_size * model_config.context_length)
+    )
 
 
 def _cpu_flags() -> set[str]:

@@ -34,12 +34,12 @@ def test_sources_and_targets_are_the_pairs_and_answers_those_of_a_chat(tmp_path)
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     source = Conversing(JsonLines([f"{tmp_path}/a.jsonl"], "source", "target", validation_share=1.0))
     stream = prepare(source, Chatting(), tmp_path / "shards", processes=1).validation
-    shape = ModelConfig(
+    config = ModelConfig(
         d_model=32, n_layers=1, n_heads=2, d_ff=48, vocab_size=TOKENIZER.vocab_size, context_length=64
     )
-    model = Transformer(shape)
+    model = Transformer(config)
     init_weights(model, 0)
-    collate = ConversationCollator(Setting(TOKENIZER, 0, shape))
+    collate = ConversationCollator(Setting(TOKENIZER, 0, config))
     read, written, targets = answered_beside_targets(
         model, collate.samples(stream, 64, 0), TOKENIZER, limit=5
     )

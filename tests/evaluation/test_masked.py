@@ -28,7 +28,7 @@ class Stream:
 
 @pytest.fixture(scope="module")
 def model():
-    shape = ModelConfig(
+    config = ModelConfig(
         architecture="encoder",
         d_model=16,
         n_layers=2,
@@ -37,7 +37,7 @@ def model():
         vocab_size=31,
         init_std=0.5,
     )
-    model = Transformer(shape).double()
+    model = Transformer(config).double()
     init_weights(model, 0)
     return model.eval()
 

@@ -13,7 +13,7 @@ from llm.model.attention import composed_attention, composes_faster
 CONFIG = ModelConfig(
     d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, context_length=32, vocab_size=61, init_std=0.3
 )
-SHAPES = {
+CONFIGS = {
     "tied, no biases": CONFIG,
     "untied": dataclasses.replace(CONFIG, tie_embeddings=False),
     "soft cap": dataclasses.replace(CONFIG, logit_soft_cap=2.0),
@@ -40,7 +40,7 @@ def ids(rows, length):
 
 
 @pytest.mark.parametrize("rows", [1, 8])
-@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_packed_logits_and_tokens_are_the_plain_ones(config, rows):
     plain, packed = both(config, torch.float32, rows)
     assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_packing import SHAPES
+from test_packing import CONFIGS
 from torch.nn import functional as F
 
 from llm.errors import ConfigError
@@ -122,7 +122,7 @@ def test_gelu_by_the_logistic_function_is_the_same():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_every_matrix_is_replaced_by_its_own(config, rotates):
     model = Transformer(config).eval()
     init_weights(model, seed=0)

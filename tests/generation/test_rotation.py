@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_packing import CONFIG, SHAPES
+from test_packing import CONFIG, CONFIGS
 
 from llm.adapter import Switched
 from llm.generation.rotation import BLOCK, RotatedLinear, Rotation, rotate_stream
@@ -13,7 +13,7 @@ from llm.model import Transformer, init_weights
 from tests.small_models import shaken
 
 WIDE = dataclasses.replace(CONFIG, d_model=128)  # rotated by blocks of 16, and so are heads of 32
-ROTATABLE = {name: config for name, config in SHAPES.items() if config.residual != "post"} | {
+ROTATABLE = {name: config for name, config in CONFIGS.items() if config.residual != "post"} | {
     "layer norms": dataclasses.replace(CONFIG, norm="layer"),
     "layer norms with biases": dataclasses.replace(CONFIG, norm="layer", norm_bias=True, mlp_bias=True),
     "norm of embeddings": dataclasses.replace(CONFIG, norm="layer", embedding_norm=True),
@@ -81,7 +81,7 @@ def with_adapter():
 
 
 LEFT_ALONE = {
-    "post-norm": lambda: model_of(dataclasses.replace(SHAPES["post-norm"], d_model=128)),
+    "post-norm": lambda: model_of(dataclasses.replace(CONFIGS["post-norm"], d_model=128)),
     "two stacks": lambda: model_of(
         dataclasses.replace(WIDE, architecture="encoder_decoder", n_encoder_layers=2)
     ),

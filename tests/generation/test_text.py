@@ -129,7 +129,7 @@ def test_translations_of_sources_of_several_lengths_are_those_of_transformers():
 
     from llm.hub import to_huggingface
 
-    shape = ModelConfig(
+    config = ModelConfig(
         architecture="encoder_decoder",
         d_model=32,
         n_layers=2,
@@ -147,9 +147,9 @@ def test_translations_of_sources_of_several_lengths_are_those_of_transformers():
         scale_embeddings=True,
         init_std=0.3,
     )
-    model = Transformer(shape).eval()
+    model = Transformer(config).eval()
     init_weights(model, 0)
-    state, keys = to_huggingface(model, shape, model_type="marian")
+    state, keys = to_huggingface(model, config, model_type="marian")
     theirs = MarianMTModel(AutoConfig.for_model(**keys)).eval()
     theirs.load_state_dict(state, strict=False)
     sources = ["a short one", "one that is rather longer", "x"]

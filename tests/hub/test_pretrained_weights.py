@@ -37,8 +37,8 @@ def mean_pooled(hidden_btd, mask_bt):
 
 
 def test_minilm_embeds_as_bert_model_does(minilm):
-    shape, state = from_huggingface(minilm)
-    ours = Transformer(shape).eval()
+    config, state = from_huggingface(minilm)
+    ours = Transformer(config).eval()
     ours.load_state_dict(state)
     theirs = BertModel.from_pretrained(minilm).eval()
     batch = AutoTokenizer.from_pretrained(minilm)(TEXTS, padding=True, return_tensors="pt")

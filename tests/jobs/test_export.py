@@ -173,9 +173,9 @@ def test_a_classifier_keeps_its_labels(tiny, tmp_path, capsys, monkeypatch):
     assert main(["generate", f"run={tmp_path}/runs/c", "prompt=so good 7"]) == 0
     told = dict(reversed(line.split()) for line in capsys.readouterr().out.splitlines())
     assert told == {label: f"{scores[number]:.3f}" for number, label in model.config.id2label.items()}
-    shape, state = from_huggingface(tmp_path / "c")
+    model_config, state = from_huggingface(tmp_path / "c")
     net, _ = build.trained_model(Run.open(tmp_path / "runs/c"), None)
-    assert shape.labels == net.config.labels
+    assert model_config.labels == net.config.labels
     assert all(torch.equal(state[key], tensor) for key, tensor in net.state_dict().items())
     # A decoder's head for labels has a bias, and theirs has none.
     assert main(["train", *labelled, *recipe, "name=d", "model=gpt_nano"]) == 0

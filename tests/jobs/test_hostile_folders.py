@@ -273,10 +273,10 @@ def write_hub(folder: Path) -> None:
     )
     bpe.train_from_iterator(["def spam(eggs): return eggs\n"], trainer)
     bpe.save(str(folder / "tokenizer.json"))
-    shape = ModelConfig(
+    model_config = ModelConfig(
         d_model=16, n_layers=1, n_heads=1, d_ff=32, context_length=32, vocab_size=bpe.get_vocab_size()
     )
-    theirs, config = to_huggingface(Transformer(shape), shape, model_type="llama")
+    theirs, config = to_huggingface(Transformer(model_config), model_config, model_type="llama")
     save_file({name: t.clone().contiguous() for name, t in theirs.items()}, folder / "model.safetensors")
     write_json(folder / "config.json", config)
     write_json(folder / "tokenizer_config.json", {"eos_token": "<eos>"})

@@ -185,8 +185,8 @@ def test_a_shorter_context_is_that_of_the_run(llama, tiny, tmp_path, capsys):
     words = [word for word in tiny if not word.startswith(("model.", "tokenizer"))]
     start = [*words, f"init_from={llama}", "name=a"]
     assert main(["train", *start, "context_length=16", "trainer.max_steps=1"]) == 0
-    shape, _ = checkpoint.read_model(checkpoint.find(tmp_path / "runs/a/checkpoints", None))
-    assert shape.context_length == 16
+    model_config, _ = checkpoint.read_model(checkpoint.find(tmp_path / "runs/a/checkpoints", None))
+    assert model_config.context_length == 16
     record = json.loads((tmp_path / "runs/a/run.json").read_text())
     assert record["init_from"] == str(llama)
     assert {"model", "tokenizer", "debug"}.isdisjoint(record["choices"])
@@ -206,10 +206,10 @@ def test_learned_positions_are_cut_with_the_context(tiny, tmp_path):
     words = [word for word in kept if not word.startswith(("model", "tokenizer"))]
     cut = [*words, f"init_from={tmp_path}/runs/a", "context_length=8", "name=b", "trainer.max_steps=1"]
     assert main(["train", *cut, "optimizer.lr=1e-30"]) == 0
-    (whole, before), (shape, after) = (
+    (whole, before), (shortened, after) = (
         checkpoint.read_model(checkpoint.find(tmp_path / f"runs/{name}/checkpoints", None)) for name in "ab"
     )
-    assert (whole.context_length, shape.context_length) == (32, 8)
+    assert (whole.context_length, shortened.context_length) == (32, 8)
     name = "embedding.positions.weight"
     torch.testing.assert_close(after[name], before[name][:8], rtol=0, atol=0)
 

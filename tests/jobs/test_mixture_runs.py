@@ -53,10 +53,10 @@ def test_losses_are_told_apart_as_a_split_by_hand_does(words, tmp_path, capsys):
     assert main(["train", *words, *every, "name=a"]) == 0
     run = Run.open(tmp_path / "runs/a")
     mixture = open_text(run.begun["data"])
-    shape, _ = checkpoint.read_model(checkpoint.find(run.checkpoints, None))
-    net = Transformer(shape)
+    model_config, _ = checkpoint.read_model(checkpoint.find(run.checkpoints, None))
+    net = Transformer(model_config)
     init_weights(net, 1337)
-    collate = CausalCollator(Setting(mixture.tokenizer, 1337, shape))
+    collate = CausalCollator(Setting(mixture.tokenizer, 1337, model_config))
     samples = samples_of(collate, mixture.train, 32, 1337)
     windows = torch.from_numpy(samples.training(np.arange(8)))
     sources = samples.order.place(np.arange(8))[0]

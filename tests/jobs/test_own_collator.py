@@ -101,6 +101,18 @@ def test_one_of_an_earlier_version_is_told_the_new_names():
         tasks.collator(naming("Earlier"), None, ModelConfig(vocab_size=8))
 
 
+class EarlierSetting(CausalCollator):
+    """Reads the model's config by the name of an earlier version."""
+
+    def __init__(self, setting):
+        self.longest = setting.shape.context_length
+
+
+def test_one_that_reads_a_setting_of_an_earlier_version_is_told_the_new_name():
+    with pytest.raises(ConfigError, match=r"task\.collator: .*Setting: shape is model_config now"):
+        tasks.collator(naming("EarlierSetting"), None, ModelConfig(vocab_size=8))
+
+
 class OwnWindows(Windows):
     """Ours, under another name."""
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llm.errors import ConfigError
-from llm.generation import BatchEngine, generate
+from llm.generation import BatchEngine, Request, generate
 from llm.model import ModelConfig, Transformer, init_weights
 
 CONFIG = ModelConfig(
@@ -76,9 +76,15 @@ def test_a_cached_prompt_is_a_prefix():
     assert not torch.equal(steps, causal)
 
 
-def test_what_reads_prompts_in_parts_refuses_it():
-    with pytest.raises(ConfigError, match="reads each prompt whole"):
-        BatchEngine(make(), rows=2)
+@torch.no_grad()
+def test_prompts_in_a_batch_are_prefixes_too():
+    model, prompts = make(), [TOKENS_BT[0, :5].tolist(), TOKENS_BT[1, :9].tolist()]
+    found: dict[int, list[int]] = {5: [], 9: []}
+    for token in BatchEngine(model, rows=2).run([Request(prompt, 6) for prompt in prompts]):
+        found[len(token.request.prompt)].append(token.id)
+    for prompt in prompts:
+        alone = torch.cat(list(generate(model, torch.tensor([prompt]), max_new_tokens=6)))
+        assert found[len(prompt)] == alone.tolist()
 
 
 def test_it_is_for_decoders():

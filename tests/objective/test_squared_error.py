@@ -27,8 +27,8 @@ class Told(torch.nn.Module):
 
 
 def test_the_loss_is_in_variances_and_leaves_nothing_out_of_it():
-    shape = ModelConfig(architecture="encoder", labels=("number",), labelled="number")
-    batch = NumberCollator(Setting(TOKENIZER, 0, shape))([pair("a", "-1.5"), NOTHING], np.arange(2))
+    config = ModelConfig(architecture="encoder", labels=("number",), labelled="number")
+    batch = NumberCollator(Setting(TOKENIZER, 0, config))([pair("a", "-1.5"), NOTHING], np.arange(2))
     assert batch.targets_bk[0].item() == -1.5
     assert math.isnan(batch.targets_bk[1].item())
     loss = SquaredError()(Told(), batch)

@@ -24,7 +24,7 @@ from llm.plan.time import pace, twice_flops, update_seconds
 from llm.train.parallelism import STRATEGIES
 
 
-def shape(name, vocab_size):
+def model_config(name, vocab_size):
     keys = compose("train", [f"model={name}"]).config["model"]
     return ModelConfig.from_dict({**keys, "vocab_size": vocab_size})
 
@@ -36,7 +36,7 @@ def step(config, strategy="single", processes=1, **changes):
     return TrainingStep(None, config, layout, None, None, work=work, batches=None, **(keys | changes))
 
 
-GPT3 = functools.cache(lambda: shape("gpt3_175b", 50257))
+GPT3 = functools.cache(lambda: model_config("gpt3_175b", 50257))
 
 
 def test_gpt_3_as_its_paper_has_it():
@@ -63,7 +63,7 @@ def test_chinchilla():
     [("llama_8b", 8192, 2973, 0.582)],
 )
 def test_operations_are_counted_as_others_count_them(name, length, tokens_per_second, mfu):
-    config = dataclasses.replace(shape(name, 128256), context_length=length)
+    config = dataclasses.replace(model_config(name, 128256), context_length=length)
     # They count the embedding's look-up as a product.
     each = step_flops(step(config), 1) / length + 6 * config.vocab_size * config.d_model
     assert each * tokens_per_second / 312e12 == pytest.approx(mfu, rel=0.01)
@@ -79,7 +79,7 @@ def test_every_block_again_is_a_forward_pass_of_the_blocks_more():
 
 H = Hardware("cuda", 80, 1000, 60, memory_gb_per_s=1000, node_gb_per_s=100, network_gb_per_s=10)
 TRACE = Trace({"update": Memory(weights=10**9, gradients=10**9, optimizer=2 * 10**9)}, {"data": 5e9})
-NANO = functools.cache(lambda: shape("gpt_nano", 512))
+NANO = functools.cache(lambda: model_config("gpt_nano", 512))
 
 
 def test_what_is_sent_once_a_step_is_counted_once():

@@ -22,32 +22,32 @@ from llm.train.optimizers import Muon, adamw
 from llm.train.parallelism import STRATEGIES
 from llm.train.zero import frozen_share
 
-SHAPE = ModelConfig(d_model=64, n_layers=3, n_heads=4, n_kv_heads=2, context_length=128, vocab_size=500)
-SHALLOW = dataclasses.replace(SHAPE, n_layers=1)
+CONFIG = ModelConfig(d_model=64, n_layers=3, n_heads=4, n_kv_heads=2, context_length=128, vocab_size=500)
+SHALLOW = dataclasses.replace(CONFIG, n_layers=1)
 # norms 2 x 64 a layer and 64, attention 64 x 64 x 2 + 64 x 32 x 2, feed-forward 3 x 64 x 192
 PARAMETERS = 500 * 64 + 64 + 3 * (2 * 64 + 12288 + 36864)
 ADAMW = functools.partial(adamw, lr=1e-3)
 MUON = functools.partial(Muon, lr=1e-3)
 
 
-def model(shape, checkpointing=None):
+def model(config, checkpointing=None):
     with torch.device("meta"):
-        net = Transformer(shape)
+        net = Transformer(config)
     apply_activation_checkpointing(net, checkpointing)
     return net
 
 
-def filled(shape, extra_fields=()):
+def filled(config, extra_fields=()):
     """Gives batches of samples that fill the context."""
-    whole = whole_context(shape)
+    whole = whole_context(config)
     return functools.partial(blanks, SampleCost(whole, whole, extra_fields))
 
 
-def step(shape=SHAPE, strategy="single", processes=1, tensor=1, checkpointing=None, **changes):
+def step(config=CONFIG, strategy="single", processes=1, tensor=1, checkpointing=None, **changes):
     keys = {
         "layout": Layout(dataclasses.replace(STRATEGIES[strategy], tensor_parallel_size=tensor), processes),
         "model": functools.partial(model, checkpointing=checkpointing),
-        "batches": filled(shape),
+        "batches": filled(config),
         "optimizer": ADAMW,
         "precision": "32-true",
         "micro_batch_size": 4,
@@ -56,9 +56,9 @@ def step(shape=SHAPE, strategy="single", processes=1, tensor=1, checkpointing=No
         "steps": 2,
     }
     return TrainingStep(
-        shape=shape,
+        model_config=config,
         objective=CrossEntropy(),
-        work=whole_context(shape),
+        work=whole_context(config),
         **(keys | changes),
     )
 
@@ -67,7 +67,7 @@ def test_state_is_counted_as_by_hand():
     update = trace_all(step()).peaks["update"]
     assert update.weights == update.gradients == 4 * PARAMETERS
     moments = 8 * PARAMETERS
-    steps = 4 * len(list(model(SHAPE).parameters()))
+    steps = 4 * len(list(model(CONFIG).parameters()))
     assert update.optimizer == moments + steps
 
 
@@ -75,8 +75,8 @@ def test_state_is_counted_as_by_hand():
 def test_of_an_adapter_what_is_trained_alone_has_gradients(quantize):
     lora = Lora(rank=4, quantize=quantize)
 
-    def adapted(shape):
-        net = model(shape)
+    def adapted(config):
+        net = model(config)
         lora.attach(net)
         return net
 
@@ -95,8 +95,8 @@ def test_of_an_adapter_what_is_trained_alone_has_gradients(quantize):
 
 @pytest.mark.parametrize("quantize", [None, "int8", "nf4"])
 def test_adapters_are_traced_where_each_matrix_is_split(quantize):
-    def adapted(shape):
-        net = model(shape)
+    def adapted(config):
+        net = model(config)
         Lora(rank=4, dora=True, quantize=quantize).attach(net)
         return net
 
@@ -121,10 +121,10 @@ def test_muon_is_traced_too():
     assert 4 * PARAMETERS < update.optimizer < 8 * PARAMETERS
 
 
-def really_allocated(shape, checkpointing, precision, batch):
+def really_allocated(config, checkpointing, precision, batch):
     """The most bytes that torch's allocator had given out in two steps on real tensors."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        net = Transformer(shape)
+        net = Transformer(config)
         init_weights(net, 0)
         apply_activation_checkpointing(net, checkpointing)
         optimizer = ADAMW(net.named_parameters())
@@ -149,7 +149,7 @@ def test_the_peak_is_what_torch_gives_out(checkpointing, precision, micro_batch_
     said = trace_all(
         step(checkpointing=checkpointing, precision=precision, micro_batch_size=micro_batch_size)
     ).peak.tensors
-    taken = really_allocated(SHAPE, checkpointing, precision, next(filled(SHAPE)(micro_batch_size)))
+    taken = really_allocated(CONFIG, checkpointing, precision, next(filled(CONFIG)(micro_batch_size)))
     assert said == pytest.approx(taken, rel=0.1)
 
 
@@ -161,12 +161,12 @@ MASKED = {
 
 @pytest.mark.parametrize("architecture", MASKED)
 def test_masks_dropout_and_learned_biases_take_what_torch_gives_out(architecture):
-    shape = dataclasses.replace(
-        SHAPE, architecture=architecture, position="relative", dropout=0.1, n_kv_heads=4
+    config = dataclasses.replace(
+        CONFIG, architecture=architecture, position="relative", dropout=0.1, n_kv_heads=4
     )
-    batch = filled(shape, MASKED[architecture])
-    said = trace_all(step(shape, batches=batch)).peak.tensors
-    assert said == pytest.approx(really_allocated(shape, None, "32-true", next(batch(4))), rel=0.1)
+    batch = filled(config, MASKED[architecture])
+    said = trace_all(step(config, batches=batch)).peak.tensors
+    assert said == pytest.approx(really_allocated(config, None, "32-true", next(batch(4))), rel=0.1)
 
 
 @pytest.mark.parametrize("strategy", ["single", "fsdp"])
@@ -178,8 +178,8 @@ def test_a_trace_that_takes_too_long_is_given_up(strategy):
 
 
 def test_a_trace_is_given_up_at_any_moment_without_an_end_to_the_process(monkeypatch):
-    shape = dataclasses.replace(SHALLOW, architecture="encoder")
-    late = step(shape, batches=filled(shape, MASKED["encoder"]))
+    config = dataclasses.replace(SHALLOW, architecture="encoder")
+    late = step(config, batches=filled(config, MASKED["encoder"]))
     for moment in itertools.count():
         looks = itertools.count()
         clock = SimpleNamespace(monotonic=lambda looks=looks, moment=moment: float(next(looks) > moment))
@@ -187,7 +187,7 @@ def test_a_trace_is_given_up_at_any_moment_without_an_end_to_the_process(monkeyp
         with contextlib.suppress(TimeoutError):
             assert trace_all(late, deadline=0.5).peak.total > 0
             break
-    assert moment > 2 * shape.n_layers
+    assert moment > 2 * config.n_layers
 
 
 def test_a_cpu_keeps_gaps_between_tensors_and_an_accelerator_does_not():
@@ -200,20 +200,20 @@ def test_a_cpu_keeps_gaps_between_tensors_and_an_accelerator_does_not():
 
 
 def test_an_accelerators_attention_keeps_no_scores():
-    shape = dataclasses.replace(SHAPE, architecture="encoder", dropout=0.1, n_kv_heads=4)
+    config = dataclasses.replace(CONFIG, architecture="encoder", dropout=0.1, n_kv_heads=4)
     batch, layouts = (
-        filled(shape, ("documents_bt",)),
+        filled(config, ("documents_bt",)),
         (Layout(STRATEGIES["single"], accelerator=a) for a in ("cpu", "cuda")),
     )
-    cpu, cuda = (trace_all(step(shape, batches=batch, layout=layout)).peak.activations for layout in layouts)
+    cpu, cuda = (trace_all(step(config, batches=batch, layout=layout)).peak.activations for layout in layouts)
     # A block's scores, and what dropout leaves of them, in float32.
     scores = 4 * 4 * 128 * 128 * 4
-    assert cpu - cuda > 2 * scores * shape.n_layers
+    assert cpu - cuda > 2 * scores * config.n_layers
 
 
 def test_frozen_weights_have_no_gradient():
-    def half_frozen(shape):
-        net = model(shape)
+    def half_frozen(config):
+        net = model(config)
         net.stack.requires_grad_(False)
         return net
 
@@ -235,8 +235,8 @@ def test_zero_1_shares_the_update():
 
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
 def test_what_zero_rounds_of_frozen_weights_is_kept_beside_it(accelerator):
-    def adapted(shape):
-        net = model(shape)
+    def adapted(config):
+        net = model(config)
         Lora(rank=4).attach(net)
         return net
 
@@ -246,7 +246,7 @@ def test_what_zero_rounds_of_frozen_weights_is_kept_beside_it(accelerator):
         for precision in ("bf16-mixed", "bf16-true")
     )
     # Of every second parameter, by their order, in float32: what the strategy itself copies of such a model.
-    net = Transformer(SHAPE)
+    net = Transformer(CONFIG)
     Lora(rank=4).attach(net)
     copied = sum(copy.nbytes for copy in frozen_share(net, 0, 2).values())
     assert 4 * PARAMETERS / 3 < copied < 4 * PARAMETERS
@@ -289,7 +289,7 @@ def test_what_is_offloaded_is_the_hosts():
 )
 def test_a_deep_model_is_on_the_line_through_two_shallow_ones(strategy, checkpointing):
     # Deeper than two shallow ones together.
-    deep = dataclasses.replace(SHAPE, n_layers=20 if checkpointing == 3 else 10)
+    deep = dataclasses.replace(CONFIG, n_layers=20 if checkpointing == 3 else 10)
     processes = 2 if strategy == "fsdp" else 1
     whole = step(deep, strategy, processes, checkpointing=checkpointing, steps=MEASURED_STEPS)
     counted, traced = trace(whole), trace_all(whole)
@@ -327,8 +327,8 @@ def test_a_thousand_processes_need_no_second_one():
 
 def test_the_first_trace_of_a_process_is_as_any_other():
     # No other test has this shape, of which DTensor remembers what it needs to know.
-    shape = dataclasses.replace(SHAPE, d_model=72, n_heads=6, n_kv_heads=6)
-    first, again = (trace_all(step(shape, "fsdp_tp", 4, tensor=2, steps=MEASURED_STEPS)) for _ in range(2))
+    config = dataclasses.replace(CONFIG, d_model=72, n_heads=6, n_kv_heads=6)
+    first, again = (trace_all(step(config, "fsdp_tp", 4, tensor=2, steps=MEASURED_STEPS)) for _ in range(2))
     assert first.peaks == again.peaks
     assert first.peak.total == again.peak.total
 
@@ -337,7 +337,9 @@ LENGTHS = {"s": 32, "l": 128}
 
 
 def test_each_micro_batch_has_its_own_shape():
-    works = {name: whole_context(dataclasses.replace(SHAPE, context_length=n)) for name, n in LENGTHS.items()}
+    works = {
+        name: whole_context(dataclasses.replace(CONFIG, context_length=n)) for name, n in LENGTHS.items()
+    }
     known = {name: next(blanks(SampleCost(work, work), 4)) for name, work in works.items()}
 
     def peak(order):
@@ -355,4 +357,4 @@ def test_tracing_leaves_the_default_dtype_alone():
 
 @pytest.mark.parametrize("architecture", ["encoder", "encoder_decoder"])
 def test_every_architecture_is_traced(architecture):
-    assert trace(step(dataclasses.replace(SHAPE, architecture=architecture))).peak.activations > 0
+    assert trace(step(dataclasses.replace(CONFIG, architecture=architecture))).peak.activations > 0

@@ -182,7 +182,7 @@ def test_which_kinds_are_names(kind, named):
 def test_our_yardstick_finds_what_our_server_finds(server, models, tmp_path, monkeypatch):
     namer = models["namer"]
     texts = ["Ann saw New York .", "é Rome is a city", "Byron read Notes on it"]
-    told = tagged_words(namer.model, namer.tokenizer, texts)
+    told = [tagged_words(namer.model, namer.tokenizer, text) for text in texts]
     predicted = [[word.tag for word in words] for words in told]
     people = [[tag if tag.endswith("PER") else "O" for tag in tags] for tags in predicted]
     assert sum(tag == "B-PER" for tags in people for tag in tags) > 1

@@ -5,7 +5,7 @@ Shapes: b batch, t time, k targets in a row, s time of a source.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from llm.data.corpus import TokenStream
 from llm.data.sampling.view import SampleView
 from llm.data.sampling.windows import Windows
+from llm.errors import ConfigError
 from llm.model import ModelConfig
 from llm.tokenizer import Tokenizer
 
@@ -76,7 +77,19 @@ class Setting:
 
     tokenizer: Tokenizer
     seed: int
-    shape: ModelConfig
+    model_config: ModelConfig
+
+    @property
+    def shape(self) -> NoReturn:
+        """What `model_config` was called before: it tells a collator from then the new name.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "task.collator: your collator has another name than llm.data.collators.base.Setting: "
+            "shape is model_config now."
+        )
 
 
 class TokenCounts(NamedTuple):
@@ -123,8 +136,8 @@ ScoredBy = Literal["tokens", "hidden_tokens", "targets"]
 class Collator(Protocol):
     """Makes batches of samples.
 
-    Its class may have a method `shaped`, which says what the task asks of a model's shape (see `LabelCollator.shaped`), an
-    attribute `of_preferences`, true where a source's chats are read as preferences, and an attribute `mixes`, true where
+    Its class may have a method `shaped`, which says what the task asks of a model's config (see `LabelCollator.shaped`),
+    an attribute `of_preferences`, true where a source's chats are read as preferences, and an attribute `mixes`, true where
     samples of several sources may stand in one batch, as data=mixture puts them there; a function that makes collators says
     so by the classes that it is annotated to return. A collator of windows may have a method `window_tokens` (see
     `WindowCollator`). How eval=perplexity scores held-out text a class says by an attribute `scored_by` (see `scored_by`).

@@ -94,6 +94,6 @@ def pair_collator(setting: Setting, *, source_share: float = 0.75) -> PairCollat
         setting: the run's.
         source_share: how much of a decoder's context a source may take.
     """
-    if setting.shape.architecture == "decoder":
+    if setting.model_config.architecture == "decoder":
         return JoinedPairCollator(setting, source_share=source_share)
     return PairCollator(setting)

@@ -52,12 +52,12 @@ class LabelCollator:
     extra_fields = ("documents_bt",)
 
     def __init__(self, setting: Setting) -> None:
-        self.tokenizer, self.shape = setting.tokenizer, setting.shape
-        self.label_ids = {label: id_ for id_, label in enumerate(setting.shape.labels)}
+        self.tokenizer, self.model_config = setting.tokenizer, setting.model_config
+        self.label_ids = {label: id_ for id_, label in enumerate(setting.model_config.labels)}
 
     @classmethod
-    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
-        """`shape` with the head that the training text `stream` asks for."""
+    def shaped(cls, model_config: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`model_config` with the head that the training text `stream` asks for."""
         raise NotImplementedError
 
     def label_id(self, label: str) -> int:
@@ -93,11 +93,11 @@ class TextLabelCollator(LabelCollator):
         self.label_ids = {label.strip(): id_ for label, id_ in self.label_ids.items()}
 
     @classmethod
-    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
-        """`shape` with a label for each that the pairs of `stream` have, and BERT's pooler."""
-        pooler = shape.architecture == "encoder"
+    def shaped(cls, model_config: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`model_config` with a label for each that the pairs of `stream` have, and BERT's pooler."""
+        pooler = model_config.architecture == "encoder"
         labels = labels_of(stream, tokenizer)
-        return dataclasses.replace(shape, labels=labels, labelled="text", pooler=pooler)
+        return dataclasses.replace(model_config, labels=labels, labelled="text", pooler=pooler)
 
     def samples(self, stream: TokenStream, length: int, seed: int) -> LabelledTexts:
         """A stream of texts and labels."""
@@ -110,16 +110,18 @@ class TextLabelCollator(LabelCollator):
 
     def longest_tokens(self, view: LabelledTexts) -> TokenCounts:
         """The longest text's, with the marks around it."""
-        length = padded(view.most_read + 1, self.shape.context_length)
+        length = padded(view.most_read + 1, self.model_config.context_length)
         return TokenCounts(length, length, 1.0)
 
     def __call__(self, pairs: list[Pair], indices_b: np.ndarray) -> Batch:
         """The batch of texts, padded to the longest."""
-        longest = self.shape.context_length
+        longest = self.model_config.context_length
         texts = [framed(self.tokenizer, pair.source_s[:-1].tolist(), longest) for pair in pairs]
         tokens_bt = filled([np.array(text) for text in texts], padded_length(texts, longest), PADDING)
         lengths_b = (tokens_bt != PADDING).sum(axis=1)
-        positions_b = np.zeros_like(indices_b) if self.shape.architecture == "encoder" else lengths_b - 1
+        positions_b = (
+            np.zeros_like(indices_b) if self.model_config.architecture == "encoder" else lengths_b - 1
+        )
         return Batch.of(
             tokens_bt=np.where(tokens_bt == PADDING, self.tokenizer.end_of_text, tokens_bt),
             targets_bk=np.array([[self.target(pair)] for pair in pairs]),
@@ -139,17 +141,17 @@ class NumberCollator(TextLabelCollator):
     """A number is predicted for a whole text, where `TextLabelCollator` has a label; a pair of nothing has NaN."""
 
     @classmethod
-    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
-        """`shape` with a score for the number, and what standardizes it; BERT's pooler."""
+    def shaped(cls, model_config: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`model_config` with a score for the number, and what standardizes it; BERT's pooler."""
         view = Pairs(stream, len(stream) + 1, 0, tokenizer.end_of_text)
         values = np.array([_value(tokenizer, view.pair(index)) for index in range(view.size)])
         if not values.std() > 0:
             raise DataError("The numbers of the training text are all the same: there is nothing to learn.")
         return dataclasses.replace(
-            shape,
+            model_config,
             labels=("number",),
             labelled="number",
-            pooler=shape.architecture == "encoder",
+            pooler=model_config.architecture == "encoder",
             number_mean=float(values.mean()),
             number_std=float(values.std()),
         )

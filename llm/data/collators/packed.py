@@ -131,7 +131,7 @@ class PackedCollator(ABC):
     extra_fields = ("documents_bt",)
 
     def __init__(self, setting: Setting) -> None:
-        self.tokenizer, self.longest = setting.tokenizer, setting.shape.context_length
+        self.tokenizer, self.longest = setting.tokenizer, setting.model_config.context_length
 
     @abstractmethod
     def samples(self, stream: TokenStream, length: int, seed: int) -> Packed:

@@ -134,7 +134,7 @@ class PairCollator:
     extra_fields = ("source_documents_bs",)
 
     def __init__(self, setting: Setting) -> None:
-        self.end_of_text, self.longest = setting.tokenizer.end_of_text, setting.shape.context_length
+        self.end_of_text, self.longest = setting.tokenizer.end_of_text, setting.model_config.context_length
         self.start = start_token(setting.tokenizer)
 
     def samples(self, stream: TokenStream, length: int, seed: int) -> Pairs:

@@ -123,7 +123,7 @@ class PreferenceCollator:
 
     def __init__(self, setting: Setting, *, too_long: TooLong = "cut") -> None:
         self.too_long = check_too_long(too_long)
-        self.tokenizer, self.longest = setting.tokenizer, setting.shape.context_length
+        self.tokenizer, self.longest = setting.tokenizer, setting.model_config.context_length
         self.log_probabilities: LogProbabilities = {}
 
     def with_reference(self, log_probabilities: LogProbabilities) -> Self:

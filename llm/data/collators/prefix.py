@@ -58,9 +58,9 @@ class PrefixCollator(CausalCollator):
         return PrefixWindows(stream, length, seed)
 
     @classmethod
-    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
-        """`shape` of a decoder that reads a prompt on both sides."""
-        return dataclasses.replace(shape, prefix_lm=True)
+    def shaped(cls, model_config: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`model_config` of a decoder that reads a prompt on both sides."""
+        return dataclasses.replace(model_config, prefix_lm=True)
 
     def __call__(self, windows: np.ndarray, indices_b: np.ndarray) -> Batch:
         """The batch of the windows."""

@@ -47,9 +47,9 @@ class AnswerCollator(WordCollator):
     """
 
     @classmethod
-    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
-        """`shape` with a score for each edge of an answer."""
-        return dataclasses.replace(shape, labels=EDGES, labelled="answer", pooler=False)
+    def shaped(cls, model_config: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`model_config` with a score for each edge of an answer."""
+        return dataclasses.replace(model_config, labels=EDGES, labelled="answer", pooler=False)
 
     def samples(self, stream: TokenStream, length: int, seed: int) -> Questions:
         """A stream of questions."""
@@ -62,7 +62,7 @@ class AnswerCollator(WordCollator):
 
     def __call__(self, windows: list[Window], indices_b: np.ndarray) -> Batch:
         """The batch of windows; a target tells whether START, END, both or neither stand at its position."""
-        arrays = laid_out(windows, self.tokenizer, self.shape, whole=True)
+        arrays = laid_out(windows, self.tokenizer, self.model_config, whole=True)
         targets = [self._edges(window) for window in windows]
         targets_bk = filled(targets, arrays["positions_bk"].shape[1], IGNORED)
         return Batch.of(targets_bk=targets_bk, indices_b=indices_b, **arrays)

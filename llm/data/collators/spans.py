@@ -84,9 +84,11 @@ class SpanCollator(WindowCollator):
         self.seed, self.within_documents = setting.seed, within_documents
         self.end_of_text = setting.tokenizer.end_of_text
         self.start = start_token(setting.tokenizer)
-        sizes = [denoiser.sizes(setting.shape.context_length) for denoiser in self.denoisers]
+        sizes = [denoiser.sizes(setting.model_config.context_length) for denoiser in self.denoisers]
         self.sentinels = _enough_sentinels(setting.tokenizer, max(spans for _, spans in sizes))
-        self.source_length = max(setting.shape.context_length - hidden + spans for hidden, spans in sizes)
+        self.source_length = max(
+            setting.model_config.context_length - hidden + spans for hidden, spans in sizes
+        )
         self.target_length = max(hidden + spans + 1 for hidden, spans in sizes)
 
     def window_tokens(self, length: int) -> TokenCounts:

@@ -33,14 +33,14 @@ class TagCollator(WordCollator):
     """
 
     @classmethod
-    def shaped(cls, shape: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
-        """`shape` with the tags that the sentences of `stream` have."""
-        view = TaggedSentences(stream, shape.context_length, 0, tokenizer.end_of_text)
+    def shaped(cls, model_config: ModelConfig, stream: TokenStream, tokenizer: Tokenizer) -> ModelConfig:
+        """`model_config` with the tags that the sentences of `stream` have."""
+        view = TaggedSentences(stream, model_config.context_length, 0, tokenizer.end_of_text)
         tags = {tag for number in range(view.n_documents) for tag in view.tags(number)}
         if len(tags) < 2:
             raise DataError(f"The training text has the tags {sorted(tags)}: at least two are needed.")
         labels = sorted(with_both_sides(tags) if is_bio(sorted(tags)) else tags)
-        return dataclasses.replace(shape, labels=tuple(labels), labelled="words", pooler=False)
+        return dataclasses.replace(model_config, labels=tuple(labels), labelled="words", pooler=False)
 
     def samples(self, stream: TokenStream, length: int, seed: int) -> TaggedSentences:
         """A stream of tagged sentences."""
@@ -52,7 +52,7 @@ class TagCollator(WordCollator):
 
     def __call__(self, windows: list[Window], indices_b: np.ndarray) -> Batch:
         """The batch of windows, padded to the longest."""
-        arrays = laid_out(windows, self.tokenizer, self.shape)
+        arrays = laid_out(windows, self.tokenizer, self.model_config)
         targets = [self._label_ids(window) for window in windows]
         targets_bk = filled(targets, arrays["positions_bk"].shape[1], IGNORED)
         return Batch.of(targets_bk=targets_bk, indices_b=indices_b, **arrays)

@@ -227,7 +227,7 @@ class WordCollator(LabelCollator):
 
 
 def laid_out(
-    windows: Sequence[Window], tokenizer: Tokenizer, shape: ModelConfig, *, whole: bool = False
+    windows: Sequence[Window], tokenizer: Tokenizer, model_config: ModelConfig, *, whole: bool = False
 ) -> dict[str, np.ndarray]:
     """The arrays of a `Batch` of windows but for their targets.
 
@@ -235,17 +235,19 @@ def laid_out(
     `whole` the first scored position is that of the text as a whole: an encoder's first, a decoder's last. What stands
     before the words is of segment 0, and they of segment 1, where the model tells segments apart.
     """
-    tokens, positions = zip(*(_row(window, tokenizer, shape, whole) for window in windows), strict=True)
-    length = padded_length(tokens, shape.context_length)
+    tokens, positions = zip(
+        *(_row(window, tokenizer, model_config, whole) for window in windows), strict=True
+    )
+    length = padded_length(tokens, model_config.context_length)
     tokens_bt = filled(tokens, length, PADDING)
     is_padding_bt = tokens_bt == PADDING
-    most = padded_length(positions, shape.context_length)
+    most = padded_length(positions, model_config.context_length)
     arrays = {
         "tokens_bt": np.where(is_padding_bt, tokenizer.end_of_text, tokens_bt),
         "documents_bt": np.where(is_padding_bt, PADDING, 0),
         "positions_bk": filled(positions, most, 0),
     }
-    if shape.n_segments > 1:
+    if model_config.n_segments > 1:
         # The marks of the beginning and of the end of what stands before count to it.
         leads_b = np.array([len(window.lead) + MARKS if len(window.lead) else length for window in windows])
         arrays["segments_bt"] = (np.arange(length) >= leads_b[:, None]).astype(np.int64)
@@ -253,16 +255,16 @@ def laid_out(
 
 
 def _row(
-    window: Window, tokenizer: Tokenizer, shape: ModelConfig, whole: bool
+    window: Window, tokenizer: Tokenizer, model_config: ModelConfig, whole: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The tokens (t,) and the scored positions (k,)."""
     begin, end = ends_of(tokenizer)
     lead = [*window.lead.tolist(), end] if len(window.lead) else []
-    room = shape.context_length - MARKS - len(lead)
+    room = model_config.context_length - MARKS - len(lead)
     words = [word[:room] for word in window.words]
     tokens = np.array([begin, *lead, *(id_ for word in words for id_ in word.tolist()), end])
     edges = 1 + len(lead) + np.cumsum([0, *map(len, words)])
-    is_encoder = shape.architecture == "encoder"
+    is_encoder = model_config.architecture == "encoder"
     positions = edges[:-1] if is_encoder else edges[1:] - 1
     if whole:
         positions = np.concatenate([[0 if is_encoder else len(tokens) - 1], positions])

@@ -1,4 +1,4 @@
-"""The model of a checkpoint: its shape, its weights, its adapter."""
+"""The model of a checkpoint: its config, its weights, its adapter."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,26 +28,26 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """The shape and the weights of a checkpoint, which is checked; adapters are folded in.
+    """The config and the weights of a checkpoint, which is checked; adapters are folded in.
 
     Raises:
-        CheckpointError: it is damaged, or holds too little for its shape.
-        ConfigError: its shape is none.
+        CheckpointError: it is damaged, or holds too little for its config.
+        ConfigError: its config is none of a model.
     """
-    shape, tensors = read_parts(folder)
-    return shape, _merged(folder, tensors)
+    model_config, tensors = read_parts(folder)
+    return model_config, _merged(folder, tensors)
 
 
 def read_parts(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """As `read_model`, but what was trained beside the weights stays beside them."""
-    shape = ModelConfig.from_dict(verify(folder)["model"])
+    model_config = ModelConfig.from_dict(verify(folder)["model"])
     stored = Stored(folder, MODEL)
     # Before anybody makes a model of that size.
-    if sum(n_values(*named) for named in stored.tensors.items()) < least_parameters(shape):
+    if sum(n_values(*named) for named in stored.tensors.items()) < least_parameters(model_config):
         raise CheckpointError(
             f"{folder / MODEL_FILE} holds too little for the model that {MANIFEST} describes."
         )
-    return shape, stored.read_whole()
+    return model_config, stored.read_whole()
 
 
 def adapter_of(folder: Path) -> Lora | None:

@@ -6,7 +6,7 @@ from llm.data.sampling.windows import IGNORED
 from llm.model import ModelConfig
 from llm.tokenizer import ByteSpec
 
-SETTING = Setting(ByteSpec().build(), seed=0, shape=ModelConfig(context_length=16))
+SETTING = Setting(ByteSpec().build(), seed=0, model_config=ModelConfig(context_length=16))
 
 
 def test_each_target_is_the_next_token() -> None:

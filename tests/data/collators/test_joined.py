@@ -75,8 +75,8 @@ def test_every_target_of_a_pass_is_scored_once_behind_what_it_follows(stream):
 
 
 def test_pairs_of_a_row_do_not_see_each_other(stream):
-    shape = setting(128, d_model=32, n_layers=2, n_heads=2, d_ff=48).shape
-    model = Transformer(shape)
+    config = setting(128, d_model=32, n_layers=2, n_heads=2, d_ff=48).model_config
+    model = Transformer(config)
     init_weights(model, 0)
     collate = JoinedPairCollator(setting())
     view = collate.samples(stream, 128, 0)

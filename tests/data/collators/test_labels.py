@@ -17,8 +17,8 @@ END = TOKENIZER.end_of_text
 
 
 def collator(architecture, context_length=64):
-    shape = ModelConfig(architecture=architecture, context_length=context_length, labels=("bad", "good"))
-    return TextLabelCollator(Setting(TOKENIZER, 0, shape))
+    config = ModelConfig(architecture=architecture, context_length=context_length, labels=("bad", "good"))
+    return TextLabelCollator(Setting(TOKENIZER, 0, config))
 
 
 def pair(text, label):
@@ -47,8 +47,8 @@ def test_a_text_of_nothing_has_no_target():
 
 @pytest.mark.parametrize("labels", [("bad", "good"), (" bad", " good")])
 def test_the_space_that_wordpiece_sets_before_a_word_is_not_of_the_label(labels):
-    shape = ModelConfig(architecture="encoder", labels=labels)
-    batch = TextLabelCollator(Setting(TOKENIZER, 0, shape))([pair("abc", " good")], np.arange(1))
+    config = ModelConfig(architecture="encoder", labels=labels)
+    batch = TextLabelCollator(Setting(TOKENIZER, 0, config))([pair("abc", " good")], np.arange(1))
     assert batch.targets_bk.tolist() == [[1]]
 
 
@@ -76,6 +76,6 @@ def test_labels_that_cannot_be_are_refused(keys, message):
 
 
 def test_a_label_that_is_no_number_is_refused():
-    shape = ModelConfig(architecture="encoder", labels=("number",), labelled="number")
+    config = ModelConfig(architecture="encoder", labels=("number",), labelled="number")
     with pytest.raises(DataError, match="needs a number"):
-        NumberCollator(Setting(TOKENIZER, 0, shape))([pair("a", "nan")], np.arange(1))
+        NumberCollator(Setting(TOKENIZER, 0, config))([pair("a", "nan")], np.arange(1))

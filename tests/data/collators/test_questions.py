@@ -41,10 +41,10 @@ def prepared(tmp_path, *passages, share=0.0, **keys):
 
 
 def collator(architecture="encoder", context_length=128, **keys):
-    shape = ModelConfig(
+    config = ModelConfig(
         architecture=architecture, context_length=context_length, labels=("start", "end"), labelled="answer"
     )
-    return AnswerCollator(Setting(TOKENIZER, 0, shape), **keys)
+    return AnswerCollator(Setting(TOKENIZER, 0, config), **keys)
 
 
 def view(corpus, collate, length=128):
@@ -147,10 +147,10 @@ def test_the_windows_of_a_long_passage_hold_the_answer_once_at_least(tmp_path):
 
 def test_segments_part_question_and_passage(tmp_path):
     corpus = prepared(tmp_path, (PASSAGE, [question()]))
-    shape = ModelConfig(
+    config = ModelConfig(
         architecture="encoder", context_length=128, labels=("start", "end"), labelled="answer", n_segments=2
     )
-    collate = AnswerCollator(Setting(TOKENIZER, 0, shape))
+    collate = AnswerCollator(Setting(TOKENIZER, 0, config))
     batch = collate(view(corpus, collate).in_order(np.array([0])), np.arange(1))
     assert batch.segments_bt[0, :9].tolist() == [0] * 7 + [1] * 2
 

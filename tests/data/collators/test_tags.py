@@ -143,8 +143,8 @@ def test_a_text_that_fits_is_one_window():
 
 
 def collator(architecture, **keys):
-    shape = ModelConfig(architecture=architecture, context_length=16, labels=TAGS, labelled="words")
-    return TagCollator(Setting(TOKENIZER, 0, shape), **keys)
+    config = ModelConfig(architecture=architecture, context_length=16, labels=TAGS, labelled="words")
+    return TagCollator(Setting(TOKENIZER, 0, config), **keys)
 
 
 @pytest.mark.parametrize("architecture", ["encoder", "decoder"])
@@ -183,11 +183,11 @@ def test_a_tag_that_was_never_seen_is_named(tmp_path):
 
 
 def test_training_tags_bring_both_sides_of_their_kinds(tmp_path):
-    shape = ModelConfig(architecture="encoder", pooler=True)
-    headed = TagCollator.shaped(shape, conll(tmp_path).train, TOKENIZER)
+    config = ModelConfig(architecture="encoder", pooler=True)
+    headed = TagCollator.shaped(config, conll(tmp_path).train, TOKENIZER)
     assert headed.labels == ("B-org", "B-per", "I-org", "I-per", "O")
     assert (headed.labelled, headed.pooler) == ("words", False)
-    speech = TagCollator.shaped(shape, conll(tmp_path, label=1).train, TOKENIZER)
+    speech = TagCollator.shaped(config, conll(tmp_path, label=1).train, TOKENIZER)
     assert speech.labels == ("NNP", "VBZ")
     assert not is_bio(speech.labels)
 
