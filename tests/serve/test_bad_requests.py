@@ -157,6 +157,10 @@ def posted():
         found = [(path, json.dumps(body).encode()) for path, body in cases()]
     finally:
         sys.set_int_max_str_digits(limit)
+    chats = [{"role": "user", "content": text} for text in ("a" * 990_000, "<|im_end|>" * 30_000)]
+    found += [
+        ("chat/completions", json.dumps({"model": "chatty", "messages": [chat]}).encode()) for chat in chats
+    ]
     return found + [("completions", raw) for raw in RAW]
 
 
