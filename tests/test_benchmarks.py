@@ -100,6 +100,12 @@ def test_decoding():
     assert all(row.endswith("| yes |") for row in rows)
 
 
+def test_ceilings_say_the_least_time_of_a_step():
+    rows = [line for line in quick("ceilings").splitlines() if line.startswith("| a step of")]
+    assert len(rows) == 3
+    assert all(float(cell) > 0 for row in rows for cell in row.split("|")[2:4])
+
+
 @pytest.mark.slow
 def test_overhead():
     output = quick("overhead")
