@@ -14,6 +14,9 @@ from llm.serve.schema import Asked
 from llm.serve.shapes import Envelope, Shape
 from llm.serve.writing import Completion, Gone, Piece
 
+# What the OpenAPI document says of a route that streams where it is asked to; it answers in JSON without.
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
 
 async def to_response(
     pieces: AsyncIterator[Piece],

@@ -22,8 +22,8 @@ ENCODERS = {
 
 def test_the_document_says_that_texts_may_stream(http):
     paths = http.get("/openapi.json").json()["paths"]
-    for route in ("completions", "chat/completions"):
-        kinds = paths[f"/v1/{route}"]["post"]["responses"]["200"]["content"]
+    for route in ("/v1/completions", "/v1/chat/completions", "/models/{name}"):
+        kinds = paths[route]["post"]["responses"]["200"]["content"]
         assert kinds.keys() == {"application/json", "text/event-stream"}
 
 

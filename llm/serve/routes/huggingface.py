@@ -20,7 +20,7 @@ from llm.serve.huggingface.schema import Parameters, Question, TaskRequest
 from llm.serve.labelling import estimated, extracted, labelled, mentioned
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
-from llm.serve.responding import streamed
+from llm.serve.responding import STREAMED, streamed
 from llm.serve.schema import Name, listed
 from llm.serve.served import Served
 from llm.serve.writing import Completion, Writing, in_pieces
@@ -34,7 +34,8 @@ router = APIRouter(route_class=HuggingFaceRoute)
 
 @router.post(
     "/models/{name}",
-    responses={status: {"description": "An error in Hugging Face's shape."} for status in (400, 404, 429)},
+    responses=STREAMED
+    | {status: {"description": "An error in Hugging Face's shape."} for status in (400, 404, 429)},
 )
 async def perform(name: Name, body: TaskRequest, models: Models, metrics: Figures, http: HttpRequest) -> Any:
     """What a model's labels say of texts or questions, or what a model writes for texts (a summary, a translation).

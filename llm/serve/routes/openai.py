@@ -16,7 +16,7 @@ from llm.serve.asking import Settings
 from llm.serve.errors import ApiError, OpenAIRoute
 from llm.serve.metrics import Metrics
 from llm.serve.registry import Figures, Models
-from llm.serve.responding import to_response
+from llm.serve.responding import STREAMED, to_response
 from llm.serve.schema import Asked, ChatRequest, CompletionRequest, EmbeddingRequest, listed
 from llm.serve.served import Served
 from llm.serve.shapes import ChatShape, CompletionShape, Envelope
@@ -26,9 +26,6 @@ from llm.tokenizer import MASK
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 router = APIRouter(prefix="/v1", route_class=OpenAIRoute)
-STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}}  # with `stream`; JSON without
-}
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
