@@ -56,6 +56,7 @@ class RenderElsewhere:
         with self._lock:
             # A process that forked from the one that began this can't share its pipes.
             if self._process.poll() is not None or self._owner != os.getpid():
+                self._end()
                 self._process, self._owner = self._started(), os.getpid()
             return _answered(self._process, asked)
 
@@ -65,7 +66,7 @@ class RenderElsewhere:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        weakref.finalize(self, _end, process, os.getpid())
+        self._end = weakref.finalize(self, _end, process, os.getpid())
         _answered(process, {"template": self._template})
         return process
 
@@ -90,6 +91,7 @@ def _answered(process: "subprocess.Popen[str]", asked: dict[str, Any]) -> str:
 
 
 def _end(process: "subprocess.Popen[str]", owner: int) -> None:
+    """End a process and close its pipes, in the process that began it."""
     if owner == os.getpid():
         process.kill()
         process.communicate()

@@ -9,7 +9,7 @@ import pytest
 from llm.errors import ConfigError, DataError
 from llm.tokenizer import ByteSpec, ChatTemplate
 from llm.tokenizer.chat import CHATML, PAIR, PLAIN, is_ours, with_end, without_generation
-from llm.tokenizer.rendering import RenderElsewhere, render_here
+from llm.tokenizer.rendering import RenderElsewhere, RenderingError, render_here
 from llm.tokenizer.rendering_process import MOST_SECONDS
 
 TOKENIZER = ByteSpec().build()
@@ -74,6 +74,17 @@ def test_a_process_that_forks_has_a_renderer_of_its_own():
     assert {*here, *(results.get(timeout=30) for _ in others)} == {here[0]}
     for other in others:
         other.join()
+
+
+def test_templates_that_are_stopped_again_and_again_leave_no_pipes_open():
+    stopped = RenderElsewhere(TRAP.replace("BODY", BODIES["loops"]))
+    assert stopped(TALK, True)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(RenderingError, match="too long"):
+            stopped([{"role": "user", "content": "trap"}], False)
+        assert stopped(TALK, True) == render_here(LINES)(TALK, True)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_nothing_stays_behind():
